@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <mutex>
 #include <thread>
+#include <string>
 #include <type_traits>
 #include <vector>
 
