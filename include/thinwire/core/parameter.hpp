@@ -1,13 +1,13 @@
 #ifndef THINWIRE_CORE_PARAMETER_HPP
 #define THINWIRE_CORE_PARAMETER_HPP
 
+#include <thinwire/core/error.hpp>
+#include <thinwire/core/shape.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string>
-
-#include <thinwire/core/error.hpp>
-#include <thinwire/core/shape.hpp>
 
 namespace thinwire {
 
@@ -24,7 +24,8 @@ inline void check(const parameter& p) {
     const std::size_t expected = p.shape.count();
     const auto complain = [&](const char* what, std::size_t found) {
         throw shape_error("parameter '" + p.name + "': " + what + " has " + std::to_string(found) +
-                          " elements, expected " + std::to_string(expected) + " for shape " + to_string(p.shape));
+                          " elements, expected " + std::to_string(expected) + " for shape " +
+                          to_string(p.shape));
     };
     if (p.values.size() != expected) complain("values", p.values.size());
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());

@@ -1,6 +1,8 @@
 #ifndef THINWIRE_CORE_THREAD_POOL_HPP
 #define THINWIRE_CORE_THREAD_POOL_HPP
 
+#include <thinwire/core/error.hpp>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -10,12 +12,11 @@
 #include <type_traits>
 #include <vector>
 
-#include <thinwire/core/error.hpp>
-
 namespace thinwire {
 
 /// Threads that a caller asked for. `threads` counts the caller: thread_pool(1) starts none, and every
-/// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own tasks.
+/// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own
+/// tasks.
 class thread_pool {
  public:
     /// Throws value_error unless 1 <= threads <= 1024.
