@@ -2,8 +2,7 @@
 #define THINWIRE_CONFIG_HPP
 
 #if defined(_MSVC_LANG) ? (_MSVC_LANG < 202002L) : (__cplusplus < 202002L)
-#error \
-    "thinwire needs C++20: compile with -std=c++20 or later (target_link_libraries(... thinwire::thinwire) does it)."
+#error "thinwire needs C++20: compile with -std=c++20 or later (target_link_libraries(... thinwire::thinwire) does it)."
 #endif
 
 #if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))

@@ -25,11 +25,11 @@ struct commit {
 
 /// Anything that carries payloads between peers.
 ///
-/// `exchange(round, payload)` publishes this peer's payload for `round`, waits for the commit and returns one
-/// or more consecutive commits, the first of which is that of `round`. More than one come when the others
-/// went on without this peer: it applies them all and contributes next to the round after the last. The
-/// payload may be missing from its commit; its sender then takes it back into its momentum. All peers see
-/// equal commits. The returned bytes stay valid until the next call. Called from one thread.
+/// `exchange(round, payload)` publishes this peer's payload for `round`, waits for the commit and returns one or
+/// more consecutive commits, the first of which is that of `round`. More than one come when the others went on
+/// without this peer: it applies them all and contributes next to the round after the last. The payload may be
+/// missing from its commit; its sender then takes it back into its momentum. All peers see equal commits.
+/// The returned bytes stay valid until the next call. Called from one thread.
 template <class T>
 concept transport = requires(T& t, std::uint64_t round, std::span<const std::byte> payload) {
     { t.self() } -> std::convertible_to<peer_id>;

@@ -37,8 +37,7 @@ class byte_writer {
     }
     /// Overwrites four bytes that were put before, such as a length known only at the end.
     void patch(std::size_t at, std::uint32_t value) noexcept {
-        for (std::size_t i = 0; i < 4; ++i)
-            bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
+        for (std::size_t i = 0; i < 4; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
     }
 
     [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
@@ -49,8 +48,8 @@ class byte_writer {
     std::vector<std::byte> bytes_;
 };
 
-/// Reads little-endian numbers from foreign bytes. Total: a read past the end gives zero and sets failed(),
-/// and nothing is read after that, so that a parser checks once at the end of a section.
+/// Reads little-endian numbers from foreign bytes. Total: a read past the end gives zero and sets failed(), and
+/// nothing is read after that, so that a parser checks once at the end of a section.
 class byte_reader {
  public:
     explicit byte_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}

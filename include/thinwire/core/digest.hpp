@@ -86,8 +86,7 @@ class sha256 {
             0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
         std::array<std::uint32_t, 64> w{};
         for (std::size_t i = 0; i < 16; ++i)
-            for (std::size_t j = 0; j < 4; ++j)
-                w[i] = (w[i] << 8U) | std::to_integer<std::uint32_t>(block[4 * i + j]);
+            for (std::size_t j = 0; j < 4; ++j) w[i] = (w[i] << 8U) | std::to_integer<std::uint32_t>(block[4 * i + j]);
         for (std::size_t i = 16; i < 64; ++i) {
             const std::uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3U);
             const std::uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10U);

@@ -24,8 +24,7 @@ inline void check(const parameter& p) {
     const std::size_t expected = p.shape.count();
     const auto complain = [&](const char* what, std::size_t found) {
         throw shape_error("parameter '" + p.name + "': " + what + " has " + std::to_string(found) +
-                          " elements, expected " + std::to_string(expected) + " for shape " +
-                          to_string(p.shape));
+                          " elements, expected " + std::to_string(expected) + " for shape " + to_string(p.shape));
     };
     if (p.values.size() != expected) complain("values", p.values.size());
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());

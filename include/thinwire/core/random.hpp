@@ -8,15 +8,14 @@
 
 namespace thinwire {
 
-/// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four 32-bit words
-/// that depend only on (key, counter), so that any element of any stream is had without the ones before it.
+/// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four 32-bit words that
+/// depend only on (key, counter), so that any element of any stream is had without the ones before it.
 [[nodiscard]] constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t stream,
                                                             std::uint64_t counter) noexcept {
     auto k0 = static_cast<std::uint32_t>(key);
     auto k1 = static_cast<std::uint32_t>(key >> 32U);
-    std::array<std::uint32_t, 4> x = {
-        static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32U),
-        static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32U)};
+    std::array<std::uint32_t, 4> x = {static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32U),
+                                      static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32U)};
     for (int i = 0; i < 10; ++i) {
         const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * x[0];
         const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * x[2];

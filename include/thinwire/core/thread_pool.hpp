@@ -15,8 +15,7 @@
 namespace thinwire {
 
 /// Threads that a caller asked for. `threads` counts the caller: thread_pool(1) starts none, and every
-/// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own
-/// tasks.
+/// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own tasks.
 class thread_pool {
  public:
     /// Throws value_error unless 1 <= threads <= 1024.
