@@ -1,9 +1,9 @@
 #ifndef THINWIRE_CORE_ISA_HPP
 #define THINWIRE_CORE_ISA_HPP
 
-#include <string_view>
-
 #include <thinwire/config.hpp>
+
+#include <string_view>
 
 namespace thinwire {
 

@@ -1,13 +1,13 @@
 #ifndef THINWIRE_CORE_PARAMETER_HPP
 #define THINWIRE_CORE_PARAMETER_HPP
 
+#include <thinwire/core/error.hpp>
+#include <thinwire/core/shape.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <string>
-
-#include <thinwire/core/error.hpp>
-#include <thinwire/core/shape.hpp>
 
 namespace thinwire {
 

@@ -1,28 +1,28 @@
 #ifndef THINWIRE_CORE_RESULT_HPP
 #define THINWIRE_CORE_RESULT_HPP
 
+#include <thinwire/core/error.hpp>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
 
-#include <thinwire/core/error.hpp>
-
 namespace thinwire {
 
 /// Why foreign bytes were refused.
 enum class errc : std::uint8_t {
-    truncated,      ///< the bytes end before what they announce
-    trailing,       ///< bytes follow where none belong
-    bad_magic,      ///< not this kind of data at all
-    bad_version,    ///< a format version this build does not read
-    bad_checksum,   ///< altered or damaged
-    out_of_range,   ///< a number outside what the format allows
-    too_large,      ///< a length above the caller's limit
-    not_finite,     ///< NaN or infinity
-    mismatch,       ///< well-formed, but of another run, round, peer or shape
-    malformed,      ///< anything else that breaks the format
+    truncated,     ///< the bytes end before what they announce
+    trailing,      ///< bytes follow where none belong
+    bad_magic,     ///< not this kind of data at all
+    bad_version,   ///< a format version this build does not read
+    bad_checksum,  ///< altered or damaged
+    out_of_range,  ///< a number outside what the format allows
+    too_large,     ///< a length above the caller's limit
+    not_finite,    ///< NaN or infinity
+    mismatch,      ///< well-formed, but of another run, round, peer or shape
+    malformed,     ///< anything else that breaks the format
 };
 
 /// The name of a code, for messages and metrics.

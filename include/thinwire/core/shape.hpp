@@ -1,6 +1,8 @@
 #ifndef THINWIRE_CORE_SHAPE_HPP
 #define THINWIRE_CORE_SHAPE_HPP
 
+#include <thinwire/core/error.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -8,8 +10,6 @@
 #include <limits>
 #include <span>
 #include <string>
-
-#include <thinwire/core/error.hpp>
 
 namespace thinwire {
 

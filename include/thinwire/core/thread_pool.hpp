@@ -1,6 +1,8 @@
 #ifndef THINWIRE_CORE_THREAD_POOL_HPP
 #define THINWIRE_CORE_THREAD_POOL_HPP
 
+#include <thinwire/core/error.hpp>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -10,8 +12,6 @@
 #include <string>
 #include <type_traits>
 #include <vector>
-
-#include <thinwire/core/error.hpp>
 
 namespace thinwire {
 

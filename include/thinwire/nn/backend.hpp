@@ -33,7 +33,8 @@ concept backend = requires(B& b, float* y, const float* x, const std::int32_t* i
     { b.allocate(std::size_t{}) } -> std::same_as<typename B::buffer>;  // zero-filled
     // matmul(c, a, b, m, n, k, transpose_a, transpose_b, accumulate): c[m,n] = (or +=) op(a)[m,k] op(b)[k,n].
     b.matmul(y, x, x, n, n, n, flag, flag, flag);
-    // add_bias(y, bias, rows, columns): every row of y += bias.  bias_backward(db, dy, rows, columns): adds column sums.
+    // add_bias(y, bias, rows, columns): every row of y += bias.  bias_backward(db, dy, rows, columns): adds column
+    // sums.
     b.add_bias(y, x, n, n);
     b.bias_backward(y, x, n, n);
     // add(y, x, n): y += x.   copy(y, x, n).   fill(y, value, n).

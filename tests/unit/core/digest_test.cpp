@@ -1,8 +1,8 @@
 #include <thinwire/core/digest.hpp>
 
-#include <string>
-
 #include <doctest/doctest.h>
+
+#include <string>
 
 using namespace thinwire;
 
