@@ -42,7 +42,7 @@ class follower {
  public:
     follower(follower_settings settings, timestamp now) : settings_(std::move(settings)) {
         if (!settings_.fresh) received_ = taken_ = settings_.next_round;
-        flow_ = detail::outflow(received_);
+        flow_ = detail::comm::outflow(received_);
         run_ = settings_.run;
         give_up_at_ = now + settings_.connect_timeout;
         dial(now);
@@ -238,7 +238,7 @@ class follower {
         if (m.record->round > received_) return broken(link_, "a commit out of order", now);
         commit_ptr record = complete(m.record);
         if (!record) return broken(link_, "a commit whose payloads do not match their digests", now);
-        flow_.sent(detail::weight(*record));
+        flow_.sent(detail::comm::weight(*record));
         if (!flow_.room(0, settings_.max_untaken)) return broken(link_, "more commits than may wait", now);
         ++received_;
         faults_ = 0;
@@ -297,7 +297,7 @@ class follower {
             return broken(link_, "a snapshot that does not match its digest", now);
         settings_.fresh = false;
         received_ = taken_ = f.welcome.snapshot_round;
-        flow_ = detail::outflow(received_);
+        flow_ = detail::comm::outflow(received_);
         phase_ = phase::live;
         effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes))});
         enter(now);
@@ -368,7 +368,7 @@ class follower {
     std::uint64_t term_ = 0;
     std::uint64_t received_ = 0;
     std::uint64_t taken_ = 0;
-    detail::outflow flow_;
+    detail::comm::outflow flow_;
     std::optional<pending> pending_;
     std::optional<incoming> fetch_;
     timestamp heard_ = 0;

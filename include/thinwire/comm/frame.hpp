@@ -29,10 +29,10 @@ inline constexpr std::size_t frame_header_size = 12;
     out.put(std::uint32_t{0});
     out.put(static_cast<std::uint32_t>(m.index()));
     out.put(std::uint32_t{0});
-    std::visit([&](const auto& body) { detail::encode_body(out, body); }, m);
+    std::visit([&](const auto& body) { detail::comm::encode_body(out, body); }, m);
     out.patch(0, static_cast<std::uint32_t>(out.size() - frame_header_size));
     const std::uint32_t crc =
-        detail::crc32(detail::crc32(0, out.bytes().first(8)), out.bytes().subspan(frame_header_size));
+        detail::comm::crc32(detail::comm::crc32(0, out.bytes().first(8)), out.bytes().subspan(frame_header_size));
     out.patch(8, crc);
     return out.take();
 }
@@ -71,16 +71,16 @@ class frame_decoder {
         const auto what = static_cast<message_type>(type);
         const auto name = std::string(to_string(what));
         if ((allowed_ & (1U << type)) == 0) return failure{errc::malformed, "frame: no " + name + " expected here"};
-        const std::size_t limit = detail::max_body(what, limits_);
+        const std::size_t limit = detail::comm::max_body(what, limits_);
         if (length > limit)
             return failure{errc::too_large, "frame: " + name + " of " + std::to_string(length) + " bytes, at most " +
                                                 std::to_string(limit) + " allowed"};
         if (rest.size() - frame_header_size < length) return compact();
         const auto body = rest.subspan(frame_header_size, length);
-        if (detail::crc32(detail::crc32(0, rest.first(8)), body) != crc)
+        if (detail::comm::crc32(detail::comm::crc32(0, rest.first(8)), body) != crc)
             return failure{errc::bad_checksum, "frame: " + name + " with a wrong checksum"};
         at_ += frame_header_size + length;
-        result<message> decoded = detail::decode_body(what, body, limits_);
+        result<message> decoded = detail::comm::decode_body(what, body, limits_);
         if (!decoded) return decoded.error();
         return std::optional<message>(std::move(*decoded));
     }

@@ -115,7 +115,7 @@ class sequencer {
         timestamp heard = 0;
         timestamp sent = 0;
         bool flowing = false;  ///< commits may be sent
-        detail::outflow flow;
+        detail::comm::outflow flow;
         std::uint64_t received = 0;
         shared_bytes snapshot;  ///< what it fetches
         digest snapshot_digest;
@@ -177,12 +177,12 @@ class sequencer {
     std::map<peer_id, committed_payload> collected_;
     std::size_t collected_bytes_ = 0;
     std::optional<timestamp> first_payload_;  ///< of this round, or when the first round's peers were complete
-    detail::adaptive_deadline patience_;
+    detail::comm::adaptive_deadline patience_;
     bool first_round_ = true;
     commit_ptr storing_;
     std::deque<commit_ptr> recent_;
     std::size_t recent_bytes_ = 0;
-    detail::outflow local_;
+    detail::comm::outflow local_;
     std::optional<std::uint64_t> loading_;
     commit_ptr loaded_;
     shared_bytes snapshot_;

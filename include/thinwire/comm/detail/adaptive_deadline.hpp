@@ -7,7 +7,7 @@
 #include <array>
 #include <cstddef>
 
-namespace thinwire::detail {
+namespace thinwire::detail::comm {
 
 /// How long to wait for the others after a round's first payload: three times the 95th percentile of how long the
 /// last rounds' payloads were apart, within bounds. Until it has seen a few rounds, the upper bound.
@@ -37,6 +37,6 @@ class adaptive_deadline {
     std::size_t count_ = 0;
 };
 
-}  // namespace thinwire::detail
+}  // namespace thinwire::detail::comm
 
 #endif  // THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-namespace thinwire::detail {
+namespace thinwire::detail::comm {
 
 /// tables[k][b]: the CRC of byte b followed by k zero bytes (polynomial of IEEE 802.3, reflected).
 inline constexpr auto crc32_tables = [] {
@@ -36,6 +36,6 @@ inline constexpr auto crc32_tables = [] {
     return ~crc;
 }
 
-}  // namespace thinwire::detail
+}  // namespace thinwire::detail::comm
 
 #endif  // THINWIRE_COMM_DETAIL_CRC32_HPP

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace thinwire::detail {
+namespace thinwire::detail::comm {
 
 inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
 
@@ -275,6 +275,6 @@ inline commit_message decode_commit(body_reader& in, const wire_limits& limits) 
     return out;
 }
 
-}  // namespace thinwire::detail
+}  // namespace thinwire::detail::comm
 
 #endif  // THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <deque>
 
-namespace thinwire::detail {
+namespace thinwire::detail::comm {
 
 /// Where one receiver of commits stands: what was sent, what it took, and how much lies between.
 class outflow {
@@ -48,6 +48,6 @@ class outflow {
     return payload_bytes(record) + 64 * (record.contributions.size() + 1);
 }
 
-}  // namespace thinwire::detail
+}  // namespace thinwire::detail::comm
 
 #endif  // THINWIRE_COMM_DETAIL_OUTFLOW_HPP

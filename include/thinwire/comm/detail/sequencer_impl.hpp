@@ -129,7 +129,7 @@ inline void sequencer::greet(link_id link, timestamp now) {
         welcome.snapshot_digest = snapshot_digest_;
     }
     const std::uint64_t from = hello.wants_snapshot ? snapshot_round_ : hello.next_round;
-    state.flow = detail::outflow(from);
+    state.flow = detail::comm::outflow(from);
     state.received = from;
     effects_.push_back(admit_effect{link, state.peer});
     send(link, state, std::move(welcome), now);
@@ -329,9 +329,9 @@ inline void sequencer::stored(timestamp now) {
     for (auto& [peer, member] : members_) member.excluded = false;
     for (const committed_payload& c : record->contributions) members_[c.peer].last_round = record->round;
     recent_.push_back(record);
-    recent_bytes_ += detail::weight(*record);
+    recent_bytes_ += detail::comm::weight(*record);
     while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
-        recent_bytes_ -= detail::weight(*recent_.front());
+        recent_bytes_ -= detail::comm::weight(*recent_.front());
         recent_.pop_front();
     }
     pump(now);
@@ -369,8 +369,8 @@ inline void sequencer::pump(link_id link, link_state& state, timestamp now) {
     while (state.at == phase::member && state.flowing && state.flow.next() < round_) {
         if (!state.flow.room(0, settings_.window)) return;
         const commit_ptr record = find(state.flow.next());
-        if (!record || !state.flow.room(detail::weight(*record), settings_.window)) return;
-        state.flow.sent(detail::weight(*record));
+        if (!record || !state.flow.room(detail::comm::weight(*record), settings_.window)) return;
+        state.flow.sent(detail::comm::weight(*record));
         send(link, state, commit_message{without_own(record, state)}, now);
     }
 }
@@ -378,8 +378,8 @@ inline void sequencer::pump(link_id link, link_state& state, timestamp now) {
 inline void sequencer::pump_local() {
     while (local_.next() < round_ && local_.room(0, settings_.window)) {
         const commit_ptr record = find(local_.next());
-        if (!record || !local_.room(detail::weight(*record), settings_.window)) return;
-        local_.sent(detail::weight(*record));
+        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
+        local_.sent(detail::comm::weight(*record));
         effects_.push_back(deliver_effect{record});
     }
 }
