@@ -24,8 +24,8 @@ struct attention_shape {
 
 /// What a transformer asks of the thing that computes. All tensors are float32, row-major and contiguous unless a
 /// stride is named; sizes are in elements. "Adds" means accumulates into what is there. Outputs may alias inputs only
-/// where said. Calls take effect in order. Every operation has its plain definition in backend/reference.hpp, against
-/// which each back end is checked by the same tests.
+/// where said. ids and targets lie in host memory. Calls take effect in order. Every operation has its plain definition
+/// in backend/cpu/reference.hpp, against which each back end is checked by the same tests.
 template <class B>
 concept backend = requires(B& b, float* y, const float* x, const std::int32_t* ids, int n, float a, bool flag,
                            attention_shape s, std::span<float> out, std::span<const float> in) {
