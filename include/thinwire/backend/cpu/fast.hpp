@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ class fast {
         const std::size_t rows = size(m), columns = size(n), steps = size(k);
         const detail::operand left = transpose_a ? detail::operand{a, 1, rows} : detail::operand{a, steps, 1};
         const detail::operand right = transpose_b ? detail::operand{b, steps, 1} : detail::operand{b, 1, columns};
+        if (rows == 0 || columns == 0) return;
         if (steps == 0) {
             if (!accumulate) fill(c, 0.0F, rows * columns);
         } else if (rows <= few_rows && !transpose_a) {
@@ -130,10 +132,10 @@ class fast {
         });
     }
     void attention_backward(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k,
-                            const float* v, const float* o, const float* lse, nn::attention_shape s) {
+                            const float* v, const float* /*o*/, const float* lse, nn::attention_shape s) {
         const detail::attention_block block(gemm_, rows_, s);
         split_heads(s, block.backward_scratch(), [&](std::size_t batch, std::size_t kv_head, float* scratch) {
-            block.backward({dq, dk, dv, dout, q, k, v, o, lse}, batch, kv_head, scratch);
+            block.backward({dq, dk, dv, dout, q, k, v, lse}, batch, kv_head, scratch);
         });
     }
 
@@ -272,10 +274,12 @@ class fast {
     void multiply_blocked(detail::tile_target c, detail::operand a, detail::operand b, std::size_t m, std::size_t n,
                           std::size_t steps) {
         const std::size_t threads = std::clamp<std::size_t>(m * n * steps / product_grain, 1, scratch_.size());
-        std::size_t down = 1, across = 1;
-        for (std::size_t d = 1; d <= threads; ++d)
-            if (m / d + n / (threads / d) < m / down + n / across || d * (threads / d) > down * across)
+        std::size_t down = 1, across = threads;
+        for (std::size_t d = 2; d <= threads; ++d) {
+            const std::size_t used = d * (threads / d), most = down * across;
+            if (used > most || (used == most && m / d + n / (threads / d) < m / down + n / across))
                 down = d, across = threads / d;
+        }
         const std::size_t rows = detail::round_up(detail::divide_up(m, down), gemm_.rows);
         const std::size_t columns = detail::round_up(detail::divide_up(n, across), gemm_.columns);
         reserve_scratch(detail::gemm_plan(gemm_, rows, columns, steps).scratch_size());

@@ -40,7 +40,7 @@ class attention_block {
     };
     struct backward_arguments {
         float *dq, *dk, *dv;
-        const float *dout, *q, *k, *v, *o, *lse;
+        const float *dout, *q, *k, *v, *lse;
     };
 
     [[nodiscard]] std::size_t forward_scratch() const noexcept {
@@ -95,11 +95,9 @@ class attention_block {
             scores(score, left, keys, t);
             gemm_.pack_left(left, {x.dout + t.o, o_stride_, 1}, t.rows, dim_);
             scores(dscore, left, values, t);
-            for (std::size_t i = 0; i < t.rows; ++i) {
-                const std::size_t o = t.o + i * o_stride_;
+            for (std::size_t i = 0; i < t.rows; ++i)
                 rows_.softmax_backward(score + i * tile_stride_, dscore + i * tile_stride_, t.first + i + 1, t.keys,
-                                       scale_, x.lse[t.lse + i], rows_.dot(x.dout + o, x.o + o, dim_));
-            }
+                                       scale_, x.lse[t.lse + i]);
             gemm_.pack_left(packed, {dscore, tile_stride_, 1}, t.rows, t.keys);
             multiply_packed(gemm_, {x.dq + t.q, q_stride_, false},
                             {.a = packed,

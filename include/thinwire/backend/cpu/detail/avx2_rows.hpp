@@ -160,12 +160,19 @@ THINWIRE_TARGET_AVX2 inline float softmax(float* s, std::size_t valid, std::size
 }
 
 THINWIRE_TARGET_AVX2 inline void softmax_backward(float* s, float* dp, std::size_t valid, std::size_t padded,
-                                                  float scale, float lse, float delta) noexcept {
+                                                  float scale, float lse) noexcept {
+    vec whole = all(0.0F), product = all(0.0F);
     for (std::size_t i = 0; i < valid; i += width) {
         const std::size_t left = valid - i;
-        const vec p = exp(_mm256_fmsub_ps(load(s + i, left), all(scale), all(lse)));
+        const vec p = first_or(exp(_mm256_fmsub_ps(load(s + i, left), all(scale), all(lse))), all(0.0F), left);
         store(s + i, p, left);
-        store(dp + i, mul(mul(p, all(scale)), sub(load(dp + i, left), all(delta))), left);
+        whole = add(whole, p);
+        product = fma(p, load(dp + i, left), product);
+    }
+    const vec mean = all(sum(product) / sum(whole));
+    for (std::size_t i = 0; i < valid; i += width) {
+        const std::size_t left = valid - i;
+        store(dp + i, mul(mul(load(s + i, left), all(scale)), sub(load(dp + i, left), mean)), left);
     }
     for (std::size_t i = valid; i < padded; ++i) s[i] = dp[i] = 0.0F;
 }

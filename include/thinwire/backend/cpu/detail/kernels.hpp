@@ -36,9 +36,10 @@ struct row_kernels {
     double (*cross_entropy)(float* logits, std::int32_t target, std::size_t n, float gradient_scale);
     /// s = softmax(scale s) over the first `valid` >= 1 entries, zeros from there to `padded`; the log-sum-exp.
     float (*softmax)(float* s, std::size_t valid, std::size_t padded, float scale);
-    /// s = exp(scale s - lse), dp = scale s (dp - delta) over `valid` entries, zeros in both from there to `padded`.
-    void (*softmax_backward)(float* s, float* dp, std::size_t valid, std::size_t padded, float scale, float lse,
-                             float delta);
+    /// s becomes p = exp(scale s - lse), and dp the gradient scale p (dp - sum(p dp) / sum(p)), over `valid` >= 1
+    /// entries; zeros in both from there to `padded`. The mean from the very numbers it is taken from, where
+    /// dout . o would do on paper, so that a saturated softmax has no gradient instead of rounding errors.
+    void (*softmax_backward)(float* s, float* dp, std::size_t valid, std::size_t padded, float scale, float lse);
     void (*silu_mul)(float* y, const float* gate, const float* up, std::size_t n);
     void (*silu_mul_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
                               std::size_t n);

@@ -68,12 +68,16 @@ inline float softmax(float* s, std::size_t valid, std::size_t padded, float scal
     std::fill(s + valid, s + padded, 0.0F);
     return most + static_cast<float>(std::log(whole));
 }
-inline void softmax_backward(float* s, float* dp, std::size_t valid, std::size_t padded, float scale, float lse,
-                             float delta) noexcept {
+inline void softmax_backward(float* s, float* dp, std::size_t valid, std::size_t padded, float scale,
+                             float lse) noexcept {
+    double whole = 0.0, product = 0.0;
     for (std::size_t i = 0; i < valid; ++i) {
         s[i] = std::exp(s[i] * scale - lse);
-        dp[i] = s[i] * scale * (dp[i] - delta);
+        whole += static_cast<double>(s[i]);
+        product += static_cast<double>(s[i]) * static_cast<double>(dp[i]);
     }
+    const auto mean = static_cast<float>(product / whole);
+    for (std::size_t i = 0; i < valid; ++i) dp[i] = s[i] * scale * (dp[i] - mean);
     std::fill(s + valid, s + padded, 0.0F);
     std::fill(dp + valid, dp + padded, 0.0F);
 }
