@@ -140,8 +140,9 @@ TEST_CASE("config: what is no JSON object is refused") {
 
 TEST_CASE("config: what is written is read back equal") {
     const test::temporary_folder folder;
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         hf::save_config(config, folder.path() / "config.json");
         CHECK(hf::load_config(folder.path()).value() == config);
         CHECK(hf::load_config(folder.path() / "config.json").value() == config);
@@ -150,13 +151,13 @@ TEST_CASE("config: what is written is read back equal") {
 }
 
 TEST_CASE("config: a model that no model_type describes is not written") {
-    auto c = test::small_models().front().second;
+    auto c = test::small_models().front().config;
     c.qk_norm = nn::qk_norm_kind::full;
     CHECK_THROWS_AS((void)hf::format_config(c), value_error);
-    c = test::small_models().front().second;
+    c = test::small_models().front().config;
     c.norm = nn::norm_kind::layer;
     CHECK_THROWS_AS((void)hf::format_config(c), value_error);
-    c = test::small_models()[2].second;
+    c = test::small_models()[2].config;
     c.mlp_bias = true;
     CHECK_THROWS_AS((void)hf::format_config(c), value_error);
     c.mlp_bias = false;

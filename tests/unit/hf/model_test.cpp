@@ -34,8 +34,9 @@ bool equal(const model& a, const model& b) {
 }  // namespace
 
 TEST_CASE("model: a saved folder loads into an equal model") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         const test::temporary_folder folder;
         cpu::reference backend;
         model saved(backend, config);
@@ -51,7 +52,7 @@ TEST_CASE("model: names with or without prefix, surplus tensors, several files")
     const test::temporary_folder folder;
     cpu::reference backend;
     for (const std::size_t which : {std::size_t{0}, std::size_t{4}}) {
-        const auto config = test::small_models()[which].second;
+        const auto config = test::small_models()[which].config;
         model saved(backend, config), loaded(backend, config);
         saved.initialize(1);
         auto tensors = sources(saved);
@@ -62,7 +63,7 @@ TEST_CASE("model: names with or without prefix, surplus tensors, several files")
         (void)hf::load_weights(folder.path() / "bare.safetensors", loaded.parameters()).value();
         CHECK(equal(saved, loaded));
     }
-    const auto config = test::small_models().front().second;
+    const auto config = test::small_models().front().config;
     model saved(backend, config), loaded(backend, config);
     saved.initialize(2);
     const auto tensors = sources(saved);
@@ -80,7 +81,7 @@ TEST_CASE("model: a file that does not fit is refused in one line and changes no
     const test::temporary_folder folder;
     const auto path = folder.path() / "model.safetensors";
     cpu::reference backend;
-    const auto config = test::small_models().front().second;
+    const auto config = test::small_models().front().config;
     model saved(backend, config), untouched(backend, config), target(backend, config);
     saved.initialize(1);
     untouched.initialize(2), target.initialize(2);

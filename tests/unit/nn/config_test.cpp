@@ -14,8 +14,9 @@
 using namespace thinwire;
 
 TEST_CASE("transformer_config: the test models are valid") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         CHECK_NOTHROW(nn::check(config));
     }
 }
@@ -44,7 +45,7 @@ TEST_CASE("transformer_config: what is wrong is named with its value and the exp
         {[](auto& c) { c.num_attention_heads = 1 << 24, c.head_dim = 1 << 20; }, {"head_dim", "1048576"}},
     };
     for (const bad& b : cases) {
-        nn::transformer_config config = test::small_models().front().second;
+        nn::transformer_config config = test::small_models().front().config;
         b.spoil(config);
         try {
             nn::check(config);
@@ -58,8 +59,9 @@ TEST_CASE("transformer_config: what is wrong is named with its value and the exp
 }
 
 TEST_CASE("model_plan: tensors do not overlap, begin at cache lines, and count what the formula says") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         const nn::model_plan plan(config);
         std::size_t end = 0;
         for (const nn::tensor_plan& t : plan.tensors()) {
@@ -71,7 +73,7 @@ TEST_CASE("model_plan: tensors do not overlap, begin at cache lines, and count w
         CHECK(plan.arena_size() == end);
     }
     // Llama, untied: 2 V H + L (2 H Q + 2 H K + 3 H I + 2 H) + H.
-    const nn::transformer_config c = test::small_models().front().second;
+    const nn::transformer_config c = test::small_models().front().config;
     const int query = c.num_attention_heads * c.head_dim;
     const int key = c.num_key_value_heads * c.head_dim;
     const int layer = c.hidden_size * (2 * query + 2 * key + 3 * c.intermediate_size + 2);

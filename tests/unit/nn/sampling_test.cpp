@@ -63,8 +63,9 @@ TEST_CASE("choose_token: the ends of the unit interval give a token") {
 }
 
 TEST_CASE("decoder: one token at a time gives the scores of the whole pass") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         cpu::reference backend;
         nn::transformer<cpu::reference> model(backend, config);
         model.initialize(3);
@@ -93,7 +94,7 @@ TEST_CASE("decoder: one token at a time gives the scores of the whole pass") {
 
 TEST_CASE("generate: seeds repeat, options and sizes are checked") {
     cpu::reference backend;
-    const auto config = test::small_models()[2].second;
+    const auto config = test::small_models()[2].config;
     nn::transformer<cpu::reference> model(backend, config);
     model.initialize(4);
     const std::vector<std::int32_t> prompt = {1, 2};

@@ -62,8 +62,9 @@ std::vector<std::vector<float>> gradients(model& m) {
 // tensor's gradient is large and smooth. Step 1e-2 / |g| moves the loss by 1e-2; the rounding of two losses, 2e-7
 // each, is 2e-5 of that, and the even terms of the curve cancel in the central difference. 2 % is allowed.
 TEST_CASE("transformer: the gradient of every tensor agrees with the slope of the loss along it") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         cpu::reference backend;
         model m(backend, config);
         m.initialize(1);
@@ -97,8 +98,9 @@ TEST_CASE("transformer: the gradient of every tensor agrees with the slope of th
 }
 
 TEST_CASE("transformer: loss, loss_and_gradient and logits tell the same") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         cpu::reference backend;
         model m(backend, config);
         m.initialize(2);
@@ -118,7 +120,7 @@ TEST_CASE("transformer: loss, loss_and_gradient and logits tell the same") {
 
 TEST_CASE("transformer: gradients add up until zero_gradient") {
     cpu::reference backend;
-    const auto config = test::small_models()[1].second;
+    const auto config = test::small_models()[1].config;
     model m(backend, config);
     m.initialize(3);
     const batch one(config, 1), two(config, 2);
@@ -137,8 +139,9 @@ TEST_CASE("transformer: gradients add up until zero_gradient") {
 }
 
 TEST_CASE("transformer: a token sees what is before it in its own row and nothing else") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         cpu::reference backend;
         model m(backend, config);
         m.initialize(4);
@@ -160,7 +163,7 @@ TEST_CASE("transformer: a token sees what is before it in its own row and nothin
 }
 
 TEST_CASE("transformer: a padding token's look-up gives its embedding no gradient") {
-    auto config = test::small_models().front().second;
+    auto config = test::small_models().front().config;
     config.pad_token_id = 5;
     cpu::reference backend;
     model m(backend, config);
@@ -173,8 +176,9 @@ TEST_CASE("transformer: a padding token's look-up gives its embedding no gradien
 }
 
 TEST_CASE("transformer: passes of sizes seen before allocate nothing") {
-    for (const auto& [name, config] : test::small_models()) {
-        CAPTURE(name);
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        const nn::transformer_config& config = small.config;
         counting backend;
         nn::transformer<counting> m(backend, config);
         m.initialize(6);
@@ -189,7 +193,7 @@ TEST_CASE("transformer: passes of sizes seen before allocate nothing") {
 }
 
 TEST_CASE("transformer: initialize follows its seed and its scales") {
-    auto config = test::small_models().front().second;
+    auto config = test::small_models().front().config;
     config.hidden_size = 96;
     config.intermediate_size = 128;
     config.initializer_range = 0.05F;
@@ -215,7 +219,7 @@ TEST_CASE("transformer: initialize follows its seed and its scales") {
 
 TEST_CASE("transformer: parameters lie at cache lines and check out") {
     cpu::reference backend;
-    model m(backend, test::small_models()[4].second);
+    model m(backend, test::small_models()[4].config);
     for (const parameter& p : m.parameters()) {
         CHECK_NOTHROW(check(p));
         CHECK(reinterpret_cast<std::uintptr_t>(p.values.data()) % 64 == 0);
@@ -225,7 +229,7 @@ TEST_CASE("transformer: parameters lie at cache lines and check out") {
 
 TEST_CASE("transformer: bad input is refused before anything is touched") {
     cpu::reference backend;
-    const auto config = test::small_models().front().second;
+    const auto config = test::small_models().front().config;
     model m(backend, config);
     m.initialize(9);
     batch b(config);
