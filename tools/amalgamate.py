@@ -36,12 +36,13 @@ def umbrella(include):
 
 
 def paste(include, header, text, done, out):
-    """Appends to `out` the headers that `text` includes and that are not done, then `text` without those includes."""
+    """Appends to `out` the headers that `text` includes and that are not done, then `text` without those includes, then
+    those of them that include `header` back: the bodies of what it declares."""
     done.add(header)
     guard = header.upper().replace("/", "_").replace(".", "_")
     if not re.search(rf"^#ifndef {guard}\n#define {guard}$", text, re.MULTILINE):
         raise SystemExit(f"amalgamate: <{header}> has no guard {guard}")
-    kept = []
+    kept, bodies = [], []
     for line in text.split("\n"):
         found = INCLUDE.match(line)
         if not found:
@@ -50,8 +51,14 @@ def paste(include, header, text, done, out):
             path = include / found[1]
             if not path.is_file():
                 raise SystemExit(f"amalgamate: <{header}> includes <{found[1]}>, which does not exist")
-            paste(include, found[1], path.read_text(encoding="utf-8"), done, out)
+            text_there = path.read_text(encoding="utf-8")
+            if f"#include <{header}>" in text_there:
+                bodies.append((found[1], text_there))
+            else:
+                paste(include, found[1], text_there, done, out)
     out.append(f"// ---- {header}\n" + re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n")
+    for body, text_there in bodies:
+        paste(include, body, text_there, done, out)
 
 
 def single(include, umbrella_text):

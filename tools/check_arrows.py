@@ -35,8 +35,8 @@ FOREIGN = {
     "doctest/": ["tests"],
 }
 # The library does not print, abort or exit.
-SILENT = re.compile(r"\b(?:std::(?:cout|cerr|clog)|(?:std::)?(?:printf|fprintf|puts|abort|exit|_Exit|quick_exit|terminate)"
-                    r"\s*\()")
+SILENT = re.compile(r"\bstd::(?:cout|cerr|clog)\b|\b(?:printf|fprintf|puts)\s*\("
+                    r"|(?:\bstd|[^\w:>.]|^)::(?:abort|exit|_Exit|quick_exit|terminate)\s*\(")
 MARKS = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]) + r")\b")
 
 
@@ -110,7 +110,7 @@ def check_file(root, path):
 def files(root):
     for top in ["include", "runtime", "examples", "benchmarks", "tests", "tools", "cmake", "docs", "packaging"]:
         for path in sorted((root / top).rglob("*")):
-            if path.is_file() and "golden" not in path.parts and "__pycache__" not in path.parts:
+            if path.is_file() and not {"golden", "__pycache__"} & set(path.parts):
                 if not path.relative_to(root).as_posix().startswith("tests/arrows/"):
                     yield path
     yield from (path for path in sorted(root.glob("*")) if path.suffix in {".md", ".txt", ".json"})

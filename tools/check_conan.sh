@@ -15,6 +15,8 @@ if [ ! -x "$folder/venv/bin/conan" ]; then
 fi
 export CONAN_HOME="$folder/home"
 export PATH="$folder/venv/bin:$PATH"
+rm -rf "$folder/test_package"
+cp -r "$root/packaging/conan/test_package" "$folder/test_package"  # Conan builds inside it
 conan profile detect --force > /dev/null
 conan create "$root/packaging/conan" --no-remote --build=missing \
-    --settings=compiler.cppstd=20 --test-folder="$root/packaging/conan/test_package"
+    --settings=compiler.cppstd=20 --test-folder="$folder/test_package"

@@ -3,7 +3,14 @@
 
 /// Everything of thinwire::thinwire. Written by tools/amalgamate.py.
 #include <thinwire/backend/cpu/buffer.hpp>
+#include <thinwire/backend/cpu/fast.hpp>
 #include <thinwire/backend/cpu/reference.hpp>
+#include <thinwire/comm/effect.hpp>
+#include <thinwire/comm/follower.hpp>
+#include <thinwire/comm/frame.hpp>
+#include <thinwire/comm/machine.hpp>
+#include <thinwire/comm/message.hpp>
+#include <thinwire/comm/sequencer.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/config.hpp>
 #include <thinwire/core/bytes.hpp>
@@ -23,6 +30,15 @@
 #include <thinwire/io/run_log.hpp>
 #include <thinwire/io/snapshot.hpp>
 #include <thinwire/nn/backend.hpp>
+#include <thinwire/nn/block.hpp>
+#include <thinwire/nn/config.hpp>
+#include <thinwire/nn/decoder.hpp>
+#include <thinwire/nn/layers.hpp>
+#include <thinwire/nn/plan.hpp>
+#include <thinwire/nn/rope.hpp>
+#include <thinwire/nn/sampling.hpp>
+#include <thinwire/nn/transformer.hpp>
+#include <thinwire/nn/workspace.hpp>
 #include <thinwire/version.hpp>
 
 #endif  // THINWIRE_THINWIRE_HPP
