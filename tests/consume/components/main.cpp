@@ -2,4 +2,6 @@
 #include <thinwire/runtime/node.hpp>
 #include <thinwire/thinwire.hpp>
 
-int main() { return THINWIRE_VERSION_MAJOR == 0 ? 0 : 1; }
+int main() {
+    return THINWIRE_VERSION_MAJOR == 0 ? 0 : 1;
+}
