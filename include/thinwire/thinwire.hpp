@@ -1,17 +1,63 @@
 #ifndef THINWIRE_THINWIRE_HPP
 #define THINWIRE_THINWIRE_HPP
 
-/// Everything that needs no other library: thinwire/hf and thinwire/runtime are included by those who use them.
-
+/// Everything of thinwire::thinwire. Written by tools/amalgamate.py.
+#include <thinwire/backend/cpu/buffer.hpp>
+#include <thinwire/backend/cpu/fast.hpp>
+#include <thinwire/backend/cpu/reference.hpp>
+#include <thinwire/codec/bit_stream.hpp>
+#include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload.hpp>
+#include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/sparse_content.hpp>
+#include <thinwire/codec/top_k.hpp>
+#include <thinwire/codec/value_code.hpp>
+#include <thinwire/comm/effect.hpp>
+#include <thinwire/comm/follower.hpp>
+#include <thinwire/comm/frame.hpp>
 #include <thinwire/comm/loopback.hpp>
+#include <thinwire/comm/machine.hpp>
+#include <thinwire/comm/message.hpp>
+#include <thinwire/comm/sequencer.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/config.hpp>
+#include <thinwire/core/aligned.hpp>
+#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/digest.hpp>
+#include <thinwire/core/error.hpp>
+#include <thinwire/core/half.hpp>
+#include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
+#include <thinwire/core/permutation.hpp>
+#include <thinwire/core/random.hpp>
+#include <thinwire/core/result.hpp>
+#include <thinwire/core/shape.hpp>
 #include <thinwire/core/thread_pool.hpp>
+#include <thinwire/io/batch_sampler.hpp>
+#include <thinwire/io/corpus.hpp>
+#include <thinwire/io/file.hpp>
+#include <thinwire/io/run_log.hpp>
+#include <thinwire/io/snapshot.hpp>
+#include <thinwire/nn/backend.hpp>
+#include <thinwire/nn/block.hpp>
+#include <thinwire/nn/config.hpp>
+#include <thinwire/nn/decoder.hpp>
+#include <thinwire/nn/layers.hpp>
+#include <thinwire/nn/plan.hpp>
+#include <thinwire/nn/rope.hpp>
+#include <thinwire/nn/sampling.hpp>
+#include <thinwire/nn/transformer.hpp>
+#include <thinwire/nn/workspace.hpp>
 #include <thinwire/optim/adamw.hpp>
+#include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/optimizer.hpp>
 #include <thinwire/optim/schedule.hpp>
+#include <thinwire/optim/step_report.hpp>
+#include <thinwire/transform/chunk_grid.hpp>
+#include <thinwire/transform/dct.hpp>
+#include <thinwire/transform/kernels.hpp>
+#include <thinwire/transform/sparse_chunk.hpp>
 #include <thinwire/version.hpp>
 
 #endif  // THINWIRE_THINWIRE_HPP
