@@ -77,7 +77,7 @@ class world {
     struct options {
         int peers = 4;
         timestamp trouble = 60'000'000;  ///< faults until then
-        timestamp calm = 60'000'000;     ///< then this long without any
+        timestamp calm = 120'000'000;    ///< then this long without any: longer than any pause, silence and restart
         int fault_every_ms = 1500;
     };
     static constexpr timestamp longest_compute = 900'000;
