@@ -5,14 +5,23 @@
 #include <thinwire/backend/cpu/buffer.hpp>
 #include <thinwire/backend/cpu/fast.hpp>
 #include <thinwire/backend/cpu/reference.hpp>
+#include <thinwire/codec/bit_stream.hpp>
+#include <thinwire/codec/checksum.hpp>
+#include <thinwire/codec/payload.hpp>
+#include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/sparse_content.hpp>
+#include <thinwire/codec/top_k.hpp>
+#include <thinwire/codec/value_code.hpp>
 #include <thinwire/comm/effect.hpp>
 #include <thinwire/comm/follower.hpp>
 #include <thinwire/comm/frame.hpp>
+#include <thinwire/comm/loopback.hpp>
 #include <thinwire/comm/machine.hpp>
 #include <thinwire/comm/message.hpp>
 #include <thinwire/comm/sequencer.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/config.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/error.hpp>
@@ -39,6 +48,16 @@
 #include <thinwire/nn/sampling.hpp>
 #include <thinwire/nn/transformer.hpp>
 #include <thinwire/nn/workspace.hpp>
+#include <thinwire/optim/adamw.hpp>
+#include <thinwire/optim/clip.hpp>
+#include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/optimizer.hpp>
+#include <thinwire/optim/schedule.hpp>
+#include <thinwire/optim/step_report.hpp>
+#include <thinwire/transform/chunk_grid.hpp>
+#include <thinwire/transform/dct.hpp>
+#include <thinwire/transform/kernels.hpp>
+#include <thinwire/transform/sparse_chunk.hpp>
 #include <thinwire/version.hpp>
 
 #endif  // THINWIRE_THINWIRE_HPP

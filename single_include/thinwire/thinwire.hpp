@@ -2116,48 +2116,548 @@ static_assert(nn::backend<fast>);
 
 #endif  // THINWIRE_BACKEND_CPU_FAST_HPP
 
-// ---- thinwire/comm/transport.hpp
-#ifndef THINWIRE_COMM_TRANSPORT_HPP
-#define THINWIRE_COMM_TRANSPORT_HPP
+// ---- thinwire/codec/bit_stream.hpp
+#ifndef THINWIRE_CODEC_BIT_STREAM_HPP
+#define THINWIRE_CODEC_BIT_STREAM_HPP
 
-#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// Appends fields of up to 32 bits to a byte buffer, lowest bit first.
+class bit_writer {
+ public:
+    explicit bit_writer(std::vector<std::byte>& out) noexcept : out_(out) {}
+
+    /// Precondition: bits <= 32 and value < 2^bits.
+    void put(std::uint32_t value, unsigned bits) {
+        pending_ |= static_cast<std::uint64_t>(value) << held_;
+        held_ += bits;
+        for (; held_ >= 8; held_ -= 8, pending_ >>= 8U) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+    }
+    /// Fills the last byte with zero bits.
+    void flush() {
+        if (held_ > 0) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+        pending_ = 0;
+        held_ = 0;
+    }
+
+ private:
+    std::vector<std::byte>& out_;
+    std::uint64_t pending_ = 0;
+    unsigned held_ = 0;
+};
+
+/// Reads what bit_writer wrote, from foreign bytes. Total: a read past the end gives zero and sets failed().
+class bit_reader {
+ public:
+    explicit bit_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+
+    /// Precondition: bits <= 32.
+    [[nodiscard]] std::uint32_t get(unsigned bits) noexcept {
+        while (held_ < bits) {
+            if (at_ == bytes_.size()) {
+                failed_ = true;
+                return 0;
+            }
+            pending_ |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[at_++])) << held_;
+            held_ += 8;
+        }
+        const auto value = static_cast<std::uint32_t>(pending_ & ((std::uint64_t{1} << bits) - 1));
+        pending_ >>= bits;
+        held_ -= bits;
+        return value;
+    }
+    /// Leaves the byte that was begun; fails when its other bits are not zero.
+    void align() noexcept {
+        if (pending_ != 0) failed_ = true;
+        pending_ = 0;
+        held_ = 0;
+    }
+    /// Bytes begun so far.
+    [[nodiscard]] std::size_t position() const noexcept { return at_; }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+ private:
+    std::span<const std::byte> bytes_;
+    std::size_t at_ = 0;
+    std::uint64_t pending_ = 0;
+    unsigned held_ = 0;
+    bool failed_ = false;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_BIT_STREAM_HPP
+
+// ---- thinwire/codec/checksum.hpp
+#ifndef THINWIRE_CODEC_CHECKSUM_HPP
+#define THINWIRE_CODEC_CHECKSUM_HPP
+
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 namespace thinwire {
 
-/// Identifies a peer within a run.
-using peer_id = std::uint64_t;
+namespace detail {
 
-/// What one peer published for a round.
-struct contribution {
-    peer_id peer = 0;
-    std::span<const std::byte> payload;
-};
+[[nodiscard]] constexpr std::uint64_t load_u64(std::span<const std::byte> bytes, std::size_t at) noexcept {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < 8 && at + i < bytes.size(); ++i)
+        word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes[at + i])) << (8 * i);
+    return word;
+}
 
-/// What all replicas apply for a round, in this order.
-struct commit {
-    std::uint64_t round = 0;
-    std::span<const contribution> contributions;
-};
+}  // namespace detail
 
-/// Anything that carries payloads between peers.
+/// A fast 64-bit checksum against accidents (not against intent: what must resist an attacker is named by SHA-256).
 ///
-/// `exchange(round, payload)` publishes this peer's payload for `round`, waits for the commit and returns one or
-/// more consecutive commits, the first of which is that of `round`. More than one come when the others went on
-/// without this peer: it applies them all and contributes next to the round after the last. The payload may be
-/// missing from its commit; its sender then takes it back into its momentum. All peers see equal commits.
-/// The returned bytes stay valid until the next call. Called from one thread.
-template <class T>
-concept transport = requires(T& t, std::uint64_t round, std::span<const std::byte> payload) {
-    { t.self() } -> std::convertible_to<peer_id>;
-    { t.exchange(round, payload) } -> std::convertible_to<std::span<const commit>>;
+/// Four lanes take every fourth little-endian word: lane = rotl((lane ^ word) * odd, 29). Each step maps the lane one
+/// to one for a given word and the word one to one for a given lane, and so does the way the lanes are joined; hence
+/// any change confined to one aligned word, and so any single byte, always changes the result. The length is joined in.
+[[nodiscard]] constexpr std::uint64_t checksum64(std::span<const std::byte> bytes) noexcept {
+    constexpr std::uint64_t odd = 0x9E3779B97F4A7C15U;
+    std::uint64_t lanes[4] = {0x243F6A8885A308D3U, 0x13198A2E03707344U, 0xA4093822299F31D0U, 0x082EFA98EC4E6C89U};
+    std::size_t at = 0;
+    for (; at + 32 <= bytes.size(); at += 32)
+        for (std::size_t lane = 0; lane < 4; ++lane)
+            lanes[lane] = std::rotl((lanes[lane] ^ detail::load_u64(bytes, at + 8 * lane)) * odd, 29);
+    for (std::size_t lane = 0; at < bytes.size(); at += 8, ++lane)
+        lanes[lane] = std::rotl((lanes[lane] ^ detail::load_u64(bytes, at)) * odd, 29);
+    std::uint64_t sum = bytes.size();
+    for (const std::uint64_t lane : lanes) {
+        sum = (sum ^ lane) * odd;
+        sum ^= sum >> 32U;
+    }
+    return sum;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_CHECKSUM_HPP
+
+// ---- thinwire/codec/value_code.hpp
+#ifndef THINWIRE_CODEC_VALUE_CODE_HPP
+#define THINWIRE_CODEC_VALUE_CODE_HPP
+
+#include <cstdint>
+#include <string_view>
+
+namespace thinwire {
+
+/// How the value of a selected coefficient travels.
+enum class value_code : std::uint8_t {
+    f32 = 0,   ///< 32 bits, as the published DeMo sends it
+    sign = 1,  ///< one bit; a coefficient that is exactly zero is not sent
+};
+
+[[nodiscard]] constexpr std::string_view to_string(value_code code) noexcept {
+    return code == value_code::sign ? "sign" : "f32";
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_VALUE_CODE_HPP
+
+// ---- thinwire/codec/payload_layout.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+#define THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace thinwire {
+
+/// What a payload carries.
+enum class payload_kind : std::uint8_t {
+    demo = 0,   ///< selected coefficients of every chunk
+    dense = 1,  ///< every element of every gradient, f32
+};
+
+/// One tensor as the codec sees it: `chunks` blocks of `chunk_size` elements, `kept` of which are sent.
+struct payload_section {
+    std::uint64_t chunks = 0;
+    std::uint32_t chunk_size = 0;
+    std::uint32_t kept = 0;  ///< min(k, chunk_size); chunk_size for dense
+
+    [[nodiscard]] std::uint64_t coefficients() const noexcept { return chunks * kept; }
+    /// Bits of one position: enough for chunk_size values.
+    [[nodiscard]] unsigned position_bits() const noexcept {
+        return static_cast<unsigned>(std::bit_width(chunk_size - 1));
+    }
+};
+
+/// What every payload of a run must look like. All peers derive the same one from shapes and options.
+struct payload_layout {
+    payload_kind kind = payload_kind::demo;
+    value_code values = value_code::f32;
+    std::uint32_t k = 0;            ///< 0 for dense
+    std::uint32_t chunk = 0;        ///< 0 for dense
+    std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
+    std::vector<payload_section> sections;
+
+    [[nodiscard]] std::uint64_t chunks() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.chunks;
+        return sum;
+    }
+    [[nodiscard]] std::uint64_t coefficients() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.coefficients();
+        return sum;
+    }
 };
 
 }  // namespace thinwire
 
-#endif  // THINWIRE_COMM_TRANSPORT_HPP
+#endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
+// ---- thinwire/core/result.hpp
+#ifndef THINWIRE_CORE_RESULT_HPP
+#define THINWIRE_CORE_RESULT_HPP
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace thinwire {
+
+/// Why foreign bytes were refused.
+enum class errc : std::uint8_t {
+    truncated,     ///< the bytes end before what they announce
+    trailing,      ///< bytes follow where none belong
+    bad_magic,     ///< not this kind of data at all
+    bad_version,   ///< a format version this build does not read
+    bad_checksum,  ///< altered or damaged
+    out_of_range,  ///< a number outside what the format allows
+    too_large,     ///< a length above the caller's limit
+    not_finite,    ///< NaN or infinity
+    mismatch,      ///< well-formed, but of another run, round, peer or shape
+    malformed,     ///< anything else that breaks the format
+};
+
+/// The name of a code, for messages and metrics.
+[[nodiscard]] constexpr std::string_view to_string(errc code) noexcept {
+    switch (code) {
+        case errc::truncated: return "truncated";
+        case errc::trailing: return "trailing";
+        case errc::bad_magic: return "bad_magic";
+        case errc::bad_version: return "bad_version";
+        case errc::bad_checksum: return "bad_checksum";
+        case errc::out_of_range: return "out_of_range";
+        case errc::too_large: return "too_large";
+        case errc::not_finite: return "not_finite";
+        case errc::mismatch: return "mismatch";
+        case errc::malformed: return "malformed";
+    }
+    return "unknown";
+}
+
+/// A refusal: a code for programs and one line for people.
+struct failure {
+    errc code{};
+    std::string message;
+};
+
+/// A value or the reason there is none. What parses foreign bytes returns this and never throws.
+template <class T>
+class [[nodiscard]] result {
+ public:
+    using value_type = T;
+
+    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
+
+    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+
+    /// Precondition of these four: has_value().
+    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
+    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
+    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
+    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+
+    /// Precondition: !has_value().
+    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
+
+    /// The value, or an exception that carries the refusal's message.
+    [[nodiscard]] T& value() & {
+        require();
+        return **this;
+    }
+    [[nodiscard]] const T& value() const& {
+        require();
+        return **this;
+    }
+    [[nodiscard]] T value() && {
+        require();
+        return std::move(**this);
+    }
+
+ private:
+    void require() const {
+        if (!has_value()) throw thinwire::error(error().message);
+    }
+
+    std::variant<T, failure> state_;
+};
+
+/// What a check returns when there is nothing to hand over but success.
+struct ok {};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_RESULT_HPP
+
+// ---- thinwire/codec/sparse_content.hpp
+#ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
+#define THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
+/// count(chunk) are used, positions rising.
+struct sparse_content {
+    std::vector<std::uint16_t> positions;
+    std::vector<float> values;
+    std::vector<std::uint32_t> counts;
+
+    void resize(const payload_layout& layout) {
+        positions.resize(layout.coefficients());
+        values.resize(layout.coefficients());
+        counts.resize(layout.chunks());
+    }
+};
+
+/// The part of a sparse_content that belongs to one section.
+struct section_slice {
+    std::span<std::uint16_t> positions;
+    std::span<float> values;
+    std::span<std::uint32_t> counts;
+};
+
+/// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
+inline constexpr std::uint32_t largest_value_bits = (127U + 100U) << 23U;  // 2^100
+
+/// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
+/// coefficients, all positions, all values. Each of the three parts starts at a byte.
+inline void encode_section(const payload_section& section, value_code code, const section_slice& in,
+                           std::vector<std::byte>& out) {
+    bool full = true;
+    for (const std::uint32_t count : in.counts) full = full && count == section.kept;
+    out.push_back(full ? std::byte{0} : std::byte{1});
+    bit_writer bits(out);
+    const auto each = [&](const auto& put) {
+        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+            for (std::size_t i = 0; i < in.counts[chunk]; ++i) put(chunk * section.kept + i);
+    };
+    if (!full) {
+        const auto width = static_cast<unsigned>(std::bit_width(section.kept));
+        for (const std::uint32_t count : in.counts) bits.put(count, width);
+        bits.flush();
+    }
+    const unsigned width = section.position_bits();
+    each([&](std::size_t i) { bits.put(in.positions[i], width); });
+    bits.flush();
+    if (code == value_code::f32)
+        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]), 32); });
+    else
+        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]) >> 31U, 1); });
+    bits.flush();
+}
+
+namespace detail {
+
+[[nodiscard]] inline std::optional<errc> decode_counts(const payload_section& section, value_code code, bool listed,
+                                                       bit_reader& bits, std::span<std::uint32_t> counts) noexcept {
+    if (!listed) {
+        for (std::uint32_t& count : counts) count = section.kept;
+        return std::nullopt;
+    }
+    if (code == value_code::f32) return errc::malformed;  // f32 sends zeros as well: the mean counts their senders
+    bool full = true;
+    for (std::uint32_t& count : counts) {
+        count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
+        if (count > section.kept) return errc::out_of_range;
+        full = full && count == section.kept;
+    }
+    bits.align();
+    if (full) return errc::malformed;
+    return std::nullopt;
+}
+
+[[nodiscard]] inline std::optional<errc> decode_values(const payload_section& section, value_code code,
+                                                       bit_reader& bits, const section_slice& out) noexcept {
+    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
+            if (code == value_code::sign) {
+                out.values[i] = bits.get(1) == 0 ? 1.0F : -1.0F;
+                continue;
+            }
+            const std::uint32_t value = bits.get(32);
+            const std::uint32_t magnitude = value & 0x7fffffffU;
+            if (magnitude >= 0x7f800000U) return errc::not_finite;
+            if (magnitude > largest_value_bits) return errc::out_of_range;
+            out.values[i] = std::bit_cast<float>(value);
+        }
+    }
+    bits.align();
+    return std::nullopt;
+}
+
+}  // namespace detail
+
+/// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
+/// what encode_section() writes. What it leaves in `out` when it refuses is unspecified.
+[[nodiscard]] inline std::optional<errc> decode_section(std::span<const std::byte> bytes,
+                                                        const payload_section& section, value_code code,
+                                                        const section_slice& out) noexcept {
+    if (bytes.empty()) return errc::truncated;
+    if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
+    bit_reader bits(bytes.subspan(1));
+    if (const auto bad = detail::decode_counts(section, code, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
+    const unsigned width = section.position_bits();
+    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+        std::uint32_t next = 0;
+        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
+            const std::uint32_t position = bits.get(width);
+            if (bits.failed()) return errc::truncated;
+            if (position < next || position >= section.chunk_size) return errc::out_of_range;
+            out.positions[i] = static_cast<std::uint16_t>(position);
+            next = position + 1;
+        }
+    }
+    bits.align();
+    if (bits.failed()) return errc::malformed;
+    if (const auto bad = detail::decode_values(section, code, bits, out)) return bad;
+    if (bits.failed()) return errc::malformed;
+    if (bits.position() + 1 != bytes.size()) return errc::trailing;
+    return std::nullopt;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+// ---- thinwire/core/bytes.hpp
+#ifndef THINWIRE_CORE_BYTES_HPP
+#define THINWIRE_CORE_BYTES_HPP
+
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Appends little-endian numbers to a growing buffer, whatever the host's byte order.
+class byte_writer {
+ public:
+    byte_writer() = default;
+    /// Continues at the end of a buffer whose capacity is kept.
+    explicit byte_writer(std::vector<std::byte>&& reuse) noexcept : bytes_(std::move(reuse)) {}
+
+    template <std::integral T>
+    void put(T value) {
+        auto bits = static_cast<std::make_unsigned_t<T>>(value);
+        for (std::size_t i = 0; i < sizeof(T); ++i)
+            bytes_.push_back(static_cast<std::byte>((static_cast<std::uint64_t>(bits) >> (8 * i)) & 0xffU));
+    }
+    void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
+    void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
+    void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
+    /// A 32-bit length, then the characters.
+    void put(std::string_view text) {
+        put(static_cast<std::uint32_t>(text.size()));
+        put(std::as_bytes(std::span(text.data(), text.size())));
+    }
+    /// Overwrites four bytes that were put before, such as a length known only at the end.
+    void patch(std::size_t at, std::uint32_t value) noexcept {
+        for (std::size_t i = 0; i < 4; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(bytes_); }
+
+ private:
+    std::vector<std::byte> bytes_;
+};
+
+/// Reads little-endian numbers from foreign bytes. Total: a read past the end gives zero and sets failed(), and
+/// nothing is read after that, so that a parser checks once at the end of a section.
+class byte_reader {
+ public:
+    explicit byte_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+
+    template <std::integral T>
+    [[nodiscard]] T get() noexcept {
+        const std::span<const std::byte> raw = get_bytes(sizeof(T));
+        std::uint64_t value = 0;
+        for (std::size_t i = 0; i < raw.size(); ++i)
+            value |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(raw[i])) << (8 * i);
+        return static_cast<T>(value);
+    }
+    [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
+    [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
+
+    /// The next `count` bytes, or an empty span with failed() set when there are fewer.
+    [[nodiscard]] std::span<const std::byte> get_bytes(std::size_t count) noexcept {
+        if (failed_ || count > remaining()) {
+            failed_ = true;
+            return {};
+        }
+        const auto raw = bytes_.subspan(at_, count);
+        at_ += count;
+        return raw;
+    }
+
+    /// A string as byte_writer puts it; fails when longer than `limit`.
+    [[nodiscard]] std::string get_string(std::size_t limit) {
+        const auto length = get<std::uint32_t>();
+        if (length > limit) failed_ = true;
+        const auto raw = get_bytes(length);
+        return {reinterpret_cast<const char*>(raw.data()), raw.size()};
+    }
+
+    [[nodiscard]] std::size_t position() const noexcept { return at_; }
+    [[nodiscard]] std::size_t remaining() const noexcept { return bytes_.size() - at_; }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+ private:
+    std::span<const std::byte> bytes_;
+    std::size_t at_ = 0;
+    bool failed_ = false;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_BYTES_HPP
 
 // ---- thinwire/core/digest.hpp
 #ifndef THINWIRE_CORE_DIGEST_HPP
@@ -2281,6 +2781,387 @@ class sha256 {
 }  // namespace thinwire
 
 #endif  // THINWIRE_CORE_DIGEST_HPP
+
+// ---- thinwire/codec/payload.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_HPP
+#define THINWIRE_CODEC_PAYLOAD_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// What stands at the front of every payload.
+struct payload_info {
+    payload_kind kind = payload_kind::demo;
+    value_code values = value_code::f32;
+    digest run;
+    std::uint64_t round = 0;
+    std::uint64_t peer = 0;
+    std::uint64_t fingerprint = 0;  ///< of the layout
+    std::uint32_t k = 0;
+    std::uint32_t chunk = 0;
+    float learning_rate = 0.0F;
+    float weight_decay = 0.0F;
+    digest replica;  ///< of the sender's share of weights before it applies this round
+    std::uint32_t sections = 0;
+    std::uint64_t bytes = 0;  ///< of the whole payload
+};
+
+namespace detail {
+
+inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
+inline constexpr std::uint16_t payload_version = 1;
+inline constexpr std::size_t payload_header_bytes = 128;
+inline constexpr std::size_t payload_checksum_bytes = 8;
+
+/// Rates that survive every floating-point mode: 0, or normal numbers within 2^-100..2^20.
+[[nodiscard]] constexpr bool sane_rate(float rate) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(rate);
+    return bits == 0 || (bits >= (127U - 100U) << 23U && bits <= (127U + 20U) << 23U);
+}
+
+[[nodiscard]] inline digest get_digest(byte_reader& in) noexcept {
+    digest d;
+    const auto raw = in.get_bytes(d.bytes.size());
+    for (std::size_t i = 0; i < raw.size(); ++i) d.bytes[i] = raw[i];
+    return d;
+}
+
+[[nodiscard]] inline failure payload_failure(errc code, const std::string& what) {
+    return {code, "payload: " + what + " (" + std::string(to_string(code)) + ")"};
+}
+
+}  // namespace detail
+
+/// Writes the header and room for the section lengths; the caller then appends each section and ends it.
+class payload_writer {
+ public:
+    /// Starts over in a buffer whose capacity is kept.
+    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse) {
+        reuse.clear();
+        byte_writer out(std::move(reuse));
+        out.put(detail::payload_magic);
+        out.put(detail::payload_version);
+        out.put(static_cast<std::uint8_t>(info.kind));
+        out.put(static_cast<std::uint8_t>(info.values));
+        out.put(std::uint64_t{0});
+        out.put(std::span<const std::byte>(info.run.bytes));
+        out.put(info.round);
+        out.put(info.peer);
+        out.put(info.fingerprint);
+        out.put(info.k);
+        out.put(info.chunk);
+        out.put(info.learning_rate);
+        out.put(info.weight_decay);
+        out.put(std::span<const std::byte>(info.replica.bytes));
+        out.put(static_cast<std::uint32_t>(sections));
+        out.put(std::uint32_t{0});
+        for (std::size_t i = 0; i < sections; ++i) out.put(std::uint32_t{0});
+        bytes_ = out.take();
+        section_begin_ = bytes_.size();
+    }
+
+    /// Where the next section is appended.
+    [[nodiscard]] std::vector<std::byte>& bytes() noexcept { return bytes_; }
+
+    /// Ends a section: notes its length.
+    void end_section() noexcept {
+        patch(detail::payload_header_bytes + 4 * ended_++, 4, bytes_.size() - section_begin_);
+        section_begin_ = bytes_.size();
+    }
+
+    /// Notes the total, appends the checksum and hands the payload over.
+    [[nodiscard]] std::vector<std::byte> finish() {
+        const std::size_t body = bytes_.size();
+        bytes_.resize(body + detail::payload_checksum_bytes);
+        patch(8, 8, bytes_.size());
+        patch(body, 8, checksum64(std::span(bytes_).first(body)));
+        return std::move(bytes_);
+    }
+
+ private:
+    void patch(std::size_t at, std::size_t size, std::uint64_t value) noexcept {
+        for (std::size_t i = 0; i < size; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
+    }
+
+    std::vector<std::byte> bytes_;
+    std::size_t section_begin_ = 0;
+    std::size_t ended_ = 0;
+};
+
+/// Reads the front of foreign bytes and proves length, checksum and ranges; not the sections, for which a layout is
+/// needed.
+[[nodiscard]] inline result<payload_info> inspect_payload(std::span<const std::byte> bytes) {
+    using detail::payload_failure;
+    constexpr std::size_t frame = detail::payload_header_bytes + detail::payload_checksum_bytes;
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != detail::payload_magic)
+        return payload_failure(bytes.size() < 4 ? errc::truncated : errc::bad_magic, "not a thinwire payload");
+    if (const auto version = in.get<std::uint16_t>(); version != detail::payload_version)
+        return payload_failure(in.failed() ? errc::truncated : errc::bad_version,
+                               "format version " + std::to_string(version) + ", expected 1");
+    payload_info info;
+    const auto kind = in.get<std::uint8_t>();
+    const auto values = in.get<std::uint8_t>();
+    info.bytes = in.get<std::uint64_t>();
+    if (bytes.size() < frame || bytes.size() < info.bytes)
+        return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    if (bytes.size() > info.bytes)
+        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
+    byte_reader tail(bytes.last(detail::payload_checksum_bytes));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - detail::payload_checksum_bytes)))
+        return payload_failure(errc::bad_checksum, "checksum differs");
+    info.run = detail::get_digest(in);
+    info.round = in.get<std::uint64_t>();
+    info.peer = in.get<std::uint64_t>();
+    info.fingerprint = in.get<std::uint64_t>();
+    info.k = in.get<std::uint32_t>();
+    info.chunk = in.get<std::uint32_t>();
+    info.learning_rate = in.get_f32();
+    info.weight_decay = in.get_f32();
+    info.replica = detail::get_digest(in);
+    info.sections = in.get<std::uint32_t>();
+    if (kind > 1 || values > 1 || in.get<std::uint32_t>() != 0) return payload_failure(errc::malformed, "header");
+    info.kind = static_cast<payload_kind>(kind);
+    info.values = static_cast<value_code>(values);
+    if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
+        static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
+        return payload_failure(errc::out_of_range, "learning rate or weight decay");
+    if (info.sections > (bytes.size() - frame) / 4) return payload_failure(errc::truncated, "section table");
+    return info;
+}
+
+/// What a payload must be for a commit to accept it.
+struct payload_expectation {
+    digest run;
+    std::uint64_t round = 0;
+    std::uint64_t peer = 0;
+};
+
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was made from.
+class payload_view {
+ public:
+    /// Checks everything but the insides of the sections.
+    [[nodiscard]] static result<payload_view> open(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                   const payload_expectation& expected) {
+        using detail::payload_failure;
+        const result<payload_info> info = inspect_payload(bytes);
+        if (!info) return info.error();
+        if (info->run != expected.run) return payload_failure(errc::mismatch, "of another run");
+        if (info->round != expected.round)
+            return payload_failure(errc::mismatch, "round " + std::to_string(info->round) + ", expected " +
+                                                       std::to_string(expected.round));
+        if (info->peer != expected.peer)
+            return payload_failure(
+                errc::mismatch, "peer " + std::to_string(info->peer) + ", expected " + std::to_string(expected.peer));
+        if (info->kind != layout.kind || info->values != layout.values || info->k != layout.k ||
+            info->chunk != layout.chunk || info->fingerprint != layout.fingerprint ||
+            info->sections != layout.sections.size())
+            return payload_failure(errc::mismatch, "of other tensors or options");
+        payload_view view;
+        view.info_ = *info;
+        view.sections_.reserve(layout.sections.size());
+        byte_reader table(bytes.subspan(detail::payload_header_bytes));
+        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
+        const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const auto length = table.get<std::uint32_t>();
+            if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
+            view.sections_.push_back(bytes.subspan(at, length));
+            at += length;
+        }
+        if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
+        return view;
+    }
+
+    [[nodiscard]] const payload_info& info() const noexcept { return info_; }
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+
+ private:
+    payload_view() = default;
+    payload_info info_;
+    std::vector<std::span<const std::byte>> sections_;
+};
+
+/// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
+[[nodiscard]] inline result<payload_info> decode_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                         const payload_expectation& expected, sparse_content& content) {
+    const result<payload_view> view = payload_view::open(bytes, layout, expected);
+    if (!view) return view.error();
+    if (layout.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
+    content.resize(layout);
+    std::size_t coefficient = 0, chunk = 0;
+    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+        const payload_section& section = layout.sections[i];
+        const std::size_t coefficients = section.coefficients();
+        const section_slice out = {.positions = std::span(content.positions).subspan(coefficient, coefficients),
+                                   .values = std::span(content.values).subspan(coefficient, coefficients),
+                                   .counts = std::span(content.counts).subspan(chunk, section.chunks)};
+        if (const auto bad = decode_section(view->section(i), section, layout.values, out))
+            return detail::payload_failure(*bad, "section " + std::to_string(i));
+        coefficient += coefficients;
+        chunk += section.chunks;
+    }
+    return view->info();
+}
+
+/// Proves that a dense payload holds a finite, sane number for every element.
+[[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
+                                                             const payload_layout& layout,
+                                                             const payload_expectation& expected) {
+    result<payload_view> view = payload_view::open(bytes, layout, expected);
+    if (!view) return view;
+    if (layout.kind != payload_kind::dense) return detail::payload_failure(errc::mismatch, "not dense");
+    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+        const auto raw = view->section(i);
+        const std::uint64_t elements = layout.sections[i].coefficients();
+        if (raw.size() != 4 * elements)
+            return detail::payload_failure(
+                errc::malformed, "section " + std::to_string(i) + " has " + std::to_string(raw.size()) + " bytes");
+        std::uint32_t largest = 0;
+        byte_reader in(raw);
+        for (std::uint64_t e = 0; e < elements; ++e) largest = std::max(largest, in.get<std::uint32_t>() & 0x7fffffffU);
+        if (largest >= 0x7f800000U) return detail::payload_failure(errc::not_finite, "section " + std::to_string(i));
+        if (largest > largest_value_bits)
+            return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
+    }
+    return view;
+}
+
+/// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the content.
+[[nodiscard]] inline result<ok> validate_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                 const payload_expectation& expected) {
+    if (layout.kind == payload_kind::dense) {
+        const auto view = open_dense_payload(bytes, layout, expected);
+        if (!view) return view.error();
+        return ok{};
+    }
+    sparse_content content;
+    const auto info = decode_payload(bytes, layout, expected, content);
+    if (!info) return info.error();
+    return ok{};
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_PAYLOAD_HPP
+
+// ---- thinwire/codec/top_k.hpp
+#ifndef THINWIRE_CODEC_TOP_K_HPP
+#define THINWIRE_CODEC_TOP_K_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// How many interleaved groups to take the tops of, for n stored coefficients of which k are kept: 0 where the
+/// short cut of select_top_k() would not pay. A multiple of 16 that divides n when n is a power of two times 16.
+[[nodiscard]] constexpr std::size_t top_k_groups(std::size_t n, std::size_t k) noexcept {
+    std::size_t groups = 64;
+    while (groups < 8 * k) groups *= 2;
+    return 4 * groups <= n && n % groups == 0 ? groups : 0;
+}
+
+/// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
+///
+/// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
+/// stored[i], or at least `none`. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
+/// stored[g], stored[g + tops.size()], ...: at least k groups have a top at or above the k-th largest top, so nothing
+/// below that is looked at. `keys` is working memory. Precondition: at least k coefficients count; k =
+/// positions.size().
+template <class Position>
+void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, const Position& position_of,
+                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+    constexpr std::uint32_t none = 0x10000;
+    const std::size_t k = positions.size();
+    keys.clear();
+    const auto offer = [&](std::size_t i, std::uint32_t floor) {
+        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
+        if (magnitude < floor) return;
+        const std::uint32_t position = position_of(i);
+        if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
+    };
+    std::uint32_t floor = 0;
+    if (tops.size() > k) {
+        keys.assign(tops.begin(), tops.end());
+        const auto at = keys.begin() + static_cast<std::ptrdiff_t>(k - 1);
+        std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
+        floor = static_cast<std::uint32_t>(*at);
+        keys.clear();
+    }
+    if (floor > 0) {
+        for (std::size_t g = 0; g < tops.size(); ++g)
+            if (tops[g] >= floor)
+                for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);
+    } else {
+        for (std::size_t i = 0; i < stored.size(); ++i) offer(i, 0);
+    }
+    if (keys.size() > k)
+        std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
+    for (std::size_t i = 0; i < k; ++i)
+        positions[i] = static_cast<std::uint16_t>(0xffffffffU - static_cast<std::uint32_t>(keys[i]));
+    std::sort(positions.begin(), positions.end());
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_TOP_K_HPP
+
+// ---- thinwire/comm/transport.hpp
+#ifndef THINWIRE_COMM_TRANSPORT_HPP
+#define THINWIRE_COMM_TRANSPORT_HPP
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire {
+
+/// Identifies a peer within a run.
+using peer_id = std::uint64_t;
+
+/// What one peer published for a round.
+struct contribution {
+    peer_id peer = 0;
+    std::span<const std::byte> payload;
+};
+
+/// What all replicas apply for a round, in this order.
+struct commit {
+    std::uint64_t round = 0;
+    std::span<const contribution> contributions;
+};
+
+/// Anything that carries payloads between peers.
+///
+/// `exchange(round, payload)` publishes this peer's payload for `round`, waits for the commit and returns one or
+/// more consecutive commits, the first of which is that of `round`. More than one come when the others went on
+/// without this peer: it applies them all and contributes next to the round after the last. The payload may be
+/// missing from its commit; its sender then takes it back into its momentum. All peers see equal commits.
+/// The returned bytes stay valid until the next call. Called from one thread.
+template <class T>
+concept transport = requires(T& t, std::uint64_t round, std::span<const std::byte> payload) {
+    { t.self() } -> std::convertible_to<peer_id>;
+    { t.exchange(round, payload) } -> std::convertible_to<std::span<const commit>>;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_TRANSPORT_HPP
 
 // ---- thinwire/version.hpp
 #ifndef THINWIRE_VERSION_HPP
@@ -3065,207 +3946,6 @@ inline constexpr auto crc32_tables = [] {
 
 #endif  // THINWIRE_COMM_DETAIL_CRC32_HPP
 
-// ---- thinwire/core/bytes.hpp
-#ifndef THINWIRE_CORE_BYTES_HPP
-#define THINWIRE_CORE_BYTES_HPP
-
-#include <bit>
-#include <concepts>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <span>
-#include <string>
-#include <string_view>
-#include <type_traits>
-#include <utility>
-#include <vector>
-
-namespace thinwire {
-
-/// Appends little-endian numbers to a growing buffer, whatever the host's byte order.
-class byte_writer {
- public:
-    byte_writer() = default;
-    /// Continues at the end of a buffer whose capacity is kept.
-    explicit byte_writer(std::vector<std::byte>&& reuse) noexcept : bytes_(std::move(reuse)) {}
-
-    template <std::integral T>
-    void put(T value) {
-        auto bits = static_cast<std::make_unsigned_t<T>>(value);
-        for (std::size_t i = 0; i < sizeof(T); ++i)
-            bytes_.push_back(static_cast<std::byte>((static_cast<std::uint64_t>(bits) >> (8 * i)) & 0xffU));
-    }
-    void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
-    void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
-    void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
-    /// A 32-bit length, then the characters.
-    void put(std::string_view text) {
-        put(static_cast<std::uint32_t>(text.size()));
-        put(std::as_bytes(std::span(text.data(), text.size())));
-    }
-    /// Overwrites four bytes that were put before, such as a length known only at the end.
-    void patch(std::size_t at, std::uint32_t value) noexcept {
-        for (std::size_t i = 0; i < 4; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
-    }
-
-    [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
-    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
-    [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(bytes_); }
-
- private:
-    std::vector<std::byte> bytes_;
-};
-
-/// Reads little-endian numbers from foreign bytes. Total: a read past the end gives zero and sets failed(), and
-/// nothing is read after that, so that a parser checks once at the end of a section.
-class byte_reader {
- public:
-    explicit byte_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
-
-    template <std::integral T>
-    [[nodiscard]] T get() noexcept {
-        const std::span<const std::byte> raw = get_bytes(sizeof(T));
-        std::uint64_t value = 0;
-        for (std::size_t i = 0; i < raw.size(); ++i)
-            value |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(raw[i])) << (8 * i);
-        return static_cast<T>(value);
-    }
-    [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
-    [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
-
-    /// The next `count` bytes, or an empty span with failed() set when there are fewer.
-    [[nodiscard]] std::span<const std::byte> get_bytes(std::size_t count) noexcept {
-        if (failed_ || count > remaining()) {
-            failed_ = true;
-            return {};
-        }
-        const auto raw = bytes_.subspan(at_, count);
-        at_ += count;
-        return raw;
-    }
-
-    /// A string as byte_writer puts it; fails when longer than `limit`.
-    [[nodiscard]] std::string get_string(std::size_t limit) {
-        const auto length = get<std::uint32_t>();
-        if (length > limit) failed_ = true;
-        const auto raw = get_bytes(length);
-        return {reinterpret_cast<const char*>(raw.data()), raw.size()};
-    }
-
-    [[nodiscard]] std::size_t position() const noexcept { return at_; }
-    [[nodiscard]] std::size_t remaining() const noexcept { return bytes_.size() - at_; }
-    [[nodiscard]] bool failed() const noexcept { return failed_; }
-
- private:
-    std::span<const std::byte> bytes_;
-    std::size_t at_ = 0;
-    bool failed_ = false;
-};
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_BYTES_HPP
-
-// ---- thinwire/core/result.hpp
-#ifndef THINWIRE_CORE_RESULT_HPP
-#define THINWIRE_CORE_RESULT_HPP
-
-#include <cstdint>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <variant>
-
-namespace thinwire {
-
-/// Why foreign bytes were refused.
-enum class errc : std::uint8_t {
-    truncated,     ///< the bytes end before what they announce
-    trailing,      ///< bytes follow where none belong
-    bad_magic,     ///< not this kind of data at all
-    bad_version,   ///< a format version this build does not read
-    bad_checksum,  ///< altered or damaged
-    out_of_range,  ///< a number outside what the format allows
-    too_large,     ///< a length above the caller's limit
-    not_finite,    ///< NaN or infinity
-    mismatch,      ///< well-formed, but of another run, round, peer or shape
-    malformed,     ///< anything else that breaks the format
-};
-
-/// The name of a code, for messages and metrics.
-[[nodiscard]] constexpr std::string_view to_string(errc code) noexcept {
-    switch (code) {
-        case errc::truncated: return "truncated";
-        case errc::trailing: return "trailing";
-        case errc::bad_magic: return "bad_magic";
-        case errc::bad_version: return "bad_version";
-        case errc::bad_checksum: return "bad_checksum";
-        case errc::out_of_range: return "out_of_range";
-        case errc::too_large: return "too_large";
-        case errc::not_finite: return "not_finite";
-        case errc::mismatch: return "mismatch";
-        case errc::malformed: return "malformed";
-    }
-    return "unknown";
-}
-
-/// A refusal: a code for programs and one line for people.
-struct failure {
-    errc code{};
-    std::string message;
-};
-
-/// A value or the reason there is none. What parses foreign bytes returns this and never throws.
-template <class T>
-class [[nodiscard]] result {
- public:
-    using value_type = T;
-
-    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
-
-    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
-    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
-
-    /// Precondition of these four: has_value().
-    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
-    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
-
-    /// Precondition: !has_value().
-    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
-
-    /// The value, or an exception that carries the refusal's message.
-    [[nodiscard]] T& value() & {
-        require();
-        return **this;
-    }
-    [[nodiscard]] const T& value() const& {
-        require();
-        return **this;
-    }
-    [[nodiscard]] T value() && {
-        require();
-        return std::move(**this);
-    }
-
- private:
-    void require() const {
-        if (!has_value()) throw thinwire::error(error().message);
-    }
-
-    std::variant<T, failure> state_;
-};
-
-/// What a check returns when there is nothing to hand over but success.
-struct ok {};
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_RESULT_HPP
-
 // ---- thinwire/comm/detail/message_codec.hpp
 #ifndef THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP
 #define THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP
@@ -3645,6 +4325,149 @@ class frame_decoder {
 }  // namespace thinwire
 
 #endif  // THINWIRE_COMM_FRAME_HPP
+
+// ---- thinwire/comm/loopback.hpp
+#ifndef THINWIRE_COMM_LOOPBACK_HPP
+#define THINWIRE_COMM_LOOPBACK_HPP
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Peers 0..n-1 in one process, each used from its own thread: an all-gather without a network. A round's commit holds
+/// the payloads of all present members, ordered by peer. For tests and examples, so it can also misbehave on request:
+/// skip() loses a payload, leave() takes a member away; one that left is back with its next exchange(), which
+/// gives it all it missed. Rounds that some member has not taken are kept. Thread-safe.
+class loopback_group {
+ public:
+    /// One peer's end; satisfies `transport`.
+    class member {
+     public:
+        member(loopback_group& group, peer_id self) noexcept : group_(&group), self_(self) {}
+        [[nodiscard]] peer_id self() const noexcept { return self_; }
+        /// Throws value_error for a round that lies ahead of the group or that it no longer keeps.
+        [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload) {
+            return group_->exchange(*this, round, payload);
+        }
+
+     private:
+        friend class loopback_group;
+        loopback_group* group_;
+        peer_id self_;
+        bool present_ = true;
+        bool arrived_ = false;
+        std::uint64_t next_ = 0;  // the first round not taken yet
+        std::vector<std::byte> payload_;
+        std::vector<std::shared_ptr<const std::vector<std::pair<peer_id, std::vector<std::byte>>>>> held_;
+        std::vector<std::vector<contribution>> contributions_;
+        std::vector<commit> commits_;
+    };
+
+    /// Throws value_error unless 1 <= members <= 65536.
+    explicit loopback_group(int members) {
+        if (members < 1 || members > 65536)
+            throw value_error("loopback_group: " + std::to_string(members) + " members, expected 1..65536");
+        for (int i = 0; i < members; ++i) members_.emplace_back(*this, static_cast<peer_id>(i));
+    }
+    loopback_group(const loopback_group&) = delete;
+    loopback_group& operator=(const loopback_group&) = delete;
+
+    [[nodiscard]] std::size_t size() const noexcept { return members_.size(); }
+    /// Precondition: i < size().
+    [[nodiscard]] member& operator[](std::size_t i) noexcept { return members_[i]; }
+
+    /// The commit of this round will lack the peer's payload, though the peer takes part. To be called before it is
+    /// made.
+    void skip(peer_id peer, std::uint64_t round) {
+        const std::lock_guard lock(mutex_);
+        skipped_.emplace(peer, round);
+    }
+    /// The others go on without this peer, from the round that is open now.
+    void leave(peer_id peer) {
+        {
+            const std::lock_guard lock(mutex_);
+            members_.at(peer).present_ = members_.at(peer).arrived_ = false;
+            close_round_if_complete();
+        }
+        changed_.notify_all();
+    }
+
+ private:
+    using record = std::vector<std::pair<peer_id, std::vector<std::byte>>>;
+
+    std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
+        std::unique_lock lock(mutex_);
+        if (round < first_ || round > first_ + rounds_.size())
+            throw value_error("loopback exchange: round " + std::to_string(round) + ", expected " +
+                              std::to_string(first_) + ".." + std::to_string(first_ + rounds_.size()));
+        m.present_ = true;
+        if (round == first_ + rounds_.size()) {
+            m.payload_.assign(payload.begin(), payload.end());
+            m.arrived_ = true;
+            close_round_if_complete();
+            changed_.notify_all();
+            changed_.wait(lock, [&] { return first_ + rounds_.size() > round; });
+        }
+        take(m, round);
+        return m.commits_;
+    }
+
+    void close_round_if_complete() {
+        bool any = false;
+        for (const member& m : members_) {
+            if (m.present_ && !m.arrived_) return;
+            any = any || m.arrived_;
+        }
+        if (!any) return;
+        auto closed = std::make_shared<record>();
+        const std::uint64_t round = first_ + rounds_.size();
+        for (member& m : members_) {
+            if (m.arrived_ && !skipped_.contains({m.self_, round}))
+                closed->emplace_back(m.self_, std::move(m.payload_));
+            m.arrived_ = false;
+        }
+        rounds_.push_back(std::move(closed));
+    }
+
+    void take(member& m, std::uint64_t round) {
+        m.held_.assign(rounds_.begin() + static_cast<std::ptrdiff_t>(round - first_), rounds_.end());
+        m.contributions_.clear();
+        m.commits_.clear();
+        for (const auto& held : m.held_) {
+            std::vector<contribution>& list = m.contributions_.emplace_back();
+            for (const auto& [peer, payload] : *held) list.push_back({.peer = peer, .payload = payload});
+        }
+        for (const auto& list : m.contributions_) m.commits_.push_back({.round = round++, .contributions = list});
+        m.next_ = round;
+        std::uint64_t oldest = round;
+        for (const member& other : members_) oldest = std::min(oldest, other.next_);
+        for (; first_ < oldest; ++first_) rounds_.pop_front();
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<member> members_;
+    std::deque<std::shared_ptr<const record>> rounds_;  // from first_ on
+    std::uint64_t first_ = 0;
+    std::set<std::pair<peer_id, std::uint64_t>> skipped_;
+};
+
+static_assert(transport<loopback_group::member>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_LOOPBACK_HPP
 
 // ---- thinwire/comm/detail/adaptive_deadline.hpp
 #ifndef THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
@@ -4402,6 +5225,43 @@ inline void sequencer::end(run_end code, std::string text) {
 /// docs/protocol.md tells the rules; the runtime drives them over TCP, tests/unit/comm/simulator.hpp in virtual time.
 
 #endif  // THINWIRE_COMM_MACHINE_HPP
+
+// ---- thinwire/core/aligned.hpp
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP
 
 // ---- thinwire/core/half.hpp
 #ifndef THINWIRE_CORE_HALF_HPP
@@ -6874,6 +7734,2254 @@ template <backend B>
 }  // namespace thinwire::nn
 
 #endif  // THINWIRE_NN_SAMPLING_HPP
+
+// ---- thinwire/optim/detail/parallel.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+#define THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+
+#include <atomic>
+#include <cstddef>
+
+namespace thinwire::detail {
+
+/// Threads that for_each_item() uses, and so the number of lanes of working memory it needs.
+[[nodiscard]] inline std::size_t lane_count(const thread_pool* pool) noexcept {
+    return pool == nullptr ? 1 : static_cast<std::size_t>(pool->size());
+}
+
+/// Calls task(lane, item) once for every item; no two calls with the same lane run at once.
+template <class Task>
+void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
+    if (lane_count(pool) == 1) {
+        for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
+        return;
+    }
+    std::atomic<std::size_t> next{0};
+    pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
+    });
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+
+// ---- thinwire/transform/dct.hpp
+#ifndef THINWIRE_TRANSFORM_DCT_HPP
+#define THINWIRE_TRANSFORM_DCT_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+
+namespace thinwire {
+
+/// Fraction bits of the integer basis.
+inline constexpr int basis_bits = 22;
+
+namespace detail {
+
+/// floor(sqrt(x)).
+[[nodiscard]] constexpr std::uint64_t integer_sqrt(std::uint64_t x) noexcept {
+    std::uint64_t root = 0;
+    for (std::uint64_t bit = std::uint64_t{1} << 31U; bit != 0; bit >>= 1U) {
+        const std::uint64_t next = root | bit;
+        if (next * next <= x) root = next;
+    }
+    return root;
+}
+
+/// The series of cos (first = 0) or sin (first = 1) at `x`, both with 30 fraction bits, 0 <= x <= pi/4.
+[[nodiscard]] constexpr std::int64_t series(std::int64_t x, int first) noexcept {
+    const std::int64_t one = std::int64_t{1} << 30U;
+    const std::int64_t square = (x * x) >> 30U;
+    std::int64_t term = first == 0 ? one : x;
+    std::int64_t sum = term;
+    for (int n = first + 1; n < 16; n += 2) {
+        term = -(((term * square) >> 30U) / (n * (n + 1)));
+        sum += term;
+    }
+    return sum;
+}
+
+/// cos(pi * m / (2 * side)) with 30 fraction bits, in integers only. Precondition: side <= 256.
+[[nodiscard]] constexpr std::int64_t integer_cos(std::int64_t m, std::int64_t side) noexcept {
+    m %= 4 * side;  // the full circle
+    if (m > 2 * side) m = 4 * side - m;
+    if (m > side) return -integer_cos(2 * side - m, side);
+    constexpr std::int64_t pi = 3454217652358;  // floor(pi * 2^40)
+    const auto angle = [side](std::int64_t n) { return (pi * n / (2 * side)) >> 10U; };
+    return 2 * m <= side ? series(angle(m), 0) : series(angle(side - m), 1);
+}
+
+}  // namespace detail
+
+/// Entry (frequency, position) of the orthonormal DCT-II of a side, times 2^22, rounded to an integer:
+/// s * cos(pi * (2 * position + 1) * frequency / (2 * side)), s = sqrt(1/side) for frequency 0, else sqrt(2/side).
+/// Computed with integer arithmetic alone, so that every compiler, flag and math library gives the same table.
+/// Precondition: frequency, position < side <= 256.
+[[nodiscard]] constexpr std::int64_t dct_entry(std::int64_t side, std::int64_t frequency,
+                                               std::int64_t position) noexcept {
+    if (side == 1) return std::int64_t{1} << basis_bits;
+    const std::uint64_t power = (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(side);
+    const auto scale = static_cast<std::int64_t>(detail::integer_sqrt(power));  // 30 fraction bits
+    const std::int64_t cosine = detail::integer_cos((2 * position + 1) * frequency, side);
+    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
+    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
+    return cosine < 0 ? -rounded : rounded;
+}
+
+/// The tables of one side's transform. Row `f`, column `x` of the basis mirrors: entry(f, side-1-x) =
+/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
+class dct_basis {
+ public:
+    /// Precondition: 1 <= side <= 256.
+    explicit dct_basis(std::size_t side)
+        : side_(side),
+          half_(round_up((side + 1) / 2)),
+          full_(round_up(side)),
+          analysis_even_(half_ * half_),
+          analysis_odd_(half_ * half_),
+          rows_even_(half_ * half_),
+          rows_odd_(half_ * half_),
+          synthesis_(side * full_),
+          synthesis_half_(side * half_),
+          exact_(side * full_),
+          exact_half_(side * half_) {
+        const std::size_t middle = (side + 1) / 2;
+        for (std::size_t f = 0; f < side; ++f) {
+            for (std::size_t x = 0; x < side; ++x) {
+                const double scale = std::sqrt((f == 0 ? 1.0 : 2.0) / static_cast<double>(side));
+                const double angle =
+                    std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * static_cast<double>(side));
+                const auto value = static_cast<float>(scale * std::cos(angle));
+                const auto exact = static_cast<double>(dct_entry(
+                    static_cast<std::int64_t>(side), static_cast<std::int64_t>(f), static_cast<std::int64_t>(x)));
+                synthesis_[f * full_ + x] = value;
+                exact_[f * full_ + x] = exact;
+                if (x >= middle) continue;
+                synthesis_half_[f * half_ + x] = value;
+                exact_half_[f * half_ + x] = exact;
+                (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
+                (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+            }
+        }
+    }
+
+    [[nodiscard]] std::size_t side() const noexcept { return side_; }
+    /// ceil(side / 2) and side, rounded up to the width of the tables' rows: multiples of 16.
+    [[nodiscard]] std::size_t half() const noexcept { return half_; }
+    [[nodiscard]] std::size_t full() const noexcept { return full_; }
+
+    /// [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
+    [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
+    /// [position][frequency / 2] for even or odd frequencies.
+    [[nodiscard]] const float* analysis(bool odd) const noexcept {
+        return (odd ? analysis_odd_ : analysis_even_).data();
+    }
+
+    /// [frequency][position], rows of full() and of half() entries; as float32, or as integers times 2^22 in doubles.
+    template <class T>
+    [[nodiscard]] const T* synthesis() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_.data();
+        else
+            return exact_.data();
+    }
+    template <class T>
+    [[nodiscard]] const T* synthesis_half() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_half_.data();
+        else
+            return exact_half_.data();
+    }
+
+ private:
+    [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
+
+    std::size_t side_, half_, full_;
+    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_;
+    aligned_vector<double> exact_, exact_half_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_DCT_HPP
+
+// ---- thinwire/transform/detail/small_gemm.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+#define THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// A vector of `Lanes` elements that may lie at any address. One lane is the plain type.
+template <class T, int Lanes>
+struct vector_of {
+    typedef T type __attribute__((vector_size(Lanes * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <class T>
+struct vector_of<T, 1> {
+    using type = T;
+};
+
+/// One block of gemm(): Rows x (Vectors * Lanes) results held in registers.
+template <class T, int Lanes, int Rows, int Vectors>
+THINWIRE_ALWAYS_INLINE void gemm_block(const T* a, std::size_t a_row, std::size_t a_depth, const T* b,
+                                       const std::uint32_t* b_at, std::size_t depth, T* c, std::size_t c_row) {
+    using vec = typename vector_of<T, Lanes>::type;
+    vec sum[Rows][Vectors] = {};
+    for (std::size_t d = 0; d < depth; ++d) {
+        const T* row = b + b_at[d];
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) {
+            const vec entry = *reinterpret_cast<const vec*>(row + v * Lanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < Rows; ++r) sum[r][v] += a[static_cast<std::size_t>(r) * a_row + d * a_depth] * entry;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v)
+            *reinterpret_cast<vec*>(c + static_cast<std::size_t>(r) * c_row + v * Lanes) = sum[r][v];
+}
+
+/// c[r][x] = sum over d of a[r * a_row + d * a_depth] * b[b_at[d] + x], for r < rows, x < cols.
+/// cols is a multiple of Lanes. c overlaps neither a nor b. Every c[r][x] is summed in the order of d.
+template <class T, int Lanes>
+THINWIRE_ALWAYS_INLINE void gemm(const T* a, std::size_t a_row, std::size_t a_depth, const T* b,
+                                 const std::uint32_t* b_at, std::size_t depth, T* c, std::size_t c_row,
+                                 std::size_t rows, std::size_t cols) {
+    constexpr std::size_t lanes = Lanes;
+    std::size_t x = 0;
+    for (; x + 2 * lanes <= cols; x += 2 * lanes) {
+        std::size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            gemm_block<T, Lanes, 4, 2>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+        for (; r < rows; ++r)
+            gemm_block<T, Lanes, 1, 2>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+    }
+    for (; x < cols; x += lanes) {
+        std::size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            gemm_block<T, Lanes, 4, 1>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+        for (; r < rows; ++r)
+            gemm_block<T, Lanes, 1, 1>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+
+// ---- thinwire/transform/chunk_grid.hpp
+#ifndef THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+#define THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+
+#include <cstddef>
+#include <string>
+
+namespace thinwire {
+
+/// The largest divisor of `n` not above `target`: the side of a chunk along a dimension of n elements.
+[[nodiscard]] constexpr std::size_t chunk_side(std::size_t n, std::size_t target) noexcept {
+    std::size_t best = 1;
+    for (std::size_t d = 1; d <= target && d <= n; ++d)
+        if (n % d == 0) best = d;
+    return best;
+}
+
+/// How a tensor is cut into chunks that are transformed one by one. The last two dimensions are cut, those before
+/// them are a batch; a tensor of one dimension is one row. Chunks are numbered row-major: batch, row, column.
+class chunk_grid {
+ public:
+    static constexpr std::size_t max_target = 256;
+
+    /// Throws value_error unless 1 <= target <= 256.
+    chunk_grid(const shape& s, std::size_t target) {
+        if (target < 1 || target > max_target)
+            throw value_error("chunk_grid: chunk " + std::to_string(target) + ", expected 1..256");
+        const std::size_t rank = s.rank();
+        height_ = rank >= 2 ? static_cast<std::size_t>(s[rank - 2]) : 1;
+        width_ = rank >= 1 ? static_cast<std::size_t>(s[rank - 1]) : 1;
+        batch_ = s.count() / (height_ * width_);
+        rows_ = chunk_side(height_, target);
+        cols_ = chunk_side(width_, target);
+    }
+
+    /// Sides of one chunk.
+    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+    [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+    /// Elements of one chunk: at most 65,536.
+    [[nodiscard]] std::size_t chunk_size() const noexcept { return rows_ * cols_; }
+    /// Number of chunks.
+    [[nodiscard]] std::size_t count() const noexcept { return batch_ * (height_ / rows_) * (width_ / cols_); }
+    /// Elements from one row of a chunk to the next.
+    [[nodiscard]] std::size_t stride() const noexcept { return width_; }
+
+    /// Where the first element of a chunk lies in the tensor. Precondition: chunk < count().
+    [[nodiscard]] std::size_t offset(std::size_t chunk) const noexcept {
+        const std::size_t across = width_ / cols_;
+        const std::size_t down = height_ / rows_;
+        const std::size_t column = chunk % across;
+        const std::size_t row = chunk / across % down;
+        const std::size_t batch = chunk / across / down;
+        return (batch * height_ + row * rows_) * width_ + column * cols_;
+    }
+
+ private:
+    std::size_t batch_ = 1, height_ = 1, width_ = 1;
+    std::size_t rows_ = 1, cols_ = 1;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+
+// ---- thinwire/transform/sparse_chunk.hpp
+#ifndef THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+#define THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// The coefficients of one chunk that are not zero, grouped by column: even columns first, then odd ones, because
+/// the two halves of the inverse transform take them apart. T is float, or double for exact integers.
+template <class T>
+class sparse_chunk {
+ public:
+    explicit sparse_chunk(std::size_t max_coefficients) : rows_(max_coefficients), values_(max_coefficients) {}
+
+    /// Takes coefficients (position = row * cols + column, each position once). Precondition: cols <= 256.
+    void assign(std::span<const std::uint16_t> positions, std::span<const T> values, std::size_t cols) noexcept {
+        std::array<std::uint32_t, chunk_grid::max_target + 1> at{};
+        for (const std::uint16_t p : positions) ++at[p % cols];
+        slots_ = even_ = 0;
+        std::uint32_t sum = 0;
+        for (std::size_t parity = 0; parity < 2; ++parity) {
+            for (std::size_t c = parity; c < cols; c += 2) {
+                const std::uint32_t count = at[c];
+                at[c] = sum;
+                if (count == 0) continue;
+                columns_[slots_] = static_cast<std::uint32_t>(c);
+                begin_[slots_++] = sum;
+                sum += count;
+            }
+            if (parity == 0) even_ = slots_;
+        }
+        begin_[slots_] = sum;
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint32_t to = at[positions[i] % cols]++;
+            rows_[to] = static_cast<std::uint32_t>(positions[i] / cols);
+            values_[to] = values[i];
+        }
+    }
+
+    /// Columns in use, and how many of them are even (they come first).
+    [[nodiscard]] std::size_t slots() const noexcept { return slots_; }
+    [[nodiscard]] std::size_t even() const noexcept { return even_; }
+    [[nodiscard]] std::uint32_t column(std::size_t slot) const noexcept { return columns_[slot]; }
+    /// The coefficients of a slot are numbers begin(slot) to begin(slot + 1).
+    [[nodiscard]] std::uint32_t begin(std::size_t slot) const noexcept { return begin_[slot]; }
+    [[nodiscard]] std::uint32_t row(std::size_t i) const noexcept { return rows_[i]; }
+    [[nodiscard]] T value(std::size_t i) const noexcept { return values_[i]; }
+
+ private:
+    std::size_t slots_ = 0, even_ = 0;
+    std::array<std::uint32_t, chunk_grid::max_target> columns_{};
+    std::array<std::uint32_t, chunk_grid::max_target + 1> begin_{};
+    std::vector<std::uint32_t> rows_;
+    std::vector<T> values_;
+};
+
+/// Working memory of the transforms of one thread, for chunks up to the given sides.
+struct transform_scratch {
+    transform_scratch(std::size_t rows, std::size_t cols) {
+        const std::size_t r = (rows + 31) / 16 * 16;
+        const std::size_t c = (cols + 31) / 16 * 16;
+        mirrored.resize(2 * r * c);
+        middle.resize(r * c);
+        tile.resize(r * c);
+        coefficients.resize(2 * r * c);
+        pass_float.resize(r * c);
+        pass_exact.resize(r * c);
+        parts_float.resize(8 * c);
+        parts_exact.resize(8 * c);
+        at.resize(std::max(r, c));
+    }
+
+    aligned_vector<float> mirrored, middle;
+    aligned_vector<float> tile;          ///< a chunk in space: rows of basis.full() elements
+    aligned_vector<float> coefficients;  ///< a chunk in frequency, in the order of spectrum_position()
+    aligned_vector<float> pass_float, parts_float;
+    aligned_vector<double> pass_exact, parts_exact;
+    std::vector<std::uint32_t> at;
+
+    template <class T>
+    [[nodiscard]] T* pass() noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return pass_float.data();
+        else
+            return pass_exact.data();
+    }
+    template <class T>
+    [[nodiscard]] T* parts() noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return parts_float.data();
+        else
+            return parts_exact.data();
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+
+// ---- thinwire/transform/detail/dct_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace thinwire::detail {
+
+/// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
+/// The tile has rows of cols.full() elements, zero beyond the chunk's width.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {
+    using vec = typename vector_of<float, Level::lanes>::type;
+    const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
+    const float* tile = s.tile.data();
+    float* sums = s.mirrored.data();
+    float* differences = sums + half_h * stride;
+    for (std::size_t r = 0; r < half_h; ++r) {
+        s.at[r] = static_cast<std::uint32_t>(r * stride);
+        const float once = 2 * r + 1 == h ? 0.0F : 1.0F;  // the middle row has no mirror
+        for (std::size_t x = 0; x < stride; x += Level::lanes) {
+            const vec a = *reinterpret_cast<const vec*>(tile + r * stride + x);
+            const vec b = *reinterpret_cast<const vec*>(tile + (h - 1 - r) * stride + x);
+            *reinterpret_cast<vec*>(sums + r * stride + x) = a + once * b;
+            *reinterpret_cast<vec*>(differences + r * stride + x) = a - b;
+        }
+    }
+    float* y = s.middle.data();
+    Level::gemm(rows.rows(false), rows.half(), 1, sums, s.at.data(), half_h, y, 2 * stride, half_h, stride);
+    Level::gemm(rows.rows(true), rows.half(), 1, differences, s.at.data(), half_h, y + stride, 2 * stride, h / 2,
+                stride);
+
+    sums = s.mirrored.data();
+    differences = sums + h * cols.half();
+    for (std::size_t r = 0; r < h; ++r) {
+        const float* row = y + r * stride;
+        for (std::size_t x = 0; x < half_w; ++x) {
+            const float mirror = row[w - 1 - x];
+            sums[r * cols.half() + x] = 2 * x + 1 == w ? row[x] : row[x] + mirror;
+            differences[r * cols.half() + x] = row[x] - mirror;
+        }
+    }
+    for (std::size_t x = 0; x < half_w; ++x) s.at[x] = static_cast<std::uint32_t>(x * cols.half());
+    float* z = s.coefficients.data();
+    const std::size_t half = cols.half();
+    Level::gemm(sums, half, 1, cols.analysis(false), s.at.data(), half_w, z, 2 * half, h, half);
+    Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
+}
+
+/// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_chunk<T>& chunk, T* out) {
+    constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+    using vec = typename vector_of<T, lanes>::type;
+    const T* basis = rows.synthesis<T>();
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot) {
+        for (std::size_t x = 0; x < rows.full(); x += lanes) {
+            vec sum = {};
+            for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
+                sum += chunk.value(i) * *reinterpret_cast<const vec*>(basis + chunk.row(i) * rows.full() + x);
+            if constexpr (std::is_same_v<T, double>) {
+                // Rounds half up to an integer, exactly and in any rounding mode: see exact_decode.hpp.
+                using integers = typename vector_of<std::int32_t, lanes>::type;
+                const integers whole = __builtin_convertvector(sum + (0x1p28 + 0.5), integers);
+                sum = __builtin_convertvector(whole - (1 << 28), vec);
+            }
+            *reinterpret_cast<vec*>(out + slot * rows.full() + x) = sum;
+        }
+    }
+}
+
+/// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
+/// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_basis& cols,
+                                              const sparse_chunk<T>& chunk, transform_scratch& s) {
+    constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+    using vec = typename vector_of<T, lanes>::type;
+    using floats = typename vector_of<float, lanes>::type;
+    const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
+    T* columns = s.pass<T>();
+    inverse_columns<T, Level>(rows, chunk, columns);
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+        s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * half);
+    const std::size_t even = chunk.even(), odd = chunk.slots() - even;
+    T* const sums = s.parts<T>();
+    T* const differences = sums + 4 * half;
+    for (std::size_t r = 0; r < h; r += 4) {
+        const std::size_t block = h - r < 4 ? h - r : 4;
+        Level::gemm(columns + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data(), even, sums, half, block, half);
+        Level::gemm(columns + even * rows.full() + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data() + even, odd,
+                    differences, half, block, half);
+        for (std::size_t b = 0; b < block; ++b) {
+            float* out = s.tile.data() + (r + b) * cols.full();
+            alignas(64) float mirror[chunk_grid::max_target / 2];
+            alignas(64) float front[chunk_grid::max_target / 2];
+            for (std::size_t x = 0; x < half; x += lanes) {
+                const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
+                const vec o = *reinterpret_cast<const vec*>(differences + b * half + x);
+                *reinterpret_cast<floats*>(front + x) = __builtin_convertvector(e + o, floats);
+                *reinterpret_cast<floats*>(mirror + x) = __builtin_convertvector(e - o, floats);
+            }
+            for (std::size_t x = 0; x < (w + 1) / 2; ++x) out[x] = front[x];
+            for (std::size_t x = 0; x < w / 2; ++x) out[w - 1 - x] = mirror[x];
+        }
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+
+// ---- thinwire/transform/detail/element_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace thinwire::detail {
+
+/// Makes the compiler believe that the memory was read and written here, so that no operation before is fused,
+/// reordered or simplified with one after, whatever its flags.
+THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
+    asm volatile("" : : "r"(memory) : "memory");
+}
+
+/// m <- decay * m + gain * g, and a copy to out: one row of a chunk.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
+                                            float gain) {
+    using vec = typename vector_of<float, Lanes>::type;
+    std::size_t x = 0;
+    for (; x + Lanes <= n; x += Lanes) {
+        const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
+        *reinterpret_cast<vec*>(m + x) = sum;
+        *reinterpret_cast<vec*>(out + x) = sum;
+    }
+    for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
+}
+
+/// m <- m + factor * d.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void add_scaled(float* m, const float* d, std::size_t n, float factor) {
+    using vec = typename vector_of<float, Lanes>::type;
+    std::size_t x = 0;
+    for (; x + Lanes <= n; x += Lanes) *reinterpret_cast<vec*>(m + x) += factor * *reinterpret_cast<const vec*>(d + x);
+    for (; x < n; ++x) m[x] += factor * d[x];
+}
+
+/// Adds the squares to `sum` and raises `largest` to the bits of the largest magnitude (above 0x7f7fffff: not finite).
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
+    constexpr int lanes = Lanes / 2;
+    using doubles = typename vector_of<double, lanes>::type;
+    using floats = typename vector_of<float, lanes>::type;
+    using bits = typename vector_of<std::int32_t, lanes>::type;
+    doubles squares = {};
+    bits top = {};
+    std::size_t x = 0;
+    for (; x + lanes <= n; x += lanes) {
+        const doubles wide = __builtin_convertvector(*reinterpret_cast<const floats*>(g + x), doubles);
+        squares += wide * wide;
+        const bits magnitude = *reinterpret_cast<const bits*>(g + x) & 0x7fffffff;
+        const bits above = magnitude > top;
+        top = (magnitude & above) | (top & ~above);
+    }
+    for (int i = 0; i < lanes; ++i) {
+        sum += squares[i];
+        largest = std::max(largest, static_cast<std::uint32_t>(top[i]));
+    }
+    for (; x < n; ++x) {
+        sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+        largest = std::max(largest, std::bit_cast<std::uint32_t>(g[x]) & 0x7fffffffU);
+    }
+}
+
+/// Replaces what hardware may or may not flush (subnormal numbers, the smallest normal one, -0) by +0, by its bits.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void flush_tiny(float* values, std::size_t n) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    for (std::size_t x = 0; x < n; x += Lanes) {
+        bits& b = *reinterpret_cast<bits*>(values + x);
+        b &= (b & 0x7fffffff) > 0x00800000;
+    }
+}
+
+/// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
+/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
+    using vec = typename vector_of<float, Lanes>::type;
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    constexpr std::size_t width = 64;
+    alignas(64) float value[width] = {};
+    alignas(64) float direction[width] = {};
+    const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
+    const auto down = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate) | 0x80000000U);
+    const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
+    for (std::size_t at = 0; at < n; at += width) {
+        const std::size_t count = std::min(width, n - at);
+        std::memcpy(value, x + at, count * sizeof(float));
+        std::memcpy(direction, d + at, count * sizeof(float));
+        flush_tiny<Lanes>(value, width);
+        if (decay) {
+            for (std::size_t i = 0; i < width; i += Lanes) *reinterpret_cast<vec*>(value + i) *= factor;
+            keep(value);
+            flush_tiny<Lanes>(value, width);
+        }
+        for (std::size_t i = 0; i < width; i += Lanes) {
+            const vec way = *reinterpret_cast<const vec*>(direction + i);
+            const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
+            vec rates;
+            std::memcpy(&rates, &step, sizeof rates);
+            *reinterpret_cast<vec*>(value + i) -= rates;
+        }
+        keep(value);
+        flush_tiny<Lanes>(value, width);
+        std::memcpy(x + at, value, count * sizeof(float));
+    }
+}
+
+/// tops[g] = the largest magnitude (as bits) among c[g], c[g + groups], c[g + 2 * groups], ... of n elements.
+/// groups is a multiple of 16 and divides n.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    for (std::size_t g = 0; g < groups; g += Lanes) {
+        bits top = {};
+        for (std::size_t i = g; i < n; i += groups) {
+            const bits magnitude = *reinterpret_cast<const bits*>(c + i) & 0x7fffffff;
+            const bits above = magnitude > top;
+            top = (magnitude & above) | (top & ~above);
+        }
+        std::memcpy(tops + g, &top, sizeof top);
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+
+// ---- thinwire/transform/kernels.hpp
+#ifndef THINWIRE_TRANSFORM_KERNELS_HPP
+#define THINWIRE_TRANSFORM_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
+/// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
+struct transform_kernels {
+    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
+    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+                    transform_scratch& s);
+    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+                          transform_scratch& s);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
+    void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
+    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
+    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
+    void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
+};
+
+namespace detail {
+
+// The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
+    struct NAME {                                                                                                  \
+        static constexpr int lanes = LANES;                                                                        \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
+        }                                                                                                          \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
+        }                                                                                                          \
+        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
+            forward_transform<NAME>(rows, cols, s);                                                                \
+        }                                                                                                          \
+        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
+                                   transform_scratch& s) {                                                         \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
+        }                                                                                                          \
+        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
+        }                                                                                                          \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
+                                           float gain) {                                                           \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
+        }                                                                                                          \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
+        }                                                                                                          \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
+        }                                                                                                          \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
+            detail::scan<LANES>(g, n, sum, largest);                                                               \
+        }                                                                                                          \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
+        }                                                                                                          \
+    };
+
+THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
+#if THINWIRE_X86_DISPATCH
+THINWIRE_DETAIL_LEVEL(level_avx2, THINWIRE_TARGET_AVX2, 8)
+THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
+#endif
+#undef THINWIRE_DETAIL_LEVEL
+
+template <class Level>
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,    &Level::inverse,    &Level::inverse_exact, &Level::update_momentum,
+    &Level::add_scaled, &Level::apply_sign, &Level::scan,          &Level::group_tops};
+
+}  // namespace detail
+
+/// The kernels of a level. Precondition: the processor runs it (level <= best_isa()).
+[[nodiscard]] inline const transform_kernels& kernels_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return detail::kernels_of<detail::level_avx512>;
+    if (level == isa::avx2) return detail::kernels_of<detail::level_avx2>;
+#endif
+    static_cast<void>(level);
+    return detail::kernels_of<detail::level_scalar>;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_KERNELS_HPP
+
+// ---- thinwire/optim/clip.hpp
+#ifndef THINWIRE_OPTIM_CLIP_HPP
+#define THINWIRE_OPTIM_CLIP_HPP
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire {
+
+/// The Euclidean norm of all gradients together; the same for any number of threads.
+/// Throws value_error that names tensor and element of the first gradient that is not finite.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    constexpr std::size_t block = 1U << 15U;
+    struct piece {
+        std::span<const float> values;
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
+    std::vector<piece> pieces;
+    for (const parameter& p : parameters)
+        for (std::size_t at = 0; at < p.gradient.size(); at += block)
+            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    const transform_kernels& kernels = kernels_for(level);
+    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
+        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
+    });
+    double sum = 0.0;
+    bool finite = true;
+    for (const piece& p : pieces) {
+        sum += p.sum;
+        finite = finite && p.largest < 0x7f800000U;
+    }
+    if (finite) return std::sqrt(sum);
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    return 0.0;
+}
+
+/// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
+/// torch.nn.utils.clip_grad_norm_ computes it.
+[[nodiscard]] inline double clip_factor(double norm, double limit) noexcept {
+    if (limit <= 0.0) return 1.0;
+    return std::min(1.0, limit / (norm + 1e-6));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_CLIP_HPP
+
+// ---- thinwire/optim/detail/adamw_kernel.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+#define THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+namespace thinwire::detail {
+
+/// A number that the compiler may not fold into the operation that uses it.
+[[nodiscard]] inline double settled(double value) noexcept {
+    keep(&value);
+    return value;
+}
+
+/// The numbers of one AdamW step that are the same for all elements.
+struct adamw_step {
+    double gradient_weight;  ///< 1 / contributors
+    double beta1_rest;       ///< 1 - beta1
+    double beta2, beta2_rest;
+    double root_correction;  ///< 1 / sqrt(1 - beta2^t)
+    double epsilon;
+    double step_size;  ///< learning rate / (1 - beta1^t)
+    double decay;      ///< 1 - learning rate * weight decay
+};
+
+/// A block of elements. Each function below does one IEEE operation an element, in double, and ends with a barrier,
+/// so that neither contraction nor -ffast-math changes a bit; double keeps every intermediate far from subnormal.
+struct adamw_block {
+    static constexpr std::size_t width = 64;
+    using row = double[width];
+
+    static void add(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] += b[i];
+        keep(a);
+    }
+    static void subtract(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] -= b[i];
+        keep(a);
+    }
+    static void multiply(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] *= b[i];
+        keep(a);
+    }
+    static void divide(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] /= b[i];
+        keep(a);
+    }
+    static void scale(row& a, double factor) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] *= factor;
+        keep(a);
+    }
+    static void shift(row& a, double term) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] += term;
+        keep(a);
+    }
+    static void root(row& a) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] = std::sqrt(a[i]);
+        keep(a);
+    }
+    /// Reads `count` floats as doubles, zero after them; subnormal ones as 0 whatever the hardware does with them.
+    static void load(row& a, const void* from, std::size_t count) noexcept {
+        alignas(64) float values[width] = {};
+        std::memcpy(values, from, count * sizeof(float));
+        flush_tiny<4>(values, width);
+        for (std::size_t i = 0; i < width; ++i) a[i] = static_cast<double>(values[i]);
+        keep(a);
+    }
+    /// Rounds to float, tiny ones to 0, writes `count` of them and leaves the rounded numbers in `a`.
+    static void store(row& a, float* to, std::size_t count) noexcept {
+        alignas(64) float values[width];
+        for (std::size_t i = 0; i < width; ++i) values[i] = static_cast<float>(a[i]);
+        keep(values);
+        flush_tiny<4>(values, width);
+        std::memcpy(to, values, count * sizeof(float));
+        for (std::size_t i = 0; i < width; ++i) a[i] = static_cast<double>(values[i]);
+        keep(a);
+    }
+};
+
+/// One step of torch.optim.AdamW for `count` <= 64 elements. `gradients` are little-endian floats of each contributor,
+/// added in their order.
+inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients, float* x, float* m, float* v,
+                         std::size_t count) noexcept {
+    using block = adamw_block;
+    block::row g = {}, one, mean, square, weight, t;
+    for (const std::byte* from : gradients) {
+        block::load(one, from, count);
+        block::add(g, one);
+    }
+    block::scale(g, s.gradient_weight);
+    block::load(mean, m, count);
+    std::ranges::copy(g, t);
+    block::subtract(t, mean);
+    block::scale(t, s.beta1_rest);
+    block::add(mean, t);
+    block::store(mean, m, count);
+
+    block::load(square, v, count);
+    block::scale(square, s.beta2);
+    block::multiply(g, g);
+    block::scale(g, s.beta2_rest);
+    block::add(square, g);
+    block::store(square, v, count);
+
+    block::root(square);
+    block::scale(square, s.root_correction);
+    block::shift(square, s.epsilon);
+    block::divide(mean, square);
+    block::scale(mean, s.step_size);
+    block::load(weight, x, count);
+    block::scale(weight, s.decay);
+    block::subtract(weight, mean);
+    block::store(weight, x, count);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+
+// ---- thinwire/optim/detail/chunk_plan.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+#define THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// A number that differs when ranks or sides differ.
+[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+    byte_writer bytes;
+    for (const parameter& p : parameters) {
+        bytes.put(static_cast<std::uint32_t>(p.shape.rank()));
+        for (const std::int64_t side : p.shape) bytes.put(side);
+    }
+    return checksum64(bytes.bytes());
+}
+
+/// Throws value_error where a section would not fit its 32-bit length.
+inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
+    if (bytes > 0xffffffffU)
+        throw value_error("parameter '" + p.name + "': a payload section of " + std::to_string(bytes) +
+                          " bytes, expected at most 2^32 - 1");
+}
+
+/// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
+class chunk_plan {
+ public:
+    /// A tensor's chunks. The totals count those of the tensors before it.
+    struct tensor {
+        chunk_grid grid;
+        const dct_basis* rows;
+        const dct_basis* cols;
+        std::size_t kept;
+        std::size_t first_chunk;
+        std::size_t first_coefficient;
+        std::size_t first_element;
+    };
+    /// Chunks [from, to) of a tensor.
+    struct piece {
+        std::size_t tensor;
+        std::size_t from, to;
+    };
+
+    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+        if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
+            throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
+        if (k < 1 || k > chunk * chunk)
+            throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
+                              " (the elements of a chunk)");
+        layout_ = {.kind = payload_kind::demo,
+                   .values = values,
+                   .k = static_cast<std::uint32_t>(k),
+                   .chunk = static_cast<std::uint32_t>(chunk),
+                   .fingerprint = shapes_fingerprint(parameters),
+                   .sections = {}};
+        std::size_t chunks = 0, coefficients = 0;
+        for (const parameter& p : parameters) {
+            check(p);
+            const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
+            const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
+            require_section_fits(p, 16 + 9 * grid.count() * kept);
+            const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+            for (std::size_t from = 0; from < grid.count(); from += per_piece)
+                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
+            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            layout_.sections.push_back({.chunks = grid.count(),
+                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
+                                        .kept = static_cast<std::uint32_t>(kept)});
+            chunks += grid.count();
+            coefficients += grid.count() * kept;
+            elements_ += p.shape.count();
+            max_rows_ = std::max(max_rows_, grid.rows());
+            max_cols_ = std::max(max_cols_, grid.cols());
+            max_size_ = std::max(max_size_, grid.chunk_size());
+        }
+    }
+    chunk_plan(const chunk_plan&) = delete;
+    chunk_plan& operator=(const chunk_plan&) = delete;
+    chunk_plan(chunk_plan&&) = default;
+    chunk_plan& operator=(chunk_plan&&) = default;
+
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+    [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
+    [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
+    [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
+    [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
+    [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
+    [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
+
+    /// The places of one chunk of tensor t in a content of this layout.
+    [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {
+        return t.first_coefficient + chunk * t.kept;
+    }
+
+    /// The part of a content that belongs to one tensor.
+    [[nodiscard]] section_slice slice(sparse_content& content, std::size_t i) const noexcept {
+        const tensor& t = tensors_[i];
+        return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
+                .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
+                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count())};
+    }
+
+ private:
+    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
+
+    payload_layout layout_;
+    std::map<std::size_t, dct_basis> bases_;
+    std::vector<tensor> tensors_;
+    std::vector<piece> pieces_;
+    std::size_t elements_ = 0;
+    std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+
+// ---- thinwire/optim/detail/replica_digest.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+#define THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire::detail {
+
+inline constexpr std::size_t digest_shares = 16;
+
+/// Adds numbers to a digest as little-endian bytes.
+inline void digest_floats(sha256& sum, std::span<const float> values) {
+    if constexpr (std::endian::native == std::endian::little) {
+        sum.update(std::as_bytes(values));
+    } else {
+        for (const float value : values) {
+            byte_writer bytes;
+            bytes.put(value);
+            sum.update(bytes.bytes());
+        }
+    }
+}
+
+/// Share `share` of 16 of a tensor: consecutive elements; the shares cover it.
+[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
+    const std::size_t from =
+        values.size() / digest_shares * share + values.size() % digest_shares * share / digest_shares;
+    const std::size_t next = share + 1;
+    const std::size_t to = values.size() / digest_shares * next + values.size() % digest_shares * next / digest_shares;
+    return values.subspan(from, to - from);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+
+// ---- thinwire/optim/step_report.hpp
+#ifndef THINWIRE_OPTIM_STEP_REPORT_HPP
+#define THINWIRE_OPTIM_STEP_REPORT_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// What a step did. Numbers of contributions are sums over the commits that it applied.
+struct step_report {
+    std::uint64_t round = 0;         ///< the last round applied
+    int contributors = 0;            ///< accepted contributions
+    int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
+    bool own_included = false;       ///< false: this peer's payload went back into its momentum
+    int agreeing = 0;                ///< contributors whose replica digest equals this replica's
+    int disagreeing = 0;             ///< contributors whose replica differs: somebody's weights are wrong
+    std::size_t bytes_sent = 0;      ///< this peer's payload
+    std::size_t bytes_received = 0;  ///< the payloads of others
+    float gradient_norm = 0.0F;      ///< of all gradients of the last begin_step together, before clipping
+    float learning_rate = 0.0F;      ///< applied last
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_STEP_REPORT_HPP
+
+// ---- thinwire/optim/detail/round_keeper.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+#define THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
+class round_keeper {
+ public:
+    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    void set_round(std::uint64_t round) noexcept {
+        round_ = round;
+        share_known_ = false;
+    }
+    void next_round() noexcept { set_round(round_ + 1); }
+
+    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    [[nodiscard]] std::span<const std::byte> payload() const noexcept {
+        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+    }
+    [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
+    [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
+
+    void require_none_pending() const {
+        if (pending_)
+            throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
+                              " is still in flight, expected end_step() or abandon() first");
+    }
+    void require_round(const commit& c) const {
+        if (c.round != round_)
+            throw value_error("apply: commit of round " + std::to_string(c.round) + ", expected round " +
+                              std::to_string(round_));
+    }
+
+    /// The buffer of the last payload, to write the next one into.
+    [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
+    void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        pending_ = true;
+        pending_self_ = self;
+        pending_round_ = round;
+    }
+    void settle() noexcept { pending_ = false; }
+
+    /// Whether this is, byte for byte, what is in flight.
+    [[nodiscard]] bool is_own(const contribution& c) const noexcept {
+        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+    }
+
+    /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
+    template <class Add>
+    [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {
+        if (!share_known_) {
+            sha256 sum;
+            for (const parameter& p : parameters) digest_floats(sum, digest_share(p.values, round_ % digest_shares));
+            add(sum, static_cast<std::size_t>(round_ % digest_shares));
+            share_ = sum.finish();
+            share_known_ = true;
+        }
+        return share_;
+    }
+
+    /// Counts an accepted contribution.
+    void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
+        ++report.contributors;
+        ++(info.replica == share_ ? report.agreeing : report.disagreeing);
+        if (is_own(c)) report.own_included = true;
+    }
+
+    /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
+    [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
+        for (std::size_t j = 0; j < i; ++j)
+            if (c.contributions[j].peer == c.contributions[i].peer) return true;
+        return false;
+    }
+
+    /// Adds the report of one more commit to that of a step.
+    static void merge(step_report& total, const step_report& one) noexcept {
+        total.round = one.round;
+        total.contributors += one.contributors;
+        total.rejected += one.rejected;
+        total.own_included = total.own_included || one.own_included;
+        total.agreeing += one.agreeing;
+        total.disagreeing += one.disagreeing;
+        total.bytes_received += one.bytes_received;
+        if (one.contributors > 0) total.learning_rate = one.learning_rate;
+    }
+
+ private:
+    std::uint64_t round_ = 0;
+    bool pending_ = false;
+    peer_id pending_self_ = 0;
+    std::uint64_t pending_round_ = 0;
+    std::vector<std::byte> payload_;
+    digest share_;
+    bool share_known_ = false;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+
+// ---- thinwire/optim/detail/private_state.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+#define THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+inline constexpr std::uint32_t private_magic = 0x53505754;  // "TWPS"
+inline constexpr std::uint16_t private_version = 1;
+
+[[nodiscard]] inline failure private_failure(errc code, const std::string& what) {
+    return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
+}
+
+/// Header, momentum, then round, peer, values and payload when one is in flight, then a checksum.
+[[nodiscard]] inline std::vector<std::byte> save_private_state(const payload_layout& layout, const digest& run,
+                                                               std::span<const float> momentum,
+                                                               const round_keeper& rounds, const sparse_content& own) {
+    byte_writer out;
+    out.put(private_magic);
+    out.put(private_version);
+    out.put(static_cast<std::uint8_t>(layout.values));
+    out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
+    out.put(layout.fingerprint);
+    out.put(layout.k);
+    out.put(layout.chunk);
+    out.put(std::span<const std::byte>(run.bytes));
+    out.put(static_cast<std::uint64_t>(momentum.size()));
+    for (const float value : momentum) out.put(value);
+    if (rounds.pending()) {
+        out.put(rounds.pending_round());
+        out.put(rounds.pending_self());
+        out.put(static_cast<std::uint64_t>(own.values.size()));
+        for (const float value : own.values) out.put(value);
+        out.put(static_cast<std::uint64_t>(rounds.payload().size()));
+        out.put(rounds.payload());
+    }
+    out.put(checksum64(out.bytes()));
+    return out.take();
+}
+
+/// Reads `count` finite floats; false when there are fewer or one is not finite.
+[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
+    for (float& value : out) {
+        const auto bits = in.get<std::uint32_t>();
+        if ((bits & 0x7fffffffU) >= 0x7f800000U) return false;
+        value = std::bit_cast<float>(bits);
+    }
+    return !in.failed();
+}
+
+/// The part that is there only while a payload is in flight.
+[[nodiscard]] inline result<ok> restore_in_flight(byte_reader& in, const payload_layout& layout, const digest& run,
+                                                  round_keeper& rounds, sparse_content& own) {
+    const auto round = in.get<std::uint64_t>();
+    const auto self = in.get<std::uint64_t>();
+    std::vector<float> values(layout.coefficients());
+    if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
+        return private_failure(errc::malformed, "values in flight");
+    const auto length = in.get<std::uint64_t>();
+    const auto payload = in.get_bytes(length);
+    if (in.failed()) return private_failure(errc::truncated, "payload in flight");
+    const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
+    if (!info) return info.error();
+    own.values = std::move(values);
+    rounds.start(self, round, {payload.begin(), payload.end()});
+    return ok{};
+}
+
+/// Total; changes nothing when it refuses.
+[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                      const digest& run, aligned_vector<float>& momentum,
+                                                      round_keeper& rounds, sparse_content& own) {
+    constexpr std::size_t frame = 64 + 8;
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
+    if (in.get<std::uint16_t>() != private_version) return private_failure(errc::bad_version, "format version");
+    if (bytes.size() < frame) return private_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    byte_reader tail(bytes.last(8));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
+        return private_failure(errc::bad_checksum, "checksum differs");
+    const auto values = in.get<std::uint8_t>();
+    const auto flag = in.get<std::uint8_t>();
+    const bool same = values == static_cast<std::uint8_t>(layout.values) &&
+                      in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
+                      in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
+                      in.get<std::uint64_t>() == momentum.size();
+    if (!same) return private_failure(errc::mismatch, "of other tensors, options or another run");
+    if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
+    aligned_vector<float> read(momentum.size());
+    if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
+    if (flag > 1) return private_failure(errc::malformed, "flags");
+    round_keeper next = rounds;
+    sparse_content sent = own;
+    next.settle();
+    if (flag == 1)
+        if (const auto part = restore_in_flight(in, layout, run, next, sent); !part) return part;
+    if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
+    momentum = std::move(read);
+    rounds = std::move(next);
+    own = std::move(sent);
+    return ok{};
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+
+// ---- thinwire/optim/optimizer.hpp
+#ifndef THINWIRE_OPTIM_OPTIMIZER_HPP
+#define THINWIRE_OPTIM_OPTIMIZER_HPP
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// An optimizer whose peers meet once a round: begin_step() turns gradients into a payload, end_step() applies what
+/// was committed. demo and adamw are the two here; a training loop written against this takes either.
+template <class T>
+concept optimizer = requires(T& o, const T& c, peer_id self, std::span<const commit> commits, const commit& one,
+                             std::uint64_t round, float rate, std::span<const std::byte> bytes) {
+    { o.begin_step(self) } -> std::same_as<std::span<const std::byte>>;
+    { o.end_step(commits) } -> std::same_as<step_report>;
+    { o.apply(one) } -> std::same_as<step_report>;
+    {o.set_round(round)};
+    {o.set_learning_rate(rate)};
+    { c.round() } -> std::same_as<std::uint64_t>;
+    { c.layout() } -> std::same_as<const payload_layout&>;
+    { c.in_flight() } -> std::same_as<std::span<const std::byte>>;
+    { c.replica_digest() } -> std::same_as<digest>;
+    { c.save_private() } -> std::same_as<std::vector<std::byte>>;
+    { o.restore_private(bytes) } -> std::same_as<result<ok>>;
+    { c.save_replica() } -> std::same_as<std::vector<std::byte>>;
+    { o.restore_replica(bytes) } -> std::same_as<result<ok>>;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_OPTIMIZER_HPP
+
+// ---- thinwire/optim/adamw.hpp
+#ifndef THINWIRE_OPTIM_ADAMW_HPP
+#define THINWIRE_OPTIM_ADAMW_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct adamw_options {
+    float learning_rate = 1e-3F;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-8;
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm before they are sent; 0: never
+    digest run{};
+    isa level = best_isa();
+};
+
+/// AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the mean of all peers' gradients: plain data parallelism over the
+/// same transports, the baseline that demo is measured against. Payloads are the dense float32 gradients. Both moments
+/// are part of the replica. The arithmetic is that of torch.optim.AdamW, in double with the moments and weights
+/// rounded to float32, one operation at a time: replicas are bit-equal as with demo. Not thread-safe.
+class adamw {
+ public:
+    /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
+    adamw(std::span<const parameter> parameters, adamw_options options, thread_pool* pool = nullptr)
+        : parameters_(parameters.begin(), parameters.end()), options_(check_options(options)), pool_(pool) {
+        layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
+        std::size_t elements = 0;
+        for (const parameter& p : parameters) {
+            check(p);
+            detail::require_section_fits(p, 4 * p.shape.count());
+            layout_.sections.push_back({.chunks = p.shape.count(), .chunk_size = 1, .kept = 1});
+            first_.push_back(elements);
+            elements += p.shape.count();
+        }
+        mean_.resize(elements);
+        square_.resize(elements);
+    }
+    adamw(const adamw&) = delete;
+    adamw& operator=(const adamw&) = delete;
+
+    /// One round over a transport: begin_step, exchange, end_step.
+    template <transport T>
+    step_report step(T& t) {
+        const auto payload = begin_step(static_cast<peer_id>(t.self()));
+        return end_step(t.exchange(round(), payload));
+    }
+
+    /// The gradients as the payload for round(), valid until the next begin_step. Throws value_error, with nothing
+    /// changed, when a gradient is not finite or absurdly large, or when the last payload is still in flight.
+    [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        rounds_.require_none_pending();
+        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        if (!(norm < 0x1p60))
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) + ", expected below 2^60");
+        gradient_norm_ = static_cast<float>(norm);
+        const auto factor = static_cast<float>(clip_factor(norm, options_.clip_norm));
+        payload_info info = {.kind = payload_kind::dense,
+                             .run = options_.run,
+                             .round = round(),
+                             .peer = self,
+                             .fingerprint = layout_.fingerprint,
+                             .learning_rate = options_.learning_rate,
+                             .weight_decay = options_.weight_decay,
+                             .replica = share()};
+        payload_writer out(info, layout_.sections.size(), rounds_.reuse());
+        for (const parameter& p : parameters_) {
+            byte_writer bytes(std::move(out.bytes()));
+            for (const float g : p.gradient) bytes.put(g * factor);
+            out.bytes() = bytes.take();
+            out.end_section();
+        }
+        rounds_.start(self, round(), out.finish());
+        return rounds_.payload();
+    }
+
+    /// Applies commits in order; the first must be that of round() (value_error).
+    step_report end_step(std::span<const commit> commits) {
+        if (commits.empty())
+            throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
+        step_report report{.bytes_sent = rounds_.payload().size(), .gradient_norm = gradient_norm_};
+        for (const commit& c : commits) detail::round_keeper::merge(report, apply(c));
+        return report;
+    }
+
+    /// Applies the commit of round(), own or replayed. Gradients that missed their commit are lost with it.
+    step_report apply(const commit& c) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        static_cast<void>(share());
+        std::vector<payload_view> accepted;
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            const contribution& from = c.contributions[i];
+            result<payload_view> view = failure{errc::mismatch, "repeated"};
+            if (!detail::round_keeper::repeated(c, i))
+                view = open_dense_payload(from.payload, layout_,
+                                          {.run = options_.run, .round = c.round, .peer = from.peer});
+            if (!view) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, from, view->info());
+            if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
+            accepted.push_back(std::move(*view));
+        }
+        if (!accepted.empty()) {
+            report.learning_rate = accepted.front().info().learning_rate;
+            update(accepted);
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        rounds_.next_round();
+        return report;
+    }
+
+    [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
+    /// After loading a snapshot.
+    void set_round(std::uint64_t round) noexcept {
+        rounds_.set_round(round);
+        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+    }
+    [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
+    /// Forgets the payload in flight.
+    void abandon() noexcept { rounds_.settle(); }
+
+    /// For the payloads to come. Throws value_error unless finite and not negative.
+    void set_learning_rate(float rate) {
+        adamw_options changed = options_;
+        changed.learning_rate = rate;
+        options_ = check_options(changed);
+    }
+    [[nodiscard]] const adamw_options& options() const noexcept { return options_; }
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+
+    /// SHA-256 of all weights, then both moments.
+    [[nodiscard]] digest replica_digest() const {
+        sha256 sum;
+        for (const parameter& p : parameters_) detail::digest_floats(sum, p.values);
+        detail::digest_floats(sum, mean_);
+        detail::digest_floats(sum, square_);
+        return sum.finish();
+    }
+
+    /// Nothing: gradients in flight are not kept over a restart.
+    [[nodiscard]] std::vector<std::byte> save_private() const { return {}; }
+    [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
+        if (!bytes.empty())
+            return failure{errc::trailing,
+                           "adamw: private state of " + std::to_string(bytes.size()) + " bytes, expected none"};
+        return ok{};
+    }
+
+    /// Both moments and the number of steps, exactly.
+    [[nodiscard]] std::vector<std::byte> save_replica() const {
+        byte_writer out;
+        out.put(replica_magic);
+        out.put(replica_version);
+        out.put(layout_.fingerprint);
+        out.put(power1_);
+        out.put(power2_);
+        out.put(static_cast<std::uint64_t>(mean_.size()));
+        for (const float value : mean_) out.put(value);
+        for (const float value : square_) out.put(value);
+        out.put(checksum64(out.bytes()));
+        return out.take();
+    }
+    /// Reads what save_replica() wrote for the same tensors. Total; nothing changes when refused.
+    [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
+        const auto refuse = [](errc code, const char* what) {
+            return failure{code,
+                           "adamw replica state: " + std::string(what) + " (" + std::string(to_string(code)) + ")"};
+        };
+        byte_reader in(bytes);
+        if (in.get<std::uint32_t>() != replica_magic) return refuse(errc::bad_magic, "not one of thinwire");
+        if (in.get<std::uint32_t>() != replica_version) return refuse(errc::bad_version, "format version");
+        if (bytes.size() < 48) return refuse(errc::truncated, "header");
+        byte_reader tail(bytes.last(8));
+        if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
+            return refuse(errc::bad_checksum, "checksum differs");
+        if (in.get<std::uint64_t>() != layout_.fingerprint) return refuse(errc::mismatch, "of other tensors");
+        const double power1 = in.get_f64(), power2 = in.get_f64();
+        if (!(power1 >= 0.0 && power1 <= 1.0 && power2 >= 0.0 && power2 <= 1.0))
+            return refuse(errc::out_of_range, "powers");
+        if (in.get<std::uint64_t>() != mean_.size()) return refuse(errc::mismatch, "of other tensors");
+        aligned_vector<float> mean(mean_.size()), square(mean_.size());
+        if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
+            return refuse(errc::not_finite, "moments");
+        if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
+        mean_ = std::move(mean);
+        square_ = std::move(square);
+        power1_ = power1;
+        power2_ = power2;
+        rounds_.set_round(rounds_.round());
+        return ok{};
+    }
+
+ private:
+    static constexpr std::uint32_t replica_magic = 0x52415754;  // "TWAR"
+    static constexpr std::uint32_t replica_version = 1;
+
+    static adamw_options check_options(const adamw_options& o) {
+        const auto require = [](bool good, const char* name, double value, const char* expected) {
+            if (!good)
+                throw value_error("adamw: " + std::string(name) + " " + std::to_string(value) + ", expected " +
+                                  expected);
+        };
+        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+                o.weight_decay, "at most 1 / learning_rate");
+        require(o.beta1 >= 0.0 && o.beta1 < 1.0, "beta1", o.beta1, "0 <= beta1 < 1");
+        require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
+        require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
+        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        return o;
+    }
+
+    const digest& share() {
+        return rounds_.share(parameters_, [this](sha256& sum, std::size_t part) {
+            detail::digest_floats(sum, detail::digest_share(mean_, part));
+            detail::digest_floats(sum, detail::digest_share(square_, part));
+        });
+    }
+
+    void update(const std::vector<payload_view>& accepted) {
+        const payload_info& rates = accepted.front().info();
+        power1_ = detail::settled(power1_ * options_.beta1);
+        power2_ = detail::settled(power2_ * options_.beta2);
+        const double rate = static_cast<double>(rates.learning_rate);
+        const detail::adamw_step step = {
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted.size())),
+            .beta1_rest = detail::settled(1.0 - options_.beta1),
+            .beta2 = options_.beta2,
+            .beta2_rest = detail::settled(1.0 - options_.beta2),
+            .root_correction = detail::settled(1.0 / detail::settled(std::sqrt(detail::settled(1.0 - power2_)))),
+            .epsilon = options_.epsilon,
+            .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
+            .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
+        constexpr std::size_t piece = 1U << 14U;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const std::span<float> x = parameters_[i].values;
+            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t, std::size_t n) {
+                std::vector<const std::byte*> gradients(accepted.size());
+                const std::size_t end = std::min(x.size(), (n + 1) * piece);
+                for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
+                    for (std::size_t r = 0; r < accepted.size(); ++r)
+                        gradients[r] = accepted[r].section(i).data() + 4 * at;
+                    detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
+                                         square_.data() + first_[i] + at,
+                                         std::min(detail::adamw_block::width, end - at));
+                }
+            });
+        }
+    }
+
+    std::vector<parameter> parameters_;
+    adamw_options options_;
+    thread_pool* pool_;
+    payload_layout layout_;
+    std::vector<std::size_t> first_;
+    aligned_vector<float> mean_, square_;
+    double power1_ = 1.0, power2_ = 1.0;  ///< beta1 and beta2 to the number of steps
+    detail::round_keeper rounds_;
+    float gradient_norm_ = 0.0F;
+};
+
+static_assert(optimizer<adamw>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_ADAMW_HPP
+
+// ---- thinwire/optim/detail/exact_mean.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+#define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The mean of a chunk's coefficients over the peers that sent each, in integers.
+///
+/// Why replicas agree bit for bit, whatever compiled them:
+///   1. Here: every value is a float32 taken apart by its bits: 24-bit mantissa m and exponent e. With E the largest
+///      exponent in the chunk among all senders, the value becomes the integer round(m / 2^(2 + E - e)), so at most
+///      2^22 in magnitude. Sums and means are integers too; the mean is rounded half away from zero.
+///   2. First pass of the inverse (dct_kernels.hpp): a mean v <= 2^22 times a basis entry b with |b| <= 2^22, summed
+///      over a column of h <= 256 rows. A column of the basis has norm 1, so its entries sum to at most sqrt(h), and
+///      rounding adds at most 1/2 to each: |sum| <= 2^22 (2^22 sqrt(h) + h/2) < 2^48 + 2^30. Kept as a double scaled by
+///      2^-22 (a power of two), each term and each partial sum is a multiple of 2^-22 below 2^26 + 2^8: at most 49
+///      bits, so exact in any order, fused or not. Adding 2^28 + 1/2 keeps 22 fraction bits below 2^29, 51 bits: exact.
+///      Truncating a positive number is its floor, whatever the rounding mode; less 2^28 it is an integer t, |t| <=
+///      2^26 + 2^8 + 1.
+///   3. Second pass: sums over w <= 256 columns of t * b: |sum| <= (2^26 + 2^8 + 1) (2^22 sqrt(w) + w/2) < 2^52 + 2^36
+///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
+///      even and the odd half, whose terms are a partition of the same bound.
+///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
+/// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
+class exact_mean {
+ public:
+    explicit exact_mean(std::size_t max_chunk_size)
+        : sums_(max_chunk_size), senders_(max_chunk_size), positions_(max_chunk_size), means_(max_chunk_size) {}
+
+    /// Starts a chunk.
+    void clear() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) senders_[positions_[i]] = 0;
+        used_ = 0;
+        top_ = 1;
+    }
+
+    /// First round over the senders: finds the largest exponent.
+    void measure(std::span<const float> values) noexcept {
+        std::uint32_t largest = 0;
+        for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+        top_ = std::max(top_, largest >> 23U);
+    }
+
+    /// Second round: adds what one sender sent.
+    void add(std::span<const std::uint16_t> positions, std::span<const float> values) noexcept {
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint16_t p = positions[i];
+            if (senders_[p]++ == 0) {
+                sums_[p] = 0;
+                positions_[used_++] = p;
+            }
+            sums_[p] += fixed(values[i]);
+        }
+    }
+
+    /// Ends the chunk: the means, scaled by 2^-22, of all positions that somebody sent.
+    void finish() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) {
+            const std::size_t p = positions_[i];
+            std::int64_t mean = sums_[p];
+            if (const std::int64_t n = senders_[p]; n > 1) {
+                const std::int64_t size = mean < 0 ? -mean : mean;
+                const std::int64_t rounded = (2 * size + n) / (2 * n);
+                mean = mean < 0 ? -rounded : rounded;
+            }
+            means_[i] = static_cast<double>(mean) * 0x1p-22;
+        }
+    }
+
+    [[nodiscard]] std::span<const std::uint16_t> positions() const noexcept {
+        return std::span(positions_).first(used_);
+    }
+    [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
+    /// The inverse transform of the means is in units of 2^scale_exponent().
+    [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
+
+ private:
+    [[nodiscard]] std::int64_t fixed(float value) const noexcept {
+        const auto bits = std::bit_cast<std::uint32_t>(value);
+        const std::uint32_t field = (bits >> 23U) & 0xffU;
+        const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
+        const std::uint32_t shift = 2 + top_ - std::max(field, 1U);
+        if (shift > 25) return 0;
+        const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
+        return (bits >> 31U) != 0 ? -size : size;
+    }
+
+    std::uint32_t top_ = 1;
+    std::size_t used_ = 0;
+    std::vector<std::int64_t> sums_;
+    std::vector<std::uint32_t> senders_;
+    std::vector<std::uint16_t> positions_;
+    std::vector<double> means_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+
+// ---- thinwire/optim/detail/chunk_worker.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+#define THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The working memory of one thread and what it does to one chunk.
+class chunk_worker {
+ public:
+    chunk_worker(const chunk_plan& plan, const transform_kernels& kernels)
+        : kernels_(&kernels),
+          scratch_(plan.max_rows(), plan.max_cols()),
+          local_(plan.max_chunk_size()),
+          exact_(plan.max_chunk_size()),
+          mean_(plan.max_chunk_size()) {
+        keys_.reserve(plan.max_chunk_size());
+    }
+
+    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
+                value_code code, sparse_content& content) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        for (std::size_t r = 0; r < h; ++r) {
+            float* row = scratch_.tile.data() + r * t.cols->full();
+            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
+            std::fill(row + w, row + t.cols->full(), 0.0F);
+        }
+        kernels_->forward(*t.rows, *t.cols, scratch_);
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto positions = std::span(content.positions).subspan(place, t.kept);
+        const auto values = std::span(content.values).subspan(place, t.kept);
+        select(t, positions);
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < t.kept; ++i) {
+            const std::size_t column = positions[i] % w;
+            const float value =
+                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+            if (code == value_code::sign && value == 0.0F) continue;
+            positions[count] = positions[i];
+            values[count++] = value;
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
+        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
+        } else {
+            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
+        }
+    }
+
+    /// m <- m + what was sent of this chunk.
+    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const std::size_t count = content.counts[t.first_chunk + chunk];
+        add_decoded(t, m, std::span(content.positions).subspan(place, count),
+                    std::span(content.values).subspan(place, count), 1.0F);
+    }
+
+    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
+    /// for each content in turn.
+    void apply(const chunk_plan::tensor& t, std::size_t chunk, float* x,
+               std::span<const sparse_content* const> contents, float rate, float factor) {
+        decode_mean(t, chunk, contents);
+        for (std::size_t r = 0; r < t.grid.rows(); ++r)
+            kernels_->apply_sign(x + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
+                                 rate, factor);
+    }
+
+    /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
+    /// of 2^exponent().
+    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
+                             std::span<const sparse_content* const> contents) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
+        mean_.clear();
+        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
+        for (const sparse_content* c : contents)
+            mean_.add(std::span(c->positions).subspan(place, count(*c)),
+                      std::span(c->values).subspan(place, count(*c)));
+        mean_.finish();
+        exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_);
+        return scratch_.tile.data();
+    }
+    [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+
+ private:
+    void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
+        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        if (positions.size() == t.grid.chunk_size()) {
+            for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
+            return;
+        }
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        tops_.resize(top_k_groups(stored.size(), positions.size()));
+        if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
+        const auto position_of = [w, half](std::size_t i) {
+            const std::size_t within = i % (2 * half);
+            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
+            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        };
+        select_top_k(stored, tops_, position_of, keys_, positions);
+    }
+
+    void add_decoded(const chunk_plan::tensor& t, float* m, std::span<const std::uint16_t> positions,
+                     std::span<const float> values, float factor) {
+        local_.assign(positions, values, t.grid.cols());
+        kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
+        for (std::size_t r = 0; r < t.grid.rows(); ++r)
+            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
+                                 factor);
+    }
+
+    const transform_kernels* kernels_;
+    transform_scratch scratch_;
+    sparse_chunk<float> local_;
+    sparse_chunk<double> exact_;
+    exact_mean mean_;
+    std::vector<std::uint32_t> tops_;
+    std::vector<std::uint64_t> keys_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+
+// ---- thinwire/optim/demo.hpp
+#ifndef THINWIRE_OPTIM_DEMO_HPP
+#define THINWIRE_OPTIM_DEMO_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct demo_options {
+    float learning_rate = 1e-3F;
+    float momentum_decay = 0.999F;        ///< in [0, 1)
+    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                       ///< side of a chunk: 1..256
+    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
+    digest run{};            ///< payloads of another run are refused
+    isa level = best_isa();  ///< instruction set to use; replicas need not agree on it
+};
+
+/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870), as the published code computes it:
+///
+///   M <- momentum_decay * M + learning_rate * G
+///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - inverse(S);  publish S
+///   D <- inverse(mean of each coefficient over the peers that sent it)
+///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * sign(D)
+///
+/// M is private, X the replica. With f32 values it reproduces the published code to float32 rounding. What is
+/// applied depends on the committed payloads alone, whose header carries both rates, and is bit-equal on every
+/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp). Subnormal
+/// weights, and -0, become +0 in a round that changes their tensor.
+///
+/// Refers to the parameters' memory, which must outlive it. Not thread-safe; uses the pool's threads within a call.
+class demo {
+ public:
+    /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
+    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
+        : parameters_(parameters.begin(), parameters.end()),
+          options_(check_options(options)),
+          pool_(pool),
+          plan_(parameters, options.k, options.chunk, options.values),
+          momentum_(plan_.elements()) {
+        workers_.reserve(detail::lane_count(pool));
+        for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
+            workers_.emplace_back(plan_, kernels_for(options.level));
+        own_.resize(plan_.layout());
+    }
+    demo(const demo&) = delete;
+    demo& operator=(const demo&) = delete;
+
+    /// One round over a transport: begin_step, exchange, end_step. What the transport throws passes through; the
+    /// payload is then still in flight.
+    template <transport T>
+    step_report step(T& t) {
+        const auto payload = begin_step(static_cast<peer_id>(t.self()));
+        return end_step(t.exchange(round(), payload));
+    }
+
+    /// Takes the gradients into the momentum and the largest coefficients out of it: the payload for round(), valid
+    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
+    /// large, or when the last payload is still in flight.
+    [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        rounds_.require_none_pending();
+        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
+        if (!(norm * gain < 0x1p60))
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) +
+                              ", expected learning rate times norm below 2^60");
+        gradient_norm_ = static_cast<float>(norm);
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
+                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
+                                      static_cast<float>(gain), options_.values, own_);
+            }
+        });
+        rounds_.start(self, round(), write_payload(self));
+        return rounds_.payload();
+    }
+
+    /// Applies commits in order; the first must be that of round() (value_error). Takes the payload in flight back into
+    /// the momentum when its round's commit does not hold it.
+    step_report end_step(std::span<const commit> commits) {
+        if (commits.empty())
+            throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
+        step_report report{.bytes_sent = rounds_.payload().size(), .gradient_norm = gradient_norm_};
+        for (const commit& c : commits) detail::round_keeper::merge(report, apply(c));
+        return report;
+    }
+
+    /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
+    step_report apply(const commit& c) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
+        static_cast<void>(share);
+        std::optional<payload_info> first;
+        accepted_.clear();
+        read(c);
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            if (!headers_[i]) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, c.contributions[i], *headers_[i]);
+            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
+                report.bytes_received += c.contributions[i].payload.size();
+            if (!first) first = *headers_[i];
+            accepted_.push_back(&contents_[i]);
+        }
+        if (first) {
+            report.learning_rate = first->learning_rate;
+            update(*first);
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) {
+            if (!report.own_included) take_back();
+            rounds_.settle();
+        }
+        rounds_.next_round();
+        return report;
+    }
+
+    /// The next round to contribute to or to apply.
+    [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
+    /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
+    /// taken as committed.
+    void set_round(std::uint64_t round) noexcept {
+        rounds_.set_round(round);
+        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+    }
+
+    /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
+    [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
+    /// Takes the payload in flight back into the momentum: its round will never commit it.
+    void abandon() {
+        if (!rounds_.pending()) return;
+        take_back();
+        rounds_.settle();
+    }
+
+    /// For the payloads to come. Throws value_error unless finite and not negative.
+    void set_learning_rate(float rate) {
+        demo_options changed = options_;
+        changed.learning_rate = rate;
+        options_ = check_options(changed);
+    }
+
+    [[nodiscard]] const demo_options& options() const noexcept { return options_; }
+    /// What every payload of this run looks like: for a sequencer's validate_payload().
+    [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
+    /// The private momentum of parameter i.
+    [[nodiscard]] std::span<const float> momentum(std::size_t i) const noexcept {
+        return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+    }
+
+    /// SHA-256 of all weights in the order of the parameters.
+    [[nodiscard]] digest replica_digest() const {
+        sha256 sum;
+        for (const parameter& p : parameters_) detail::digest_floats(sum, p.values);
+        return sum.finish();
+    }
+
+    /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
+    [[nodiscard]] std::vector<std::byte> save_private() const {
+        return detail::save_private_state(layout(), options_.run, momentum_, rounds_, own_);
+    }
+    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
+        return detail::restore_private_state(bytes, layout(), options_.run, momentum_, rounds_, own_);
+    }
+
+    /// The optimizer state that all replicas share besides the weights: none.
+    [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
+    [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
+        rounds_.set_round(rounds_.round());
+        if (!bytes.empty())
+            return failure{errc::trailing,
+                           "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
+        return ok{};
+    }
+
+ private:
+    static demo_options check_options(const demo_options& o) {
+        const auto require = [](bool good, const char* name, float value, const char* expected) {
+            if (!good)
+                throw value_error("demo: " + std::string(name) + " " + std::to_string(value) + ", expected " +
+                                  expected);
+        };
+        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+                o.weight_decay, "at most 1 / learning_rate");
+        require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
+                "0 <= decay < 1");
+        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.values != value_code::f32 && o.values != value_code::sign)
+            throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+        return o;
+    }
+
+    std::vector<std::byte> write_payload(peer_id self) {
+        const payload_layout& shape = layout();
+        const payload_info info = {.kind = payload_kind::demo,
+                                   .values = options_.values,
+                                   .run = options_.run,
+                                   .round = round(),
+                                   .peer = self,
+                                   .fingerprint = shape.fingerprint,
+                                   .k = shape.k,
+                                   .chunk = shape.chunk,
+                                   .learning_rate = options_.learning_rate,
+                                   .weight_decay = options_.weight_decay,
+                                   .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+        payload_writer out(info, shape.sections.size(), rounds_.reuse());
+        for (std::size_t i = 0; i < shape.sections.size(); ++i) {
+            encode_section(shape.sections[i], options_.values, plan_.slice(own_, i), out.bytes());
+            out.end_section();
+        }
+        return out.finish();
+    }
+
+    /// Decodes every contribution into contents_ and headers_; no header where it is refused.
+    void read(const commit& c) {
+        const std::size_t n = c.contributions.size();
+        headers_.assign(n, std::nullopt);
+        if (contents_.size() < n) contents_.resize(n);
+        for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
+        detail::for_each_item(pool_, n, [&](std::size_t, std::size_t i) {
+            if (detail::round_keeper::repeated(c, i)) return;
+            const contribution& from = c.contributions[i];
+            const auto info = decode_payload(from.payload, layout(),
+                                             {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
+            if (info) headers_[i] = *info;
+        });
+    }
+
+    void update(const payload_info& rates) {
+        const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
+                                                         static_cast<double>(rates.weight_decay));
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].apply(t, chunk, parameters_[piece.tensor].values.data() + t.grid.offset(chunk),
+                                     accepted_, rates.learning_rate, factor);
+        });
+    }
+
+    void take_back() {
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].take_back(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_);
+        });
+    }
+
+    std::vector<parameter> parameters_;
+    demo_options options_;
+    thread_pool* pool_;
+    detail::chunk_plan plan_;
+    std::vector<detail::chunk_worker> workers_;
+    aligned_vector<float> momentum_;
+    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
+    detail::round_keeper rounds_;
+    float gradient_norm_ = 0.0F;
+    std::vector<sparse_content> contents_;
+    std::vector<std::optional<payload_info>> headers_;
+    std::vector<const sparse_content*> accepted_;
+};
+
+static_assert(optimizer<demo>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_DEMO_HPP
+
+// ---- thinwire/optim/schedule.hpp
+#ifndef THINWIRE_OPTIM_SCHEDULE_HPP
+#define THINWIRE_OPTIM_SCHEDULE_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <string_view>
+
+namespace thinwire {
+
+enum class schedule_kind : std::uint8_t {
+    constant,  ///< the peak after the warm-up
+    cosine,    ///< half a cosine from the peak to the floor, reached at `total`
+    wsd,       ///< warm-up, stable, decay: the peak, then a straight line to the floor over the last `decay` rounds
+};
+
+[[nodiscard]] constexpr std::string_view to_string(schedule_kind kind) noexcept {
+    return kind == schedule_kind::constant ? "constant" : kind == schedule_kind::cosine ? "cosine" : "wsd";
+}
+
+/// The learning rate of each round. A peer uses it for its own payloads; replicas apply what the commit says, so a
+/// last-bit difference between two machines' cos() is harmless.
+struct schedule {
+    schedule_kind kind = schedule_kind::constant;
+    float peak = 1e-3F;
+    std::uint64_t warmup = 0;     ///< rounds of a straight line up to the peak; round 0 already gets one step of it
+    std::uint64_t total = 0;      ///< rounds of the whole run; the floor holds after it
+    std::uint64_t decay = 0;      ///< wsd: rounds of the final decay
+    float floor_fraction = 0.1F;  ///< the floor as a fraction of the peak
+
+    [[nodiscard]] float at(std::uint64_t round) const noexcept {
+        if (round < warmup)
+            return static_cast<float>(peak * static_cast<double>(round + 1) / static_cast<double>(warmup));
+        if (kind == schedule_kind::constant) return peak;
+        const std::uint64_t length =
+            kind == schedule_kind::cosine ? total - std::min(warmup, total) : std::min(decay, total);
+        const std::uint64_t begin = total - length;
+        if (round < begin) return peak;
+        const double done = round >= total ? 1.0 : static_cast<double>(round - begin) / static_cast<double>(length);
+        const double left =
+            kind == schedule_kind::cosine ? 0.5 * (1.0 + std::cos(std::numbers::pi * done)) : 1.0 - done;
+        const double floor = floor_fraction;
+        return static_cast<float>(peak * (floor + (1.0 - floor) * left));
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_SCHEDULE_HPP
 
 // ---- thinwire/thinwire.hpp
 #ifndef THINWIRE_THINWIRE_HPP
