@@ -20,7 +20,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 52> keys = {{
+const std::array<configuration_key, 53> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -64,7 +64,7 @@ const std::array<configuration_key, 52> keys = {{
      "demo: what remains of the momentum each round"},
     {"optimizer.k", [](configuration& c) -> field { return &c.optimizer.k; }, true, 1, 65536, "",
      "demo: coefficients a chunk that are exchanged"},
-    {"optimizer.chunk", [](configuration& c) -> field { return &c.optimizer.chunk; }, true, 1, 4096, "",
+    {"optimizer.chunk", [](configuration& c) -> field { return &c.optimizer.chunk; }, true, 1, 256, "",
      "demo: side of a chunk"},
     {"optimizer.values", [](configuration& c) -> field { return &c.optimizer.values; }, true, 0, 0, "f32|sign",
      "demo: how a coefficient's value is sent"},
@@ -128,6 +128,8 @@ const std::array<configuration_key, 52> keys = {{
      "founder: a round waits at least this long for a peer that is present"},
     {"peer.max_deadline_ms", [](configuration& c) -> field { return &c.peer.max_deadline_ms; }, false, 1, 3600000, "",
      "founder: and at most this long"},
+    {"peer.allow_plaintext", [](configuration& c) -> field { return &c.peer.allow_plaintext; }, false, 0, 0, "",
+     "use addresses beyond this machine although nothing is encrypted yet"},
 }};
 
 [[noreturn]] void refuse(const std::string& line, exit_code code = exit_code::usage) {

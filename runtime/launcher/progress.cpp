@@ -37,7 +37,7 @@ void peer_progress::take(const nlohmann::json& event) {
         state = "training";
     } else if (kind == "round") {
         round = count(event, "round") + 1;
-        loss = number(event, "loss");
+        if (event.contains("loss") && event["loss"].is_number()) loss = number(event, "loss");
         tokens_per_second = number(event, "tokens_per_second");
         contributors = static_cast<int>(number(event, "contributors"));
         ++rounds_sent;
