@@ -54,30 +54,31 @@ struct peer_status {
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
-    std::uint64_t last_round = 0;   ///< the newest commit it is in
+    std::uint64_t last_round = 0;  ///< the newest commit it is in
 };
 
 struct node_status {
-    std::uint64_t round = 0;            ///< commits known: the next round to close
-    std::vector<peer_status> peers;     ///< ordered by id; with this node itself
-    std::uint64_t bytes_sent = 0;       ///< on the wire, frames and handshakes included
+    std::uint64_t round = 0;         ///< commits known: the next round to close
+    std::vector<peer_status> peers;  ///< ordered by id; with this node itself
+    std::uint64_t bytes_sent = 0;    ///< on the wire, frames and handshakes included
     std::uint64_t bytes_received = 0;
-    double wait_seconds = 0;            ///< spent inside exchange() so far
-    std::uint64_t connections = 0;      ///< accepted or dialled and established so far
-    std::uint64_t refused = 0;          ///< connections closed for what they sent or did not send
-    std::string last_refusal;           ///< why the newest payload of this node was refused; empty: none was
+    double wait_seconds = 0;        ///< spent inside exchange() so far
+    std::uint64_t connections = 0;  ///< accepted or dialled and established so far
+    std::uint64_t refused = 0;      ///< connections closed for what they sent or did not send
+    std::string last_refusal;       ///< why the newest payload of this node was refused; empty: none was
 };
 
 struct node_options {
-    peer_id self = 0;                     ///< not 0; unique in the run
-    std::string name;                     ///< for people; at most 64 bytes
-    std::string address = "127.0.0.1:0";  ///< founder: where to listen; joiner: the founder. "host:port" or "[::1]:port"
-    digest run{};                         ///< founder: the run. Joiner: zero takes the founder's
-    std::string manifest;                 ///< founder: handed to joiners; at most 1 MiB
-    std::uint64_t next_round = 0;         ///< the round that this replica is to apply next
-    bool fresh = true;                    ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log;            ///< founder: the run log; created, or continued if it exists
-    int min_peers = 1;                    ///< founder: present (itself included) before its first round closes
+    peer_id self = 0;  ///< not 0; unique in the run
+    std::string name;  ///< for people; at most 64 bytes
+    std::string address =
+        "127.0.0.1:0";             ///< founder: where to listen; joiner: the founder. "host:port" or "[::1]:port"
+    digest run{};                  ///< founder: the run. Joiner: zero takes the founder's
+    std::string manifest;          ///< founder: handed to joiners; at most 1 MiB
+    std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
+    bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
+    std::filesystem::path log;     ///< founder: the run log; created, or continued if it exists
+    int min_peers = 1;             ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
     std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer
@@ -85,7 +86,8 @@ struct node_options {
     /// Founder: called on the node's thread before a payload may be committed. Its message goes to the sender.
     std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> validate;
 
-    std::chrono::milliseconds handshake_timeout{5000};  ///< founder: a connection that is not admitted by then is closed
+    std::chrono::milliseconds handshake_timeout{
+        5000};  ///< founder: a connection that is not admitted by then is closed
     std::chrono::milliseconds keepalive_interval{5000};
     std::chrono::milliseconds keepalive_timeout{20000};  ///< silence that ends a connection
     std::chrono::milliseconds leave_timeout{10000};      ///< how long leave() may wait for others
@@ -143,7 +145,8 @@ class node {
 
     /// Says goodbye. The founder first waits, at most leave_timeout, until the present peers have the last commit;
     /// with `stop_run` it tells them that the run is over (they get run_stopped), otherwise they look for it for
-    /// their reconnect_timeout. A joiner's `stop_run` has no effect. Nothing else may be called afterwards but status().
+    /// their reconnect_timeout. A joiner's `stop_run` has no effect. Nothing else may be called afterwards but
+    /// status().
     void leave(bool stop_run);
 
     /// Makes a waiting call of another thread, and every later one, throw run_stopped.

@@ -1,0 +1,193 @@
+#ifndef THINWIRE_COMM_MESSAGE_HPP
+#define THINWIRE_COMM_MESSAGE_HPP
+
+#include <thinwire/comm/transport.hpp>
+#include <thinwire/core/digest.hpp>
+#include <thinwire/version.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace thinwire {
+
+/// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
+inline constexpr std::uint16_t protocol_version = 1;
+
+/// Bytes that several messages, peers or threads share. Never null where a message demands it.
+using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+/// One peer's part of a commit. `payload` is null where it is left out because the receiver has it.
+struct committed_payload {
+    peer_id peer = 0;
+    digest payload_digest;
+    shared_bytes payload;
+};
+
+/// What is final for a round, in the order in which replicas apply it.
+struct commit_record {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    std::vector<committed_payload> contributions;
+};
+using commit_ptr = std::shared_ptr<const commit_record>;
+
+/// Payload bytes in a record: what it weighs in a queue.
+[[nodiscard]] inline std::size_t payload_bytes(const commit_record& record) noexcept {
+    std::size_t total = 0;
+    for (const committed_payload& c : record.contributions) total += c.payload ? c.payload->size() : 0;
+    return total;
+}
+
+/// Bounds that hold for every message before anything is allocated for it.
+struct wire_limits {
+    static constexpr std::size_t max_hello = 512;  ///< all that a stranger may send
+    static constexpr std::size_t max_name = 64;
+    static constexpr std::size_t max_text = 512;
+    static constexpr std::size_t max_manifest = std::size_t{1} << 20U;
+    static constexpr std::size_t max_piece = std::size_t{256} << 10U;
+    static constexpr std::size_t max_contributors = 1024;
+
+    std::size_t max_payload = std::size_t{64} << 20U;
+    std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round; at most 2^31
+};
+
+/// Why a connection is refused. Values are on the wire.
+enum class refusal : std::uint8_t {
+    version_mismatch = 1,
+    run_mismatch = 2,
+    replaced = 3,     ///< another process took part under the same identity
+    banned = 4,       ///< too many strikes
+    unavailable = 5,  ///< the log no longer reaches back to the round asked for: join fresh
+    ahead = 6,        ///< the replica is ahead of the run
+    malformed = 7,    ///< the hello states what cannot be
+    full = 8,         ///< no room for another connection
+};
+
+/// A peer's first message. The fields up to `library` keep their layout in every protocol version.
+struct hello_message {
+    std::uint16_t protocol = protocol_version;
+    std::string library = THINWIRE_VERSION_STRING;
+    digest run;                 ///< zero: any
+    peer_id peer = 0;           ///< not 0
+    std::uint64_t session = 0;  ///< drawn once per process: tells a reconnection from a second process
+    std::string name;
+    std::uint64_t next_round = 0;
+    bool wants_snapshot = false;
+};
+
+/// The sequencer's answer to a hello that it accepts.
+struct welcome_message {
+    digest run;
+    std::uint64_t term = 0;
+    peer_id sequencer = 0;
+    std::string name;
+    std::string manifest;
+    std::uint64_t round = 0;  ///< the next round to be committed
+    bool has_snapshot = false;
+    std::uint64_t snapshot_round = 0;
+    std::uint64_t snapshot_size = 0;
+    digest snapshot_digest;
+};
+
+/// The sequencer's answer to a hello that it does not accept; also ends a connection later. Layout as stable as
+/// hello's.
+struct refuse_message {
+    refusal code{};
+    std::string text;
+};
+
+/// A peer's payload for a round.
+struct submit_message {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    shared_bytes payload;
+};
+
+/// The payload for `round` will not be committed, and why.
+struct reject_message {
+    std::uint64_t round = 0;
+    std::string text;
+};
+
+struct commit_message {
+    commit_ptr record;
+};
+
+/// How far a follower is: commits below `received` lie with it, those below `taken` with its replica.
+/// `active`: it computes for round `taken`, so it is worth waiting for.
+struct progress_message {
+    std::uint64_t term = 0;
+    std::uint64_t received = 0;
+    std::uint64_t taken = 0;
+    bool active = false;
+};
+
+/// Asks for bytes of a snapshot by its digest.
+struct fetch_message {
+    digest content;
+    std::uint64_t offset = 0;
+    std::uint32_t count = 0;
+};
+
+/// Bytes of a snapshot.
+struct piece_message {
+    digest content;
+    std::uint64_t offset = 0;
+    shared_bytes bytes;
+};
+
+/// Says that the sender lives.
+struct ping_message {};
+
+/// The sender leaves; `stop_run`, from the sequencer: for good, the run is over.
+struct goodbye_message {
+    bool stop_run = false;
+    std::string text;
+};
+
+using message =
+    std::variant<hello_message, welcome_message, refuse_message, submit_message, reject_message, commit_message,
+                 progress_message, fetch_message, piece_message, ping_message, goodbye_message>;
+
+/// Position in `message` and number on the wire.
+enum class message_type : std::uint8_t {
+    hello = 0,
+    welcome,
+    refuse,
+    submit,
+    reject,
+    commit,
+    progress,
+    fetch,
+    piece,
+    ping,
+    goodbye,
+};
+inline constexpr std::size_t message_types = std::variant_size_v<message>;
+static_assert(static_cast<std::size_t>(message_type::goodbye) + 1 == message_types);
+
+[[nodiscard]] inline message_type type_of(const message& m) noexcept {
+    return static_cast<message_type>(m.index());
+}
+
+[[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
+    constexpr std::string_view names[] = {"hello",    "welcome", "refuse", "submit", "reject", "commit",
+                                          "progress", "fetch",   "piece",  "ping",   "goodbye"};
+    const auto i = static_cast<std::size_t>(type);
+    return i < message_types ? names[i] : "unknown";
+}
+
+/// Bytes to share, from a copy or by moving them in.
+[[nodiscard]] inline shared_bytes share(std::vector<std::byte> bytes) {
+    return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_MESSAGE_HPP

@@ -1,0 +1,86 @@
+#ifndef THINWIRE_RUNTIME_SRC_CONNECTION_HPP
+#define THINWIRE_RUNTIME_SRC_CONNECTION_HPP
+
+#include <thinwire/comm/machine.hpp>
+
+#include <asio/ip/tcp.hpp>
+#include <asio/steady_timer.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace thinwire::runtime {
+
+class connection;
+
+/// What a connection tells its owner, always on the node's thread and never from within a call of the owner.
+class connection_owner {
+ public:
+    virtual void on_message(link_id link, message m) = 0;
+    /// The other side sent something that is no message.
+    virtual void on_broken(link_id link, const std::string& why) = 0;
+    /// The other side is gone.
+    virtual void on_closed(link_id link, const std::string& why) = 0;
+    virtual void on_bytes(connection& c, std::size_t sent, std::size_t received) = 0;
+    /// A connection that was told to finish is closed.
+    virtual void on_finished(link_id link) = 0;
+
+ protected:
+    ~connection_owner() = default;
+};
+
+/// One TCP connection that carries frames. Used on the node's thread only.
+class connection : public std::enable_shared_from_this<connection> {
+ public:
+    /// `max_queue`: bytes that may wait to be sent.
+    connection(asio::ip::tcp::socket socket, link_id link, wire_limits limits, std::size_t max_queue,
+               connection_owner& owner);
+
+    /// Begins to read; at first a stranger's share of memory.
+    void start(std::initializer_list<message_type> allowed);
+    /// From now on these types may come, and are read in larger bites.
+    void admit(std::initializer_list<message_type> allowed);
+
+    /// Queues a frame; false when the other side reads too slowly for that.
+    [[nodiscard]] bool send(std::vector<std::byte> frame);
+    /// Sends what is queued, says that nothing follows, waits a moment for the other side to read it, closes. The
+    /// owner hears nothing more but on_finished().
+    void finish();
+    /// Closes at once, without a word to the owner.
+    void abort();
+
+    [[nodiscard]] link_id link() const noexcept { return link_; }
+
+    peer_id peer = 0;              ///< who it is, once known
+    std::uint64_t bytes_sent = 0;  ///< before it was known
+    std::uint64_t bytes_received = 0;
+
+ private:
+    void read();
+    void take(std::size_t count);
+    void write();
+    void linger();
+    void close();
+
+    asio::ip::tcp::socket socket_;
+    asio::steady_timer timer_;
+    link_id link_;
+    connection_owner& owner_;
+    std::size_t max_queue_;
+    frame_decoder decoder_;
+    std::vector<std::byte> buffer_;
+    std::deque<std::vector<std::byte>> queue_;
+    std::size_t queued_ = 0;
+    bool writing_ = false;
+    bool finishing_ = false;
+    bool closed_ = false;
+};
+
+}  // namespace thinwire::runtime
+
+#endif  // THINWIRE_RUNTIME_SRC_CONNECTION_HPP

@@ -1,0 +1,176 @@
+#include <thinwire/runtime/node.hpp>
+
+#include "driver.hpp"
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+namespace thinwire::runtime {
+
+namespace {
+
+constexpr std::size_t hand_out_limit = std::size_t{64} << 20U;
+
+void check(const node_options& o, bool founder) {
+    const auto refuse = [](const std::string& key, const std::string& value, const std::string& expected) {
+        throw value_error("node_options: " + key + " " + value + ", expected " + expected);
+    };
+    if (o.self == 0) refuse("self", "0", "an identity that is not 0");
+    if (o.name.size() > wire_limits::max_name)
+        refuse("name", "of " + std::to_string(o.name.size()) + " bytes", "at most 64");
+    if (o.manifest.size() > wire_limits::max_manifest)
+        refuse("manifest", "of " + std::to_string(o.manifest.size()) + " bytes", "at most 1 MiB");
+    if (o.min_peers < 1 || o.min_peers > 1024) refuse("min_peers", std::to_string(o.min_peers), "1..1024");
+    if (o.max_payload < 1 || o.max_payload > (std::size_t{256} << 20U))
+        refuse("max_payload", std::to_string(o.max_payload), "1 byte to 256 MiB");
+    if (o.max_connections < 1) refuse("max_connections", "0", "at least 1");
+    if (o.min_deadline.count() < 1 || o.max_deadline < o.min_deadline)
+        refuse("min_deadline", std::to_string(o.min_deadline.count()) + " ms", "1 ms to max_deadline");
+    if (o.keepalive_interval.count() < 1 || o.keepalive_timeout <= o.keepalive_interval)
+        refuse("keepalive_interval", std::to_string(o.keepalive_interval.count()) + " ms",
+               "1 ms to less than keepalive_timeout");
+    const result<address> where = parse_address(o.address);
+    if (!where) throw value_error(where.error().message);
+    if (founder && o.log.empty()) refuse("log", "empty", "a file for the founder's run log");
+    if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
+}
+
+}  // namespace
+
+std::string_view to_string(node_errc code) noexcept {
+    switch (code) {
+        case node_errc::port_in_use: return "port_in_use";
+        case node_errc::unreachable: return "unreachable";
+        case node_errc::version_mismatch: return "version_mismatch";
+        case node_errc::run_mismatch: return "run_mismatch";
+        case node_errc::refused: return "refused";
+        case node_errc::founder_lost: return "founder_lost";
+        case node_errc::run_stopped: return "run_stopped";
+        case node_errc::replica_diverged: return "replica_diverged";
+        case node_errc::storage: return "storage";
+        case node_errc::protocol: return "protocol";
+    }
+    return "unknown";
+}
+
+/// The caller's side: what was handed out, and where the replica stands.
+class node::implementation {
+ public:
+    implementation(std::unique_ptr<driver> with, bool founder) : driver_(std::move(with)), founder_(founder) {
+        next_ = driver_->options().next_round;
+        if (founder_) return;
+        driver_->box().wait_admitted(driver_->options().fresh);
+        if (driver_->options().fresh) next_ = driver_->box().snapshot_round();
+    }
+
+    driver& get() noexcept { return *driver_; }
+    bool is_founder() const noexcept { return founder_; }
+
+    std::span<const commit> take(std::uint64_t round, bool always) {
+        std::vector<commit_ptr> records = driver_->box().take(round, always, always && founder_, hand_out_limit);
+        records_ = std::move(records);
+        parts_.clear();
+        commits_.clear();
+        for (const commit_ptr& record : records_) {
+            auto& parts = parts_.emplace_back();
+            for (const committed_payload& c : record->contributions) parts.push_back({c.peer, *c.payload});
+        }
+        for (std::size_t i = 0; i < records_.size(); ++i) commits_.push_back({records_[i]->round, parts_[i]});
+        if (!records_.empty()) {
+            next_ = records_.back()->round + 1;
+            driver_->taken(next_);
+        }
+        return commits_;
+    }
+    void check_round(const char* what, std::uint64_t round) const {
+        if (round != next_)
+            throw value_error(std::string(what) + ": round " + std::to_string(round) + ", expected " +
+                              std::to_string(next_));
+    }
+
+ private:
+    std::unique_ptr<driver> driver_;
+    bool founder_;
+    std::uint64_t next_ = 0;
+    std::vector<commit_ptr> records_;
+    std::vector<std::vector<contribution>> parts_;
+    std::vector<commit> commits_;
+};
+
+node::node(std::unique_ptr<implementation> impl) noexcept : impl_(std::move(impl)) {}
+node::~node() = default;
+
+std::unique_ptr<node> node::found(node_options options) {
+    check(options, true);
+    return std::unique_ptr<node>(new node(std::make_unique<implementation>(make_founder(std::move(options)), true)));
+}
+
+std::unique_ptr<node> node::join(node_options options) {
+    check(options, false);
+    return std::unique_ptr<node>(new node(std::make_unique<implementation>(make_joiner(std::move(options)), false)));
+}
+
+peer_id node::self() const noexcept {
+    return impl_->get().options().self;
+}
+
+digest node::run() const {
+    if (const auto welcome = impl_->get().box().welcome()) return welcome->run;
+    return impl_->get().options().run;
+}
+
+std::string node::manifest() const {
+    if (const auto welcome = impl_->get().box().welcome()) return welcome->manifest;
+    return impl_->get().options().manifest;
+}
+
+std::uint16_t node::port() const {
+    return impl_->get().port();
+}
+
+std::vector<std::byte> node::take_snapshot() {
+    const shared_bytes bytes = impl_->get().box().take_snapshot().first;
+    return bytes ? *bytes : std::vector<std::byte>{};
+}
+
+std::uint64_t node::snapshot_round() const {
+    return impl_->get().box().snapshot_round();
+}
+
+std::span<const commit> node::catch_up(std::uint64_t next_round) {
+    impl_->check_round("catch_up", next_round);
+    return impl_->take(next_round, false);
+}
+
+std::span<const commit> node::exchange(std::uint64_t round, std::span<const std::byte> payload) {
+    impl_->check_round("exchange", round);
+    if (payload.empty() || payload.size() > impl_->get().options().max_payload)
+        throw value_error("exchange: a payload of " + std::to_string(payload.size()) + " bytes, expected 1 to " +
+                          std::to_string(impl_->get().options().max_payload));
+    const auto start = std::chrono::steady_clock::now();
+    impl_->get().payload_ready(round, share({payload.begin(), payload.end()}));
+    const auto commits = impl_->take(round, true);
+    impl_->get().add_wait(std::chrono::steady_clock::now() - start);
+    return commits;
+}
+
+void node::publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes) {
+    impl_->get().publish_snapshot(round, share(std::move(bytes)));
+}
+
+void node::leave(bool stop_run) {
+    driver& d = impl_->get();
+    d.leave(stop_run);
+    d.box().wait_quiet(d.options().leave_timeout + std::chrono::seconds(3));
+}
+
+void node::stop() noexcept {
+    impl_->get().box().stop();
+}
+
+node_status node::status() const {
+    return impl_->get().status();
+}
+
+}  // namespace thinwire::runtime
