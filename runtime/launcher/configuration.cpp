@@ -1,7 +1,6 @@
 #include "configuration.hpp"
 
 #include "exit_code.hpp"
-
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -29,19 +28,19 @@ const std::array<configuration_key, 53> keys = {{
      "width of the residual stream"},
     {"model.intermediate_size", [](configuration& c) -> field { return &c.model.intermediate_size; }, true, 1, 262144,
      "", "width of the feed-forward layer"},
-    {"model.num_hidden_layers", [](configuration& c) -> field { return &c.model.num_hidden_layers; }, true, 1, 1024,
-     "", "blocks"},
-    {"model.num_attention_heads", [](configuration& c) -> field { return &c.model.num_attention_heads; }, true, 1,
-     1024, "", "query heads"},
-    {"model.num_key_value_heads", [](configuration& c) -> field { return &c.model.num_key_value_heads; }, true, 0,
-     1024, "", "key and value heads; 0: as many as query heads"},
+    {"model.num_hidden_layers", [](configuration& c) -> field { return &c.model.num_hidden_layers; }, true, 1, 1024, "",
+     "blocks"},
+    {"model.num_attention_heads", [](configuration& c) -> field { return &c.model.num_attention_heads; }, true, 1, 1024,
+     "", "query heads"},
+    {"model.num_key_value_heads", [](configuration& c) -> field { return &c.model.num_key_value_heads; }, true, 0, 1024,
+     "", "key and value heads; 0: as many as query heads"},
     {"model.head_dim", [](configuration& c) -> field { return &c.model.head_dim; }, true, 0, 1024, "",
      "width of a head; 0: hidden_size / num_attention_heads"},
     {"model.rope_theta", [](configuration& c) -> field { return &c.model.rope_theta; }, true, 1, 1e9, "",
      "base of the rotary embedding"},
     {"model.norm_eps", [](configuration& c) -> field { return &c.model.norm_eps; }, true, 1e-12, 1e-1, "",
      "epsilon of the normalisation layers"},
-    {"model.initializer_range", [](configuration& c) -> field { return &c.model.initializer_range; }, true, 1e-6, 1e6,
+    {"model.initializer_range", [](configuration& c) -> field { return &c.model.initializer_range; }, true, 1e-6, 1e30,
      "", "standard deviation of the initial weights"},
     {"model.tie_word_embeddings", [](configuration& c) -> field { return &c.model.tie_word_embeddings; }, true, 0, 0,
      "", "one matrix for embedding and output"},
@@ -120,8 +119,8 @@ const std::array<configuration_key, 53> keys = {{
      "", "rounds between two copies of the momentum on disk; 1: kill -9 loses nothing"},
     {"peer.stop_at", [](configuration& c) -> field { return &c.peer.stop_at; }, false, 0, large, "",
      "leave, saved, before this round, as after Ctrl-C; 0: never"},
-    {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1,
-     3600000, "", "how long the first connection may take"},
+    {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1, 3600000,
+     "", "how long the first connection may take"},
     {"peer.reconnect_timeout_ms", [](configuration& c) -> field { return &c.peer.reconnect_timeout_ms; }, false, 1,
      86400000, "", "how long a lost founder is looked for"},
     {"peer.min_deadline_ms", [](configuration& c) -> field { return &c.peer.min_deadline_ms; }, false, 1, 3600000, "",
@@ -267,7 +266,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::span<const configuration_key> configuration_keys() { return keys; }
+std::span<const configuration_key> configuration_keys() {
+    return keys;
+}
 
 std::string expectation(const configuration_key& key) {
     configuration defaults;
@@ -348,10 +349,10 @@ void read_toml(configuration& settings, std::string_view text, const std::string
 
 void read_toml_file(configuration& settings, const std::filesystem::path& file) {
     std::ifstream in(file, std::ios::binary);
-    std::ostringstream text;
-    if (!in || std::filesystem::is_directory(file) || !(text << in.rdbuf()))
+    if (!in || std::filesystem::is_directory(file))
         refuse("configuration: cannot read '" + file.string() + "': expected a TOML file");
-    read_toml(settings, text.str(), file.string());
+    const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    read_toml(settings, text, file.string());
 }
 
 void check(const configuration& settings) {
@@ -385,9 +386,13 @@ void check(const configuration& settings) {
                  "at most peer.max_deadline_ms = " + std::to_string(settings.peer.max_deadline_ms));
 }
 
-std::string manifest(const configuration& settings) { return toml_of(settings, true); }
+std::string manifest(const configuration& settings) {
+    return toml_of(settings, true);
+}
 
-std::string full_toml(const configuration& settings) { return toml_of(settings, false); }
+std::string full_toml(const configuration& settings) {
+    return toml_of(settings, false);
+}
 
 void adopt_manifest(configuration& settings, const std::string& manifest) {
     configuration theirs;
@@ -400,12 +405,14 @@ void adopt_manifest(configuration& settings, const std::string& manifest) {
         if (!key.shared) continue;
         const std::string run = value_text(key, theirs);
         if (settings.stated.contains(key.name) && value_text(key, settings) != run)
-            refuse("configuration: " + std::string(key.name) + " = " + value_text(key, settings) +
-                       ": expected " + run + ", the value of the run",
+            refuse("configuration: " + std::string(key.name) + " = " + value_text(key, settings) + ": expected " + run +
+                       ", the value of the run",
                    exit_code::mismatch);
-        std::visit([](auto* into, auto* from) {
-            if constexpr (std::is_same_v<decltype(into), decltype(from)>) *into = *from;
-        }, key.at(settings), key.at(theirs));
+        std::visit(
+            [](auto* into, auto* from) {
+                if constexpr (std::is_same_v<decltype(into), decltype(from)>) *into = *from;
+            },
+            key.at(settings), key.at(theirs));
     }
 }
 

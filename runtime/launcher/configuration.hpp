@@ -32,10 +32,10 @@ struct configuration {
     } model;
     struct {
         std::string train;
-        std::string valid;              ///< empty: the last valid_fraction of train
+        std::string valid;  ///< empty: the last valid_fraction of train
         double valid_fraction = 0.05;
         std::int64_t sequence_length = 128;
-        std::string train_digest;       ///< SHA-256 of the training text; the founder fills it in
+        std::string train_digest;  ///< SHA-256 of the training text; the founder fills it in
     } data;
     struct {
         std::string kind = "demo";
@@ -90,12 +90,12 @@ struct configuration {
 struct configuration_key {
     using field = std::variant<std::string*, std::int64_t*, double*, bool*>;
 
-    std::string_view name;          ///< "optimizer.k"
-    field (*at)(configuration&);    ///< where its value lies
-    bool shared = false;            ///< part of the manifest: equal for all peers of a run
-    double low = 0;                 ///< numbers: smallest allowed
-    double high = 0;                ///< numbers: largest allowed
-    std::string_view choices;       ///< strings: "demo|adamw"; empty: any text
+    std::string_view name;        ///< "optimizer.k"
+    field (*at)(configuration&);  ///< where its value lies
+    bool shared = false;          ///< part of the manifest: equal for all peers of a run
+    double low = 0;               ///< numbers: smallest allowed
+    double high = 0;              ///< numbers: largest allowed
+    std::string_view choices;     ///< strings: "demo|adamw"; empty: any text
     std::string_view help;
 };
 

@@ -37,7 +37,8 @@ identity identity_of(const directory& where, const configuration& settings, bool
     const auto json = nlohmann::json::parse(stored, nullptr, false);
     if (!json.is_object() || !json.contains("peer") || !json["peer"].is_number_unsigned() || !json.contains("index") ||
         !json["index"].is_number_integer())
-        throw launcher_error(exit_code::storage, "'" + where.identity().string() + "' is damaged: expected peer and index");
+        throw launcher_error(exit_code::storage,
+                             "'" + where.identity().string() + "' is damaged: expected peer and index");
     const identity found{.peer = json["peer"].get<peer_id>(), .index = json["index"].get<std::int64_t>()};
     const std::int64_t asked = settings.peer.index < 0 && founder ? 0 : settings.peer.index;
     if (asked >= 0 && asked != found.index)

@@ -1,11 +1,10 @@
-#include "commands.hpp"
-
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/hf/safetensors.hpp>
 #include <thinwire/io/file.hpp>
 #include <thinwire/io/run_log.hpp>
 #include <thinwire/io/snapshot.hpp>
 
+#include "commands.hpp"
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
@@ -35,16 +34,17 @@ void show_snapshot(const std::filesystem::path& file, bytes_view bytes) {
     fmt::print("kind      thinwire snapshot, {} bytes\nrun       {}\nround     {}\ntensors   {} with {} weights\n",
                bytes.size(), to_string(found->run), found->round, found->tensors.size(), weights);
     for (const auto& [name, blob] : found->blobs) fmt::print("blob      {}: {} bytes\n", name, blob.size());
-    for (const named_tensor& tensor : found->tensors) fmt::print("tensor    {} {}\n", tensor.name, to_string(tensor.shape));
+    for (const named_tensor& tensor : found->tensors)
+        fmt::print("tensor    {} {}\n", tensor.name, to_string(tensor.shape));
     fmt::print("manifest\n{}", found->manifest);
 }
 
 void show_payload_info(const payload_info& info, std::string_view indent) {
-    fmt::print("{0}peer      {1}\n{0}round     {2}\n{0}content   {3}, {4} sections, k {5}, chunk {6}, values {7}\n"
-               "{0}rates     learning rate {8}, weight decay {9}\n{0}bytes     {10}\n{0}replica   {11}\n",
-               indent, info.peer, info.round, info.kind == payload_kind::demo ? "demo" : "dense", info.sections, info.k,
-               info.chunk, to_string(info.values), info.learning_rate, info.weight_decay, info.bytes,
-               to_string(info.replica));
+    fmt::print(
+        "{0}peer      {1}\n{0}round     {2}\n{0}content   {3}, {4} sections, k {5}, chunk {6}, values {7}\n"
+        "{0}rates     learning rate {8}, weight decay {9}\n{0}bytes     {10}\n{0}replica   {11}\n",
+        indent, info.peer, info.round, info.kind == payload_kind::demo ? "demo" : "dense", info.sections, info.k,
+        info.chunk, to_string(info.values), info.learning_rate, info.weight_decay, info.bytes, to_string(info.replica));
 }
 
 void show_payload(const std::filesystem::path& file, bytes_view bytes) {
@@ -71,7 +71,8 @@ void show_log(const std::filesystem::path& file, bytes_view bytes) {
     std::vector<contribution> parts;
     bool torn = false;
     while (in.remaining() > 0 && !torn) {
-        const auto header = detail::decode_log_frame_header(in.get_bytes(std::min(in.remaining(), detail::log_frame_bytes)));
+        const auto header =
+            detail::decode_log_frame_header(in.get_bytes(std::min(in.remaining(), detail::log_frame_bytes)));
         const bytes_view body = header.holds ? in.get_bytes(header.length) : bytes_view{};
         std::uint64_t round = 0;
         torn = !header.holds || in.failed() || detail::log_check(body) != header.body_check ||
@@ -81,9 +82,10 @@ void show_log(const std::filesystem::path& file, bytes_view bytes) {
         contributions += parts.size();
         for (const contribution& part : parts) payload_bytes += part.payload.size();
     }
-    fmt::print("kind      thinwire run log, format {}, {} bytes\nrun       {}\nrounds    {} from {} on\n"
-               "payloads  {} with {} bytes\n",
-               version, bytes.size(), to_string(run), rounds, first, contributions, payload_bytes);
+    fmt::print(
+        "kind      thinwire run log, format {}, {} bytes\nrun       {}\nrounds    {} from {} on\n"
+        "payloads  {} with {} bytes\n",
+        version, bytes.size(), to_string(run), rounds, first, contributions, payload_bytes);
     if (rounds > 0) {
         fmt::print("last round\n");
         for (const contribution& part : parts)

@@ -27,8 +27,7 @@ json_lines_writer::~json_lines_writer() {
 }
 
 void json_lines_writer::write(const nlohmann::json& object) {
-    const std::string line =
-        object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    const std::string line = object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
     std::string_view rest = line;
     while (!rest.empty()) {
         const ssize_t written = ::write(file_, rest.data(), rest.size());

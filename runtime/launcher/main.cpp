@@ -1,18 +1,20 @@
-#include "commands.hpp"
-#include "stop_signal.hpp"
-
 #include <thinwire/core/error.hpp>
 #include <thinwire/runtime/node.hpp>
 #include <thinwire/version.hpp>
 
+#include "commands.hpp"
+#include "stop_signal.hpp"
 #include <CLI/CLI.hpp>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace thinwire::launcher {
@@ -76,7 +78,9 @@ void add_train(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     add_key_option(*command, overrides, "--valid", "data.valid", "validation text; default: the end of --data");
     add_key_option(*command, overrides, "--rounds", "run.rounds", "length of the run (default 600)");
     add_key_option(*command, overrides, "--out", "peer.directory", "folder for everything that is written");
-    command->add_option("--peers", a.train.peers, "peers, each a process")->capture_default_str()->check(CLI::Range(1, 256));
+    command->add_option("--peers", a.train.peers, "peers, each a process")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 256));
     command->add_option("--config", a.config, "TOML file to begin with");
     command->add_option("--prompt", a.train.prompt, "beginning of the sample at the end")->capture_default_str();
     command->add_flag("--kill-and-return", a.train.kill_and_return,
@@ -92,7 +96,8 @@ line every few seconds. The same command on the same folder goes on where a run 
 
 DIR then holds report.json, metrics.jsonl, replica.snapshot, run.log, run.toml, model.safetensors and config.json; the
 other peers' folders are DIR/peers/1, 2, ... and DIR/solo.
-)") + keys_note + "\n" + exit_codes);
+)") + keys_note + "\n" +
+                    exit_codes);
     command->callback([&] {
         chosen = [&] {
             configuration settings = settings_of(a.config, overrides);
@@ -114,7 +119,8 @@ saves, and tells the others to stop; the same command then goes on from there, b
 
   thinwire start run.toml
   thinwire start run.toml --peer.address 127.0.0.1:4400 --run.min_peers 4
-)") + keys_note + "\n" + exit_codes);
+)") + keys_note + "\n" +
+                    exit_codes);
     command->callback([&] { chosen = [&] { return start(settings_of(a.config, overrides)); }; });
 }
 
@@ -132,7 +138,8 @@ momentum.
 
   thinwire join 127.0.0.1:4400 --dir peer1 --data book.txt
   thinwire join 127.0.0.1:4400 --dir peer2 --data book.txt --peer.index 2 --peer.threads 8
-)") + keys_note + "\n" + exit_codes);
+)") + keys_note + "\n" +
+                    exit_codes);
     command->callback([&] {
         chosen = [&] {
             overrides.emplace_back("peer.address", a.address);
@@ -154,7 +161,9 @@ void add_generate(CLI::App& app, arguments& a, action& chosen) {
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 20));
     command->add_option("--seed", g.seed, "of the choices")->capture_default_str();
-    command->add_option("--threads", g.threads, "0: one a processor")->capture_default_str()->check(CLI::Range(0, 1024));
+    command->add_option("--threads", g.threads, "0: one a processor")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1024));
     command->footer(std::string(R"(
   thinwire generate run --prompt "In the beginning"
   thinwire generate run --prompt "And he said" --count 500 --temperature 0.7 --top-k 40 --seed 3
@@ -174,7 +183,9 @@ void add_evaluate(CLI::App& app, arguments& a, action& chosen) {
     command->add_option("--windows", e.windows, "rows, spread over the text; 0: all of it")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 30));
-    command->add_option("--threads", e.threads, "0: one a processor")->capture_default_str()->check(CLI::Range(0, 1024));
+    command->add_option("--threads", e.threads, "0: one a processor")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1024));
     command->add_flag("--json", e.json, "one JSON object");
     command->footer(std::string(R"(
   thinwire eval run --data other.txt
@@ -203,8 +214,22 @@ void set_up_logging(const std::string& level) {
     spdlog::set_default_logger(logger);
 }
 
+/// CLI11 would only say that a command is missing.
+void require_known_command(const std::vector<std::string>& words) {
+    static constexpr std::array<std::string_view, 7> commands = {"train", "start",   "join", "generate",
+                                                                 "eval",  "inspect", "keys"};
+    if (words.empty() || words.front().starts_with('-') ||
+        std::find(commands.begin(), commands.end(), words.front()) != commands.end())
+        return;
+    const std::string near = nearest(words.front(), commands);
+    throw launcher_error(exit_code::usage,
+                         "command line: unknown command '" + words.front() + "', expected " +
+                             (near.empty() ? "one of those that `thinwire --help` lists" : "perhaps '" + near + "'"));
+}
+
 exit_code run(std::vector<std::string> words) {
     overrides_list overrides = extract_overrides(words);
+    require_known_command(words);
     arguments a;
     action chosen;
     CLI::App app("thinwire trains one transformer from many places over ordinary links.", "thinwire");
@@ -231,8 +256,8 @@ exit_code run(std::vector<std::string> words) {
         app.parse(words);
     } catch (const CLI::ParseError& problem) {
         if (problem.get_exit_code() == 0) return static_cast<exit_code>(app.exit(problem));
-        throw launcher_error(exit_code::usage, std::string("command line: ") + problem.what() +
-                                                   ", expected what `thinwire --help` says");
+        throw launcher_error(exit_code::usage,
+                             std::string("command line: ") + problem.what() + ", expected what `thinwire --help` says");
     }
     spdlog::set_level(spdlog::level::from_str(a.log_level));
     return chosen();

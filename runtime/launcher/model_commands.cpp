@@ -1,12 +1,11 @@
-#include "commands.hpp"
-#include "model_folder.hpp"
-#include "replica.hpp"
-#include "text.hpp"
-
 #include <thinwire/hf/config.hpp>
 #include <thinwire/hf/model.hpp>
 #include <thinwire/nn/sampling.hpp>
 
+#include "commands.hpp"
+#include "model_folder.hpp"
+#include "replica.hpp"
+#include "text.hpp"
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
@@ -21,7 +20,8 @@ nn::transformer_config config_of(const std::filesystem::path& folder) {
     const auto refuse = [&](const std::string& why, exit_code code = exit_code::storage) {
         throw launcher_error(code, "model '" + folder.string() + "': " + why);
     };
-    if (!std::filesystem::exists(file)) refuse("there is no config.json: expected a folder that `thinwire train` wrote");
+    if (!std::filesystem::exists(file))
+        refuse("there is no config.json: expected a folder that `thinwire train` wrote");
     const result<nn::transformer_config> config = hf::load_config(file);
     if (!config) refuse("config.json: " + config.error().message);
     if (config->vocab_size < 256)
@@ -81,7 +81,8 @@ exit_code generate(const generate_options& options) {
 exit_code evaluate(const evaluate_options& options) {
     model_folder folder(options.model, options.threads);
     const std::int64_t longest = folder.model().config().max_position_embeddings;
-    const std::int64_t length = options.sequence_length > 0 ? options.sequence_length : std::min<std::int64_t>(longest, 1024);
+    const std::int64_t length =
+        options.sequence_length > 0 ? options.sequence_length : std::min<std::int64_t>(longest, 1024);
     if (length > longest)
         throw launcher_error(exit_code::usage, "eval: --sequence-length is " + std::to_string(length) +
                                                    ": expected at most " + std::to_string(longest) +
@@ -97,8 +98,8 @@ exit_code evaluate(const evaluate_options& options) {
                                           {"sequence_length", length}}
                                .dump());
     else
-        fmt::print("loss {:.4f} nats a byte ({:.4f} bits) over {} bytes in rows of {}\n", loss, loss / std::numbers::ln2,
-                   rows * length, length);
+        fmt::print("loss {:.4f} nats a byte ({:.4f} bits) over {} bytes in rows of {}\n", loss,
+                   loss / std::numbers::ln2, rows * length, length);
     return exit_code::ok;
 }
 

@@ -1,7 +1,7 @@
-#include "replica.hpp"
-
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+
+#include "replica.hpp"
 
 namespace thinwire::launcher {
 namespace {
@@ -49,9 +49,9 @@ adamw_options adamw_options_of(const configuration& settings, const digest& run)
     const auto& o = settings.optimizer;
     adamw_options options;
     options.learning_rate = static_cast<float>(o.learning_rate);
-    options.beta1 = static_cast<float>(o.beta1);
-    options.beta2 = static_cast<float>(o.beta2);
-    options.eps = static_cast<float>(o.eps);
+    options.beta1 = o.beta1;
+    options.beta2 = o.beta2;
+    options.epsilon = o.eps;
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
     options.run = run;

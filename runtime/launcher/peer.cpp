@@ -2,9 +2,7 @@
 
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
-
 #include <spdlog/spdlog.h>
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,7 +24,8 @@ constexpr std::chrono::seconds stop_grace{10};
 /// Gives up a waiting node some time after a stop signal. What it waited with is on disk by then.
 class stop_watch {
  public:
-    explicit stop_watch(runtime::node& node) : thread_([this, &node](const std::stop_token& end) { watch(node, end); }) {}
+    explicit stop_watch(runtime::node& node)
+        : thread_([this, &node](const std::stop_token& end) { watch(node, end); }) {}
 
  private:
     void watch(runtime::node& node, const std::stop_token& end) {
@@ -52,6 +51,16 @@ std::string host_of(const std::string& address) {
 
 double unix_seconds() {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+/// Options that the node refuses are the operator's.
+template <class Open>
+std::unique_ptr<runtime::node> configured(const Open& open) {
+    try {
+        return open();
+    } catch (const value_error& problem) {
+        throw launcher_error(exit_code::usage, std::string("configuration: peer: ") + problem.what());
+    }
 }
 
 /// JSON has no NaN.
@@ -89,10 +98,10 @@ peer::peer(configuration settings, bool founder)
     else
         open_joiner();
     sampler_.emplace(text_.train(),
-                     batch_sampler_options{
-                         .sequence_length = static_cast<std::size_t>(settings_.data.sequence_length),
-                         .slots_per_round = static_cast<std::uint64_t>(settings_.run.max_peers * settings_.run.batch_size),
-                         .seed = static_cast<std::uint64_t>(settings_.run.seed)});
+                     batch_sampler_options{.sequence_length = static_cast<std::size_t>(settings_.data.sequence_length),
+                                           .slots_per_round = static_cast<std::uint64_t>(settings_.run.max_peers *
+                                                                                         settings_.run.batch_size),
+                                           .seed = static_cast<std::uint64_t>(settings_.run.seed)});
     tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
     targets_.resize(tokens_.size());
     metrics_.emplace(where_.metrics());
@@ -151,7 +160,7 @@ void peer::open_founder() {
     options.next_round = replica_->optimizer().round();
     options.log = where_.run_log();
     options.validate = replica_->payload_check();
-    node_ = runtime::node::found(std::move(options));
+    node_ = configured([&] { return runtime::node::found(std::move(options)); });
     replay();
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string address = host_of(settings_.peer.address) + ":" + std::to_string(node_->port());
@@ -171,21 +180,19 @@ void peer::open_joiner() {
         options.next_round = replica_->optimizer().round();
     }
     options.fresh = !returns;
-    node_ = runtime::node::join(std::move(options));
+    node_ = configured([&] { return runtime::node::join(std::move(options)); });
     if (!returns) {
         adopt_manifest(settings_, node_->manifest());
         compare_text();
         const std::vector<std::byte> bytes = node_->take_snapshot();
         const result<snapshot> received = snapshot::decode(bytes);
-        if (!received)
-            throw launcher_error(exit_code::mismatch, "the founder's snapshot: " + received.error().message);
+        if (!received) throw launcher_error(exit_code::mismatch, "the founder's snapshot: " + received.error().message);
         if (received->run != node_->run() || received->manifest != node_->manifest())
             throw launcher_error(exit_code::mismatch, "the founder's snapshot is of another run than it announced");
         build(&*received);
         if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
-            throw launcher_error(exit_code::mismatch,
-                                 "the founder's first weights do not have the digest of run " +
-                                     to_string(node_->run(), 16));
+            throw launcher_error(exit_code::mismatch, "the founder's first weights do not have the digest of run " +
+                                                          to_string(node_->run(), 16));
         replica_->save(where_);
     }
     replay();
@@ -251,8 +258,7 @@ void peer::train() {
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
     finish(true);
-    if (!whole)
-        spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+    if (!whole) spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
 }
 
 void peer::train_rounds() {
@@ -317,11 +323,12 @@ void peer::round() {
     pace();
     const step_report step = optimizer.end_step(node_->exchange(now, payload));
     report(step, loss, rate);
-    if (step.disagreeing > step.agreeing)
-        throw launcher_error(exit_code::diverged,
-                             "replica: round " + std::to_string(now) + ": " + std::to_string(step.disagreeing) + " of " +
-                                 std::to_string(step.contributors) +
-                                 " peers hold other weights: expected equal digests; this replica stops");
+    if (step.disagreeing > 0 && step.disagreeing >= step.agreeing)
+        throw launcher_error(
+            exit_code::diverged,
+            "replica: round " + std::to_string(now) + ": " + std::to_string(step.disagreeing) + " of " +
+                std::to_string(step.contributors) +
+                " contributions come from other weights than these: expected equal digests; this replica stops");
 }
 
 void peer::report(const step_report& step, float loss, double rate) {

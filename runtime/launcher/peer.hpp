@@ -1,16 +1,16 @@
 #ifndef THINWIRE_LAUNCHER_PEER_HPP
 #define THINWIRE_LAUNCHER_PEER_HPP
 
+#include <thinwire/core/digest.hpp>
+#include <thinwire/io/batch_sampler.hpp>
+#include <thinwire/optim/schedule.hpp>
+#include <thinwire/runtime/node.hpp>
+
 #include "configuration.hpp"
 #include "directory.hpp"
 #include "json_lines.hpp"
 #include "replica.hpp"
 #include "text.hpp"
-
-#include <thinwire/core/digest.hpp>
-#include <thinwire/io/batch_sampler.hpp>
-#include <thinwire/optim/schedule.hpp>
-#include <thinwire/runtime/node.hpp>
 
 #include <chrono>
 #include <cstdint>

@@ -2,7 +2,6 @@
 
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
-
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -16,7 +15,9 @@
 namespace thinwire::launcher {
 namespace {
 
-int decode(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
+int decode(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
 
 /// Between fork and exec: only async-signal-safe calls.
 [[noreturn]] void become(char* const* arguments, const char* log, pid_t parent) {
@@ -61,7 +62,9 @@ process& process::operator=(process&& other) noexcept {
     return *this;
 }
 
-process::~process() { kill(); }
+process::~process() {
+    kill();
+}
 
 std::optional<int> process::ended() {
     int status = 0;

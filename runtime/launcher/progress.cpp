@@ -91,12 +91,12 @@ void progress_display::show(const std::vector<peer_progress>& peers, bool last) 
     const auto present = std::count_if(peers.begin(), peers.end(),
                                        [](const auto& p) { return p.state == "training" || p.state == "ended"; });
     const std::string evaluation =
-        first.last_evaluation ? fmt::format("  validation {:.4f} (round {})", *first.last_evaluation,
-                                            first.last_evaluation_round)
-                              : "";
-    const std::string summary = fmt::format("{}: round {}/{}  loss {:.4f}  {} tokens/s  peers {}/{}{}", title_,
-                                            first.round, rounds_, first.loss, human_rate(first.tokens_per_second),
-                                            present, peers.size(), evaluation);
+        first.last_evaluation
+            ? fmt::format("  validation {:.4f} (round {})", *first.last_evaluation, first.last_evaluation_round)
+            : "";
+    const std::string summary =
+        fmt::format("{}: round {}/{}  loss {:.4f}  {} tokens/s  peers {}/{}{}", title_, first.round, rounds_,
+                    first.loss, human_rate(first.tokens_per_second), present, peers.size(), evaluation);
     if (!terminal_) {
         double sent = 0;
         double received = 0;

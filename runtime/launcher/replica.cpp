@@ -1,12 +1,12 @@
 #include "replica.hpp"
 
-#include "exit_code.hpp"
-
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/hf/model.hpp>
 #include <thinwire/io/batch_sampler.hpp>
 #include <thinwire/io/file.hpp>
+
+#include "exit_code.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -33,7 +33,8 @@ auto configured(const Make& make) {
 }  // namespace
 
 int thread_count(std::int64_t asked) {
-    return asked > 0 ? static_cast<int>(asked) : static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 1024U));
+    return asked > 0 ? static_cast<int>(asked)
+                     : static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 1024U));
 }
 
 digest run_digest(const std::string& manifest, std::span<const parameter> parameters) {
@@ -121,7 +122,8 @@ std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> re
     };
 }
 
-float replica::loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets, int rows) {
+float replica::loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
+                                 int rows) {
     model_.zero_gradient();
     return model_.loss_and_gradient(tokens, targets, rows, static_cast<int>(settings_.data.sequence_length));
 }

@@ -1,9 +1,6 @@
 #ifndef THINWIRE_LAUNCHER_REPLICA_HPP
 #define THINWIRE_LAUNCHER_REPLICA_HPP
 
-#include "configuration.hpp"
-#include "directory.hpp"
-
 #include <thinwire/backend/cpu/fast.hpp>
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
@@ -13,6 +10,9 @@
 #include <thinwire/io/snapshot.hpp>
 #include <thinwire/nn/transformer.hpp>
 #include <thinwire/optim/step_report.hpp>
+
+#include "configuration.hpp"
+#include "directory.hpp"
 
 #include <cstddef>
 #include <cstdint>

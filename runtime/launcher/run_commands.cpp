@@ -15,8 +15,12 @@ exit_code run_peer(configuration settings, bool founder) {
 
 }  // namespace
 
-exit_code start(configuration settings) { return run_peer(std::move(settings), true); }
+exit_code start(configuration settings) {
+    return run_peer(std::move(settings), true);
+}
 
-exit_code join(configuration settings) { return run_peer(std::move(settings), false); }
+exit_code join(configuration settings) {
+    return run_peer(std::move(settings), false);
+}
 
 }  // namespace thinwire::launcher

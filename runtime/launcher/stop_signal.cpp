@@ -1,7 +1,6 @@
 #include "stop_signal.hpp"
 
 #include "exit_code.hpp"
-
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -45,7 +44,9 @@ void watch_stop_signals() {
     for (const int signal : {SIGPIPE, SIGXFSZ}) (void)::sigaction(signal, &action, nullptr);
 }
 
-bool stop_requested() noexcept { return signals_seen.load() > 0; }
+bool stop_requested() noexcept {
+    return signals_seen.load() > 0;
+}
 
 void wait_for_signal(int milliseconds) noexcept {
     pollfd wake{wake_pipe[0], POLLIN, 0};

@@ -23,8 +23,8 @@ text::text(const configuration& settings)
         validation_ = valid_->bytes();
     } else if (settings.data.valid_fraction > 0) {
         try {
-            const corpus_split parts = corpus_.split(settings.data.valid_fraction,
-                                                     static_cast<std::size_t>(settings.data.sequence_length));
+            const corpus_split parts =
+                corpus_.split(settings.data.valid_fraction, static_cast<std::size_t>(settings.data.sequence_length));
             train_ = parts.train;
             validation_ = parts.validation;
         } catch (const error& problem) {

@@ -1,10 +1,10 @@
 #ifndef THINWIRE_LAUNCHER_TEXT_HPP
 #define THINWIRE_LAUNCHER_TEXT_HPP
 
-#include "configuration.hpp"
-
 #include <thinwire/core/digest.hpp>
 #include <thinwire/io/corpus.hpp>
+
+#include "configuration.hpp"
 
 #include <cstddef>
 #include <optional>

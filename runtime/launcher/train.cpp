@@ -5,10 +5,8 @@
 #include "progress.hpp"
 #include "stop_signal.hpp"
 #include "text.hpp"
-
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/spdlog.h>
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -142,8 +140,8 @@ void crew::reap(std::size_t index) {
     one.code = *code;
     progress_[index].state = *code == 0 ? "ended" : "failed";
     if (*code == 0) return;
-    display_.announce(fmt::format("{} failed with exit code {}: {}", progress_[index].name, *code,
-                                  last_line(one.where.output())));
+    display_.announce(
+        fmt::format("{} failed with exit code {}: {}", progress_[index].name, *code, last_line(one.where.output())));
     const bool ours = *code > 0 && *code <= static_cast<int>(exit_code::not_finite);
     if (outcome_ == exit_code::ok) outcome_ = ours ? static_cast<exit_code>(*code) : exit_code::failed;
     // Without the founder the others would only look for it.
@@ -245,10 +243,10 @@ nlohmann::json make_report(const crew& run, const configuration& settings) {
     report["validation_loss"] = {{"start", optional_number(peers.front().first_evaluation)},
                                  {"final", optional_number(peers.front().last_evaluation)},
                                  {"solo", nullptr}};
-    report["bytes"] = {{"payloads", payload_bytes},
-                       {"dense_float32", dense_bytes},
-                       {"ratio", payload_bytes > 0 ? static_cast<double>(dense_bytes) / static_cast<double>(payload_bytes)
-                                                   : 0.0}};
+    report["bytes"] = {
+        {"payloads", payload_bytes},
+        {"dense_float32", dense_bytes},
+        {"ratio", payload_bytes > 0 ? static_cast<double>(dense_bytes) / static_cast<double>(payload_bytes) : 0.0}};
     report["digests_equal"] = equal;
     report["disagreeing"] = disagreeing;
     const child& last = run.children().back();

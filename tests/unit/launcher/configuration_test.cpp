@@ -1,7 +1,6 @@
 #include "configuration.hpp"
 
 #include "exit_code.hpp"
-
 #include <doctest/doctest.h>
 
 #include <array>
@@ -69,8 +68,8 @@ TEST_CASE("an unknown key is told the nearest known one") {
     CHECK(names(refusal([&] { read_toml(c, "[optimizer]\nlearning_rte = 1.0\n", "a.toml"); }),
                 {"a.toml", "optimizer.learning_rte", "optimizer.learning_rate"}));
     CHECK(names(refusal([&] { read_toml(c, "rounds = 3\n", "a.toml"); }), {"'rounds'", "run.rounds"}));
-    CHECK(names(refusal([&] { read_toml(c, "[nothing]\nat_all_like_a_key_here = 3\n", "a.toml"); }),
-                {"thinwire keys"}));
+    CHECK(
+        names(refusal([&] { read_toml(c, "[nothing]\nat_all_like_a_key_here = 3\n", "a.toml"); }), {"thinwire keys"}));
     CHECK(names(refusal([&] { read_toml(c, "[modl]\n", "a.toml"); }), {"[modl]", "model"}));
 }
 
