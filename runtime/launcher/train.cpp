@@ -317,7 +317,12 @@ void add_sample(const configuration& settings, const std::string& prompt, nlohma
     options.model = settings.peer.directory;
     options.prompt = prompt;
     options.seed = static_cast<std::uint64_t>(settings.run.seed);
-    report["sample"] = {{"prompt", prompt}, {"text", generated_text(options)}};
+    std::string sample = generated_text(options);
+    // A model that has not learned much may write what a terminal takes for a command.
+    std::replace_if(
+        sample.begin(), sample.end(),
+        [](char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f; }, '?');
+    report["sample"] = {{"prompt", prompt}, {"text", sample}};
 }
 
 }  // namespace
