@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
+#include <cstdio>
 #include <limits>
 #include <mutex>
 #include <thread>
@@ -165,6 +166,8 @@ void peer::open_founder() {
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string address = host_of(settings_.peer.address) + ":" + std::to_string(node_->port());
     write_text(where_.address(), address + "\n");
+    fmt::print("{}\n", address);
+    std::fflush(stdout);
     spdlog::info("run {} listens on {}; others enter with: thinwire join {} --dir DIR --data FILE",
                  to_string(replica_->run(), 16), address, address);
 }

@@ -94,9 +94,11 @@ void progress_display::show(const std::vector<peer_progress>& peers, bool last) 
         first.last_evaluation
             ? fmt::format("  validation {:.4f} (round {})", *first.last_evaluation, first.last_evaluation_round)
             : "";
-    const std::string summary =
-        fmt::format("{}: round {}/{}  loss {:.4f}  {} tokens/s  peers {}/{}{}", title_, first.round, rounds_,
-                    first.loss, human_rate(first.tokens_per_second), present, peers.size(), evaluation);
+    const std::string pace =
+        first.rounds_sent > 0 ? fmt::format("loss {:.4f}  {} tokens/s", first.loss, human_rate(first.tokens_per_second))
+                              : "starting";
+    const std::string summary = fmt::format("{}: round {}/{}  {}  peers {}/{}{}", title_, first.round, rounds_, pace,
+                                            present, peers.size(), evaluation);
     if (!terminal_) {
         double sent = 0;
         double received = 0;

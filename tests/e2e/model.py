@@ -1,6 +1,8 @@
 """generate, eval, inspect, keys, help, version: what works on files."""
 
 import json
+import pathlib
+import re
 
 import common
 from common import DATA, OK, STORAGE, USAGE
@@ -72,6 +74,9 @@ class Model(common.Case):
         code, output, _ = self.run_program("keys")
         self.assertEqual(code, OK)
         self.assertIn("--optimizer.k 32", output)
+        page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launcher.md").read_text()
+        for key in re.findall(r"--([a-z]+\.[a-z_0-9]+)", output):
+            self.assertIn(f"| `{key}` |", page, "docs/launcher.md describes every key")
         self.refuses(USAGE, naming=("subcommand",))
         self.refuses(USAGE, "trian", naming=("trian",))
 
