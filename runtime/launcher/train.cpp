@@ -3,6 +3,7 @@
 #include "json_lines.hpp"
 #include "process.hpp"
 #include "progress.hpp"
+#include "replica.hpp"
 #include "stop_signal.hpp"
 #include "text.hpp"
 #include <spdlog/fmt/fmt.h>
@@ -325,22 +326,29 @@ void add_sample(const configuration& settings, const std::string& prompt, nlohma
     report["sample"] = {{"prompt", prompt}, {"text", sample}};
 }
 
-}  // namespace
-
-exit_code train(configuration settings, const train_options& options) {
+/// Fills in what the number of peers, the machine, the text and a run that is already in DIR decide.
+void complete_settings(configuration& settings, const train_options& options) {
     const auto processors = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
     if (!settings.stated.contains("run.max_peers")) settings.run.max_peers = options.peers;
-    settings.run.min_peers = options.peers;
     if (settings.peer.threads == 0) settings.peer.threads = std::max<std::int64_t>(1, processors / options.peers);
     settings.peer.index = -1;
     settings.peer.name.clear();
+    const directory where{settings.peer.directory};
+    const bool goes_on = std::filesystem::exists(where.snapshot());
+    if (goes_on) adopt_manifest(settings, load_snapshot(where).manifest);
+    settings.run.min_peers = options.peers;
     check(settings);
-    {
-        const text corpus(settings);
-        settings.data.train = std::filesystem::absolute(settings.data.train).string();
-        if (!settings.data.valid.empty()) settings.data.valid = std::filesystem::absolute(settings.data.valid).string();
-        settings.data.train_digest = corpus.train_digest();
-    }
+    const text corpus(settings);
+    if (goes_on) corpus.require_digest(settings.data.train_digest);
+    settings.data.train = std::filesystem::absolute(settings.data.train).string();
+    if (!settings.data.valid.empty()) settings.data.valid = std::filesystem::absolute(settings.data.valid).string();
+    settings.data.train_digest = corpus.train_digest();
+}
+
+}  // namespace
+
+exit_code train(configuration settings, const train_options& options) {
+    complete_settings(settings, options);
     write_settings(settings);
 
     crew run(settings, options.peers, "training");

@@ -78,6 +78,12 @@ class Train(common.Case):
         config = self.write_config()
         self.refuses(common.MISMATCH, "start", config, "--dir", "run", "--run.rounds", "2", *TINY, "--optimizer.k", "9",
                      naming=("optimizer.k", "9", "8"))
+        before = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        self.refuses(common.MISMATCH, "train", "--data", self.text, "--out", "run", "--optimizer.k", "9",
+                     naming=("optimizer.k", "9", "8"))
+        self.refuses(USAGE, "train", "--data", self.text, "--out", "run", "--peers", "65", naming=("65", "64"))
+        after = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        self.assertEqual(before, after)
         self.refuses(USAGE, "train", "--data", self.text, naming=("--out",))
 
 
