@@ -64,8 +64,9 @@ class Train(common.Case):
 
     def test_second_ctrl_c_ends_at_once_and_leaves_nobody_behind(self):
         process = self.spawn(*self.train("run", "--rounds", "1000", "--no-solo", "--run.min_round_ms", "60000"))
-        self.wait_for(lambda: self.events("run/peers/3", "start"), "all peers are there")
-        pids = [self.events(d, "start")[-1]["pid"] for d in ("run", "run/peers/1", "run/peers/2", "run/peers/3")]
+        folders = ("run", "run/peers/1", "run/peers/2", "run/peers/3")
+        self.wait_for(lambda: all(self.events(folder, "start") for folder in folders), "all peers are there")
+        pids = [self.events(folder, "start")[-1]["pid"] for folder in folders]
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         code, _ = self.finish(process, limit=20)
