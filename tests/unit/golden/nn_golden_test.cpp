@@ -1,3 +1,4 @@
+#include <thinwire/backend/cpu/fast.hpp>
 #include <thinwire/backend/cpu/reference.hpp>
 #include <thinwire/hf/model.hpp>
 #include <thinwire/nn/sampling.hpp>
@@ -89,4 +90,14 @@ TEST_CASE("golden operations: reference back end") {
 TEST_CASE("golden models: reference back end") {
     cpu::reference backend;
     for (const std::filesystem::path& folder : model_folders()) check_model(backend, folder);
+}
+
+TEST_CASE("golden models: fast back end at every instruction set") {
+    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+        if (level > best_isa()) continue;
+        CAPTURE(to_string(level));
+        thread_pool pool(2);
+        cpu::fast backend(pool, level);
+        for (const std::filesystem::path& folder : model_folders()) check_model(backend, folder);
+    }
 }
