@@ -33,7 +33,7 @@ struct peer {
         for (std::size_t i = 0; i < shapes.size(); ++i) {
             for (std::size_t e = 0; e < shapes[i].count(); ++e) values[i].push_back(start.normal());
             gradients[i].resize(values[i].size());
-            parameters.push_back({.name = "tensor" + std::to_string(i),
+            parameters.push_back({.name = std::string("tensor").append(std::to_string(i)),
                                   .shape = shapes[i],
                                   .values = values[i],
                                   .gradient = gradients[i]});
