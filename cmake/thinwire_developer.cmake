@@ -1,0 +1,27 @@
+# thinwire_developer: warnings and sanitizers of our own sources. Linked privately, never part of what a consumer gets.
+add_library(thinwire_developer INTERFACE)
+if(PROJECT_IS_TOP_LEVEL)
+    target_compile_options(thinwire_developer INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+endif()
+
+if(THINWIRE_SANITIZE)
+    if(NOT THINWIRE_SANITIZE MATCHES "^(address,undefined|address|undefined|thread)$")
+        message(FATAL_ERROR "THINWIRE_SANITIZE is '${THINWIRE_SANITIZE}', expected 'address,undefined' or 'thread'")
+    endif()
+    set(sanitize -fsanitize=${THINWIRE_SANITIZE} -fno-omit-frame-pointer)
+    if(THINWIRE_SANITIZE MATCHES "undefined")
+        list(APPEND sanitize -fno-sanitize-recover=undefined)
+        if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+            # clang's check of calls through function pointers needs type information that C callbacks do not have.
+            list(APPEND sanitize -fno-sanitize=function)
+        endif()
+    endif()
+    target_compile_options(thinwire_developer INTERFACE ${sanitize})
+    target_link_options(thinwire_developer INTERFACE ${sanitize})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+        # With instrumentation GCC 12 warns of uninitialised and out-of-bounds values in the standard library that are
+        # not there; the plain builds keep these warnings.
+        target_compile_options(thinwire_developer INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds
+                                                            -Wno-stringop-overflow -Wno-restrict)
+    endif()
+endif()

@@ -1,0 +1,35 @@
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP

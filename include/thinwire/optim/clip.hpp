@@ -1,0 +1,62 @@
+#ifndef THINWIRE_OPTIM_CLIP_HPP
+#define THINWIRE_OPTIM_CLIP_HPP
+
+#include <thinwire/core/error.hpp>
+#include <thinwire/core/parameter.hpp>
+#include <thinwire/core/thread_pool.hpp>
+#include <thinwire/optim/detail/parallel.hpp>
+#include <thinwire/transform/kernels.hpp>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire {
+
+/// The Euclidean norm of all gradients together; the same for any number of threads.
+/// Throws value_error that names tensor and element of the first gradient that is not finite.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    constexpr std::size_t block = 1U << 15U;
+    struct piece {
+        std::span<const float> values;
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
+    std::vector<piece> pieces;
+    for (const parameter& p : parameters)
+        for (std::size_t at = 0; at < p.gradient.size(); at += block)
+            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    const transform_kernels& kernels = kernels_for(level);
+    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
+        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
+    });
+    double sum = 0.0;
+    bool finite = true;
+    for (const piece& p : pieces) {
+        sum += p.sum;
+        finite = finite && p.largest < 0x7f800000U;
+    }
+    if (finite) return std::sqrt(sum);
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    return 0.0;
+}
+
+/// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
+/// torch.nn.utils.clip_grad_norm_ computes it.
+[[nodiscard]] inline double clip_factor(double norm, double limit) noexcept {
+    if (limit <= 0.0) return 1.0;
+    return std::min(1.0, limit / (norm + 1e-6));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_CLIP_HPP

@@ -1,0 +1,104 @@
+#ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+#define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The mean of a chunk's coefficients over the peers that sent each, in integers.
+///
+/// Why replicas agree bit for bit, whatever compiled them:
+///   1. Here: every value is a float32 taken apart by its bits: 24-bit mantissa m and exponent e. With E the largest
+///      exponent in the chunk among all senders, the value becomes the integer round(m / 2^(2 + E - e)), so at most
+///      2^22 in magnitude. Sums and means are integers too; the mean is rounded half away from zero.
+///   2. First pass of the inverse (dct_kernels.hpp): a mean v <= 2^22 times a basis entry b with |b| <= 2^22, summed
+///      over a column of h <= 256 rows. A column of the basis has norm 1, so its entries sum to at most sqrt(h), and
+///      rounding adds at most 1/2 to each: |sum| <= 2^22 (2^22 sqrt(h) + h/2) < 2^48 + 2^30. Kept as a double scaled by
+///      2^-22 (a power of two), each term and each partial sum is a multiple of 2^-22 below 2^26 + 2^8: at most 49
+///      bits, so exact in any order, fused or not. Adding 2^28 + 1/2 keeps 22 fraction bits below 2^29, 51 bits: exact.
+///      Truncating a positive number is its floor, whatever the rounding mode; less 2^28 it is an integer t, |t| <=
+///      2^26 + 2^8 + 1.
+///   3. Second pass: sums over w <= 256 columns of t * b: |sum| <= (2^26 + 2^8 + 1) (2^22 sqrt(w) + w/2) < 2^52 + 2^36
+///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
+///      even and the odd half, whose terms are a partition of the same bound.
+///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
+/// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
+class exact_mean {
+ public:
+    explicit exact_mean(std::size_t max_chunk_size)
+        : sums_(max_chunk_size), senders_(max_chunk_size), positions_(max_chunk_size), means_(max_chunk_size) {}
+
+    /// Starts a chunk.
+    void clear() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) senders_[positions_[i]] = 0;
+        used_ = 0;
+        top_ = 1;
+    }
+
+    /// First round over the senders: finds the largest exponent.
+    void measure(std::span<const float> values) noexcept {
+        std::uint32_t largest = 0;
+        for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+        top_ = std::max(top_, largest >> 23U);
+    }
+
+    /// Second round: adds what one sender sent.
+    void add(std::span<const std::uint16_t> positions, std::span<const float> values) noexcept {
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint16_t p = positions[i];
+            if (senders_[p]++ == 0) {
+                sums_[p] = 0;
+                positions_[used_++] = p;
+            }
+            sums_[p] += fixed(values[i]);
+        }
+    }
+
+    /// Ends the chunk: the means, scaled by 2^-22, of all positions that somebody sent.
+    void finish() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) {
+            const std::size_t p = positions_[i];
+            std::int64_t mean = sums_[p];
+            if (const std::int64_t n = senders_[p]; n > 1) {
+                const std::int64_t size = mean < 0 ? -mean : mean;
+                const std::int64_t rounded = (2 * size + n) / (2 * n);
+                mean = mean < 0 ? -rounded : rounded;
+            }
+            means_[i] = static_cast<double>(mean) * 0x1p-22;
+        }
+    }
+
+    [[nodiscard]] std::span<const std::uint16_t> positions() const noexcept {
+        return std::span(positions_).first(used_);
+    }
+    [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
+    /// The inverse transform of the means is in units of 2^scale_exponent().
+    [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
+
+ private:
+    [[nodiscard]] std::int64_t fixed(float value) const noexcept {
+        const auto bits = std::bit_cast<std::uint32_t>(value);
+        const std::uint32_t field = (bits >> 23U) & 0xffU;
+        const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
+        const std::uint32_t shift = 2 + top_ - std::max(field, 1U);
+        if (shift > 25) return 0;
+        const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
+        return (bits >> 31U) != 0 ? -size : size;
+    }
+
+    std::uint32_t top_ = 1;
+    std::size_t used_ = 0;
+    std::vector<std::int64_t> sums_;
+    std::vector<std::uint32_t> senders_;
+    std::vector<std::uint16_t> positions_;
+    std::vector<double> means_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP

@@ -1,0 +1,40 @@
+#ifndef THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+#define THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+
+#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/digest.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire::detail {
+
+inline constexpr std::size_t digest_shares = 16;
+
+/// Adds numbers to a digest as little-endian bytes.
+inline void digest_floats(sha256& sum, std::span<const float> values) {
+    if constexpr (std::endian::native == std::endian::little) {
+        sum.update(std::as_bytes(values));
+    } else {
+        for (const float value : values) {
+            byte_writer bytes;
+            bytes.put(value);
+            sum.update(bytes.bytes());
+        }
+    }
+}
+
+/// Share `share` of 16 of a tensor: consecutive elements; the shares cover it.
+[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
+    const std::size_t from =
+        values.size() / digest_shares * share + values.size() % digest_shares * share / digest_shares;
+    const std::size_t next = share + 1;
+    const std::size_t to = values.size() / digest_shares * next + values.size() % digest_shares * next / digest_shares;
+    return values.subspan(from, to - from);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP

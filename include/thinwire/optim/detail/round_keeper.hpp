@@ -1,0 +1,114 @@
+#ifndef THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+#define THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+
+#include <thinwire/codec/payload.hpp>
+#include <thinwire/comm/transport.hpp>
+#include <thinwire/core/parameter.hpp>
+#include <thinwire/optim/detail/replica_digest.hpp>
+#include <thinwire/optim/step_report.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
+class round_keeper {
+ public:
+    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    void set_round(std::uint64_t round) noexcept {
+        round_ = round;
+        share_known_ = false;
+    }
+    void next_round() noexcept { set_round(round_ + 1); }
+
+    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    [[nodiscard]] std::span<const std::byte> payload() const noexcept {
+        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+    }
+    [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
+    [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
+
+    void require_none_pending() const {
+        if (pending_)
+            throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
+                              " is still in flight, expected end_step() or abandon() first");
+    }
+    void require_round(const commit& c) const {
+        if (c.round != round_)
+            throw value_error("apply: commit of round " + std::to_string(c.round) + ", expected round " +
+                              std::to_string(round_));
+    }
+
+    /// The buffer of the last payload, to write the next one into.
+    [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
+    void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        pending_ = true;
+        pending_self_ = self;
+        pending_round_ = round;
+    }
+    void settle() noexcept { pending_ = false; }
+
+    /// Whether this is, byte for byte, what is in flight.
+    [[nodiscard]] bool is_own(const contribution& c) const noexcept {
+        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+    }
+
+    /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
+    template <class Add>
+    [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {
+        if (!share_known_) {
+            sha256 sum;
+            for (const parameter& p : parameters) digest_floats(sum, digest_share(p.values, round_ % digest_shares));
+            add(sum, static_cast<std::size_t>(round_ % digest_shares));
+            share_ = sum.finish();
+            share_known_ = true;
+        }
+        return share_;
+    }
+
+    /// Counts an accepted contribution.
+    void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
+        ++report.contributors;
+        ++(info.replica == share_ ? report.agreeing : report.disagreeing);
+        if (is_own(c)) report.own_included = true;
+    }
+
+    /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
+    [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
+        for (std::size_t j = 0; j < i; ++j)
+            if (c.contributions[j].peer == c.contributions[i].peer) return true;
+        return false;
+    }
+
+    /// Adds the report of one more commit to that of a step.
+    static void merge(step_report& total, const step_report& one) noexcept {
+        total.round = one.round;
+        total.contributors += one.contributors;
+        total.rejected += one.rejected;
+        total.own_included = total.own_included || one.own_included;
+        total.agreeing += one.agreeing;
+        total.disagreeing += one.disagreeing;
+        total.bytes_received += one.bytes_received;
+        if (one.contributors > 0) total.learning_rate = one.learning_rate;
+    }
+
+ private:
+    std::uint64_t round_ = 0;
+    bool pending_ = false;
+    peer_id pending_self_ = 0;
+    std::uint64_t pending_round_ = 0;
+    std::vector<std::byte> payload_;
+    digest share_;
+    bool share_known_ = false;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP

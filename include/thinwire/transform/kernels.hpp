@@ -1,0 +1,99 @@
+#ifndef THINWIRE_TRANSFORM_KERNELS_HPP
+#define THINWIRE_TRANSFORM_KERNELS_HPP
+
+#include <thinwire/core/isa.hpp>
+#include <thinwire/transform/detail/dct_kernels.hpp>
+#include <thinwire/transform/detail/element_kernels.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
+/// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
+struct transform_kernels {
+    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
+    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+                    transform_scratch& s);
+    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+                          transform_scratch& s);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
+    void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
+    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
+    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
+    void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
+};
+
+namespace detail {
+
+// The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
+    struct NAME {                                                                                                  \
+        static constexpr int lanes = LANES;                                                                        \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
+        }                                                                                                          \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
+        }                                                                                                          \
+        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
+            forward_transform<NAME>(rows, cols, s);                                                                \
+        }                                                                                                          \
+        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
+                                   transform_scratch& s) {                                                         \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
+        }                                                                                                          \
+        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
+        }                                                                                                          \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
+                                           float gain) {                                                           \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
+        }                                                                                                          \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
+        }                                                                                                          \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
+        }                                                                                                          \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
+            detail::scan<LANES>(g, n, sum, largest);                                                               \
+        }                                                                                                          \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
+        }                                                                                                          \
+    };
+
+THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
+#if THINWIRE_X86_DISPATCH
+THINWIRE_DETAIL_LEVEL(level_avx2, THINWIRE_TARGET_AVX2, 8)
+THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
+#endif
+#undef THINWIRE_DETAIL_LEVEL
+
+template <class Level>
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,    &Level::inverse,    &Level::inverse_exact, &Level::update_momentum,
+    &Level::add_scaled, &Level::apply_sign, &Level::scan,          &Level::group_tops};
+
+}  // namespace detail
+
+/// The kernels of a level. Precondition: the processor runs it (level <= best_isa()).
+[[nodiscard]] inline const transform_kernels& kernels_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return detail::kernels_of<detail::level_avx512>;
+    if (level == isa::avx2) return detail::kernels_of<detail::level_avx2>;
+#endif
+    static_cast<void>(level);
+    return detail::kernels_of<detail::level_scalar>;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_KERNELS_HPP

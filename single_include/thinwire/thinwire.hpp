@@ -1,0 +1,9992 @@
+// thinwire 0.1.0 in one file, written by tools/amalgamate.py from include/thinwire. Change those instead.
+//
+// MIT License
+//
+// Copyright (c) 2026 thinwire contributors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+
+// ---- thinwire/backend/cpu/buffer.hpp
+#ifndef THINWIRE_BACKEND_CPU_BUFFER_HPP
+#define THINWIRE_BACKEND_CPU_BUFFER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <utility>
+
+namespace thinwire::cpu {
+
+/// Owns numbers in host memory that begin at a multiple of 64 bytes, a cache line. Zero-filled when made.
+template <class T>
+class aligned_buffer {
+ public:
+    static constexpr std::size_t alignment = 64;
+
+    aligned_buffer() = default;
+    explicit aligned_buffer(std::size_t size)
+        : data_(size == 0 ? nullptr : static_cast<T*>(::operator new (size * sizeof(T), std::align_val_t{alignment}))),
+          size_(size) {
+        std::fill_n(data_.get(), size, T{});
+    }
+    aligned_buffer(aligned_buffer&& other) noexcept : data_(std::move(other.data_)), size_(other.size_) {
+        other.size_ = 0;
+    }
+    aligned_buffer& operator=(aligned_buffer&& other) noexcept {
+        data_ = std::move(other.data_);
+        size_ = std::exchange(other.size_, 0);
+        return *this;
+    }
+
+    [[nodiscard]] T* data() noexcept { return data_.get(); }
+    [[nodiscard]] const T* data() const noexcept { return data_.get(); }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+ private:
+    struct release {
+        void operator()(T* p) const noexcept { ::operator delete (p, std::align_val_t{alignment}); }
+    };
+    std::unique_ptr<T[], release> data_;
+    std::size_t size_ = 0;
+};
+
+}  // namespace thinwire::cpu
+
+#endif  // THINWIRE_BACKEND_CPU_BUFFER_HPP
+
+// ---- thinwire/config.hpp
+#ifndef THINWIRE_CONFIG_HPP
+#define THINWIRE_CONFIG_HPP
+
+#if defined(_MSVC_LANG) ? (_MSVC_LANG < 202002L) : (__cplusplus < 202002L)
+#error "thinwire needs C++20: compile with -std=c++20 or later (target_link_libraries(... thinwire::thinwire) does it)."
+#endif
+
+#if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
+/// 1 where functions can be compiled for an instruction set of their own and chosen at run time.
+#define THINWIRE_X86_DISPATCH 1
+#define THINWIRE_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define THINWIRE_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#else
+#define THINWIRE_X86_DISPATCH 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define THINWIRE_RESTRICT __restrict__
+#define THINWIRE_ALWAYS_INLINE inline __attribute__((always_inline))
+#else
+#define THINWIRE_RESTRICT
+#define THINWIRE_ALWAYS_INLINE inline
+#endif
+
+#endif  // THINWIRE_CONFIG_HPP
+
+// ---- thinwire/backend/cpu/detail/packing.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_PACKING_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_PACKING_HPP
+
+#include <algorithm>
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <xmmintrin.h>
+#endif
+
+namespace thinwire::cpu::detail {
+
+/// One side of a matrix product: `line` runs over its rows (left side) or columns (right side), `step` over the
+/// summed index. Element (line, step) is data[line * line_stride + step * step_stride].
+struct operand {
+    const float* data;
+    std::size_t line_stride;
+    std::size_t step_stride;
+
+    [[nodiscard]] operand at(std::size_t line, std::size_t step) const noexcept {
+        return {data + line * line_stride + step * step_stride, line_stride, step_stride};
+    }
+};
+
+/// Writes up to `Width` lines as a panel: element (line, step) to to[step * Width + line], missing lines as zeros.
+template <std::size_t Width>
+void pack_panel_plain(float* to, operand from, std::size_t lines, std::size_t first, std::size_t steps) noexcept {
+    for (std::size_t s = first; s < steps; ++s) {
+        for (std::size_t i = 0; i < lines; ++i)
+            to[s * Width + i] = from.data[i * from.line_stride + s * from.step_stride];
+        for (std::size_t i = lines; i < Width; ++i) to[s * Width + i] = 0.0F;
+    }
+}
+
+#if THINWIRE_X86_DISPATCH
+
+/// Full panel of lines that are contiguous along the step: transposed four by four. Returns the steps done.
+template <std::size_t Width>
+std::size_t pack_panel_transposed(float* to, operand from, std::size_t steps) noexcept {
+    const std::size_t stride = from.line_stride;
+    std::size_t s = 0;
+    for (; s + 4 <= steps; s += 4) {
+        for (std::size_t i = 0; i + 4 <= Width; i += 4) {
+            const float* p = from.data + i * stride + s;
+            __m128 a = _mm_loadu_ps(p);
+            __m128 b = _mm_loadu_ps(p + stride);
+            __m128 c = _mm_loadu_ps(p + 2 * stride);
+            __m128 d = _mm_loadu_ps(p + 3 * stride);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            float* q = to + s * Width + i;
+            _mm_storeu_ps(q, a);
+            _mm_storeu_ps(q + Width, b);
+            _mm_storeu_ps(q + 2 * Width, c);
+            _mm_storeu_ps(q + 3 * Width, d);
+        }
+        for (std::size_t i = Width / 4 * 4; i < Width; ++i)
+            for (std::size_t j = 0; j < 4; ++j) to[(s + j) * Width + i] = from.data[i * stride + s + j];
+    }
+    return s;
+}
+
+/// Full panel whose lines lie beside each other at every step: rows copied.
+template <std::size_t Width>
+std::size_t pack_panel_copied(float* to, operand from, std::size_t steps) noexcept {
+    for (std::size_t s = 0; s < steps; ++s) {
+        const float* p = from.data + s * from.step_stride;
+        float* q = to + s * Width;
+        std::size_t i = 0;
+        for (; i + 4 <= Width; i += 4) _mm_storeu_ps(q + i, _mm_loadu_ps(p + i));
+        for (; i < Width; ++i) q[i] = p[i];
+    }
+    return steps;
+}
+
+#endif
+
+/// Packs `lines` lines of `steps` steps as consecutive panels of `Width` lines, the last one filled up with zeros.
+template <std::size_t Width>
+void pack(float* to, operand from, std::size_t lines, std::size_t steps) noexcept {
+    for (std::size_t line = 0; line < lines; line += Width) {
+        const operand panel = from.at(line, 0);
+        const std::size_t count = std::min(Width, lines - line);
+        std::size_t done = 0;
+#if THINWIRE_X86_DISPATCH
+        if (count == Width && from.step_stride == 1)
+            done = pack_panel_transposed<Width>(to, panel, steps);
+        else if (count == Width && from.line_stride == 1)
+            done = pack_panel_copied<Width>(to, panel, steps);
+#endif
+        pack_panel_plain<Width>(to, panel, count, done, steps);
+        to += Width * steps;
+    }
+}
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_PACKING_HPP
+
+// ---- thinwire/backend/cpu/detail/tile_common.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_TILE_COMMON_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_TILE_COMMON_HPP
+
+#include <cstddef>
+
+/// Full unrolling of short loops over register arrays: GCC keeps such arrays in memory without it.
+#if defined(__clang__)
+#define THINWIRE_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define THINWIRE_UNROLL _Pragma("GCC unroll 16")
+#else
+#define THINWIRE_UNROLL
+#endif
+
+namespace thinwire::cpu::detail {
+
+/// Where a micro-kernel puts its product: rows at multiples of `stride`, written or added.
+struct tile_target {
+    float* data;
+    std::size_t stride;
+    bool accumulate;
+};
+
+/// Part of a tile that was computed into a buffer of `width` columns goes to where it belongs.
+inline void put_partial(tile_target c, const float* from, std::size_t width, std::size_t rows,
+                        std::size_t columns) noexcept {
+    for (std::size_t i = 0; i < rows; ++i) {
+        float* to = c.data + i * c.stride;
+        for (std::size_t j = 0; j < columns; ++j) to[j] = (c.accumulate ? to[j] : 0.0F) + from[i * width + j];
+    }
+}
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_TILE_COMMON_HPP
+
+// ---- thinwire/backend/cpu/detail/gemm.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_GEMM_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_GEMM_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+namespace thinwire::cpu::detail {
+
+/// The parts of a matrix product that depend on the instruction set.
+struct gemm_kernels {
+    std::size_t rows;     ///< of a tile
+    std::size_t columns;  ///< of a tile
+    void (*tile)(std::size_t steps, const float* a, const float* b, tile_target c, std::size_t m,
+                 std::size_t n) noexcept;
+    void (*pack_left)(float* to, operand from, std::size_t lines, std::size_t steps) noexcept;
+    void (*pack_right)(float* to, operand from, std::size_t lines, std::size_t steps) noexcept;
+};
+
+template <class Tile>
+constexpr gemm_kernels gemm_kernels_of = {Tile::rows, Tile::columns, Tile::run, pack<Tile::rows>, pack<Tile::columns>};
+
+[[nodiscard]] constexpr std::size_t divide_up(std::size_t a, std::size_t b) noexcept {
+    return (a + b - 1) / b;
+}
+[[nodiscard]] constexpr std::size_t round_up(std::size_t a, std::size_t b) noexcept {
+    return divide_up(a, b) * b;
+}
+
+/// Packed sides and the size of their product. Panels of b begin at multiples of b_panel_stride floats. Tiles that
+/// lie wholly right of the diagonal (column > row + diagonal) are left alone.
+struct packed_product {
+    const float* a;
+    const float* b;
+    std::size_t m, n, steps;
+    std::size_t b_panel_stride;
+    std::size_t diagonal = std::numeric_limits<std::size_t>::max() / 2;
+};
+
+inline void multiply_packed(const gemm_kernels& kernels, tile_target c, const packed_product& p) noexcept {
+    for (std::size_t j = 0; j < p.n; j += kernels.columns) {
+        const float* b = p.b + j / kernels.columns * p.b_panel_stride;
+        const std::size_t n = std::min(kernels.columns, p.n - j);
+        for (std::size_t i = 0; i < p.m; i += kernels.rows) {
+            const std::size_t m = std::min(kernels.rows, p.m - i);
+            if (j > i + m - 1 + p.diagonal) continue;
+            kernels.tile(p.steps, p.a + i * p.steps, b, {c.data + i * c.stride + j, c.stride, c.accumulate}, m, n);
+        }
+    }
+}
+
+/// Block sizes in elements: a packed block of the left side stays in the L2 cache (144 x 256 floats: 147 KB), a panel
+/// of the right side (256 x 32 floats) in L1. The sum is cut at the same steps whatever the threads and the blocks.
+struct gemm_blocking {
+    static constexpr std::size_t lines_left = 144;
+    static constexpr std::size_t lines_right = 2048;
+    static constexpr std::size_t steps = 256;
+};
+
+/// How multiply() cuts a product, and the scratch that it needs.
+struct gemm_plan {
+    std::size_t step_block, left_block, right_block;
+
+    gemm_plan(const gemm_kernels& kernels, std::size_t m, std::size_t n, std::size_t steps) noexcept
+        : step_block(divide_up(steps, divide_up(steps, gemm_blocking::steps))),
+          left_block(std::min(gemm_blocking::lines_left, round_up(m, kernels.rows))),
+          right_block(std::min(gemm_blocking::lines_right, round_up(n, kernels.columns))) {}
+    [[nodiscard]] std::size_t left_size() const noexcept { return round_up(left_block * step_block, 16); }
+    [[nodiscard]] std::size_t scratch_size() const noexcept { return left_size() + right_block * step_block; }
+};
+
+/// c[m, n] = (or +=) a b on one thread. steps >= 1; scratch: gemm_plan(kernels, m, n, steps).scratch_size() floats.
+inline void multiply(const gemm_kernels& kernels, tile_target c, operand a, operand b, std::size_t m, std::size_t n,
+                     std::size_t steps, float* scratch) noexcept {
+    const gemm_plan plan(kernels, m, n, steps);
+    float* const left = scratch;
+    float* const right = scratch + plan.left_size();
+    for (std::size_t j = 0; j < n; j += plan.right_block) {
+        const std::size_t nj = std::min(plan.right_block, n - j);
+        for (std::size_t s = 0; s < steps; s += plan.step_block) {
+            const std::size_t ns = std::min(plan.step_block, steps - s);
+            kernels.pack_right(right, b.at(j, s), nj, ns);
+            for (std::size_t i = 0; i < m; i += plan.left_block) {
+                const std::size_t mi = std::min(plan.left_block, m - i);
+                kernels.pack_left(left, a.at(i, s), mi, ns);
+                multiply_packed(
+                    kernels, {c.data + i * c.stride + j, c.stride, c.accumulate || s > 0},
+                    {.a = left, .b = right, .m = mi, .n = nj, .steps = ns, .b_panel_stride = ns * kernels.columns});
+            }
+        }
+    }
+}
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_GEMM_HPP
+
+// ---- thinwire/backend/cpu/detail/avx2_math.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_AVX2_MATH_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_AVX2_MATH_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+
+/// Small vector functions, inlined into the kernels, which carry the same target.
+#define THINWIRE_AVX2_INLINE THINWIRE_TARGET_AVX2 THINWIRE_ALWAYS_INLINE
+
+/// Eight lanes of float32 for AVX2 with FMA. `left` is how many elements remain from the pointer on: 8 or more means a
+/// whole vector, fewer the first lanes only. A lane's result never depends on its place, so that cutting a tensor
+/// among threads changes no bit of element-wise results.
+namespace thinwire::cpu::detail::avx2 {
+
+using vec = __m256;
+inline constexpr std::size_t width = 8;
+
+inline constexpr std::int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+
+THINWIRE_AVX2_INLINE __m256i mask(std::size_t left) noexcept {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lane_masks + width - (left < width ? left : width)));
+}
+/// Missing lanes are zero.
+THINWIRE_AVX2_INLINE vec load(const float* p, std::size_t left) noexcept {
+    return left >= width ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask(left));
+}
+THINWIRE_AVX2_INLINE void store(float* p, vec v, std::size_t left) noexcept {
+    if (left >= width)
+        _mm256_storeu_ps(p, v);
+    else
+        _mm256_maskstore_ps(p, mask(left), v);
+}
+/// `v` in the first lanes, `other` in the missing ones.
+THINWIRE_AVX2_INLINE vec first_or(vec v, vec other, std::size_t left) noexcept {
+    return _mm256_blendv_ps(other, v, _mm256_castsi256_ps(mask(left)));
+}
+THINWIRE_AVX2_INLINE vec all(float a) noexcept {
+    return _mm256_set1_ps(a);
+}
+THINWIRE_AVX2_INLINE vec add(vec a, vec b) noexcept {
+    return _mm256_add_ps(a, b);
+}
+THINWIRE_AVX2_INLINE vec sub(vec a, vec b) noexcept {
+    return _mm256_sub_ps(a, b);
+}
+THINWIRE_AVX2_INLINE vec mul(vec a, vec b) noexcept {
+    return _mm256_mul_ps(a, b);
+}
+THINWIRE_AVX2_INLINE vec div(vec a, vec b) noexcept {
+    return _mm256_div_ps(a, b);
+}
+/// a * b + c
+THINWIRE_AVX2_INLINE vec fma(vec a, vec b, vec c) noexcept {
+    return _mm256_fmadd_ps(a, b, c);
+}
+/// c - a * b
+THINWIRE_AVX2_INLINE vec minus_product(vec c, vec a, vec b) noexcept {
+    return _mm256_fnmadd_ps(a, b, c);
+}
+THINWIRE_AVX2_INLINE vec negate(vec a) noexcept {
+    return _mm256_xor_ps(a, all(-0.0F));
+}
+THINWIRE_AVX2_INLINE vec absolute(vec a) noexcept {
+    return _mm256_andnot_ps(all(-0.0F), a);
+}
+
+THINWIRE_AVX2_INLINE float sum(vec v) noexcept {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+THINWIRE_AVX2_INLINE float maximum(vec v) noexcept {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
+/// e^x to about one unit in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, Taylor's polynomial of degree 7 in r (next
+/// term 5e-9). Below -87.3 the result is 1e-38, above 88.3 it stays at 2e38; NaN stays NaN.
+THINWIRE_AVX2_INLINE vec exp(vec x) noexcept {
+    x = _mm256_min_ps(all(88.3F), _mm256_max_ps(all(-87.3F), x));
+    const vec n = _mm256_round_ps(mul(x, all(1.44269504F)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const vec r = minus_product(minus_product(x, n, all(0.693359375F)), n, all(-2.12194440e-4F));
+    vec p = fma(all(1.0F / 5040), r, all(1.0F / 720));
+    p = fma(p, r, all(1.0F / 120));
+    p = fma(p, r, all(1.0F / 24));
+    p = fma(p, r, all(1.0F / 6));
+    p = fma(p, r, all(0.5F));
+    p = fma(p, r, all(1.0F));
+    p = fma(p, r, all(1.0F));
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
+}
+
+/// 1 / (1 + e^-x)
+THINWIRE_AVX2_INLINE vec sigmoid(vec x) noexcept {
+    return div(all(1.0F), add(all(1.0F), exp(negate(x))));
+}
+
+/// The standard normal distribution function: exp(-x^2/2)/2 times t P(t), t = 1 / (1 + 0.3 |x| / sqrt 2), for negative
+/// x, and 1 minus that for positive. P is our least-squares fit (relative error 2e-8) of exp(z^2) erfc(z) / t.
+THINWIRE_AVX2_INLINE vec normal_cdf(vec x) noexcept {
+    const vec t = div(all(1.0F), fma(all(0.3F * 0.70710678F), absolute(x), all(1.0F)));
+    vec p = fma(all(-0.129435033F), t, all(0.485101104F));
+    p = fma(p, t, all(-0.511236072F));
+    p = fma(p, t, all(0.546406031F));
+    p = fma(p, t, all(-0.0936387628F));
+    p = fma(p, t, all(0.214439437F));
+    p = fma(p, t, all(0.148481637F));
+    p = fma(p, t, all(0.170692042F));
+    p = fma(p, t, all(0.169189602F));
+    const vec tail = mul(mul(mul(p, t), all(0.5F)), exp(mul(mul(x, x), all(-0.5F))));
+    return _mm256_blendv_ps(sub(all(1.0F), tail), tail, x);
+}
+
+}  // namespace thinwire::cpu::detail::avx2
+
+#endif
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_AVX2_MATH_HPP
+
+// ---- thinwire/backend/cpu/detail/avx2_rows.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_AVX2_ROWS_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_AVX2_ROWS_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#if THINWIRE_X86_DISPATCH
+
+/// Operations on rows for AVX2; signatures and meaning are those of detail::row_kernels.
+namespace thinwire::cpu::detail::avx2 {
+
+THINWIRE_TARGET_AVX2 inline float dot(const float* a, const float* b, std::size_t n) noexcept {
+    vec s0 = all(0.0F), s1 = s0, s2 = s0, s3 = s0;
+    std::size_t i = 0;
+    for (; i + 4 * width <= n; i += 4 * width) {
+        s0 = fma(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), s0);
+        s1 = fma(_mm256_loadu_ps(a + i + 8), _mm256_loadu_ps(b + i + 8), s1);
+        s2 = fma(_mm256_loadu_ps(a + i + 16), _mm256_loadu_ps(b + i + 16), s2);
+        s3 = fma(_mm256_loadu_ps(a + i + 24), _mm256_loadu_ps(b + i + 24), s3);
+    }
+    for (; i < n; i += width) s0 = fma(load(a + i, n - i), load(b + i, n - i), s0);
+    return sum(add(add(s0, s1), add(s2, s3)));
+}
+
+THINWIRE_TARGET_AVX2 inline void add_scaled(float* y, const float* x, float a, std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; i += width) store(y + i, fma(load(x + i, n - i), all(a), load(y + i, n - i)), n - i);
+}
+
+THINWIRE_TARGET_AVX2 inline void add_to(float* y, const float* x, std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; i += width) store(y + i, add(load(y + i, n - i), load(x + i, n - i)), n - i);
+}
+
+THINWIRE_TARGET_AVX2 inline void rms_norm(float* y, float* rstd, const float* x, const float* weight, std::size_t rows,
+                                          std::size_t n, float eps) noexcept {
+    for (std::size_t r = 0; r < rows; ++r, x += n, y += n) {
+        const float scale = 1.0F / std::sqrt(dot(x, x, n) / static_cast<float>(n) + eps);
+        rstd[r] = scale;
+        for (std::size_t i = 0; i < n; i += width)
+            store(y + i, mul(mul(load(x + i, n - i), all(scale)), load(weight + i, n - i)), n - i);
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* x,
+                                                   const float* weight, const float* rstd, std::size_t rows,
+                                                   std::size_t n) noexcept {
+    for (std::size_t r = 0; r < rows; ++r, dx += n, dy += n, x += n) {
+        const vec scale = all(rstd[r]);
+        vec total = all(0.0F);
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec product = mul(load(dy + i, n - i), mul(load(x + i, n - i), scale));
+            store(dweight + i, add(load(dweight + i, n - i), product), n - i);
+            total = fma(product, load(weight + i, n - i), total);
+        }
+        const vec mean = all(sum(total) / static_cast<float>(n));
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec normal = mul(load(x + i, n - i), scale);
+            const vec g = mul(load(dy + i, n - i), load(weight + i, n - i));
+            store(dx + i, mul(scale, minus_product(g, normal, mean)), n - i);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void layer_norm(float* y, float* mean, float* rstd, const float* x, const float* weight,
+                                            const float* bias, std::size_t rows, std::size_t n, float eps) noexcept {
+    for (std::size_t r = 0; r < rows; ++r, x += n, y += n) {
+        vec total = all(0.0F);
+        for (std::size_t i = 0; i < n; i += width) total = add(total, load(x + i, n - i));
+        mean[r] = sum(total) / static_cast<float>(n);
+        const vec center = all(mean[r]);
+        vec squares = all(0.0F);
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec d = first_or(sub(load(x + i, n - i), center), all(0.0F), n - i);
+            squares = fma(d, d, squares);
+        }
+        rstd[r] = 1.0F / std::sqrt(sum(squares) / static_cast<float>(n) + eps);
+        const vec scale = all(rstd[r]);
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec normal = mul(sub(load(x + i, n - i), center), scale);
+            store(y + i, fma(normal, load(weight + i, n - i), load(bias + i, n - i)), n - i);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* dy,
+                                                     const float* x, const float* weight, const float* mean,
+                                                     const float* rstd, std::size_t rows, std::size_t n) noexcept {
+    for (std::size_t r = 0; r < rows; ++r, dx += n, dy += n, x += n) {
+        const vec center = all(mean[r]), scale = all(rstd[r]);
+        vec total = all(0.0F), correlation = all(0.0F);
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec d = load(dy + i, n - i);
+            const vec product = mul(d, mul(sub(load(x + i, n - i), center), scale));
+            store(dweight + i, add(load(dweight + i, n - i), product), n - i);
+            store(dbias + i, add(load(dbias + i, n - i), d), n - i);
+            const vec w = load(weight + i, n - i);
+            total = fma(d, w, total);
+            correlation = fma(product, w, correlation);
+        }
+        const vec mean_g = all(sum(total) / static_cast<float>(n));
+        const vec mean_gx = all(sum(correlation) / static_cast<float>(n));
+        for (std::size_t i = 0; i < n; i += width) {
+            const vec normal = mul(sub(load(x + i, n - i), center), scale);
+            const vec g = sub(mul(load(dy + i, n - i), load(weight + i, n - i)), mean_g);
+            store(dx + i, mul(scale, minus_product(g, normal, mean_gx)), n - i);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void rotate_pairs(float* low, float* high, const float* cosine, const float* sine,
+                                              std::size_t half, bool inverse) noexcept {
+    for (std::size_t i = 0; i < half; i += width) {
+        const std::size_t left = half - i;
+        const vec a = load(low + i, left), b = load(high + i, left), c = load(cosine + i, left);
+        const vec s = inverse ? negate(load(sine + i, left)) : load(sine + i, left);
+        store(low + i, minus_product(mul(a, c), b, s), left);
+        store(high + i, fma(b, c, mul(a, s)), left);
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline double cross_entropy(float* logits, std::int32_t target, std::size_t n,
+                                                 float gradient_scale) noexcept {
+    vec top = all(logits[0]);
+    for (std::size_t i = 0; i < n; i += width) top = _mm256_max_ps(top, first_or(load(logits + i, n - i), top, n - i));
+    const vec most = all(maximum(top));
+    vec total = all(0.0F);
+    for (std::size_t i = 0; i < n; i += width)
+        total = add(total, first_or(exp(sub(load(logits + i, n - i), most)), all(0.0F), n - i));
+    const float whole = sum(total);
+    const auto at = static_cast<std::size_t>(target);
+    const double loss = std::log(static_cast<double>(whole)) + static_cast<double>(_mm256_cvtss_f32(most)) -
+                        static_cast<double>(logits[at]);
+    if (gradient_scale == 0.0F) return loss;
+    const vec scale = all(gradient_scale / whole);
+    for (std::size_t i = 0; i < n; i += width)
+        store(logits + i, mul(exp(sub(load(logits + i, n - i), most)), scale), n - i);
+    logits[at] -= gradient_scale;
+    return loss;
+}
+
+THINWIRE_TARGET_AVX2 inline float softmax(float* s, std::size_t valid, std::size_t padded, float scale) noexcept {
+    vec top = all(s[0]);
+    for (std::size_t i = 0; i < valid; i += width)
+        top = _mm256_max_ps(top, first_or(load(s + i, valid - i), top, valid - i));
+    const float most = maximum(top) * scale;
+    vec total = all(0.0F);
+    for (std::size_t i = 0; i < valid; i += width) {
+        const vec e = exp(_mm256_fmsub_ps(load(s + i, valid - i), all(scale), all(most)));
+        const vec kept = first_or(e, all(0.0F), valid - i);
+        total = add(total, kept);
+        store(s + i, kept, valid - i);
+    }
+    const float whole = sum(total);
+    const vec share = all(1.0F / whole);
+    for (std::size_t i = 0; i < valid; i += width) store(s + i, mul(load(s + i, valid - i), share), valid - i);
+    for (std::size_t i = valid; i < padded; ++i) s[i] = 0.0F;
+    return most + std::log(whole);
+}
+
+THINWIRE_TARGET_AVX2 inline void softmax_backward(float* s, float* dp, std::size_t valid, std::size_t padded,
+                                                  float scale, float lse) noexcept {
+    vec whole = all(0.0F), product = all(0.0F);
+    for (std::size_t i = 0; i < valid; i += width) {
+        const std::size_t left = valid - i;
+        const vec p = first_or(exp(_mm256_fmsub_ps(load(s + i, left), all(scale), all(lse))), all(0.0F), left);
+        store(s + i, p, left);
+        whole = add(whole, p);
+        product = fma(p, load(dp + i, left), product);
+    }
+    const vec mean = all(sum(product) / sum(whole));
+    for (std::size_t i = 0; i < valid; i += width) {
+        const std::size_t left = valid - i;
+        store(dp + i, mul(mul(load(s + i, left), all(scale)), sub(load(dp + i, left), mean)), left);
+    }
+    for (std::size_t i = valid; i < padded; ++i) s[i] = dp[i] = 0.0F;
+}
+
+THINWIRE_TARGET_AVX2 inline void silu_mul(float* y, const float* gate, const float* up, std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; i += width) {
+        const vec g = load(gate + i, n - i);
+        store(y + i, mul(mul(g, sigmoid(g)), load(up + i, n - i)), n - i);
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void silu_mul_backward(float* dgate, float* dup, const float* dy, const float* gate,
+                                                   const float* up, std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; i += width) {
+        const vec g = load(gate + i, n - i), d = load(dy + i, n - i), u = load(up + i, n - i);
+        const vec share = sigmoid(g);
+        const vec silu = mul(g, share);
+        const vec slope = fma(silu, sub(all(1.0F), share), share);
+        store(dgate + i, mul(mul(d, u), slope), n - i);
+        store(dup + i, mul(d, silu), n - i);
+    }
+}
+
+/// tanh's argument in gelu's second form is half of this: sqrt(8/pi) (x + 0.044715 x^3).
+THINWIRE_AVX2_INLINE vec gelu_argument(vec x) noexcept {
+    return mul(x, fma(mul(x, x), all(1.59576912F * 0.044715F), all(1.59576912F)));
+}
+
+THINWIRE_TARGET_AVX2 inline void gelu(float* y, const float* x, std::size_t n, bool tanh_form) noexcept {
+    for (std::size_t i = 0; i < n; i += width) {
+        const vec v = load(x + i, n - i);
+        store(y + i, mul(v, tanh_form ? sigmoid(gelu_argument(v)) : normal_cdf(v)), n - i);
+    }
+}
+
+THINWIRE_TARGET_AVX2 inline void gelu_backward(float* dx, const float* dy, const float* x, std::size_t n,
+                                               bool tanh_form) noexcept {
+    for (std::size_t i = 0; i < n; i += width) {
+        const vec v = load(x + i, n - i);
+        vec slope;
+        if (tanh_form) {
+            const vec share = sigmoid(gelu_argument(v));
+            const vec inner = fma(mul(v, v), all(3.0F * 1.59576912F * 0.044715F), all(1.59576912F));
+            slope = fma(mul(mul(v, share), sub(all(1.0F), share)), inner, share);
+        } else {
+            const vec density = mul(all(0.39894228F), exp(mul(mul(v, v), all(-0.5F))));
+            slope = fma(v, density, normal_cdf(v));
+        }
+        store(dx + i, mul(load(dy + i, n - i), slope), n - i);
+    }
+}
+
+}  // namespace thinwire::cpu::detail::avx2
+
+#endif
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_AVX2_ROWS_HPP
+
+// ---- thinwire/backend/cpu/detail/avx2_tile.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_AVX2_TILE_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_AVX2_TILE_HPP
+
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+
+namespace thinwire::cpu::detail {
+
+/// Micro-kernel for AVX2: 6 rows by 16 columns in 12 of the 16 registers.
+struct avx2_tile {
+    static constexpr std::size_t rows = 6;
+    static constexpr std::size_t columns = 16;
+
+    /// c = (or +=) the sum over `steps` of the outer products of a's and b's panel rows; the first `m` rows and `n`
+    /// columns of it.
+    static void run(std::size_t steps, const float* a, const float* b, tile_target c, std::size_t m,
+                    std::size_t n) noexcept {
+        const bool wide = n > 8;
+        const auto part = m > 4   ? (wide ? part_of<6, 2> : part_of<6, 1>)
+                          : m > 2 ? (wide ? part_of<4, 2> : part_of<4, 1>)
+                                  : (wide ? part_of<2, 2> : part_of<2, 1>);
+        if (m % 2 == 0 && n % 8 == 0) return part(steps, a, b, c);
+        alignas(32) float whole[rows * columns];
+        part(steps, a, b, {whole, columns, false});
+        put_partial(c, whole, columns, m, n);
+    }
+
+ private:
+    template <std::size_t Rows, std::size_t Vectors>
+    THINWIRE_TARGET_AVX2 static void part_of(std::size_t steps, const float* a, const float* b,
+                                             tile_target c) noexcept {
+        __m256 sum[Rows][Vectors];
+        THINWIRE_UNROLL
+        for (std::size_t i = 0; i < Rows; ++i) {
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = _mm256_setzero_ps();
+        }
+        for (std::size_t s = 0; s < steps; ++s, a += rows, b += columns) {
+            __m256 right[Vectors];
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) right[j] = _mm256_loadu_ps(b + 8 * j);
+            THINWIRE_UNROLL
+            for (std::size_t i = 0; i < Rows; ++i) {
+                const __m256 left = _mm256_set1_ps(a[i]);
+                THINWIRE_UNROLL
+                for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = _mm256_fmadd_ps(left, right[j], sum[i][j]);
+            }
+        }
+        THINWIRE_UNROLL
+        for (std::size_t i = 0; i < Rows; ++i) {
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) {
+                float* to = c.data + i * c.stride + 8 * j;
+                _mm256_storeu_ps(to, c.accumulate ? _mm256_add_ps(_mm256_loadu_ps(to), sum[i][j]) : sum[i][j]);
+            }
+        }
+    }
+};
+
+}  // namespace thinwire::cpu::detail
+
+#endif
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_AVX2_TILE_HPP
+
+// ---- thinwire/backend/cpu/detail/avx512_tile.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_AVX512_TILE_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_AVX512_TILE_HPP
+
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+
+namespace thinwire::cpu::detail {
+
+/// Micro-kernel for AVX-512: 12 rows by 32 columns in 24 of the 32 registers.
+struct avx512_tile {
+    static constexpr std::size_t rows = 12;
+    static constexpr std::size_t columns = 32;
+
+    /// c = (or +=) the sum over `steps` of the outer products of a's and b's panel rows; the first `m` rows and `n`
+    /// columns of it.
+    static void run(std::size_t steps, const float* a, const float* b, tile_target c, std::size_t m,
+                    std::size_t n) noexcept {
+        const bool wide = n > 16;
+        const auto part = m > 8   ? (wide ? part_of<12, 2> : part_of<12, 1>)
+                          : m > 4 ? (wide ? part_of<8, 2> : part_of<8, 1>)
+                                  : (wide ? part_of<4, 2> : part_of<4, 1>);
+        if (m % 4 == 0 && n % 16 == 0) return part(steps, a, b, c);
+        alignas(64) float whole[rows * columns];
+        part(steps, a, b, {whole, columns, false});
+        put_partial(c, whole, columns, m, n);
+    }
+
+ private:
+    template <std::size_t Rows, std::size_t Vectors>
+    THINWIRE_TARGET_AVX512 static void part_of(std::size_t steps, const float* a, const float* b,
+                                               tile_target c) noexcept {
+        __m512 sum[Rows][Vectors];
+        THINWIRE_UNROLL
+        for (std::size_t i = 0; i < Rows; ++i) {
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = _mm512_setzero_ps();
+        }
+        for (std::size_t s = 0; s < steps; ++s, a += rows, b += columns) {
+            __m512 right[Vectors];
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) right[j] = _mm512_loadu_ps(b + 16 * j);
+            THINWIRE_UNROLL
+            for (std::size_t i = 0; i < Rows; ++i) {
+                const __m512 left = _mm512_set1_ps(a[i]);
+                THINWIRE_UNROLL
+                for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = _mm512_fmadd_ps(left, right[j], sum[i][j]);
+            }
+        }
+        THINWIRE_UNROLL
+        for (std::size_t i = 0; i < Rows; ++i) {
+            THINWIRE_UNROLL
+            for (std::size_t j = 0; j < Vectors; ++j) {
+                float* to = c.data + i * c.stride + 16 * j;
+                _mm512_storeu_ps(to, c.accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum[i][j]) : sum[i][j]);
+            }
+        }
+    }
+};
+
+}  // namespace thinwire::cpu::detail
+
+#endif
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_AVX512_TILE_HPP
+
+// ---- thinwire/nn/backend.hpp
+#ifndef THINWIRE_NN_BACKEND_HPP
+#define THINWIRE_NN_BACKEND_HPP
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire::nn {
+
+/// Sizes of one causal attention call. Token (b, t) is row b * tokens + t. Row r of q begins at q + r * q_stride and
+/// holds `heads` vectors of `head_dim`; k and v hold `kv_heads` vectors at their strides; query head h reads
+/// key/value head h / (heads / kv_heads). Rows of o and its gradient begin at multiples of o_stride.
+struct attention_shape {
+    int batch = 0;
+    int tokens = 0;
+    int heads = 0;
+    int kv_heads = 0;
+    int head_dim = 0;
+    int q_stride = 0;
+    int kv_stride = 0;
+    int o_stride = 0;
+};
+
+/// What a transformer asks of the thing that computes. All tensors are float32, row-major and contiguous unless a
+/// stride is named; sizes are in elements. "Adds" means accumulates into what is there. Outputs may alias inputs only
+/// where said. ids and targets lie in host memory. Calls take effect in order. Every operation has its plain definition
+/// in backend/cpu/reference.hpp, against which each back end is checked by the same tests.
+template <class B>
+concept backend = requires(B& b, float* y, const float* x, const std::int32_t* ids, int n, float a, bool flag,
+                           attention_shape s, std::span<float> out, std::span<const float> in) {
+    typename B::buffer;  // owns floats where the back end computes; default-constructible, movable; data(), size()
+    { b.allocate(std::size_t{}) } -> std::same_as<typename B::buffer>;  // zero-filled
+    // matmul(c, a, b, m, n, k, transpose_a, transpose_b, accumulate): c[m,n] = (or +=) op(a)[m,k] op(b)[k,n].
+    b.matmul(y, x, x, n, n, n, flag, flag, flag);
+    // add_bias(y, bias, rows, columns): every row of y += bias.  bias_backward(db, dy, rows, columns): adds column
+    // sums.
+    b.add_bias(y, x, n, n);
+    b.bias_backward(y, x, n, n);
+    // add(y, x, n): y += x.   copy(y, x, n).   fill(y, value, n).
+    b.add(y, x, std::size_t{});
+    b.copy(y, x, std::size_t{});
+    b.fill(y, a, std::size_t{});
+    // rms_norm(y, rstd, x, weight, rows, columns, eps): rstd has `rows` entries, kept for the backward pass.
+    // rms_norm_backward(dx, dweight, dy, x, weight, rstd, rows, columns): writes dx (may be dy), adds dweight.
+    b.rms_norm(y, y, x, x, n, n, a);
+    b.rms_norm_backward(y, y, x, x, x, x, n, n);
+    // layer_norm(y, mean, rstd, x, weight, bias, rows, columns, eps) and its backward:
+    // layer_norm_backward(dx, dweight, dbias, dy, x, weight, mean, rstd, rows, columns): writes dx, adds the others.
+    b.layer_norm(y, y, y, x, x, x, n, n, a);
+    b.layer_norm_backward(y, y, y, x, x, x, x, x, n, n);
+    // rope(x, cosine, sine, rows, tokens, heads, head_dim, stride, first_position, inverse): rotates in place the pairs
+    // (i, i + head_dim/2) of every head; row r has position first_position + r % tokens; the tables hold head_dim/2
+    // entries a position; inverse rotates back (the backward pass).
+    b.rope(y, x, x, n, n, n, n, n, n, flag);
+    // attention(o, lse, q, k, v, shape): o = softmax(q k^T / sqrt(head_dim), causal) v; lse[(b*heads+h)*tokens+t] is
+    // the log-sum-exp of a row's scaled scores, kept for the backward pass.
+    // attention_backward(dq, dk, dv, do, q, k, v, o, lse, shape): writes dq, dk, dv (strides as q, k, v).
+    b.attention(y, y, x, x, x, s);
+    b.attention_backward(y, y, y, x, x, x, x, x, x, s);
+    // silu_mul(y, gate, up, n): y = silu(gate) * up.  silu_mul_backward(dgate, dup, dy, gate, up, n): writes both.
+    b.silu_mul(y, x, x, std::size_t{});
+    b.silu_mul_backward(y, y, x, x, x, std::size_t{});
+    // gelu(y, x, n, tanh_form) and gelu_backward(dx, dy, x, n, tanh_form): dx may be dy.
+    b.gelu(y, x, std::size_t{}, flag);
+    b.gelu_backward(y, x, x, std::size_t{}, flag);
+    // embedding(y, table, ids, rows, columns): row lookup.  embedding_backward(dtable, dy, ids, rows, columns): adds.
+    b.embedding(y, x, ids, n, n);
+    b.embedding_backward(y, x, ids, n, n);
+    // cross_entropy(logits, targets, rows, vocabulary, gradient_scale) -> double: the sum over rows with target >= 0
+    // of -log softmax(logits)[target]; overwrites logits with gradient_scale * d(sum)/d(logits) (rows with a negative
+    // target get zeros) when gradient_scale != 0, and leaves logits alone otherwise.
+    { b.cross_entropy(y, ids, n, n, a) } -> std::convertible_to<double>;
+    // upload(to, from) and download(to, from): between host memory and the back end's.
+    b.upload(y, in);
+    b.download(out, x);
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_BACKEND_HPP
+
+// ---- thinwire/backend/cpu/reference.hpp
+#ifndef THINWIRE_BACKEND_CPU_REFERENCE_HPP
+#define THINWIRE_BACKEND_CPU_REFERENCE_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+#include <vector>
+
+namespace thinwire::cpu {
+
+/// The plain definition of every operation of nn::backend: loops in the order of the formula, sums in double.
+/// Every other back end is tested against it. `Number` is float where it serves as a back end, and double where a
+/// test wants finite differences. One object serves one thread at a time.
+template <class Number>
+class basic_reference {
+ public:
+    using buffer = aligned_buffer<Number>;
+
+    [[nodiscard]] buffer allocate(std::size_t size) { return buffer(size); }
+    void upload(Number* to, std::span<const Number> from) { std::copy(from.begin(), from.end(), to); }
+    void download(std::span<Number> to, const Number* from) { std::copy_n(from, to.size(), to.begin()); }
+
+    void matmul(Number* c, const Number* a, const Number* b, int m, int n, int k, bool transpose_a, bool transpose_b,
+                bool accumulate) {
+        for (int i = 0; i < m; ++i) {
+            for (int j = 0; j < n; ++j) {
+                double sum = 0;
+                for (int p = 0; p < k; ++p) {
+                    const Number left = transpose_a ? a[at(p, m, i)] : a[at(i, k, p)];
+                    const Number right = transpose_b ? b[at(j, k, p)] : b[at(p, n, j)];
+                    sum += static_cast<double>(left) * static_cast<double>(right);
+                }
+                Number& out = c[at(i, n, j)];
+                out = accumulate ? static_cast<Number>(static_cast<double>(out) + sum) : static_cast<Number>(sum);
+            }
+        }
+    }
+
+    void add_bias(Number* y, const Number* bias, int rows, int columns) {
+        for (int r = 0; r < rows; ++r)
+            for (int j = 0; j < columns; ++j) y[at(r, columns, j)] += bias[j];
+    }
+    void bias_backward(Number* dbias, const Number* dy, int rows, int columns) {
+        for (int j = 0; j < columns; ++j) {
+            double sum = 0;
+            for (int r = 0; r < rows; ++r) sum += static_cast<double>(dy[at(r, columns, j)]);
+            dbias[j] = static_cast<Number>(static_cast<double>(dbias[j]) + sum);
+        }
+    }
+
+    void add(Number* y, const Number* x, std::size_t n) {
+        for (std::size_t i = 0; i < n; ++i) y[i] += x[i];
+    }
+    void copy(Number* y, const Number* x, std::size_t n) { std::copy_n(x, n, y); }
+    void fill(Number* y, Number value, std::size_t n) { std::fill_n(y, n, value); }
+
+    void rms_norm(Number* y, Number* rstd, const Number* x, const Number* weight, int rows, int columns, Number eps) {
+        for (int r = 0; r < rows; ++r) {
+            const Number* row = x + at(r, columns);
+            double square = 0;
+            for (int j = 0; j < columns; ++j) square += wide(row[j]) * wide(row[j]);
+            const double scale = 1.0 / std::sqrt(square / columns + wide(eps));
+            rstd[r] = static_cast<Number>(scale);
+            for (int j = 0; j < columns; ++j)
+                y[at(r, columns, j)] = static_cast<Number>(wide(row[j]) * scale * wide(weight[j]));
+        }
+    }
+    void rms_norm_backward(Number* dx, Number* dweight, const Number* dy, const Number* x, const Number* weight,
+                           const Number* rstd, int rows, int columns) {
+        std::vector<double> dw(static_cast<std::size_t>(columns), 0.0);
+        for (int r = 0; r < rows; ++r) {
+            const double scale = wide(rstd[r]);
+            double dot = 0;  // of the gradient towards the normalised row with that row
+            for (int j = 0; j < columns; ++j) {
+                const double normal = wide(x[at(r, columns, j)]) * scale;
+                const double g = wide(dy[at(r, columns, j)]);
+                dot += g * wide(weight[j]) * normal;
+                dw[static_cast<std::size_t>(j)] += g * normal;
+            }
+            for (int j = 0; j < columns; ++j) {
+                const double normal = wide(x[at(r, columns, j)]) * scale;
+                const double g = wide(dy[at(r, columns, j)]) * wide(weight[j]);
+                dx[at(r, columns, j)] = static_cast<Number>(scale * (g - normal * dot / columns));
+            }
+        }
+        add_to(dweight, dw);
+    }
+
+    void layer_norm(Number* y, Number* mean, Number* rstd, const Number* x, const Number* weight, const Number* bias,
+                    int rows, int columns, Number eps) {
+        for (int r = 0; r < rows; ++r) {
+            const Number* row = x + at(r, columns);
+            double sum = 0;
+            for (int j = 0; j < columns; ++j) sum += wide(row[j]);
+            const double centre = sum / columns;
+            double variance = 0;
+            for (int j = 0; j < columns; ++j) variance += (wide(row[j]) - centre) * (wide(row[j]) - centre);
+            const double scale = 1.0 / std::sqrt(variance / columns + wide(eps));
+            mean[r] = static_cast<Number>(centre);
+            rstd[r] = static_cast<Number>(scale);
+            for (int j = 0; j < columns; ++j)
+                y[at(r, columns, j)] =
+                    static_cast<Number>((wide(row[j]) - centre) * scale * wide(weight[j]) + wide(bias[j]));
+        }
+    }
+    void layer_norm_backward(Number* dx, Number* dweight, Number* dbias, const Number* dy, const Number* x,
+                             const Number* weight, const Number* mean, const Number* rstd, int rows, int columns) {
+        std::vector<double> dw(static_cast<std::size_t>(columns), 0.0);
+        std::vector<double> db(static_cast<std::size_t>(columns), 0.0);
+        for (int r = 0; r < rows; ++r) {
+            const double centre = wide(mean[r]);
+            const double scale = wide(rstd[r]);
+            double dot = 0;  // of the gradient towards the normalised row with that row
+            double sum = 0;  // of that gradient
+            for (int j = 0; j < columns; ++j) {
+                const double normal = (wide(x[at(r, columns, j)]) - centre) * scale;
+                const double g = wide(dy[at(r, columns, j)]);
+                dot += g * wide(weight[j]) * normal;
+                sum += g * wide(weight[j]);
+                dw[static_cast<std::size_t>(j)] += g * normal;
+                db[static_cast<std::size_t>(j)] += g;
+            }
+            for (int j = 0; j < columns; ++j) {
+                const double normal = (wide(x[at(r, columns, j)]) - centre) * scale;
+                const double g = wide(dy[at(r, columns, j)]) * wide(weight[j]);
+                dx[at(r, columns, j)] = static_cast<Number>(scale * (g - (sum + normal * dot) / columns));
+            }
+        }
+        add_to(dweight, dw);
+        add_to(dbias, db);
+    }
+
+    void rope(Number* x, const Number* cosine, const Number* sine, int rows, int tokens, int heads, int head_dim,
+              int stride, int first_position, bool inverse) {
+        const int half = head_dim / 2;
+        for (int r = 0; r < rows; ++r) {
+            const int position = first_position + r % tokens;
+            for (int h = 0; h < heads; ++h) {
+                Number* head = x + at(r, stride, h * head_dim);
+                for (int i = 0; i < half; ++i) {
+                    const Number c = cosine[at(position, half, i)];
+                    const Number s = inverse ? -sine[at(position, half, i)] : sine[at(position, half, i)];
+                    const Number first = head[i];
+                    const Number second = head[i + half];
+                    head[i] = first * c - second * s;
+                    head[i + half] = second * c + first * s;
+                }
+            }
+        }
+    }
+
+    void attention(Number* o, Number* lse, const Number* q, const Number* k, const Number* v, nn::attention_shape s) {
+        std::vector<double> score(static_cast<std::size_t>(s.tokens));
+        std::vector<double> out(static_cast<std::size_t>(s.head_dim));
+        for_each_query(s, [&](const query_place& p) {
+            double largest = -HUGE_VAL;
+            for (int j = 0; j <= p.token; ++j) {
+                const double x = scaled_score(q + p.query, k + p.key(j), s.head_dim);
+                score[static_cast<std::size_t>(j)] = x;
+                largest = std::max(largest, x);
+            }
+            double total = 0;
+            std::fill(out.begin(), out.end(), 0.0);
+            for (int j = 0; j <= p.token; ++j) {
+                const double weight = std::exp(score[static_cast<std::size_t>(j)] - largest);
+                total += weight;
+                for (int i = 0; i < s.head_dim; ++i)
+                    out[static_cast<std::size_t>(i)] += weight * wide(v[p.key(j) + static_cast<std::size_t>(i)]);
+            }
+            for (int i = 0; i < s.head_dim; ++i)
+                o[p.output + static_cast<std::size_t>(i)] =
+                    static_cast<Number>(out[static_cast<std::size_t>(i)] / total);
+            lse[p.row] = static_cast<Number>(largest + std::log(total));
+        });
+    }
+    void attention_backward(Number* dq, Number* dk, Number* dv, const Number* dout, const Number* q, const Number* k,
+                            const Number* v, const Number* o, const Number* lse, nn::attention_shape s) {
+        clear_heads(dq, s.batch * s.tokens, s.q_stride, s.heads * s.head_dim);
+        clear_heads(dk, s.batch * s.tokens, s.kv_stride, s.kv_heads * s.head_dim);
+        clear_heads(dv, s.batch * s.tokens, s.kv_stride, s.kv_heads * s.head_dim);
+        const double scale = 1.0 / std::sqrt(static_cast<double>(s.head_dim));
+        const auto width = static_cast<std::size_t>(s.head_dim);
+        for_each_query(s, [&](const query_place& p) {
+            double delta = 0;
+            for (std::size_t i = 0; i < width; ++i) delta += wide(dout[p.output + i]) * wide(o[p.output + i]);
+            for (int j = 0; j <= p.token; ++j) {
+                const std::size_t key = p.key(j);
+                const double weight = std::exp(scaled_score(q + p.query, k + key, s.head_dim) - wide(lse[p.row]));
+                double dweight = 0;
+                for (std::size_t i = 0; i < width; ++i) dweight += wide(dout[p.output + i]) * wide(v[key + i]);
+                const double dscore = weight * (dweight - delta) * scale;
+                for (std::size_t i = 0; i < width; ++i) {
+                    dv[key + i] += static_cast<Number>(weight * wide(dout[p.output + i]));
+                    dq[p.query + i] += static_cast<Number>(dscore * wide(k[key + i]));
+                    dk[key + i] += static_cast<Number>(dscore * wide(q[p.query + i]));
+                }
+            }
+        });
+    }
+
+    void silu_mul(Number* y, const Number* gate, const Number* up, std::size_t n) {
+        for (std::size_t i = 0; i < n; ++i)
+            y[i] = static_cast<Number>(wide(gate[i]) * sigmoid(wide(gate[i])) * wide(up[i]));
+    }
+    void silu_mul_backward(Number* dgate, Number* dup, const Number* dy, const Number* gate, const Number* up,
+                           std::size_t n) {
+        for (std::size_t i = 0; i < n; ++i) {
+            const double g = wide(gate[i]);
+            const double s = sigmoid(g);
+            const double d = wide(dy[i]);
+            const double slope = s * (1.0 + g * (1.0 - s));
+            dup[i] = static_cast<Number>(d * g * s);
+            dgate[i] = static_cast<Number>(d * wide(up[i]) * slope);
+        }
+    }
+
+    void gelu(Number* y, const Number* x, std::size_t n, bool tanh_form) {
+        for (std::size_t i = 0; i < n; ++i) {
+            const double v = wide(x[i]);
+            const double gate = tanh_form ? 0.5 * (1.0 + std::tanh(gelu_inner(v))) : normal_cdf(v);
+            y[i] = static_cast<Number>(v * gate);
+        }
+    }
+    void gelu_backward(Number* dx, const Number* dy, const Number* x, std::size_t n, bool tanh_form) {
+        for (std::size_t i = 0; i < n; ++i) {
+            const double v = wide(x[i]);
+            double slope = 0;
+            if (tanh_form) {
+                const double t = std::tanh(gelu_inner(v));
+                const double inner_slope = gelu_scale * (1.0 + 3.0 * gelu_cubic * v * v);
+                slope = 0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * inner_slope;
+            } else {
+                const double density = std::exp(-0.5 * v * v) / std::sqrt(2.0 * std::numbers::pi);
+                slope = normal_cdf(v) + v * density;
+            }
+            dx[i] = static_cast<Number>(wide(dy[i]) * slope);
+        }
+    }
+
+    void embedding(Number* y, const Number* table, const std::int32_t* ids, int rows, int columns) {
+        for (int r = 0; r < rows; ++r)
+            for (int j = 0; j < columns; ++j) y[at(r, columns, j)] = table[at(ids[r], columns, j)];
+    }
+    void embedding_backward(Number* dtable, const Number* dy, const std::int32_t* ids, int rows, int columns) {
+        for (int r = 0; r < rows; ++r)
+            for (int j = 0; j < columns; ++j) dtable[at(ids[r], columns, j)] += dy[at(r, columns, j)];
+    }
+
+    double cross_entropy(Number* logits, const std::int32_t* targets, int rows, int vocabulary, Number gradient_scale) {
+        double loss = 0;
+        for (int r = 0; r < rows; ++r) {
+            Number* row = logits + at(r, vocabulary);
+            const std::int32_t target = targets[r];
+            if (target < 0) {
+                if (gradient_scale != Number{0}) std::fill_n(row, vocabulary, Number{0});
+                continue;
+            }
+            const double largest = wide(*std::max_element(row, row + vocabulary));
+            double total = 0;
+            for (int j = 0; j < vocabulary; ++j) total += std::exp(wide(row[j]) - largest);
+            loss += largest + std::log(total) - wide(row[target]);
+            if (gradient_scale == Number{0}) continue;
+            for (int j = 0; j < vocabulary; ++j) {
+                const double probability = std::exp(wide(row[j]) - largest) / total;
+                row[j] = static_cast<Number>(wide(gradient_scale) * (probability - (j == target ? 1.0 : 0.0)));
+            }
+        }
+        return loss;
+    }
+
+ private:
+    static constexpr double gelu_cubic = 0.044715;
+    static constexpr double gelu_scale = 0.79788456080286535588;  // sqrt(2 / pi)
+
+    /// Where one query vector, its output and its keys lie.
+    struct query_place {
+        std::size_t row;     // of lse
+        std::size_t query;   // first element of q
+        std::size_t output;  // first element of o
+        std::size_t first_key;
+        std::size_t key_stride;
+        int token;
+        [[nodiscard]] std::size_t key(int j) const { return first_key + static_cast<std::size_t>(j) * key_stride; }
+    };
+
+    template <class Visit>
+    static void for_each_query(nn::attention_shape s, const Visit& visit) {
+        for (int b = 0; b < s.batch; ++b)
+            for (int h = 0; h < s.heads; ++h)
+                for (int t = 0; t < s.tokens; ++t) {
+                    const int row = b * s.tokens + t;
+                    const int kv_head = h / (s.heads / s.kv_heads);
+                    visit(query_place{.row = at(b * s.heads + h, s.tokens, t),
+                                      .query = at(row, s.q_stride, h * s.head_dim),
+                                      .output = at(row, s.o_stride, h * s.head_dim),
+                                      .first_key = at(b * s.tokens, s.kv_stride, kv_head * s.head_dim),
+                                      .key_stride = static_cast<std::size_t>(s.kv_stride),
+                                      .token = t});
+                }
+    }
+
+    static double scaled_score(const Number* query, const Number* key, int head_dim) {
+        double sum = 0;
+        for (int i = 0; i < head_dim; ++i) sum += wide(query[i]) * wide(key[i]);
+        return sum / std::sqrt(static_cast<double>(head_dim));
+    }
+    static void clear_heads(Number* x, int rows, int stride, int width) {
+        for (int r = 0; r < rows; ++r) std::fill_n(x + at(r, stride), width, Number{0});
+    }
+    static void add_to(Number* y, const std::vector<double>& x) {
+        for (std::size_t i = 0; i < x.size(); ++i) y[i] = static_cast<Number>(static_cast<double>(y[i]) + x[i]);
+    }
+
+    static double wide(Number x) { return static_cast<double>(x); }
+    static double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+    static double normal_cdf(double x) { return 0.5 * (1.0 + std::erf(x / std::numbers::sqrt2)); }
+    static double gelu_inner(double x) { return gelu_scale * (x + gelu_cubic * x * x * x); }
+
+    /// Offset of (row, column) in a matrix of `width` columns.
+    static std::size_t at(int row, int width, int column = 0) {
+        return static_cast<std::size_t>(row) * static_cast<std::size_t>(width) + static_cast<std::size_t>(column);
+    }
+};
+
+using reference = basic_reference<float>;
+
+static_assert(nn::backend<reference>);
+
+}  // namespace thinwire::cpu
+
+#endif  // THINWIRE_BACKEND_CPU_REFERENCE_HPP
+
+// ---- thinwire/backend/cpu/detail/scalar_rows.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_SCALAR_ROWS_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_SCALAR_ROWS_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+/// Operations on rows in plain C++; signatures and meaning are those of detail::row_kernels. What the reference back
+/// end has is taken from there.
+namespace thinwire::cpu::detail::scalar {
+
+inline float dot(const float* a, const float* b, std::size_t n) noexcept {
+    double sum = 0.0;
+    for (std::size_t i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+    return static_cast<float>(sum);
+}
+inline void add_scaled(float* y, const float* x, float a, std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; ++i) y[i] += a * x[i];
+}
+inline void add_to(float* y, const float* x, std::size_t n) noexcept {
+    reference{}.add(y, x, n);
+}
+
+inline void rms_norm(float* y, float* rstd, const float* x, const float* weight, std::size_t rows, std::size_t n,
+                     float eps) {
+    reference{}.rms_norm(y, rstd, x, weight, static_cast<int>(rows), static_cast<int>(n), eps);
+}
+inline void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight,
+                              const float* rstd, std::size_t rows, std::size_t n) {
+    reference{}.rms_norm_backward(dx, dweight, dy, x, weight, rstd, static_cast<int>(rows), static_cast<int>(n));
+}
+inline void layer_norm(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
+                       std::size_t rows, std::size_t n, float eps) {
+    reference{}.layer_norm(y, mean, rstd, x, weight, bias, static_cast<int>(rows), static_cast<int>(n), eps);
+}
+inline void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* dy, const float* x,
+                                const float* weight, const float* mean, const float* rstd, std::size_t rows,
+                                std::size_t n) {
+    reference{}.layer_norm_backward(dx, dweight, dbias, dy, x, weight, mean, rstd, static_cast<int>(rows),
+                                    static_cast<int>(n));
+}
+
+inline void rotate_pairs(float* low, float* high, const float* cosine, const float* sine, std::size_t half,
+                         bool inverse) noexcept {
+    for (std::size_t i = 0; i < half; ++i) {
+        const float a = low[i], b = high[i], s = inverse ? -sine[i] : sine[i];
+        low[i] = a * cosine[i] - b * s;
+        high[i] = b * cosine[i] + a * s;
+    }
+}
+
+inline double cross_entropy(float* logits, std::int32_t target, std::size_t n, float gradient_scale) {
+    return reference{}.cross_entropy(logits, &target, 1, static_cast<int>(n), gradient_scale);
+}
+
+inline float softmax(float* s, std::size_t valid, std::size_t padded, float scale) noexcept {
+    const float most = *std::max_element(s, s + valid) * scale;
+    double whole = 0.0;
+    for (std::size_t i = 0; i < valid; ++i) {
+        s[i] = std::exp(s[i] * scale - most);
+        whole += static_cast<double>(s[i]);
+    }
+    const auto share = static_cast<float>(1.0 / whole);
+    for (std::size_t i = 0; i < valid; ++i) s[i] *= share;
+    std::fill(s + valid, s + padded, 0.0F);
+    return most + static_cast<float>(std::log(whole));
+}
+inline void softmax_backward(float* s, float* dp, std::size_t valid, std::size_t padded, float scale,
+                             float lse) noexcept {
+    double whole = 0.0, product = 0.0;
+    for (std::size_t i = 0; i < valid; ++i) {
+        s[i] = std::exp(s[i] * scale - lse);
+        whole += static_cast<double>(s[i]);
+        product += static_cast<double>(s[i]) * static_cast<double>(dp[i]);
+    }
+    const auto mean = static_cast<float>(product / whole);
+    for (std::size_t i = 0; i < valid; ++i) dp[i] = s[i] * scale * (dp[i] - mean);
+    std::fill(s + valid, s + padded, 0.0F);
+    std::fill(dp + valid, dp + padded, 0.0F);
+}
+
+inline void silu_mul(float* y, const float* gate, const float* up, std::size_t n) {
+    reference{}.silu_mul(y, gate, up, n);
+}
+inline void silu_mul_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
+                              std::size_t n) {
+    reference{}.silu_mul_backward(dgate, dup, dy, gate, up, n);
+}
+inline void gelu(float* y, const float* x, std::size_t n, bool tanh_form) {
+    reference{}.gelu(y, x, n, tanh_form);
+}
+inline void gelu_backward(float* dx, const float* dy, const float* x, std::size_t n, bool tanh_form) {
+    reference{}.gelu_backward(dx, dy, x, n, tanh_form);
+}
+
+}  // namespace thinwire::cpu::detail::scalar
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_SCALAR_ROWS_HPP
+
+// ---- thinwire/backend/cpu/detail/scalar_tile.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_SCALAR_TILE_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_SCALAR_TILE_HPP
+
+#include <cstddef>
+
+namespace thinwire::cpu::detail {
+
+/// Micro-kernel in plain C++ for processors that no other one is written for: 4 rows by 8 columns.
+struct scalar_tile {
+    static constexpr std::size_t rows = 4;
+    static constexpr std::size_t columns = 8;
+
+    static void run(std::size_t steps, const float* a, const float* b, tile_target c, std::size_t m,
+                    std::size_t n) noexcept {
+        float sum[rows][columns] = {};
+        for (std::size_t s = 0; s < steps; ++s, a += rows, b += columns) {
+            THINWIRE_UNROLL
+            for (std::size_t i = 0; i < rows; ++i) {
+                THINWIRE_UNROLL
+                for (std::size_t j = 0; j < columns; ++j) sum[i][j] += a[i] * b[j];
+            }
+        }
+        put_partial(c, &sum[0][0], columns, m, n);
+    }
+};
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_SCALAR_TILE_HPP
+
+// ---- thinwire/core/isa.hpp
+#ifndef THINWIRE_CORE_ISA_HPP
+#define THINWIRE_CORE_ISA_HPP
+
+#include <string_view>
+
+namespace thinwire {
+
+/// Instruction sets that kernels are written for, in rising order.
+enum class isa { scalar, avx2, avx512 };
+
+[[nodiscard]] constexpr std::string_view to_string(isa level) noexcept {
+    return level == isa::avx512 ? "avx512" : level == isa::avx2 ? "avx2" : "scalar";
+}
+
+/// The highest level that this processor and operating system run. Asked once, then remembered.
+[[nodiscard]] inline isa best_isa() noexcept {
+#if THINWIRE_X86_DISPATCH
+    static const isa found = [] {
+        __builtin_cpu_init();
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+            return isa::avx512;
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return isa::avx2;
+        return isa::scalar;
+    }();
+    return found;
+#else
+    return isa::scalar;
+#endif
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ISA_HPP
+
+// ---- thinwire/backend/cpu/detail/kernels.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_KERNELS_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire::cpu::detail {
+
+/// Operations on a run of elements or of contiguous rows of n elements, on one thread. Those named as operations of
+/// nn::backend mean what they mean there; gradients of weights are added.
+struct row_kernels {
+    float (*dot)(const float* a, const float* b, std::size_t n);
+    void (*add_scaled)(float* y, const float* x, float a, std::size_t n);  ///< y += a x
+    void (*add_to)(float* y, const float* x, std::size_t n);               ///< y += x
+    void (*rms_norm)(float* y, float* rstd, const float* x, const float* weight, std::size_t rows, std::size_t n,
+                     float eps);
+    void (*rms_norm_backward)(float* dx, float* dweight, const float* dy, const float* x, const float* weight,
+                              const float* rstd, std::size_t rows, std::size_t n);
+    void (*layer_norm)(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
+                       std::size_t rows, std::size_t n, float eps);
+    void (*layer_norm_backward)(float* dx, float* dweight, float* dbias, const float* dy, const float* x,
+                                const float* weight, const float* mean, const float* rstd, std::size_t rows,
+                                std::size_t n);
+    /// One head of rope: the pairs are (low[i], high[i]).
+    void (*rotate_pairs)(float* low, float* high, const float* cosine, const float* sine, std::size_t half,
+                         bool inverse);
+    /// One row with target >= 0.
+    double (*cross_entropy)(float* logits, std::int32_t target, std::size_t n, float gradient_scale);
+    /// s = softmax(scale s) over the first `valid` >= 1 entries, zeros from there to `padded`; the log-sum-exp.
+    float (*softmax)(float* s, std::size_t valid, std::size_t padded, float scale);
+    /// s becomes p = exp(scale s - lse), and dp the gradient scale p (dp - sum(p dp) / sum(p)), over `valid` >= 1
+    /// entries; zeros in both from there to `padded`. The mean from the very numbers it is taken from, where
+    /// dout . o would do on paper, so that a saturated softmax has no gradient instead of rounding errors.
+    void (*softmax_backward)(float* s, float* dp, std::size_t valid, std::size_t padded, float scale, float lse);
+    void (*silu_mul)(float* y, const float* gate, const float* up, std::size_t n);
+    void (*silu_mul_backward)(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
+                              std::size_t n);
+    void (*gelu)(float* y, const float* x, std::size_t n, bool tanh_form);
+    void (*gelu_backward)(float* dx, const float* dy, const float* x, std::size_t n, bool tanh_form);
+};
+
+inline constexpr row_kernels scalar_rows = {scalar::dot,
+                                            scalar::add_scaled,
+                                            scalar::add_to,
+                                            scalar::rms_norm,
+                                            scalar::rms_norm_backward,
+                                            scalar::layer_norm,
+                                            scalar::layer_norm_backward,
+                                            scalar::rotate_pairs,
+                                            scalar::cross_entropy,
+                                            scalar::softmax,
+                                            scalar::softmax_backward,
+                                            scalar::silu_mul,
+                                            scalar::silu_mul_backward,
+                                            scalar::gelu,
+                                            scalar::gelu_backward};
+
+#if THINWIRE_X86_DISPATCH
+inline constexpr row_kernels avx2_rows = {avx2::dot,
+                                          avx2::add_scaled,
+                                          avx2::add_to,
+                                          avx2::rms_norm,
+                                          avx2::rms_norm_backward,
+                                          avx2::layer_norm,
+                                          avx2::layer_norm_backward,
+                                          avx2::rotate_pairs,
+                                          avx2::cross_entropy,
+                                          avx2::softmax,
+                                          avx2::softmax_backward,
+                                          avx2::silu_mul,
+                                          avx2::silu_mul_backward,
+                                          avx2::gelu,
+                                          avx2::gelu_backward};
+#endif
+
+/// AVX-512 has its own micro-kernel for matrix products; the row operations are bound by memory and use AVX2.
+[[nodiscard]] inline const gemm_kernels& gemm_kernels_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return gemm_kernels_of<avx512_tile>;
+    if (level == isa::avx2) return gemm_kernels_of<avx2_tile>;
+#endif
+    static_cast<void>(level);
+    return gemm_kernels_of<scalar_tile>;
+}
+
+[[nodiscard]] inline const row_kernels& row_kernels_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level != isa::scalar) return avx2_rows;
+#endif
+    static_cast<void>(level);
+    return scalar_rows;
+}
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_KERNELS_HPP
+
+// ---- thinwire/backend/cpu/detail/attention.hpp
+#ifndef THINWIRE_BACKEND_CPU_DETAIL_ATTENTION_HPP
+#define THINWIRE_BACKEND_CPU_DETAIL_ATTENTION_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace thinwire::cpu::detail {
+
+/// Causal attention of one (batch entry, key/value head) at a time with the micro-kernels of the matrix product: keys
+/// and values are packed once, then every block of queries of each head that reads them makes a tile of scores,
+/// [query_block, tokens], of which the part right of the diagonal is skipped.
+class attention_block {
+ public:
+    /// Queries of a tile: a multiple of every micro-kernel's rows.
+    static constexpr std::size_t query_block = 48;
+
+    attention_block(const gemm_kernels& gemm, const row_kernels& rows, nn::attention_shape s) noexcept
+        : gemm_(gemm),
+          rows_(rows),
+          tokens_(static_cast<std::size_t>(s.tokens)),
+          heads_(static_cast<std::size_t>(s.heads)),
+          kv_heads_(static_cast<std::size_t>(s.kv_heads)),
+          dim_(static_cast<std::size_t>(s.head_dim)),
+          q_stride_(static_cast<std::size_t>(s.q_stride)),
+          kv_stride_(static_cast<std::size_t>(s.kv_stride)),
+          o_stride_(static_cast<std::size_t>(s.o_stride)),
+          tile_stride_(round_up(tokens_, gemm.columns)),
+          padded_dim_(round_up(dim_, gemm.columns)),
+          scale_(1.0F / std::sqrt(static_cast<float>(s.head_dim))) {}
+
+    struct forward_arguments {
+        float* o;
+        float* lse;
+        const float *q, *k, *v;
+    };
+    struct backward_arguments {
+        float *dq, *dk, *dv;
+        const float *dout, *q, *k, *v, *lse;
+    };
+
+    [[nodiscard]] std::size_t forward_scratch() const noexcept {
+        return tile_stride_ * dim_ + tokens_ * padded_dim_ + 2 * tile_size() + left_size();
+    }
+    [[nodiscard]] std::size_t backward_scratch() const noexcept {
+        return 2 * tile_stride_ * dim_ + tokens_ * padded_dim_ + 3 * tile_size() + left_size() +
+               query_block * padded_dim_;
+    }
+
+    void forward(const forward_arguments& x, std::size_t batch, std::size_t kv_head, float* scratch) const noexcept {
+        float* const keys = scratch;
+        float* const values = keys + tile_stride_ * dim_;
+        float* const score = values + tokens_ * padded_dim_;
+        float* const packed_score = score + tile_size();
+        float* const packed_q = packed_score + tile_size();
+        const std::size_t kv = key_offset(batch, kv_head);
+        gemm_.pack_right(keys, {x.k + kv, kv_stride_, 1}, tokens_, dim_);
+        gemm_.pack_right(values, {x.v + kv, 1, kv_stride_}, dim_, tokens_);
+        for_each_block(batch, kv_head, [&](const query_tile& t) {
+            gemm_.pack_left(packed_q, {x.q + t.q, q_stride_, 1}, t.rows, dim_);
+            scores(score, packed_q, keys, t);
+            for (std::size_t i = 0; i < t.rows; ++i)
+                x.lse[t.lse + i] = rows_.softmax(score + i * tile_stride_, t.first + i + 1, t.keys, scale_);
+            gemm_.pack_left(packed_score, {score, tile_stride_, 1}, t.rows, t.keys);
+            multiply_packed(gemm_, {x.o + t.o, o_stride_, false},
+                            {.a = packed_score,
+                             .b = values,
+                             .m = t.rows,
+                             .n = dim_,
+                             .steps = t.keys,
+                             .b_panel_stride = tokens_ * gemm_.columns});
+        });
+    }
+
+    void backward(const backward_arguments& x, std::size_t batch, std::size_t kv_head, float* scratch) const noexcept {
+        float* const keys = scratch;                           // [dim] x tokens, right side of q k^T
+        float* const values = keys + tile_stride_ * dim_;      // [dim] x tokens, right side of dout v^T
+        float* const key_rows = values + tile_stride_ * dim_;  // [tokens] x dim, right side of dscore k
+        float* const score = key_rows + tokens_ * padded_dim_;
+        float* const dscore = score + tile_size();
+        float* const packed = dscore + tile_size();
+        float* const left = packed + tile_size();
+        float* const right = left + left_size();
+        const std::size_t kv = key_offset(batch, kv_head);
+        gemm_.pack_right(keys, {x.k + kv, kv_stride_, 1}, tokens_, dim_);
+        gemm_.pack_right(values, {x.v + kv, kv_stride_, 1}, tokens_, dim_);
+        gemm_.pack_right(key_rows, {x.k + kv, 1, kv_stride_}, dim_, tokens_);
+        bool accumulate = false;
+        for_each_block(batch, kv_head, [&](const query_tile& t) {
+            gemm_.pack_left(left, {x.q + t.q, q_stride_, 1}, t.rows, dim_);
+            scores(score, left, keys, t);
+            gemm_.pack_left(left, {x.dout + t.o, o_stride_, 1}, t.rows, dim_);
+            scores(dscore, left, values, t);
+            for (std::size_t i = 0; i < t.rows; ++i)
+                rows_.softmax_backward(score + i * tile_stride_, dscore + i * tile_stride_, t.first + i + 1, t.keys,
+                                       scale_, x.lse[t.lse + i]);
+            gemm_.pack_left(packed, {dscore, tile_stride_, 1}, t.rows, t.keys);
+            multiply_packed(gemm_, {x.dq + t.q, q_stride_, false},
+                            {.a = packed,
+                             .b = key_rows,
+                             .m = t.rows,
+                             .n = dim_,
+                             .steps = t.keys,
+                             .b_panel_stride = tokens_ * gemm_.columns});
+            add_transposed({x.dv + kv, kv_stride_, accumulate}, score, {x.dout + t.o, 1, o_stride_}, t, packed, right);
+            add_transposed({x.dk + kv, kv_stride_, accumulate}, dscore, {x.q + t.q, 1, q_stride_}, t, packed, right);
+            accumulate = true;
+        });
+    }
+
+ private:
+    /// Queries [first, first + rows) of one head, which read the keys [0, keys); offsets of their first elements.
+    struct query_tile {
+        std::size_t first, rows, keys, q, o, lse;
+    };
+
+    /// Also enough for the tile or its transpose packed as a left side.
+    [[nodiscard]] std::size_t tile_size() const noexcept { return query_block * (tile_stride_ + 16); }
+    [[nodiscard]] std::size_t left_size() const noexcept { return round_up(query_block * dim_, 16); }
+    [[nodiscard]] std::size_t key_offset(std::size_t batch, std::size_t kv_head) const noexcept {
+        return batch * tokens_ * kv_stride_ + kv_head * dim_;
+    }
+
+    /// From the last queries to the first: the first call covers all keys, so that it can write what others add to.
+    template <class Work>
+    void for_each_block(std::size_t batch, std::size_t kv_head, const Work& work) const noexcept {
+        const std::size_t group = heads_ / kv_heads_;
+        for (std::size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+            for (std::size_t block = divide_up(tokens_, query_block); block-- > 0;) {
+                const std::size_t first = block * query_block;
+                const std::size_t rows = std::min(query_block, tokens_ - first);
+                const std::size_t row = batch * tokens_ + first;
+                work(query_tile{.first = first,
+                                .rows = rows,
+                                .keys = first + rows,
+                                .q = row * q_stride_ + head * dim_,
+                                .o = row * o_stride_ + head * dim_,
+                                .lse = (batch * heads_ + head) * tokens_ + first});
+            }
+        }
+    }
+
+    /// tile = left right^T, in whole micro-kernels; what lies right of the diagonal is left unspecified.
+    void scores(float* tile, const float* left, const float* right, const query_tile& t) const noexcept {
+        multiply_packed(gemm_, {tile, tile_stride_, false},
+                        {.a = left,
+                         .b = right,
+                         .m = round_up(t.rows, gemm_.rows),
+                         .n = round_up(t.keys, gemm_.columns / 2),
+                         .steps = dim_,
+                         .b_panel_stride = dim_ * gemm_.columns,
+                         .diagonal = t.first});
+    }
+
+    /// c[keys, dim] = (or +=) tile^T b.
+    void add_transposed(tile_target c, const float* tile, operand b, const query_tile& t, float* packed,
+                        float* right) const noexcept {
+        gemm_.pack_left(packed, {tile, 1, tile_stride_}, t.keys, t.rows);
+        gemm_.pack_right(right, b, dim_, t.rows);
+        multiply_packed(gemm_, c,
+                        {.a = packed,
+                         .b = right,
+                         .m = t.keys,
+                         .n = dim_,
+                         .steps = t.rows,
+                         .b_panel_stride = t.rows * gemm_.columns});
+    }
+
+    const gemm_kernels& gemm_;
+    const row_kernels& rows_;
+    std::size_t tokens_, heads_, kv_heads_, dim_, q_stride_, kv_stride_, o_stride_;
+    std::size_t tile_stride_;  ///< columns of a tile of scores
+    std::size_t padded_dim_;
+    float scale_;
+};
+
+}  // namespace thinwire::cpu::detail
+
+#endif  // THINWIRE_BACKEND_CPU_DETAIL_ATTENTION_HPP
+
+// ---- thinwire/core/error.hpp
+#ifndef THINWIRE_CORE_ERROR_HPP
+#define THINWIRE_CORE_ERROR_HPP
+
+#include <stdexcept>
+
+namespace thinwire {
+
+/// Base of everything that thinwire throws. A message names the operation, the value and what was expected.
+class error : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// Shapes or sizes that do not fit together.
+class shape_error : public error {
+    using error::error;
+};
+
+/// A setting or a number outside its range, or not finite.
+class value_error : public error {
+    using error::error;
+};
+
+/// A file or a device that could not be read or written.
+class io_error : public error {
+    using error::error;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ERROR_HPP
+
+// ---- thinwire/core/thread_pool.hpp
+#ifndef THINWIRE_CORE_THREAD_POOL_HPP
+#define THINWIRE_CORE_THREAD_POOL_HPP
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace thinwire {
+
+/// Threads that a caller asked for. `threads` counts the caller: thread_pool(1) starts none, and every
+/// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own tasks.
+class thread_pool {
+ public:
+    /// Throws value_error unless 1 <= threads <= 1024.
+    explicit thread_pool(int threads = 1) {
+        if (threads < 1 || threads > 1024)
+            throw value_error("thread_pool: threads " + std::to_string(threads) + ", expected 1..1024");
+        for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    }
+    thread_pool(const thread_pool&) = delete;
+    thread_pool& operator=(const thread_pool&) = delete;
+    ~thread_pool() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+
+    [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
+
+    /// Calls task(i) once for every i in [0, count), in any order, on any thread; returns when all are done.
+    /// `task` must not throw.
+    template <class Task>
+    void parallel_for(std::size_t count, const Task& task) noexcept {
+        if (workers_.empty() || count <= 1) {
+            for (std::size_t i = 0; i < count; ++i) task(i);
+            return;
+        }
+        {
+            const std::lock_guard lock(mutex_);
+            context_ = &task;
+            call_ = [](const void* context, std::size_t i) { (*static_cast<const Task*>(context))(i); };
+            count_ = count;
+            next_.store(0, std::memory_order_relaxed);
+            busy_ = workers_.size();
+            ++generation_;
+        }
+        wake_.notify_all();
+        drain();
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, [this] { return busy_ == 0; });
+    }
+
+ private:
+    void drain() noexcept {
+        for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, i);
+    }
+
+    void work() noexcept {
+        std::uint64_t seen = 0;
+        for (;;) {
+            {
+                std::unique_lock lock(mutex_);
+                wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+                if (stopping_) return;
+                seen = generation_;
+            }
+            drain();
+            const std::lock_guard lock(mutex_);
+            if (--busy_ == 0) done_.notify_one();
+        }
+    }
+
+    std::vector<std::thread> workers_;
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    std::atomic<std::size_t> next_{0};
+    const void* context_ = nullptr;
+    void (*call_)(const void*, std::size_t) = nullptr;
+    std::size_t count_ = 0;
+    std::size_t busy_ = 0;
+    std::uint64_t generation_ = 0;
+    bool stopping_ = false;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_THREAD_POOL_HPP
+
+// ---- thinwire/backend/cpu/fast.hpp
+#ifndef THINWIRE_BACKEND_CPU_FAST_HPP
+#define THINWIRE_BACKEND_CPU_FAST_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::cpu {
+
+/// The back end for training on processors: packed and blocked matrix products with a micro-kernel per instruction
+/// set, vectorised row operations, and the threads of a pool. Results do not depend on the number of threads; they do
+/// on the instruction set, within rounding. Work space grows to what the largest call needed and is then reused.
+/// One object serves one thread at a time; the pool must outlive it.
+class fast {
+ public:
+    using buffer = aligned_buffer<float>;
+
+    /// Throws value_error when this machine does not run `level`.
+    explicit fast(thread_pool& pool, isa level = best_isa())
+        : pool_(pool),
+          gemm_(detail::gemm_kernels_for(level)),
+          rows_(detail::row_kernels_for(level)),
+          scratch_(static_cast<std::size_t>(pool.size())) {
+        if (level > best_isa())
+            throw value_error("cpu::fast: instruction set " + std::string(to_string(level)) +
+                              ", expected at most this machine's " + std::string(to_string(best_isa())));
+    }
+
+    [[nodiscard]] buffer allocate(std::size_t size) { return buffer(size); }
+    void upload(float* to, std::span<const float> from) { std::copy(from.begin(), from.end(), to); }
+    void download(std::span<float> to, const float* from) { std::copy_n(from, to.size(), to.begin()); }
+
+    void matmul(float* c, const float* a, const float* b, int m, int n, int k, bool transpose_a, bool transpose_b,
+                bool accumulate) {
+        const std::size_t rows = size(m), columns = size(n), steps = size(k);
+        const detail::operand left = transpose_a ? detail::operand{a, 1, rows} : detail::operand{a, steps, 1};
+        const detail::operand right = transpose_b ? detail::operand{b, steps, 1} : detail::operand{b, 1, columns};
+        if (rows == 0 || columns == 0) return;
+        if (steps == 0) {
+            if (!accumulate) fill(c, 0.0F, rows * columns);
+        } else if (rows <= few_rows && !transpose_a) {
+            multiply_few(c, left, right, rows, columns, steps, accumulate);
+        } else {
+            multiply_blocked({c, columns, accumulate}, left, right, rows, columns, steps);
+        }
+    }
+
+    void add_bias(float* y, const float* bias, int rows, int columns) {
+        split_rows(rows, columns, [&](std::size_t first, std::size_t count) {
+            for (std::size_t r = first; r < first + count; ++r)
+                rows_.add_to(y + r * size(columns), bias, size(columns));
+        });
+    }
+    void bias_backward(float* dbias, const float* dy, int rows, int columns) {
+        const std::size_t n = size(columns);
+        sum_over_rows(rows, columns, {dbias}, [&](std::size_t first, std::size_t count, float* partial) {
+            for (std::size_t r = first; r < first + count; ++r) rows_.add_to(partial, dy + r * n, n);
+        });
+    }
+
+    void add(float* y, const float* x, std::size_t n) {
+        split_elements(n, [&](std::size_t i, std::size_t count) { rows_.add_to(y + i, x + i, count); });
+    }
+    void copy(float* y, const float* x, std::size_t n) {
+        split_elements(n, [&](std::size_t i, std::size_t count) { std::copy_n(x + i, count, y + i); });
+    }
+    void fill(float* y, float value, std::size_t n) {
+        split_elements(n, [&](std::size_t i, std::size_t count) { std::fill_n(y + i, count, value); });
+    }
+
+    void rms_norm(float* y, float* rstd, const float* x, const float* weight, int rows, int columns, float eps) {
+        const std::size_t n = size(columns);
+        split_rows(rows, columns, [&](std::size_t r, std::size_t count) {
+            rows_.rms_norm(y + r * n, rstd + r, x + r * n, weight, count, n, eps);
+        });
+    }
+    void rms_norm_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight,
+                           const float* rstd, int rows, int columns) {
+        const std::size_t n = size(columns);
+        sum_over_rows(rows, columns, {dweight}, [&](std::size_t r, std::size_t count, float* partial) {
+            rows_.rms_norm_backward(dx + r * n, partial, dy + r * n, x + r * n, weight, rstd + r, count, n);
+        });
+    }
+
+    void layer_norm(float* y, float* mean, float* rstd, const float* x, const float* weight, const float* bias,
+                    int rows, int columns, float eps) {
+        const std::size_t n = size(columns);
+        split_rows(rows, columns, [&](std::size_t r, std::size_t count) {
+            rows_.layer_norm(y + r * n, mean + r, rstd + r, x + r * n, weight, bias, count, n, eps);
+        });
+    }
+    void layer_norm_backward(float* dx, float* dweight, float* dbias, const float* dy, const float* x,
+                             const float* weight, const float* mean, const float* rstd, int rows, int columns) {
+        const std::size_t n = size(columns);
+        sum_over_rows(rows, columns, {dweight, dbias}, [&](std::size_t r, std::size_t count, float* partial) {
+            rows_.layer_norm_backward(dx + r * n, partial, partial + n, dy + r * n, x + r * n, weight, mean + r,
+                                      rstd + r, count, n);
+        });
+    }
+
+    void rope(float* x, const float* cosine, const float* sine, int rows, int tokens, int heads, int head_dim,
+              int stride, int first_position, bool inverse) {
+        const std::size_t half = size(head_dim) / 2;
+        split_rows(rows, heads * head_dim, [&](std::size_t first, std::size_t count) {
+            for (std::size_t r = first; r < first + count; ++r) {
+                const std::size_t table = (size(first_position) + r % size(tokens)) * half;
+                for (std::size_t h = 0; h < size(heads); ++h) {
+                    float* const head = x + r * size(stride) + h * size(head_dim);
+                    rows_.rotate_pairs(head, head + half, cosine + table, sine + table, half, inverse);
+                }
+            }
+        });
+    }
+
+    void attention(float* o, float* lse, const float* q, const float* k, const float* v, nn::attention_shape s) {
+        const detail::attention_block block(gemm_, rows_, s);
+        split_heads(s, block.forward_scratch(), [&](std::size_t batch, std::size_t kv_head, float* scratch) {
+            block.forward({o, lse, q, k, v}, batch, kv_head, scratch);
+        });
+    }
+    void attention_backward(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k,
+                            const float* v, const float* /*o*/, const float* lse, nn::attention_shape s) {
+        const detail::attention_block block(gemm_, rows_, s);
+        split_heads(s, block.backward_scratch(), [&](std::size_t batch, std::size_t kv_head, float* scratch) {
+            block.backward({dq, dk, dv, dout, q, k, v, lse}, batch, kv_head, scratch);
+        });
+    }
+
+    void silu_mul(float* y, const float* gate, const float* up, std::size_t n) {
+        split_elements(n, [&](std::size_t i, std::size_t count) { rows_.silu_mul(y + i, gate + i, up + i, count); });
+    }
+    void silu_mul_backward(float* dgate, float* dup, const float* dy, const float* gate, const float* up,
+                           std::size_t n) {
+        split_elements(n, [&](std::size_t i, std::size_t count) {
+            rows_.silu_mul_backward(dgate + i, dup + i, dy + i, gate + i, up + i, count);
+        });
+    }
+    void gelu(float* y, const float* x, std::size_t n, bool tanh_form) {
+        split_elements(n, [&](std::size_t i, std::size_t count) { rows_.gelu(y + i, x + i, count, tanh_form); });
+    }
+    void gelu_backward(float* dx, const float* dy, const float* x, std::size_t n, bool tanh_form) {
+        split_elements(
+            n, [&](std::size_t i, std::size_t count) { rows_.gelu_backward(dx + i, dy + i, x + i, count, tanh_form); });
+    }
+
+    void embedding(float* y, const float* table, const std::int32_t* ids, int rows, int columns) {
+        const std::size_t n = size(columns);
+        split_rows(rows, columns, [&](std::size_t first, std::size_t count) {
+            for (std::size_t r = first; r < first + count; ++r) std::copy_n(table + size(ids[r]) * n, n, y + r * n);
+        });
+    }
+    /// Rows in order within a range of columns, so that equal ids add up in one order.
+    void embedding_backward(float* dtable, const float* dy, const std::int32_t* ids, int rows, int columns) {
+        const std::size_t n = size(columns);
+        split(n, std::max<std::size_t>(16, grain / std::max<std::size_t>(1, size(rows))),
+              [&](std::size_t, std::size_t first, std::size_t last) {
+                  for (std::size_t r = 0; r < size(rows); ++r)
+                      rows_.add_to(dtable + size(ids[r]) * n + first, dy + r * n + first, last - first);
+              });
+    }
+
+    double cross_entropy(float* logits, const std::int32_t* targets, int rows, int vocabulary, float gradient_scale) {
+        const std::size_t n = size(vocabulary);
+        losses_.assign(size(rows), 0.0);
+        split_rows(rows, vocabulary, [&](std::size_t first, std::size_t count) {
+            for (std::size_t r = first; r < first + count; ++r) {
+                if (targets[r] >= 0)
+                    losses_[r] = rows_.cross_entropy(logits + r * n, targets[r], n, gradient_scale);
+                else if (gradient_scale != 0.0F)
+                    std::fill_n(logits + r * n, n, 0.0F);
+            }
+        });
+        double total = 0.0;
+        for (const double loss : losses_) total += loss;
+        return total;
+    }
+
+ private:
+    /// Elements below which another thread costs more than it brings; multiply-adds for the matrix product.
+    static constexpr std::size_t grain = 16384;
+    static constexpr std::size_t product_grain = 1U << 19U;
+    /// Left sides of up to so many rows are multiplied without packing, which would cost as much as the product.
+    static constexpr std::size_t few_rows = 4;
+    /// Rows whose share in a weight's gradient is summed before it is added: fixed, so that threads change nothing.
+    static constexpr std::size_t rows_of_partial_sum = 64;
+
+    static std::size_t size(int n) noexcept { return static_cast<std::size_t>(n); }
+
+    /// work(part, first, last) over [0, count) in at most one part per thread, of about `least` or more.
+    template <class Work>
+    void split(std::size_t count, std::size_t least, const Work& work) {
+        const std::size_t parts = std::clamp<std::size_t>(count / std::max<std::size_t>(least, 1), 1, scratch_.size());
+        pool_.parallel_for(parts, [&](std::size_t i) { work(i, count * i / parts, count * (i + 1) / parts); });
+    }
+    template <class Work>
+    void split_elements(std::size_t n, const Work& work) {
+        split(n, grain, [&](std::size_t, std::size_t first, std::size_t last) { work(first, last - first); });
+    }
+    template <class Work>
+    void split_rows(int rows, int columns, const Work& work) {
+        split(size(rows), grain / std::max<std::size_t>(size(columns), 1),
+              [&](std::size_t, std::size_t first, std::size_t last) { work(first, last - first); });
+    }
+
+    /// work(batch, kv_head, scratch) for every pair of them.
+    template <class Work>
+    void split_heads(nn::attention_shape s, std::size_t scratch, const Work& work) {
+        reserve_scratch(scratch);
+        const std::size_t heads = size(s.kv_heads);
+        split(size(s.batch) * heads, 1, [&](std::size_t part, std::size_t first, std::size_t last) {
+            for (std::size_t i = first; i < last; ++i) work(i / heads, i % heads, scratch_[part].data());
+        });
+    }
+
+    /// work(first row, rows, partial) adds the rows' share of each of `totals` (arrays of `columns`, which lie one
+    /// after the other in `partial`); the shares of fixed blocks of rows are then added in order.
+    template <class Work>
+    void sum_over_rows(int rows, int columns, std::initializer_list<float*> totals, const Work& work) {
+        const std::size_t n = size(columns), width = n * totals.size();
+        const std::size_t blocks = detail::divide_up(size(rows), rows_of_partial_sum);
+        if (partial_.size() < blocks * width) partial_ = buffer(blocks * width);
+        split(blocks, grain / (rows_of_partial_sum * std::max<std::size_t>(n, 1)),
+              [&](std::size_t, std::size_t first, std::size_t last) {
+                  std::fill(partial_.data() + first * width, partial_.data() + last * width, 0.0F);
+                  for (std::size_t i = first; i < last; ++i) {
+                      const std::size_t row = i * rows_of_partial_sum;
+                      work(row, std::min(rows_of_partial_sum, size(rows) - row), partial_.data() + i * width);
+                  }
+              });
+        for (std::size_t i = 0; i < blocks; ++i)
+            for (std::size_t t = 0; t < totals.size(); ++t)
+                rows_.add_to(totals.begin()[t], partial_.data() + i * width + t * n, n);
+    }
+
+    void reserve_scratch(std::size_t count) {
+        for (buffer& scratch : scratch_)
+            if (scratch.size() < count) scratch = buffer(count);
+    }
+
+    void multiply_few(float* c, detail::operand a, detail::operand b, std::size_t m, std::size_t n, std::size_t steps,
+                      bool accumulate) {
+        split(n, product_grain / (m * steps), [&](std::size_t, std::size_t first, std::size_t last) {
+            for (std::size_t i = 0; i < m; ++i) {
+                const float* const row = a.data + i * a.line_stride;
+                float* const to = c + i * n;
+                if (b.step_stride == 1) {
+                    for (std::size_t j = first; j < last; ++j) {
+                        const float product = rows_.dot(row, b.data + j * b.line_stride, steps);
+                        to[j] = accumulate ? to[j] + product : product;
+                    }
+                    continue;
+                }
+                if (!accumulate) std::fill(to + first, to + last, 0.0F);
+                for (std::size_t s = 0; s < steps; ++s)
+                    rows_.add_scaled(to + first, b.data + s * b.step_stride + first, row[s], last - first);
+            }
+        });
+    }
+
+    /// Cuts c into a grid of blocks, one per thread, such that little is packed twice.
+    void multiply_blocked(detail::tile_target c, detail::operand a, detail::operand b, std::size_t m, std::size_t n,
+                          std::size_t steps) {
+        const std::size_t threads = std::clamp<std::size_t>(m * n * steps / product_grain, 1, scratch_.size());
+        std::size_t down = 1, across = threads;
+        for (std::size_t d = 2; d <= threads; ++d) {
+            const std::size_t used = d * (threads / d), most = down * across;
+            if (used > most || (used == most && m / d + n / (threads / d) < m / down + n / across))
+                down = d, across = threads / d;
+        }
+        const std::size_t rows = detail::round_up(detail::divide_up(m, down), gemm_.rows);
+        const std::size_t columns = detail::round_up(detail::divide_up(n, across), gemm_.columns);
+        reserve_scratch(detail::gemm_plan(gemm_, rows, columns, steps).scratch_size());
+        pool_.parallel_for(down * across, [&](std::size_t part) {
+            const std::size_t i = part % down * rows, j = part / down * columns;
+            if (i >= m || j >= n) return;
+            detail::multiply(gemm_, {c.data + i * c.stride + j, c.stride, c.accumulate}, a.at(i, 0), b.at(j, 0),
+                             std::min(rows, m - i), std::min(columns, n - j), steps, scratch_[part].data());
+        });
+    }
+
+    thread_pool& pool_;
+    const detail::gemm_kernels& gemm_;
+    const detail::row_kernels& rows_;
+    std::vector<buffer> scratch_;  ///< one per thread
+    buffer partial_;
+    std::vector<double> losses_;
+};
+
+static_assert(nn::backend<fast>);
+
+}  // namespace thinwire::cpu
+
+#endif  // THINWIRE_BACKEND_CPU_FAST_HPP
+
+// ---- thinwire/codec/bit_stream.hpp
+#ifndef THINWIRE_CODEC_BIT_STREAM_HPP
+#define THINWIRE_CODEC_BIT_STREAM_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// Appends fields of up to 32 bits to a byte buffer, lowest bit first.
+class bit_writer {
+ public:
+    explicit bit_writer(std::vector<std::byte>& out) noexcept : out_(out) {}
+
+    /// Precondition: bits <= 32 and value < 2^bits.
+    void put(std::uint32_t value, unsigned bits) {
+        pending_ |= static_cast<std::uint64_t>(value) << held_;
+        held_ += bits;
+        for (; held_ >= 8; held_ -= 8, pending_ >>= 8U) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+    }
+    /// Fills the last byte with zero bits.
+    void flush() {
+        if (held_ > 0) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+        pending_ = 0;
+        held_ = 0;
+    }
+
+ private:
+    std::vector<std::byte>& out_;
+    std::uint64_t pending_ = 0;
+    unsigned held_ = 0;
+};
+
+/// Reads what bit_writer wrote, from foreign bytes. Total: a read past the end gives zero and sets failed().
+class bit_reader {
+ public:
+    explicit bit_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+
+    /// Precondition: bits <= 32.
+    [[nodiscard]] std::uint32_t get(unsigned bits) noexcept {
+        while (held_ < bits) {
+            if (at_ == bytes_.size()) {
+                failed_ = true;
+                return 0;
+            }
+            pending_ |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[at_++])) << held_;
+            held_ += 8;
+        }
+        const auto value = static_cast<std::uint32_t>(pending_ & ((std::uint64_t{1} << bits) - 1));
+        pending_ >>= bits;
+        held_ -= bits;
+        return value;
+    }
+    /// Leaves the byte that was begun; fails when its other bits are not zero.
+    void align() noexcept {
+        if (pending_ != 0) failed_ = true;
+        pending_ = 0;
+        held_ = 0;
+    }
+    /// Bytes begun so far.
+    [[nodiscard]] std::size_t position() const noexcept { return at_; }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+ private:
+    std::span<const std::byte> bytes_;
+    std::size_t at_ = 0;
+    std::uint64_t pending_ = 0;
+    unsigned held_ = 0;
+    bool failed_ = false;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_BIT_STREAM_HPP
+
+// ---- thinwire/codec/checksum.hpp
+#ifndef THINWIRE_CODEC_CHECKSUM_HPP
+#define THINWIRE_CODEC_CHECKSUM_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire {
+
+namespace detail {
+
+[[nodiscard]] constexpr std::uint64_t load_u64(std::span<const std::byte> bytes, std::size_t at) noexcept {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < 8 && at + i < bytes.size(); ++i)
+        word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes[at + i])) << (8 * i);
+    return word;
+}
+
+}  // namespace detail
+
+/// A fast 64-bit checksum against accidents (not against intent: what must resist an attacker is named by SHA-256).
+///
+/// Four lanes take every fourth little-endian word: lane = rotl((lane ^ word) * odd, 29). Each step maps the lane one
+/// to one for a given word and the word one to one for a given lane, and so does the way the lanes are joined; hence
+/// any change confined to one aligned word, and so any single byte, always changes the result. The length is joined in.
+[[nodiscard]] constexpr std::uint64_t checksum64(std::span<const std::byte> bytes) noexcept {
+    constexpr std::uint64_t odd = 0x9E3779B97F4A7C15U;
+    std::uint64_t lanes[4] = {0x243F6A8885A308D3U, 0x13198A2E03707344U, 0xA4093822299F31D0U, 0x082EFA98EC4E6C89U};
+    std::size_t at = 0;
+    for (; at + 32 <= bytes.size(); at += 32)
+        for (std::size_t lane = 0; lane < 4; ++lane)
+            lanes[lane] = std::rotl((lanes[lane] ^ detail::load_u64(bytes, at + 8 * lane)) * odd, 29);
+    for (std::size_t lane = 0; at < bytes.size(); at += 8, ++lane)
+        lanes[lane] = std::rotl((lanes[lane] ^ detail::load_u64(bytes, at)) * odd, 29);
+    std::uint64_t sum = bytes.size();
+    for (const std::uint64_t lane : lanes) {
+        sum = (sum ^ lane) * odd;
+        sum ^= sum >> 32U;
+    }
+    return sum;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_CHECKSUM_HPP
+
+// ---- thinwire/codec/value_code.hpp
+#ifndef THINWIRE_CODEC_VALUE_CODE_HPP
+#define THINWIRE_CODEC_VALUE_CODE_HPP
+
+#include <cstdint>
+#include <string_view>
+
+namespace thinwire {
+
+/// How the value of a selected coefficient travels.
+enum class value_code : std::uint8_t {
+    f32 = 0,   ///< 32 bits, as the published DeMo sends it
+    sign = 1,  ///< one bit; a coefficient that is exactly zero is not sent
+};
+
+[[nodiscard]] constexpr std::string_view to_string(value_code code) noexcept {
+    return code == value_code::sign ? "sign" : "f32";
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_VALUE_CODE_HPP
+
+// ---- thinwire/codec/payload_layout.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+#define THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace thinwire {
+
+/// What a payload carries.
+enum class payload_kind : std::uint8_t {
+    demo = 0,   ///< selected coefficients of every chunk
+    dense = 1,  ///< every element of every gradient, f32
+};
+
+/// One tensor as the codec sees it: `chunks` blocks of `chunk_size` elements, `kept` of which are sent.
+struct payload_section {
+    std::uint64_t chunks = 0;
+    std::uint32_t chunk_size = 0;
+    std::uint32_t kept = 0;  ///< min(k, chunk_size); chunk_size for dense
+
+    [[nodiscard]] std::uint64_t coefficients() const noexcept { return chunks * kept; }
+    /// Bits of one position: enough for chunk_size values.
+    [[nodiscard]] unsigned position_bits() const noexcept {
+        return static_cast<unsigned>(std::bit_width(chunk_size - 1));
+    }
+};
+
+/// What every payload of a run must look like. All peers derive the same one from shapes and options.
+struct payload_layout {
+    payload_kind kind = payload_kind::demo;
+    value_code values = value_code::f32;
+    std::uint32_t k = 0;            ///< 0 for dense
+    std::uint32_t chunk = 0;        ///< 0 for dense
+    std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
+    std::vector<payload_section> sections;
+
+    [[nodiscard]] std::uint64_t chunks() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.chunks;
+        return sum;
+    }
+    [[nodiscard]] std::uint64_t coefficients() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.coefficients();
+        return sum;
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
+// ---- thinwire/core/result.hpp
+#ifndef THINWIRE_CORE_RESULT_HPP
+#define THINWIRE_CORE_RESULT_HPP
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace thinwire {
+
+/// Why foreign bytes were refused.
+enum class errc : std::uint8_t {
+    truncated,     ///< the bytes end before what they announce
+    trailing,      ///< bytes follow where none belong
+    bad_magic,     ///< not this kind of data at all
+    bad_version,   ///< a format version this build does not read
+    bad_checksum,  ///< altered or damaged
+    out_of_range,  ///< a number outside what the format allows
+    too_large,     ///< a length above the caller's limit
+    not_finite,    ///< NaN or infinity
+    mismatch,      ///< well-formed, but of another run, round, peer or shape
+    malformed,     ///< anything else that breaks the format
+};
+
+/// The name of a code, for messages and metrics.
+[[nodiscard]] constexpr std::string_view to_string(errc code) noexcept {
+    switch (code) {
+        case errc::truncated: return "truncated";
+        case errc::trailing: return "trailing";
+        case errc::bad_magic: return "bad_magic";
+        case errc::bad_version: return "bad_version";
+        case errc::bad_checksum: return "bad_checksum";
+        case errc::out_of_range: return "out_of_range";
+        case errc::too_large: return "too_large";
+        case errc::not_finite: return "not_finite";
+        case errc::mismatch: return "mismatch";
+        case errc::malformed: return "malformed";
+    }
+    return "unknown";
+}
+
+/// A refusal: a code for programs and one line for people.
+struct failure {
+    errc code{};
+    std::string message;
+};
+
+/// A value or the reason there is none. What parses foreign bytes returns this and never throws.
+template <class T>
+class [[nodiscard]] result {
+ public:
+    using value_type = T;
+
+    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
+
+    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+
+    /// Precondition of these four: has_value().
+    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
+    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
+    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
+    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+
+    /// Precondition: !has_value().
+    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
+
+    /// The value, or an exception that carries the refusal's message.
+    [[nodiscard]] T& value() & {
+        require();
+        return **this;
+    }
+    [[nodiscard]] const T& value() const& {
+        require();
+        return **this;
+    }
+    [[nodiscard]] T value() && {
+        require();
+        return std::move(**this);
+    }
+
+ private:
+    void require() const {
+        if (!has_value()) throw thinwire::error(error().message);
+    }
+
+    std::variant<T, failure> state_;
+};
+
+/// What a check returns when there is nothing to hand over but success.
+struct ok {};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_RESULT_HPP
+
+// ---- thinwire/codec/sparse_content.hpp
+#ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
+#define THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
+/// count(chunk) are used, positions rising.
+struct sparse_content {
+    std::vector<std::uint16_t> positions;
+    std::vector<float> values;
+    std::vector<std::uint32_t> counts;
+
+    void resize(const payload_layout& layout) {
+        positions.resize(layout.coefficients());
+        values.resize(layout.coefficients());
+        counts.resize(layout.chunks());
+    }
+};
+
+/// The part of a sparse_content that belongs to one section.
+struct section_slice {
+    std::span<std::uint16_t> positions;
+    std::span<float> values;
+    std::span<std::uint32_t> counts;
+};
+
+/// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
+inline constexpr std::uint32_t largest_value_bits = (127U + 100U) << 23U;  // 2^100
+
+/// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
+/// coefficients, all positions, all values. Each of the three parts starts at a byte.
+inline void encode_section(const payload_section& section, value_code code, const section_slice& in,
+                           std::vector<std::byte>& out) {
+    bool full = true;
+    for (const std::uint32_t count : in.counts) full = full && count == section.kept;
+    out.push_back(full ? std::byte{0} : std::byte{1});
+    bit_writer bits(out);
+    const auto each = [&](const auto& put) {
+        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+            for (std::size_t i = 0; i < in.counts[chunk]; ++i) put(chunk * section.kept + i);
+    };
+    if (!full) {
+        const auto width = static_cast<unsigned>(std::bit_width(section.kept));
+        for (const std::uint32_t count : in.counts) bits.put(count, width);
+        bits.flush();
+    }
+    const unsigned width = section.position_bits();
+    each([&](std::size_t i) { bits.put(in.positions[i], width); });
+    bits.flush();
+    if (code == value_code::f32)
+        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]), 32); });
+    else
+        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]) >> 31U, 1); });
+    bits.flush();
+}
+
+namespace detail {
+
+[[nodiscard]] inline std::optional<errc> decode_counts(const payload_section& section, value_code code, bool listed,
+                                                       bit_reader& bits, std::span<std::uint32_t> counts) noexcept {
+    if (!listed) {
+        for (std::uint32_t& count : counts) count = section.kept;
+        return std::nullopt;
+    }
+    if (code == value_code::f32) return errc::malformed;  // f32 sends zeros as well: the mean counts their senders
+    bool full = true;
+    for (std::uint32_t& count : counts) {
+        count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
+        if (count > section.kept) return errc::out_of_range;
+        full = full && count == section.kept;
+    }
+    bits.align();
+    if (full) return errc::malformed;
+    return std::nullopt;
+}
+
+[[nodiscard]] inline std::optional<errc> decode_values(const payload_section& section, value_code code,
+                                                       bit_reader& bits, const section_slice& out) noexcept {
+    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
+            if (code == value_code::sign) {
+                out.values[i] = bits.get(1) == 0 ? 1.0F : -1.0F;
+                continue;
+            }
+            const std::uint32_t value = bits.get(32);
+            const std::uint32_t magnitude = value & 0x7fffffffU;
+            if (magnitude >= 0x7f800000U) return errc::not_finite;
+            if (magnitude > largest_value_bits) return errc::out_of_range;
+            out.values[i] = std::bit_cast<float>(value);
+        }
+    }
+    bits.align();
+    return std::nullopt;
+}
+
+}  // namespace detail
+
+/// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
+/// what encode_section() writes. What it leaves in `out` when it refuses is unspecified.
+[[nodiscard]] inline std::optional<errc> decode_section(std::span<const std::byte> bytes,
+                                                        const payload_section& section, value_code code,
+                                                        const section_slice& out) noexcept {
+    if (bytes.empty()) return errc::truncated;
+    if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
+    bit_reader bits(bytes.subspan(1));
+    if (const auto bad = detail::decode_counts(section, code, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
+    const unsigned width = section.position_bits();
+    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+        std::uint32_t next = 0;
+        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
+            const std::uint32_t position = bits.get(width);
+            if (bits.failed()) return errc::truncated;
+            if (position < next || position >= section.chunk_size) return errc::out_of_range;
+            out.positions[i] = static_cast<std::uint16_t>(position);
+            next = position + 1;
+        }
+    }
+    bits.align();
+    if (bits.failed()) return errc::malformed;
+    if (const auto bad = detail::decode_values(section, code, bits, out)) return bad;
+    if (bits.failed()) return errc::malformed;
+    if (bits.position() + 1 != bytes.size()) return errc::trailing;
+    return std::nullopt;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+// ---- thinwire/core/bytes.hpp
+#ifndef THINWIRE_CORE_BYTES_HPP
+#define THINWIRE_CORE_BYTES_HPP
+
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Appends little-endian numbers to a growing buffer, whatever the host's byte order.
+class byte_writer {
+ public:
+    byte_writer() = default;
+    /// Continues at the end of a buffer whose capacity is kept.
+    explicit byte_writer(std::vector<std::byte>&& reuse) noexcept : bytes_(std::move(reuse)) {}
+
+    template <std::integral T>
+    void put(T value) {
+        auto bits = static_cast<std::make_unsigned_t<T>>(value);
+        for (std::size_t i = 0; i < sizeof(T); ++i)
+            bytes_.push_back(static_cast<std::byte>((static_cast<std::uint64_t>(bits) >> (8 * i)) & 0xffU));
+    }
+    void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
+    void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
+    void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
+    /// A 32-bit length, then the characters.
+    void put(std::string_view text) {
+        put(static_cast<std::uint32_t>(text.size()));
+        put(std::as_bytes(std::span(text.data(), text.size())));
+    }
+    /// Overwrites four bytes that were put before, such as a length known only at the end.
+    void patch(std::size_t at, std::uint32_t value) noexcept {
+        for (std::size_t i = 0; i < 4; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return bytes_.size(); }
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+    [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(bytes_); }
+
+ private:
+    std::vector<std::byte> bytes_;
+};
+
+/// Reads little-endian numbers from foreign bytes. Total: a read past the end gives zero and sets failed(), and
+/// nothing is read after that, so that a parser checks once at the end of a section.
+class byte_reader {
+ public:
+    explicit byte_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+
+    template <std::integral T>
+    [[nodiscard]] T get() noexcept {
+        const std::span<const std::byte> raw = get_bytes(sizeof(T));
+        std::uint64_t value = 0;
+        for (std::size_t i = 0; i < raw.size(); ++i)
+            value |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(raw[i])) << (8 * i);
+        return static_cast<T>(value);
+    }
+    [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
+    [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
+
+    /// The next `count` bytes, or an empty span with failed() set when there are fewer.
+    [[nodiscard]] std::span<const std::byte> get_bytes(std::size_t count) noexcept {
+        if (failed_ || count > remaining()) {
+            failed_ = true;
+            return {};
+        }
+        const auto raw = bytes_.subspan(at_, count);
+        at_ += count;
+        return raw;
+    }
+
+    /// A string as byte_writer puts it; fails when longer than `limit`.
+    [[nodiscard]] std::string get_string(std::size_t limit) {
+        const auto length = get<std::uint32_t>();
+        if (length > limit) failed_ = true;
+        const auto raw = get_bytes(length);
+        return {reinterpret_cast<const char*>(raw.data()), raw.size()};
+    }
+
+    [[nodiscard]] std::size_t position() const noexcept { return at_; }
+    [[nodiscard]] std::size_t remaining() const noexcept { return bytes_.size() - at_; }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
+
+ private:
+    std::span<const std::byte> bytes_;
+    std::size_t at_ = 0;
+    bool failed_ = false;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_BYTES_HPP
+
+// ---- thinwire/core/digest.hpp
+#ifndef THINWIRE_CORE_DIGEST_HPP
+#define THINWIRE_CORE_DIGEST_HPP
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace thinwire {
+
+/// 256 bits that identify content: a run, a payload, a replica.
+struct digest {
+    std::array<std::byte, 32> bytes{};
+    [[nodiscard]] bool operator==(const digest&) const noexcept = default;
+    [[nodiscard]] auto operator<=>(const digest&) const noexcept = default;
+};
+
+/// 64 hexadecimal digits; `digits` of them when a person only needs to compare at a glance.
+[[nodiscard]] inline std::string to_string(const digest& d, std::size_t digits = 64) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    std::string text;
+    for (const std::byte b : d.bytes) {
+        text += hex[std::to_integer<unsigned>(b) >> 4U];
+        text += hex[std::to_integer<unsigned>(b) & 15U];
+    }
+    text.resize(std::min<std::size_t>(digits, 64));
+    return text;
+}
+
+/// SHA-256 (FIPS 180-4) of bytes that arrive in pieces.
+class sha256 {
+ public:
+    sha256& update(std::span<const std::byte> bytes) noexcept {
+        length_ += bytes.size();
+        while (!bytes.empty()) {
+            if (filled_ == 0 && bytes.size() >= block_.size()) {
+                compress(bytes.data());
+                bytes = bytes.subspan(block_.size());
+                continue;
+            }
+            const std::size_t take = std::min(bytes.size(), block_.size() - filled_);
+            std::copy_n(bytes.begin(), take, block_.begin() + static_cast<std::ptrdiff_t>(filled_));
+            filled_ += take;
+            bytes = bytes.subspan(take);
+            if (filled_ == block_.size()) {
+                compress(block_.data());
+                filled_ = 0;
+            }
+        }
+        return *this;
+    }
+    sha256& update(std::string_view text) noexcept {
+        return update(std::as_bytes(std::span(text.data(), text.size())));
+    }
+
+    /// The digest of everything so far. The object is spent afterwards.
+    [[nodiscard]] digest finish() noexcept {
+        const std::uint64_t bits = length_ * 8;
+        const std::array<std::byte, 1> one{std::byte{0x80}};
+        const std::array<std::byte, 1> zero{};
+        update(one);
+        while (filled_ != 56) update(zero);
+        std::array<std::byte, 8> tail{};
+        for (std::size_t i = 0; i < 8; ++i) tail[i] = static_cast<std::byte>((bits >> (56 - 8 * i)) & 0xffU);
+        update(tail);
+        digest out;
+        for (std::size_t i = 0; i < 32; ++i)
+            out.bytes[i] = static_cast<std::byte>((state_[i / 4] >> (24 - 8 * (i % 4))) & 0xffU);
+        return out;
+    }
+
+ private:
+    void compress(const std::byte* block) noexcept {
+        static constexpr std::array<std::uint32_t, 64> k = {
+            0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+            0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+            0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+            0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+            0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+            0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+            0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+            0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+        std::array<std::uint32_t, 64> w{};
+        for (std::size_t i = 0; i < 16; ++i)
+            for (std::size_t j = 0; j < 4; ++j) w[i] = (w[i] << 8U) | std::to_integer<std::uint32_t>(block[4 * i + j]);
+        for (std::size_t i = 16; i < 64; ++i) {
+            const std::uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3U);
+            const std::uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10U);
+            w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+        }
+        auto [a, b, c, d, e, f, g, h] = state_;
+        for (std::size_t i = 0; i < 64; ++i) {
+            const std::uint32_t s1 = std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25);
+            const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + k[i] + w[i];
+            const std::uint32_t s0 = std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22);
+            const std::uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
+            h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
+        }
+        const std::array<std::uint32_t, 8> add = {a, b, c, d, e, f, g, h};
+        for (std::size_t i = 0; i < 8; ++i) state_[i] += add[i];
+    }
+
+    std::array<std::uint32_t, 8> state_ = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    std::array<std::byte, 64> block_{};
+    std::size_t filled_ = 0;
+    std::uint64_t length_ = 0;
+};
+
+/// The digest of one piece of bytes.
+[[nodiscard]] inline digest digest_of(std::span<const std::byte> bytes) noexcept {
+    return sha256{}.update(bytes).finish();
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_DIGEST_HPP
+
+// ---- thinwire/codec/payload.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_HPP
+#define THINWIRE_CODEC_PAYLOAD_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// What stands at the front of every payload.
+struct payload_info {
+    payload_kind kind = payload_kind::demo;
+    value_code values = value_code::f32;
+    digest run;
+    std::uint64_t round = 0;
+    std::uint64_t peer = 0;
+    std::uint64_t fingerprint = 0;  ///< of the layout
+    std::uint32_t k = 0;
+    std::uint32_t chunk = 0;
+    float learning_rate = 0.0F;
+    float weight_decay = 0.0F;
+    digest replica;  ///< of the sender's share of weights before it applies this round
+    std::uint32_t sections = 0;
+    std::uint64_t bytes = 0;  ///< of the whole payload
+};
+
+namespace detail {
+
+inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
+inline constexpr std::uint16_t payload_version = 1;
+inline constexpr std::size_t payload_header_bytes = 128;
+inline constexpr std::size_t payload_checksum_bytes = 8;
+
+/// Rates that survive every floating-point mode: 0, or normal numbers within 2^-100..2^20.
+[[nodiscard]] constexpr bool sane_rate(float rate) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(rate);
+    return bits == 0 || (bits >= (127U - 100U) << 23U && bits <= (127U + 20U) << 23U);
+}
+
+[[nodiscard]] inline digest get_digest(byte_reader& in) noexcept {
+    digest d;
+    const auto raw = in.get_bytes(d.bytes.size());
+    for (std::size_t i = 0; i < raw.size(); ++i) d.bytes[i] = raw[i];
+    return d;
+}
+
+[[nodiscard]] inline failure payload_failure(errc code, const std::string& what) {
+    return {code, "payload: " + what + " (" + std::string(to_string(code)) + ")"};
+}
+
+}  // namespace detail
+
+/// Writes the header and room for the section lengths; the caller then appends each section and ends it.
+class payload_writer {
+ public:
+    /// Starts over in a buffer whose capacity is kept.
+    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse) {
+        reuse.clear();
+        byte_writer out(std::move(reuse));
+        out.put(detail::payload_magic);
+        out.put(detail::payload_version);
+        out.put(static_cast<std::uint8_t>(info.kind));
+        out.put(static_cast<std::uint8_t>(info.values));
+        out.put(std::uint64_t{0});
+        out.put(std::span<const std::byte>(info.run.bytes));
+        out.put(info.round);
+        out.put(info.peer);
+        out.put(info.fingerprint);
+        out.put(info.k);
+        out.put(info.chunk);
+        out.put(info.learning_rate);
+        out.put(info.weight_decay);
+        out.put(std::span<const std::byte>(info.replica.bytes));
+        out.put(static_cast<std::uint32_t>(sections));
+        out.put(std::uint32_t{0});
+        for (std::size_t i = 0; i < sections; ++i) out.put(std::uint32_t{0});
+        bytes_ = out.take();
+        section_begin_ = bytes_.size();
+    }
+
+    /// Where the next section is appended.
+    [[nodiscard]] std::vector<std::byte>& bytes() noexcept { return bytes_; }
+
+    /// Ends a section: notes its length.
+    void end_section() noexcept {
+        patch(detail::payload_header_bytes + 4 * ended_++, 4, bytes_.size() - section_begin_);
+        section_begin_ = bytes_.size();
+    }
+
+    /// Notes the total, appends the checksum and hands the payload over.
+    [[nodiscard]] std::vector<std::byte> finish() {
+        const std::size_t body = bytes_.size();
+        bytes_.resize(body + detail::payload_checksum_bytes);
+        patch(8, 8, bytes_.size());
+        patch(body, 8, checksum64(std::span(bytes_).first(body)));
+        return std::move(bytes_);
+    }
+
+ private:
+    void patch(std::size_t at, std::size_t size, std::uint64_t value) noexcept {
+        for (std::size_t i = 0; i < size; ++i) bytes_[at + i] = static_cast<std::byte>((value >> (8 * i)) & 0xffU);
+    }
+
+    std::vector<std::byte> bytes_;
+    std::size_t section_begin_ = 0;
+    std::size_t ended_ = 0;
+};
+
+/// Reads the front of foreign bytes and proves length, checksum and ranges; not the sections, for which a layout is
+/// needed.
+[[nodiscard]] inline result<payload_info> inspect_payload(std::span<const std::byte> bytes) {
+    using detail::payload_failure;
+    constexpr std::size_t frame = detail::payload_header_bytes + detail::payload_checksum_bytes;
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != detail::payload_magic)
+        return payload_failure(bytes.size() < 4 ? errc::truncated : errc::bad_magic, "not a thinwire payload");
+    if (const auto version = in.get<std::uint16_t>(); version != detail::payload_version)
+        return payload_failure(in.failed() ? errc::truncated : errc::bad_version,
+                               "format version " + std::to_string(version) + ", expected 1");
+    payload_info info;
+    const auto kind = in.get<std::uint8_t>();
+    const auto values = in.get<std::uint8_t>();
+    info.bytes = in.get<std::uint64_t>();
+    if (bytes.size() < frame || bytes.size() < info.bytes)
+        return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    if (bytes.size() > info.bytes)
+        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
+    byte_reader tail(bytes.last(detail::payload_checksum_bytes));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - detail::payload_checksum_bytes)))
+        return payload_failure(errc::bad_checksum, "checksum differs");
+    info.run = detail::get_digest(in);
+    info.round = in.get<std::uint64_t>();
+    info.peer = in.get<std::uint64_t>();
+    info.fingerprint = in.get<std::uint64_t>();
+    info.k = in.get<std::uint32_t>();
+    info.chunk = in.get<std::uint32_t>();
+    info.learning_rate = in.get_f32();
+    info.weight_decay = in.get_f32();
+    info.replica = detail::get_digest(in);
+    info.sections = in.get<std::uint32_t>();
+    if (kind > 1 || values > 1 || in.get<std::uint32_t>() != 0) return payload_failure(errc::malformed, "header");
+    info.kind = static_cast<payload_kind>(kind);
+    info.values = static_cast<value_code>(values);
+    if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
+        static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
+        return payload_failure(errc::out_of_range, "learning rate or weight decay");
+    if (info.sections > (bytes.size() - frame) / 4) return payload_failure(errc::truncated, "section table");
+    return info;
+}
+
+/// What a payload must be for a commit to accept it.
+struct payload_expectation {
+    digest run;
+    std::uint64_t round = 0;
+    std::uint64_t peer = 0;
+};
+
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was made from.
+class payload_view {
+ public:
+    /// Checks everything but the insides of the sections.
+    [[nodiscard]] static result<payload_view> open(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                   const payload_expectation& expected) {
+        using detail::payload_failure;
+        const result<payload_info> info = inspect_payload(bytes);
+        if (!info) return info.error();
+        if (info->run != expected.run) return payload_failure(errc::mismatch, "of another run");
+        if (info->round != expected.round)
+            return payload_failure(errc::mismatch, "round " + std::to_string(info->round) + ", expected " +
+                                                       std::to_string(expected.round));
+        if (info->peer != expected.peer)
+            return payload_failure(
+                errc::mismatch, "peer " + std::to_string(info->peer) + ", expected " + std::to_string(expected.peer));
+        if (info->kind != layout.kind || info->values != layout.values || info->k != layout.k ||
+            info->chunk != layout.chunk || info->fingerprint != layout.fingerprint ||
+            info->sections != layout.sections.size())
+            return payload_failure(errc::mismatch, "of other tensors or options");
+        payload_view view;
+        view.info_ = *info;
+        view.sections_.reserve(layout.sections.size());
+        byte_reader table(bytes.subspan(detail::payload_header_bytes));
+        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
+        const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const auto length = table.get<std::uint32_t>();
+            if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
+            view.sections_.push_back(bytes.subspan(at, length));
+            at += length;
+        }
+        if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
+        return view;
+    }
+
+    [[nodiscard]] const payload_info& info() const noexcept { return info_; }
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+
+ private:
+    payload_view() = default;
+    payload_info info_;
+    std::vector<std::span<const std::byte>> sections_;
+};
+
+/// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
+[[nodiscard]] inline result<payload_info> decode_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                         const payload_expectation& expected, sparse_content& content) {
+    const result<payload_view> view = payload_view::open(bytes, layout, expected);
+    if (!view) return view.error();
+    if (layout.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
+    content.resize(layout);
+    std::size_t coefficient = 0, chunk = 0;
+    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+        const payload_section& section = layout.sections[i];
+        const std::size_t coefficients = section.coefficients();
+        const section_slice out = {.positions = std::span(content.positions).subspan(coefficient, coefficients),
+                                   .values = std::span(content.values).subspan(coefficient, coefficients),
+                                   .counts = std::span(content.counts).subspan(chunk, section.chunks)};
+        if (const auto bad = decode_section(view->section(i), section, layout.values, out))
+            return detail::payload_failure(*bad, "section " + std::to_string(i));
+        coefficient += coefficients;
+        chunk += section.chunks;
+    }
+    return view->info();
+}
+
+/// Proves that a dense payload holds a finite, sane number for every element.
+[[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
+                                                             const payload_layout& layout,
+                                                             const payload_expectation& expected) {
+    result<payload_view> view = payload_view::open(bytes, layout, expected);
+    if (!view) return view;
+    if (layout.kind != payload_kind::dense) return detail::payload_failure(errc::mismatch, "not dense");
+    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+        const auto raw = view->section(i);
+        const std::uint64_t elements = layout.sections[i].coefficients();
+        if (raw.size() != 4 * elements)
+            return detail::payload_failure(
+                errc::malformed, "section " + std::to_string(i) + " has " + std::to_string(raw.size()) + " bytes");
+        std::uint32_t largest = 0;
+        byte_reader in(raw);
+        for (std::uint64_t e = 0; e < elements; ++e) largest = std::max(largest, in.get<std::uint32_t>() & 0x7fffffffU);
+        if (largest >= 0x7f800000U) return detail::payload_failure(errc::not_finite, "section " + std::to_string(i));
+        if (largest > largest_value_bits)
+            return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
+    }
+    return view;
+}
+
+/// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the content.
+[[nodiscard]] inline result<ok> validate_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                 const payload_expectation& expected) {
+    if (layout.kind == payload_kind::dense) {
+        const auto view = open_dense_payload(bytes, layout, expected);
+        if (!view) return view.error();
+        return ok{};
+    }
+    sparse_content content;
+    const auto info = decode_payload(bytes, layout, expected, content);
+    if (!info) return info.error();
+    return ok{};
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_PAYLOAD_HPP
+
+// ---- thinwire/codec/top_k.hpp
+#ifndef THINWIRE_CODEC_TOP_K_HPP
+#define THINWIRE_CODEC_TOP_K_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// How many interleaved groups to take the tops of, for n stored coefficients of which k are kept: 0 where the
+/// short cut of select_top_k() would not pay. A multiple of 16 that divides n when n is a power of two times 16.
+[[nodiscard]] constexpr std::size_t top_k_groups(std::size_t n, std::size_t k) noexcept {
+    std::size_t groups = 64;
+    while (groups < 8 * k) groups *= 2;
+    return 4 * groups <= n && n % groups == 0 ? groups : 0;
+}
+
+/// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
+///
+/// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
+/// stored[i], or at least `none`. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
+/// stored[g], stored[g + tops.size()], ...: at least k groups have a top at or above the k-th largest top, so nothing
+/// below that is looked at. `keys` is working memory. Precondition: at least k coefficients count; k =
+/// positions.size().
+template <class Position>
+void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, const Position& position_of,
+                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+    constexpr std::uint32_t none = 0x10000;
+    const std::size_t k = positions.size();
+    keys.clear();
+    const auto offer = [&](std::size_t i, std::uint32_t floor) {
+        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
+        if (magnitude < floor) return;
+        const std::uint32_t position = position_of(i);
+        if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
+    };
+    std::uint32_t floor = 0;
+    if (tops.size() > k) {
+        keys.assign(tops.begin(), tops.end());
+        const auto at = keys.begin() + static_cast<std::ptrdiff_t>(k - 1);
+        std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
+        floor = static_cast<std::uint32_t>(*at);
+        keys.clear();
+    }
+    if (floor > 0) {
+        for (std::size_t g = 0; g < tops.size(); ++g)
+            if (tops[g] >= floor)
+                for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);
+    } else {
+        for (std::size_t i = 0; i < stored.size(); ++i) offer(i, 0);
+    }
+    if (keys.size() > k)
+        std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
+    for (std::size_t i = 0; i < k; ++i)
+        positions[i] = static_cast<std::uint16_t>(0xffffffffU - static_cast<std::uint32_t>(keys[i]));
+    std::sort(positions.begin(), positions.end());
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_TOP_K_HPP
+
+// ---- thinwire/comm/transport.hpp
+#ifndef THINWIRE_COMM_TRANSPORT_HPP
+#define THINWIRE_COMM_TRANSPORT_HPP
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire {
+
+/// Identifies a peer within a run.
+using peer_id = std::uint64_t;
+
+/// What one peer published for a round.
+struct contribution {
+    peer_id peer = 0;
+    std::span<const std::byte> payload;
+};
+
+/// What all replicas apply for a round, in this order.
+struct commit {
+    std::uint64_t round = 0;
+    std::span<const contribution> contributions;
+};
+
+/// Anything that carries payloads between peers.
+///
+/// `exchange(round, payload)` publishes this peer's payload for `round`, waits for the commit and returns one or
+/// more consecutive commits, the first of which is that of `round`. More than one come when the others went on
+/// without this peer: it applies them all and contributes next to the round after the last. The payload may be
+/// missing from its commit; its sender then takes it back into its momentum. All peers see equal commits.
+/// The returned bytes stay valid until the next call. Called from one thread.
+template <class T>
+concept transport = requires(T& t, std::uint64_t round, std::span<const std::byte> payload) {
+    { t.self() } -> std::convertible_to<peer_id>;
+    { t.exchange(round, payload) } -> std::convertible_to<std::span<const commit>>;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_TRANSPORT_HPP
+
+// ---- thinwire/version.hpp
+#ifndef THINWIRE_VERSION_HPP
+#define THINWIRE_VERSION_HPP
+
+/// The one place that states the version; CMake, the packages and the wire handshake read it from here.
+#define THINWIRE_VERSION_MAJOR 0
+#define THINWIRE_VERSION_MINOR 1
+#define THINWIRE_VERSION_PATCH 0
+#define THINWIRE_VERSION_STRING "0.1.0"
+
+#endif  // THINWIRE_VERSION_HPP
+
+// ---- thinwire/comm/message.hpp
+#ifndef THINWIRE_COMM_MESSAGE_HPP
+#define THINWIRE_COMM_MESSAGE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace thinwire {
+
+/// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
+inline constexpr std::uint16_t protocol_version = 1;
+
+/// Bytes that several messages, peers or threads share. Never null where a message demands it.
+using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+/// One peer's part of a commit. `payload` is null where it is left out because the receiver has it.
+struct committed_payload {
+    peer_id peer = 0;
+    digest payload_digest;
+    shared_bytes payload;
+};
+
+/// What is final for a round, in the order in which replicas apply it.
+struct commit_record {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    std::vector<committed_payload> contributions;
+};
+using commit_ptr = std::shared_ptr<const commit_record>;
+
+/// Payload bytes in a record: what it weighs in a queue.
+[[nodiscard]] inline std::size_t payload_bytes(const commit_record& record) noexcept {
+    std::size_t total = 0;
+    for (const committed_payload& c : record.contributions) total += c.payload ? c.payload->size() : 0;
+    return total;
+}
+
+/// Bounds that hold for every message before anything is allocated for it.
+struct wire_limits {
+    static constexpr std::size_t max_hello = 512;  ///< all that a stranger may send
+    static constexpr std::size_t max_name = 64;
+    static constexpr std::size_t max_text = 512;
+    static constexpr std::size_t max_manifest = std::size_t{1} << 20U;
+    static constexpr std::size_t max_piece = std::size_t{256} << 10U;
+    static constexpr std::size_t max_contributors = 1024;
+
+    std::size_t max_payload = std::size_t{64} << 20U;
+    std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round; at most 2^31
+};
+
+/// Why a connection is refused. Values are on the wire.
+enum class refusal : std::uint8_t {
+    version_mismatch = 1,
+    run_mismatch = 2,
+    replaced = 3,     ///< another process took part under the same identity
+    banned = 4,       ///< too many strikes
+    unavailable = 5,  ///< the log no longer reaches back to the round asked for: join fresh
+    ahead = 6,        ///< the replica is ahead of the run
+    malformed = 7,    ///< the hello states what cannot be
+    full = 8,         ///< no room for another connection
+};
+
+/// A peer's first message. The fields up to `library` keep their layout in every protocol version.
+struct hello_message {
+    std::uint16_t protocol = protocol_version;
+    std::string library = THINWIRE_VERSION_STRING;
+    digest run;                 ///< zero: any
+    peer_id peer = 0;           ///< not 0
+    std::uint64_t session = 0;  ///< drawn once per process: tells a reconnection from a second process
+    std::string name;
+    std::uint64_t next_round = 0;
+    bool wants_snapshot = false;
+};
+
+/// The sequencer's answer to a hello that it accepts.
+struct welcome_message {
+    digest run;
+    std::uint64_t term = 0;
+    peer_id sequencer = 0;
+    std::string name;
+    std::string manifest;
+    std::uint64_t round = 0;  ///< the next round to be committed
+    bool has_snapshot = false;
+    std::uint64_t snapshot_round = 0;
+    std::uint64_t snapshot_size = 0;
+    digest snapshot_digest;
+};
+
+/// The sequencer's answer to a hello that it does not accept; also ends a connection later. Layout as stable as
+/// hello's.
+struct refuse_message {
+    refusal code{};
+    std::string text;
+};
+
+/// A peer's payload for a round.
+struct submit_message {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    shared_bytes payload;
+};
+
+/// The payload for `round` will not be committed, and why.
+struct reject_message {
+    std::uint64_t round = 0;
+    std::string text;
+};
+
+struct commit_message {
+    commit_ptr record;
+};
+
+/// How far a follower is: commits below `received` lie with it, those below `taken` with its replica.
+/// `active`: it computes for round `taken`, so it is worth waiting for.
+struct progress_message {
+    std::uint64_t term = 0;
+    std::uint64_t received = 0;
+    std::uint64_t taken = 0;
+    bool active = false;
+};
+
+/// Asks for bytes of a snapshot by its digest.
+struct fetch_message {
+    digest content;
+    std::uint64_t offset = 0;
+    std::uint32_t count = 0;
+};
+
+/// Bytes of a snapshot.
+struct piece_message {
+    digest content;
+    std::uint64_t offset = 0;
+    shared_bytes bytes;
+};
+
+/// Says that the sender lives.
+struct ping_message {};
+
+/// The sender leaves; `stop_run`, from the sequencer: for good, the run is over.
+struct goodbye_message {
+    bool stop_run = false;
+    std::string text;
+};
+
+using message =
+    std::variant<hello_message, welcome_message, refuse_message, submit_message, reject_message, commit_message,
+                 progress_message, fetch_message, piece_message, ping_message, goodbye_message>;
+
+/// Position in `message` and number on the wire.
+enum class message_type : std::uint8_t {
+    hello = 0,
+    welcome,
+    refuse,
+    submit,
+    reject,
+    commit,
+    progress,
+    fetch,
+    piece,
+    ping,
+    goodbye,
+};
+inline constexpr std::size_t message_types = std::variant_size_v<message>;
+static_assert(static_cast<std::size_t>(message_type::goodbye) + 1 == message_types);
+
+[[nodiscard]] inline message_type type_of(const message& m) noexcept {
+    return static_cast<message_type>(m.index());
+}
+
+[[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
+    constexpr std::string_view names[] = {"hello",    "welcome", "refuse", "submit", "reject", "commit",
+                                          "progress", "fetch",   "piece",  "ping",   "goodbye"};
+    const auto i = static_cast<std::size_t>(type);
+    return i < message_types ? names[i] : "unknown";
+}
+
+/// Bytes to share, from a copy or by moving them in.
+[[nodiscard]] inline shared_bytes share(std::vector<std::byte> bytes) {
+    return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_MESSAGE_HPP
+
+// ---- thinwire/comm/effect.hpp
+#ifndef THINWIRE_COMM_EFFECT_HPP
+#define THINWIRE_COMM_EFFECT_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace thinwire {
+
+/// Microseconds of any clock that never goes back. The protocol only sees the times that its driver hands in.
+using timestamp = std::int64_t;
+
+/// One connection, for as long as it lives. Numbers are never used again.
+using link_id = std::uint64_t;
+
+/// How a machine's part in the run ended.
+enum class run_end : std::uint8_t {
+    left,              ///< this side said goodbye
+    stopped,           ///< the sequencer ended the run
+    unreachable,       ///< never admitted in time
+    lost,              ///< the sequencer went away and did not come back in time
+    version_mismatch,  ///< another protocol version
+    run_mismatch,      ///< another run
+    refused,           ///< not wanted: identity in use, banned, no room, log too short
+    diverged,          ///< this replica is ahead of the run
+    storage,           ///< the log could not be written
+    protocol,          ///< the other side does not speak this protocol
+};
+
+/// Send a message; messages to one link arrive in the order of their effects.
+struct send_effect {
+    link_id link = 0;
+    message what;
+};
+
+/// The peer behind a link is admitted: it may send more than a hello from now on.
+struct admit_effect {
+    link_id link = 0;
+    peer_id peer = 0;
+};
+
+/// Close a link after what was sent before. The driver reports nothing more about it.
+struct close_effect {
+    link_id link = 0;
+    std::string reason;
+    bool fault = false;  ///< for what the other side sent or failed to send
+};
+
+/// Make a record durable, then call stored().
+struct store_effect {
+    commit_ptr record;
+};
+
+/// Read a record back from the log, then call loaded().
+struct load_effect {
+    std::uint64_t round = 0;
+};
+
+/// Hand a commit to the local replica, then call taken() when it has it.
+struct deliver_effect {
+    commit_ptr record;
+};
+
+/// Try to connect to the sequencer as `link`, then call dialled() or dial_failed().
+struct dial_effect {
+    link_id link = 0;
+};
+
+/// This peer is admitted (again).
+struct welcomed_effect {
+    welcome_message welcome;
+};
+
+/// The snapshot that a fresh peer asked for is complete and its digest is right.
+struct snapshot_effect {
+    std::uint64_t round = 0;
+    shared_bytes bytes;
+};
+
+/// This peer's payload for a round was refused.
+struct rejected_effect {
+    std::uint64_t round = 0;
+    std::string text;
+};
+
+/// The machine is over; nothing follows. `text` is one line for the operator.
+struct end_effect {
+    run_end code{};
+    std::string text;
+};
+
+using effect = std::variant<send_effect, admit_effect, close_effect, store_effect, load_effect, deliver_effect,
+                            dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_EFFECT_HPP
+
+// ---- thinwire/comm/detail/outflow.hpp
+#ifndef THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+#define THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+
+namespace thinwire::detail::comm {
+
+/// Where one receiver of commits stands: what was sent, what it took, and how much lies between.
+class outflow {
+ public:
+    outflow() = default;
+    explicit outflow(std::uint64_t next) noexcept : next_(next), taken_(next) {}
+
+    /// The round to send next.
+    [[nodiscard]] std::uint64_t next() const noexcept { return next_; }
+    [[nodiscard]] std::uint64_t taken() const noexcept { return taken_; }
+
+    /// Whether a record of `weight` bytes may be sent without more than `window` lying untaken. One always may.
+    [[nodiscard]] bool room(std::size_t weight, std::size_t window) const noexcept {
+        return untaken_.empty() || total_ + weight <= window;
+    }
+    void sent(std::size_t weight) {
+        untaken_.push_back(weight);
+        total_ += weight;
+        ++next_;
+    }
+    /// The receiver has taken everything below `round`. Precondition: round <= next().
+    void take(std::uint64_t round) noexcept {
+        for (; taken_ < round; ++taken_) {
+            total_ -= untaken_.front();
+            untaken_.pop_front();
+        }
+    }
+
+ private:
+    std::uint64_t next_ = 0;
+    std::uint64_t taken_ = 0;
+    std::deque<std::size_t> untaken_;
+    std::size_t total_ = 0;
+};
+
+/// What a record weighs in a queue.
+[[nodiscard]] inline std::size_t weight(const commit_record& record) noexcept {
+    return payload_bytes(record) + 64 * (record.contributions.size() + 1);
+}
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+
+// ---- thinwire/comm/follower.hpp
+#ifndef THINWIRE_COMM_FOLLOWER_HPP
+#define THINWIRE_COMM_FOLLOWER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct follower_settings {
+    peer_id self = 0;
+    std::uint64_t session = 0;  ///< drawn once per process
+    std::string name;
+    std::string where = "the founder";  ///< how messages name the other side
+    digest run{};                       ///< zero: whatever runs there
+    std::uint64_t next_round = 0;       ///< ignored when fresh
+    bool fresh = true;
+
+    timestamp connect_timeout = 15'000'000;
+    timestamp reconnect_timeout = 30'000'000;
+    timestamp attempt_timeout = 5'000'000;  ///< one try to connect
+    timestamp first_pause = 100'000;        ///< between tries; doubles up to the last
+    timestamp last_pause = 2'000'000;
+    timestamp keepalive_interval = 5'000'000;
+    timestamp keepalive_timeout = 20'000'000;
+    std::size_t max_untaken = std::size_t{1} << 30U;  ///< bytes of commits that may wait for the replica
+    std::size_t max_snapshot = std::size_t{16} << 30U;
+};
+
+/// The protocol of a peer that follows a sequencer: a pure state machine. Its driver hands in events, each with the
+/// time, performs take_effects() in order after each of them, and calls tick() at wake_at().
+class follower {
+ public:
+    follower(follower_settings settings, timestamp now) : settings_(std::move(settings)) {
+        if (!settings_.fresh) received_ = taken_ = settings_.next_round;
+        flow_ = detail::comm::outflow(received_);
+        run_ = settings_.run;
+        give_up_at_ = now + settings_.connect_timeout;
+        dial(now);
+    }
+
+    void dialled(link_id link, timestamp now) {
+        if (over() || link != link_ || phase_ != phase::dialling) return;
+        phase_ = phase::greeting;
+        heard_ = now;
+        hello_message hello;
+        hello.run = run_;
+        hello.peer = settings_.self;
+        hello.session = settings_.session;
+        hello.name = settings_.name;
+        hello.next_round = received_;
+        hello.wants_snapshot = settings_.fresh;
+        send(std::move(hello), now);
+    }
+
+    void dial_failed(link_id link, const std::string& why, timestamp now) {
+        if (over() || link != link_ || phase_ != phase::dialling) return;
+        pause(why, now);
+    }
+
+    void link_closed(link_id link, const std::string& why, timestamp now) {
+        if (over() || link != link_ || phase_ == phase::pausing) return;
+        pause(why, now);
+    }
+
+    /// Bytes came in, whether or not they end a message.
+    void heard(link_id link, timestamp now) noexcept {
+        if (link == link_) heard_ = now;
+    }
+
+    /// The link carried something that is no message of this protocol.
+    void broken(link_id link, const std::string& why, timestamp now) {
+        if (over() || link != link_ || phase_ == phase::pausing) return;
+        close(why, true);
+        if (++faults_ == max_faults && admitted_once_)
+            return end(run_end::protocol, settings_.where + " breaks the protocol: " + why);
+        if (!admitted_once_)
+            return end(run_end::protocol, settings_.where + " does not answer as a thinwire founder: " + why);
+        pause(why, now);
+    }
+
+    void received(link_id link, message m, timestamp now) {
+        if (over() || link != link_) return;
+        heard_ = now;
+        if (phase_ != phase::greeting && phase_ != phase::fetching && phase_ != phase::live) return;
+        std::visit([&](auto& body) { on(body, now); }, m);
+    }
+
+    /// The local replica's payload for `round`, the next that it applies. Replaces one that was not committed.
+    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+        if (over()) return;
+        active_ = true;
+        if (round < received_) return;
+        pending_ = pending{round, digest_of(*payload), std::move(payload)};
+        if (phase_ == phase::live) submit(now);
+    }
+
+    /// The local replica has everything below `round`. Precondition: those commits were delivered.
+    void taken(std::uint64_t round, timestamp now) {
+        if (over() || round <= taken_) return;
+        flow_.take(round);
+        taken_ = round;
+        if (phase_ == phase::live) report(now);
+    }
+
+    void leave(timestamp now) {
+        if (over()) return;
+        if (phase_ != phase::dialling && phase_ != phase::pausing) send(goodbye_message{false, "left"}, now);
+        if (phase_ != phase::pausing) close("left", false);
+        end(run_end::left, "left the run");
+    }
+
+    void tick(timestamp now) {
+        if (over()) return;
+        if (give_up_at_ && now >= *give_up_at_) return give_up();
+        switch (phase_) {
+            case phase::pausing:
+                if (now >= until_) dial(now);
+                break;
+            case phase::dialling:
+                if (now >= until_) {
+                    close("no answer", false);
+                    pause("no answer", now);
+                }
+                break;
+            default:
+                if (now >= heard_ + settings_.keepalive_timeout) {
+                    close("silent", true);
+                    pause("nothing heard for " + std::to_string(settings_.keepalive_timeout / 1'000'000) + " s", now);
+                } else if (now >= sent_ + settings_.keepalive_interval) {
+                    send(ping_message{}, now);
+                }
+        }
+    }
+
+    /// When to call tick(); nothing once the machine is over.
+    [[nodiscard]] std::optional<timestamp> wake_at() const noexcept {
+        if (over()) return std::nullopt;
+        const bool linked = phase_ != phase::pausing && phase_ != phase::dialling;
+        timestamp at =
+            linked ? std::min(heard_ + settings_.keepalive_timeout, sent_ + settings_.keepalive_interval) : until_;
+        if (give_up_at_) at = std::min(at, *give_up_at_);
+        return at;
+    }
+
+    [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
+
+    [[nodiscard]] bool over() const noexcept { return over_; }
+    [[nodiscard]] bool live() const noexcept { return phase_ == phase::live && !over_; }
+    /// The next round that this peer has no commit for.
+    [[nodiscard]] std::uint64_t round() const noexcept { return received_; }
+
+ private:
+    enum class phase : std::uint8_t { dialling, greeting, fetching, live, pausing };
+    struct pending {
+        std::uint64_t round = 0;
+        digest payload_digest;
+        shared_bytes payload;
+    };
+    struct incoming {
+        welcome_message welcome;
+        std::vector<std::byte> bytes;
+        std::uint64_t asked = 0;
+    };
+    static constexpr std::uint64_t pieces_ahead = 8;
+    static constexpr int max_faults = 3;  ///< broken links without a commit between them
+
+    void on(const hello_message&, timestamp now) { broken(link_, "a hello from the founder", now); }
+    void on(const submit_message&, timestamp now) { broken(link_, "a submit from the founder", now); }
+    void on(const progress_message&, timestamp now) { broken(link_, "a progress from the founder", now); }
+    void on(const fetch_message&, timestamp now) { broken(link_, "a fetch from the founder", now); }
+    void on(const ping_message&, timestamp) {}
+
+    void on(const welcome_message& m, timestamp now) {
+        if (phase_ != phase::greeting) return broken(link_, "a second welcome", now);
+        if (run_ != digest{} && m.run != run_) {
+            close("another run", false);
+            return end(run_end::run_mismatch, settings_.where + " is of run " + to_string(m.run, 16) +
+                                                  ", expected run " + to_string(run_, 16));
+        }
+        if (settings_.fresh && !m.has_snapshot) return broken(link_, "a welcome without the snapshot asked for", now);
+        if (settings_.fresh && (m.snapshot_size > settings_.max_snapshot || m.snapshot_round > m.round))
+            return broken(link_, "a snapshot of " + std::to_string(m.snapshot_size) + " bytes", now);
+        if (!settings_.fresh && m.round < received_) return ahead(m.round);
+        if (m.term < term_) return broken(link_, "an earlier term", now);
+        run_ = m.run;
+        term_ = m.term;
+        admitted_once_ = true;
+        give_up_at_.reset();
+        pause_ = 0;
+        effects_.push_back(welcomed_effect{m});
+        if (settings_.fresh) return begin_fetch(m, now);
+        phase_ = phase::live;
+        enter(now);
+    }
+
+    void on(const refuse_message& m, timestamp) {
+        close("refused", false);
+        const std::string line = settings_.where + " refused: " + m.text;
+        switch (m.code) {
+            case refusal::version_mismatch: return end(run_end::version_mismatch, line);
+            case refusal::run_mismatch: return end(run_end::run_mismatch, line);
+            case refusal::ahead: return end(run_end::diverged, line);
+            default: return end(run_end::refused, line);
+        }
+    }
+
+    void on(const reject_message& m, timestamp) {
+        if (pending_ && pending_->round == m.round) effects_.push_back(rejected_effect{m.round, m.text});
+    }
+
+    void on(const goodbye_message& m, timestamp now) {
+        close("goodbye", false);
+        if (m.stop_run) return end(run_end::stopped, settings_.where + " stopped the run: " + m.text);
+        pause("it said goodbye: " + m.text, now);
+    }
+
+    void on(const piece_message& m, timestamp now) {
+        if (phase_ != phase::fetching || m.content != fetch_->welcome.snapshot_digest ||
+            m.offset != fetch_->bytes.size() || m.bytes->size() > fetch_->welcome.snapshot_size - m.offset)
+            return broken(link_, "a piece that was not asked for", now);
+        fetch_->bytes.insert(fetch_->bytes.end(), m.bytes->begin(), m.bytes->end());
+        ask(now);
+    }
+
+    void on(const commit_message& m, timestamp now) {
+        if (phase_ != phase::live) return broken(link_, "a commit before it was asked for", now);
+        if (m.record->round < received_) return;
+        if (m.record->round > received_) return broken(link_, "a commit out of order", now);
+        commit_ptr record = complete(m.record);
+        if (!record) return broken(link_, "a commit whose payloads do not match their digests", now);
+        flow_.sent(detail::comm::weight(*record));
+        if (!flow_.room(0, settings_.max_untaken)) return broken(link_, "more commits than may wait", now);
+        ++received_;
+        faults_ = 0;
+        const bool awaited = pending_ && pending_->round < received_;
+        if (awaited) pending_.reset();
+        effects_.push_back(deliver_effect{std::move(record)});
+        if (!awaited) report(now);
+    }
+
+    /// The record with this peer's own payload filled in; null when something does not fit its digest or the peers
+    /// are not in ascending order.
+    [[nodiscard]] commit_ptr complete(const commit_ptr& record) const {
+        std::shared_ptr<commit_record> filled;
+        for (std::size_t i = 0; i < record->contributions.size(); ++i) {
+            const committed_payload& c = record->contributions[i];
+            if (i > 0 && record->contributions[i - 1].peer >= c.peer) return nullptr;
+            if (c.payload) {
+                if (digest_of(*c.payload) != c.payload_digest) return nullptr;
+                continue;
+            }
+            if (c.peer != settings_.self || !pending_ || pending_->round != record->round ||
+                pending_->payload_digest != c.payload_digest)
+                return nullptr;
+            if (!filled) filled = std::make_shared<commit_record>(*record);
+            filled->contributions[i].payload = pending_->payload;
+        }
+        return filled ? commit_ptr(std::move(filled)) : record;
+    }
+
+    void begin_fetch(const welcome_message& m, timestamp now) {
+        phase_ = phase::fetching;
+        if (!fetch_ || fetch_->welcome.snapshot_digest != m.snapshot_digest ||
+            fetch_->welcome.snapshot_size != m.snapshot_size)
+            fetch_ = incoming{m, {}, 0};
+        fetch_->welcome = m;
+        fetch_->asked = fetch_->bytes.size();
+        ask(now);
+    }
+
+    void ask(timestamp now) {
+        incoming& f = *fetch_;
+        const std::uint64_t size = f.welcome.snapshot_size;
+        if (f.bytes.size() == size) return finish_fetch(now);
+        const std::uint64_t horizon = std::min(size, f.bytes.size() + pieces_ahead * wire_limits::max_piece);
+        while (f.asked < horizon) {
+            const std::uint64_t count = std::min<std::uint64_t>(size - f.asked, wire_limits::max_piece);
+            send(fetch_message{f.welcome.snapshot_digest, f.asked, static_cast<std::uint32_t>(count)}, now);
+            f.asked += count;
+        }
+    }
+
+    void finish_fetch(timestamp now) {
+        incoming f = std::move(*fetch_);
+        fetch_.reset();
+        if (digest_of(f.bytes) != f.welcome.snapshot_digest)
+            return broken(link_, "a snapshot that does not match its digest", now);
+        settings_.fresh = false;
+        received_ = taken_ = f.welcome.snapshot_round;
+        flow_ = detail::comm::outflow(received_);
+        phase_ = phase::live;
+        effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes))});
+        enter(now);
+    }
+
+    /// From here on commits come: say from where, and repeat the payload that waits for its commit.
+    void enter(timestamp now) {
+        report(now);
+        if (pending_) submit(now);
+    }
+
+    void submit(timestamp now) { send(submit_message{term_, pending_->round, pending_->payload}, now); }
+    void report(timestamp now) { send(progress_message{term_, received_, taken_, active_}, now); }
+
+    void ahead(std::uint64_t round) {
+        close("ahead of the run", false);
+        end(run_end::diverged, "this replica is at round " + std::to_string(received_) + ", " + settings_.where +
+                                   " only at round " + std::to_string(round));
+    }
+
+    void dial(timestamp now) {
+        phase_ = phase::dialling;
+        ++link_;
+        until_ = now + settings_.attempt_timeout;
+        effects_.push_back(dial_effect{link_});
+    }
+
+    /// The link is gone: wait a little, then dial again, unless that goes on for too long.
+    void pause(const std::string& why, timestamp now) {
+        phase_ = phase::pausing;
+        trouble_ = why;
+        pause_ = pause_ == 0 ? settings_.first_pause : std::min(2 * pause_, settings_.last_pause);
+        until_ = now + pause_;
+        if (!give_up_at_) give_up_at_ = now + settings_.reconnect_timeout;
+    }
+
+    void give_up() {
+        if (phase_ != phase::pausing) close("gave up", false);
+        const auto seconds = [](timestamp t) {
+            return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
+        };
+        const std::string why = phase_ == phase::greeting ? "connected, but not admitted" : trouble_;
+        if (admitted_once_)
+            return end(run_end::lost, "lost " + settings_.where + " and could not reach it again within " +
+                                          seconds(settings_.reconnect_timeout) + (why.empty() ? "" : ": " + why));
+        end(run_end::unreachable, "cannot reach " + settings_.where + " within " + seconds(settings_.connect_timeout) +
+                                      (why.empty() ? "" : ": " + why));
+    }
+
+    void send(message m, timestamp now) {
+        sent_ = now;
+        effects_.push_back(send_effect{link_, std::move(m)});
+    }
+    void close(std::string reason, bool fault) { effects_.push_back(close_effect{link_, std::move(reason), fault}); }
+    void end(run_end code, std::string text) {
+        over_ = true;
+        effects_.push_back(end_effect{code, std::move(text)});
+    }
+
+    follower_settings settings_;
+    phase phase_ = phase::dialling;
+    bool over_ = false;
+    bool admitted_once_ = false;
+    bool active_ = false;
+    int faults_ = 0;
+    link_id link_ = 0;
+    digest run_;
+    std::uint64_t term_ = 0;
+    std::uint64_t received_ = 0;
+    std::uint64_t taken_ = 0;
+    detail::comm::outflow flow_;
+    std::optional<pending> pending_;
+    std::optional<incoming> fetch_;
+    timestamp heard_ = 0;
+    timestamp sent_ = 0;
+    timestamp until_ = 0;  ///< end of the pause or of the try to connect
+    timestamp pause_ = 0;
+    std::optional<timestamp> give_up_at_;
+    std::string trouble_;
+    std::vector<effect> effects_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_FOLLOWER_HPP
+
+// ---- thinwire/comm/detail/crc32.hpp
+#ifndef THINWIRE_COMM_DETAIL_CRC32_HPP
+#define THINWIRE_COMM_DETAIL_CRC32_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire::detail::comm {
+
+/// tables[k][b]: the CRC of byte b followed by k zero bytes (polynomial of IEEE 802.3, reflected).
+inline constexpr auto crc32_tables = [] {
+    std::array<std::array<std::uint32_t, 256>, 4> tables{};
+    for (std::uint32_t b = 0; b < 256; ++b) {
+        std::uint32_t crc = b;
+        for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1U) ^ ((crc & 1U) != 0 ? 0xEDB88320U : 0U);
+        tables[0][b] = crc;
+    }
+    for (std::size_t k = 1; k < 4; ++k)
+        for (std::size_t b = 0; b < 256; ++b)
+            tables[k][b] = (tables[k - 1][b] >> 8U) ^ tables[0][tables[k - 1][b] & 0xffU];
+    return tables;
+}();
+
+/// CRC-32 of bytes that arrive in pieces: start with 0, hand the last result in again.
+[[nodiscard]] inline std::uint32_t crc32(std::uint32_t crc, std::span<const std::byte> bytes) noexcept {
+    const auto byte = [&](std::size_t i) { return std::to_integer<std::uint32_t>(bytes[i]); };
+    const auto& t = crc32_tables;
+    crc = ~crc;
+    std::size_t i = 0;
+    for (; i + 4 <= bytes.size(); i += 4) {
+        crc ^= byte(i) | (byte(i + 1) << 8U) | (byte(i + 2) << 16U) | (byte(i + 3) << 24U);
+        crc = t[3][crc & 0xffU] ^ t[2][(crc >> 8U) & 0xffU] ^ t[1][(crc >> 16U) & 0xffU] ^ t[0][crc >> 24U];
+    }
+    for (; i < bytes.size(); ++i) crc = (crc >> 8U) ^ t[0][(crc ^ byte(i)) & 0xffU];
+    return ~crc;
+}
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_CRC32_HPP
+
+// ---- thinwire/comm/detail/message_codec.hpp
+#ifndef THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP
+#define THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail::comm {
+
+inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
+
+/// The largest body of a type.
+[[nodiscard]] constexpr std::size_t max_body(message_type type, const wire_limits& limits) noexcept {
+    constexpr std::size_t entry = 8 + 32 + 4 + 1;
+    switch (type) {
+        case message_type::hello: return wire_limits::max_hello;
+        case message_type::welcome: return wire_limits::max_manifest + 256;
+        case message_type::refuse: return wire_limits::max_text + 8;
+        case message_type::submit: return limits.max_payload + 20;
+        case message_type::reject: return wire_limits::max_text + 16;
+        case message_type::commit: return limits.max_commit + wire_limits::max_contributors * entry + 20;
+        case message_type::progress: return 25;
+        case message_type::fetch: return 44;
+        case message_type::piece: return wire_limits::max_piece + 44;
+        case message_type::ping: return 0;
+        case message_type::goodbye: return wire_limits::max_text + 8;
+    }
+    return 0;
+}
+
+inline void put_digest(byte_writer& out, const digest& d) {
+    out.put(std::span<const std::byte>(d.bytes));
+}
+inline void put_bytes(byte_writer& out, const shared_bytes& bytes) {
+    out.put(static_cast<std::uint32_t>(bytes ? bytes->size() : 0));
+    if (bytes) out.put(std::span<const std::byte>(*bytes));
+}
+inline void put_flag(byte_writer& out, bool flag) {
+    out.put(static_cast<std::uint8_t>(flag ? 1 : 0));
+}
+inline void put_text(byte_writer& out, const std::string& text) {
+    out.put(std::string_view(text).substr(0, wire_limits::max_text));
+}
+
+inline void encode_body(byte_writer& out, const hello_message& m) {
+    out.put(hello_magic);
+    out.put(m.protocol);
+    out.put(std::string_view(m.library));
+    put_digest(out, m.run);
+    out.put(m.peer);
+    out.put(m.session);
+    out.put(std::string_view(m.name));
+    out.put(m.next_round);
+    put_flag(out, m.wants_snapshot);
+}
+inline void encode_body(byte_writer& out, const welcome_message& m) {
+    put_digest(out, m.run);
+    out.put(m.term);
+    out.put(m.sequencer);
+    out.put(std::string_view(m.name));
+    out.put(std::string_view(m.manifest));
+    out.put(m.round);
+    put_flag(out, m.has_snapshot);
+    out.put(m.snapshot_round);
+    out.put(m.snapshot_size);
+    put_digest(out, m.snapshot_digest);
+}
+inline void encode_body(byte_writer& out, const refuse_message& m) {
+    out.put(static_cast<std::uint8_t>(m.code));
+    put_text(out, m.text);
+}
+inline void encode_body(byte_writer& out, const submit_message& m) {
+    out.put(m.term);
+    out.put(m.round);
+    put_bytes(out, m.payload);
+}
+inline void encode_body(byte_writer& out, const reject_message& m) {
+    out.put(m.round);
+    put_text(out, m.text);
+}
+inline void encode_body(byte_writer& out, const commit_message& m) {
+    out.put(m.record->term);
+    out.put(m.record->round);
+    out.put(static_cast<std::uint32_t>(m.record->contributions.size()));
+    for (const committed_payload& c : m.record->contributions) {
+        out.put(c.peer);
+        put_digest(out, c.payload_digest);
+        put_flag(out, c.payload != nullptr);
+        put_bytes(out, c.payload);
+    }
+}
+inline void encode_body(byte_writer& out, const progress_message& m) {
+    out.put(m.term);
+    out.put(m.received);
+    out.put(m.taken);
+    put_flag(out, m.active);
+}
+inline void encode_body(byte_writer& out, const fetch_message& m) {
+    put_digest(out, m.content);
+    out.put(m.offset);
+    out.put(m.count);
+}
+inline void encode_body(byte_writer& out, const piece_message& m) {
+    put_digest(out, m.content);
+    out.put(m.offset);
+    put_bytes(out, m.bytes);
+}
+inline void encode_body(byte_writer&, const ping_message&) {}
+inline void encode_body(byte_writer& out, const goodbye_message& m) {
+    put_flag(out, m.stop_run);
+    put_text(out, m.text);
+}
+
+/// A reader that also remembers a value outside its range.
+class body_reader : public byte_reader {
+ public:
+    using byte_reader::byte_reader;
+
+    [[nodiscard]] digest get_digest() noexcept {
+        digest d;
+        const auto raw = get_bytes(d.bytes.size());
+        for (std::size_t i = 0; i < raw.size(); ++i) d.bytes[i] = raw[i];
+        return d;
+    }
+    [[nodiscard]] bool get_flag() noexcept {
+        const auto value = get<std::uint8_t>();
+        if (value > 1) refuse("a flag that is neither 0 nor 1");
+        return value == 1;
+    }
+    [[nodiscard]] shared_bytes get_shared(std::size_t limit) {
+        const auto length = get<std::uint32_t>();
+        if (length > limit) refuse("a length above its limit");
+        const auto raw = why_ == nullptr ? get_bytes(length) : std::span<const std::byte>{};
+        return share({raw.begin(), raw.end()});
+    }
+    void refuse(const char* why) noexcept { why_ = why_ == nullptr ? why : why_; }
+    [[nodiscard]] bool refused() const noexcept { return failed() || why_ != nullptr; }
+
+    /// Everything read, in range, and nothing left over: otherwise the reason.
+    [[nodiscard]] result<ok> finish(message_type type) const {
+        const std::string prefix = "message " + std::string(to_string(type)) + ": ";
+        if (failed()) return failure{errc::truncated, prefix + "ends before what it announces"};
+        if (why_ != nullptr) return failure{errc::out_of_range, prefix + why_};
+        if (remaining() != 0) return failure{errc::trailing, prefix + "bytes follow its end"};
+        return ok{};
+    }
+
+ private:
+    const char* why_ = nullptr;
+};
+
+inline result<message> decode_hello(body_reader& in) {
+    hello_message m;
+    if (in.get<std::uint32_t>() != hello_magic) return failure{errc::bad_magic, "message hello: not a thinwire peer"};
+    m.protocol = in.get<std::uint16_t>();
+    m.library = in.get_string(wire_limits::max_name);
+    if (!in.failed() && m.protocol != protocol_version) return message(std::move(m));
+    m.run = in.get_digest();
+    m.peer = in.get<peer_id>();
+    m.session = in.get<std::uint64_t>();
+    m.name = in.get_string(wire_limits::max_name);
+    m.next_round = in.get<std::uint64_t>();
+    m.wants_snapshot = in.get_flag();
+    if (const auto end = in.finish(message_type::hello); !end) return end.error();
+    return message(std::move(m));
+}
+
+inline welcome_message decode_welcome(body_reader& in) {
+    welcome_message m;
+    m.run = in.get_digest();
+    m.term = in.get<std::uint64_t>();
+    m.sequencer = in.get<peer_id>();
+    m.name = in.get_string(wire_limits::max_name);
+    m.manifest = in.get_string(wire_limits::max_manifest);
+    m.round = in.get<std::uint64_t>();
+    m.has_snapshot = in.get_flag();
+    m.snapshot_round = in.get<std::uint64_t>();
+    m.snapshot_size = in.get<std::uint64_t>();
+    m.snapshot_digest = in.get_digest();
+    return m;
+}
+
+inline commit_message decode_commit(body_reader& in, const wire_limits& limits) {
+    auto record = std::make_shared<commit_record>();
+    record->term = in.get<std::uint64_t>();
+    record->round = in.get<std::uint64_t>();
+    const auto count = in.get<std::uint32_t>();
+    if (count == 0 || count > wire_limits::max_contributors) in.refuse("a count of contributions outside 1..1024");
+    for (std::uint32_t i = 0; i < count && !in.refused(); ++i) {
+        committed_payload c;
+        c.peer = in.get<peer_id>();
+        c.payload_digest = in.get_digest();
+        const bool present = in.get_flag();
+        shared_bytes payload = in.get_shared(limits.max_payload);
+        if (present == payload->empty()) in.refuse("a payload that is both there and left out");
+        if (present) c.payload = std::move(payload);
+        record->contributions.push_back(std::move(c));
+    }
+    return {std::move(record)};
+}
+
+/// The message in a body whose length is within max_body and whose checksum was right. Total.
+[[nodiscard]] inline result<message> decode_body(message_type type, std::span<const std::byte> body,
+                                                 const wire_limits& limits) {
+    body_reader in(body);
+    message out;
+    switch (type) {
+        case message_type::hello: return decode_hello(in);
+        case message_type::welcome: out = decode_welcome(in); break;
+        case message_type::refuse: {
+            const auto code = in.get<std::uint8_t>();
+            if (code < 1 || code > static_cast<std::uint8_t>(refusal::full)) in.refuse("a code that is not known");
+            out = refuse_message{static_cast<refusal>(code), in.get_string(wire_limits::max_text)};
+            break;
+        }
+        case message_type::submit: {
+            const auto term = in.get<std::uint64_t>();
+            const auto round = in.get<std::uint64_t>();
+            shared_bytes payload = in.get_shared(limits.max_payload);
+            if (payload->empty()) in.refuse("an empty payload");
+            out = submit_message{term, round, std::move(payload)};
+            break;
+        }
+        case message_type::reject: {
+            const auto round = in.get<std::uint64_t>();
+            out = reject_message{round, in.get_string(wire_limits::max_text)};
+            break;
+        }
+        case message_type::commit: out = decode_commit(in, limits); break;
+        case message_type::progress: {
+            progress_message m;
+            m.term = in.get<std::uint64_t>();
+            m.received = in.get<std::uint64_t>();
+            m.taken = in.get<std::uint64_t>();
+            m.active = in.get_flag();
+            if (m.taken > m.received) in.refuse("more taken than received");
+            out = m;
+            break;
+        }
+        case message_type::fetch: {
+            fetch_message m;
+            m.content = in.get_digest();
+            m.offset = in.get<std::uint64_t>();
+            m.count = in.get<std::uint32_t>();
+            if (m.count == 0 || m.count > wire_limits::max_piece) in.refuse("a count outside 1..262144");
+            out = m;
+            break;
+        }
+        case message_type::piece: {
+            piece_message m;
+            m.content = in.get_digest();
+            m.offset = in.get<std::uint64_t>();
+            m.bytes = in.get_shared(wire_limits::max_piece);
+            if (m.bytes->empty()) in.refuse("no bytes");
+            out = std::move(m);
+            break;
+        }
+        case message_type::ping: out = ping_message{}; break;
+        case message_type::goodbye: {
+            const bool stop = in.get_flag();
+            out = goodbye_message{stop, in.get_string(wire_limits::max_text)};
+            break;
+        }
+    }
+    if (const auto end = in.finish(type); !end) return end.error();
+    return out;
+}
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_MESSAGE_CODEC_HPP
+
+// ---- thinwire/comm/frame.hpp
+#ifndef THINWIRE_COMM_FRAME_HPP
+#define THINWIRE_COMM_FRAME_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// A frame: body length (32 bits), type (8), zero (24), CRC-32 of the eight bytes before it and the body, body.
+/// All numbers little-endian.
+inline constexpr std::size_t frame_header_size = 12;
+
+/// The frame that carries a message. The message must keep the limits that the receiver checks.
+[[nodiscard]] inline std::vector<std::byte> encode_frame(const message& m) {
+    byte_writer out;
+    out.put(std::uint32_t{0});
+    out.put(static_cast<std::uint32_t>(m.index()));
+    out.put(std::uint32_t{0});
+    std::visit([&](const auto& body) { detail::comm::encode_body(out, body); }, m);
+    out.patch(0, static_cast<std::uint32_t>(out.size() - frame_header_size));
+    const std::uint32_t crc =
+        detail::comm::crc32(detail::comm::crc32(0, out.bytes().first(8)), out.bytes().subspan(frame_header_size));
+    out.patch(8, crc);
+    return out.take();
+}
+
+/// Cuts a stream of foreign bytes into messages. Memory: never more than one frame of an allowed type, and no more
+/// of it than has arrived. After a refusal the stream is dead: close it.
+class frame_decoder {
+ public:
+    explicit frame_decoder(wire_limits limits) noexcept : limits_(limits) {}
+
+    /// Which types may come from now on; none at first. Everything else is refused at its header.
+    void allow(std::initializer_list<message_type> types) noexcept {
+        allowed_ = 0;
+        for (const message_type type : types) allowed_ |= 1U << static_cast<unsigned>(type);
+    }
+
+    /// Takes the next bytes of the stream.
+    void feed(std::span<const std::byte> bytes) {
+        if (at_ == buffer_.size()) {
+            buffer_.clear();
+            at_ = 0;
+        }
+        buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+    }
+
+    /// The next whole message, nothing when more bytes are needed, or why the stream is refused.
+    [[nodiscard]] result<std::optional<message>> next() {
+        const std::span<const std::byte> rest = std::span(buffer_).subspan(at_);
+        if (rest.size() < frame_header_size) return compact();
+        byte_reader header(rest);
+        const auto length = header.get<std::uint32_t>();
+        const auto type = header.get<std::uint32_t>();
+        const auto crc = header.get<std::uint32_t>();
+        if (type >= message_types)
+            return failure{errc::malformed, "frame: type " + std::to_string(type) + " is not known"};
+        const auto what = static_cast<message_type>(type);
+        const auto name = std::string(to_string(what));
+        if ((allowed_ & (1U << type)) == 0) return failure{errc::malformed, "frame: no " + name + " expected here"};
+        const std::size_t limit = detail::comm::max_body(what, limits_);
+        if (length > limit)
+            return failure{errc::too_large, "frame: " + name + " of " + std::to_string(length) + " bytes, at most " +
+                                                std::to_string(limit) + " allowed"};
+        if (rest.size() - frame_header_size < length) return compact();
+        const auto body = rest.subspan(frame_header_size, length);
+        if (detail::comm::crc32(detail::comm::crc32(0, rest.first(8)), body) != crc)
+            return failure{errc::bad_checksum, "frame: " + name + " with a wrong checksum"};
+        at_ += frame_header_size + length;
+        result<message> decoded = detail::comm::decode_body(what, body, limits_);
+        if (!decoded) return decoded.error();
+        return std::optional<message>(std::move(*decoded));
+    }
+
+    /// Bytes held.
+    [[nodiscard]] std::size_t buffered() const noexcept { return buffer_.size() - at_; }
+
+ private:
+    /// Frees what was read, so that a long stream does not grow the buffer.
+    [[nodiscard]] std::optional<message> compact() {
+        if (at_ > 0) buffer_.erase(buffer_.begin(), buffer_.begin() + static_cast<std::ptrdiff_t>(at_));
+        at_ = 0;
+        return std::nullopt;
+    }
+
+    wire_limits limits_;
+    std::uint32_t allowed_ = 0;
+    std::vector<std::byte> buffer_;
+    std::size_t at_ = 0;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_FRAME_HPP
+
+// ---- thinwire/comm/loopback.hpp
+#ifndef THINWIRE_COMM_LOOPBACK_HPP
+#define THINWIRE_COMM_LOOPBACK_HPP
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Peers 0..n-1 in one process, each used from its own thread: an all-gather without a network. A round's commit holds
+/// the payloads of all present members, ordered by peer. For tests and examples, so it can also misbehave on request:
+/// skip() loses a payload, leave() takes a member away; one that left is back with its next exchange(), which
+/// gives it all it missed. Rounds that some member has not taken are kept. Thread-safe.
+class loopback_group {
+ public:
+    /// One peer's end; satisfies `transport`.
+    class member {
+     public:
+        member(loopback_group& group, peer_id self) noexcept : group_(&group), self_(self) {}
+        [[nodiscard]] peer_id self() const noexcept { return self_; }
+        /// Throws value_error for a round that lies ahead of the group or that it no longer keeps.
+        [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload) {
+            return group_->exchange(*this, round, payload);
+        }
+
+     private:
+        friend class loopback_group;
+        loopback_group* group_;
+        peer_id self_;
+        bool present_ = true;
+        bool arrived_ = false;
+        std::uint64_t next_ = 0;  // the first round not taken yet
+        std::vector<std::byte> payload_;
+        std::vector<std::shared_ptr<const std::vector<std::pair<peer_id, std::vector<std::byte>>>>> held_;
+        std::vector<std::vector<contribution>> contributions_;
+        std::vector<commit> commits_;
+    };
+
+    /// Throws value_error unless 1 <= members <= 65536.
+    explicit loopback_group(int members) {
+        if (members < 1 || members > 65536)
+            throw value_error("loopback_group: " + std::to_string(members) + " members, expected 1..65536");
+        for (int i = 0; i < members; ++i) members_.emplace_back(*this, static_cast<peer_id>(i));
+    }
+    loopback_group(const loopback_group&) = delete;
+    loopback_group& operator=(const loopback_group&) = delete;
+
+    [[nodiscard]] std::size_t size() const noexcept { return members_.size(); }
+    /// Precondition: i < size().
+    [[nodiscard]] member& operator[](std::size_t i) noexcept { return members_[i]; }
+
+    /// The commit of this round will lack the peer's payload, though the peer takes part. To be called before it is
+    /// made.
+    void skip(peer_id peer, std::uint64_t round) {
+        const std::lock_guard lock(mutex_);
+        skipped_.emplace(peer, round);
+    }
+    /// The others go on without this peer, from the round that is open now.
+    void leave(peer_id peer) {
+        {
+            const std::lock_guard lock(mutex_);
+            members_.at(peer).present_ = members_.at(peer).arrived_ = false;
+            close_round_if_complete();
+        }
+        changed_.notify_all();
+    }
+
+ private:
+    using record = std::vector<std::pair<peer_id, std::vector<std::byte>>>;
+
+    std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
+        std::unique_lock lock(mutex_);
+        if (round < first_ || round > first_ + rounds_.size())
+            throw value_error("loopback exchange: round " + std::to_string(round) + ", expected " +
+                              std::to_string(first_) + ".." + std::to_string(first_ + rounds_.size()));
+        m.present_ = true;
+        if (round == first_ + rounds_.size()) {
+            m.payload_.assign(payload.begin(), payload.end());
+            m.arrived_ = true;
+            close_round_if_complete();
+            changed_.notify_all();
+            changed_.wait(lock, [&] { return first_ + rounds_.size() > round; });
+        }
+        take(m, round);
+        return m.commits_;
+    }
+
+    void close_round_if_complete() {
+        bool any = false;
+        for (const member& m : members_) {
+            if (m.present_ && !m.arrived_) return;
+            any = any || m.arrived_;
+        }
+        if (!any) return;
+        auto closed = std::make_shared<record>();
+        const std::uint64_t round = first_ + rounds_.size();
+        for (member& m : members_) {
+            if (m.arrived_ && !skipped_.contains({m.self_, round}))
+                closed->emplace_back(m.self_, std::move(m.payload_));
+            m.arrived_ = false;
+        }
+        rounds_.push_back(std::move(closed));
+    }
+
+    void take(member& m, std::uint64_t round) {
+        m.held_.assign(rounds_.begin() + static_cast<std::ptrdiff_t>(round - first_), rounds_.end());
+        m.contributions_.clear();
+        m.commits_.clear();
+        for (const auto& held : m.held_) {
+            std::vector<contribution>& list = m.contributions_.emplace_back();
+            for (const auto& [peer, payload] : *held) list.push_back({.peer = peer, .payload = payload});
+        }
+        for (const auto& list : m.contributions_) m.commits_.push_back({.round = round++, .contributions = list});
+        m.next_ = round;
+        std::uint64_t oldest = round;
+        for (const member& other : members_) oldest = std::min(oldest, other.next_);
+        for (; first_ < oldest; ++first_) rounds_.pop_front();
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::deque<member> members_;
+    std::deque<std::shared_ptr<const record>> rounds_;  // from first_ on
+    std::uint64_t first_ = 0;
+    std::set<std::pair<peer_id, std::uint64_t>> skipped_;
+};
+
+static_assert(transport<loopback_group::member>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_LOOPBACK_HPP
+
+// ---- thinwire/comm/detail/adaptive_deadline.hpp
+#ifndef THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+#define THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+
+namespace thinwire::detail::comm {
+
+/// How long to wait for the others after a round's first payload: three times the 95th percentile of how long the
+/// last rounds' payloads were apart, within bounds. Until it has seen a few rounds, the upper bound.
+class adaptive_deadline {
+ public:
+    adaptive_deadline(timestamp lower, timestamp upper) noexcept : lower_(lower), upper_(upper) {}
+
+    void add(timestamp spread) noexcept {
+        samples_[next_] = std::clamp<timestamp>(spread, 0, upper_);
+        next_ = (next_ + 1) % samples_.size();
+        count_ = std::min(count_ + 1, samples_.size());
+    }
+
+    [[nodiscard]] timestamp wait() const noexcept {
+        if (count_ < 3) return upper_;
+        auto sorted = samples_;
+        const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(count_);
+        std::sort(sorted.begin(), end);
+        return std::clamp(3 * sorted[(count_ * 95 + 99) / 100 - 1], lower_, upper_);
+    }
+
+ private:
+    timestamp lower_;
+    timestamp upper_;
+    std::array<timestamp, 32> samples_{};
+    std::size_t next_ = 0;
+    std::size_t count_ = 0;
+};
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+
+// ---- thinwire/comm/sequencer.hpp
+#ifndef THINWIRE_COMM_SEQUENCER_HPP
+#define THINWIRE_COMM_SEQUENCER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Decides whether a payload may be committed. Must depend on nothing but its arguments.
+using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)>;
+
+struct sequencer_settings {
+    digest run{};
+    peer_id self = 0;
+    std::string name;
+    std::string manifest;
+    std::uint64_t term = 0;
+    std::uint64_t log_begin = 0;    ///< the first round in the log
+    std::uint64_t next_round = 0;   ///< the first round that is not in the log
+    std::uint64_t local_round = 0;  ///< the round that the local replica is to apply next
+    int min_peers = 1;              ///< present before the first round closes, this one included
+    payload_check validate;         ///< none: everything passes
+
+    timestamp min_deadline = 2'000'000;
+    timestamp max_deadline = 120'000'000;
+    timestamp handshake_timeout = 5'000'000;
+    timestamp keepalive_interval = 5'000'000;
+    timestamp keepalive_timeout = 20'000'000;
+    timestamp leave_timeout = 10'000'000;
+    std::size_t max_links = 256;
+    std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round
+    std::size_t window = std::size_t{64} << 20U;       ///< bytes of commits that a receiver may have untaken
+    std::size_t recent = std::size_t{64} << 20U;       ///< bytes of commits kept in memory
+    int max_strikes = 3;                               ///< then a peer is banned
+};
+
+/// What a sequencer knows of a peer.
+struct member_status {
+    peer_id peer = 0;
+    std::string name;
+    bool present = false;
+    int strikes = 0;
+    std::optional<std::uint64_t> last_round;  ///< the newest commit it is in
+};
+
+/// The protocol of the peer that orders the rounds: a pure state machine. Its driver hands in events, each with the
+/// time, performs take_effects() in order after each of them, and calls tick() at wake_at().
+///
+/// A round closes when everyone who is worth waiting for has sent a payload, or when the deadline passes that starts
+/// with the round's first payload. Worth waiting for is who is connected and active, and did not miss the last
+/// deadline; before the first round of this machine closes: everyone who is connected.
+class sequencer {
+ public:
+    sequencer(sequencer_settings settings, timestamp now);
+
+    // Events of links. The driver numbers them and never uses a number again.
+    void link_opened(link_id link, timestamp now);
+    void link_closed(link_id link, timestamp now);
+    /// Bytes came in, whether or not they end a message.
+    void heard(link_id link, timestamp now);
+    /// The link carried something that is no message of this protocol.
+    void broken(link_id link, const std::string& why, timestamp now);
+    void received(link_id link, message m, timestamp now);
+
+    // Events of the log.
+    void stored(timestamp now);
+    void loaded(commit_ptr record, timestamp now);
+    /// The log cannot be written or read: tells everyone that the run stops, and ends.
+    void storage_failed(const std::string& why, timestamp now);
+
+    // Events of the local replica.
+    /// Its payload for `round`. Refused ones give a rejected_effect.
+    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now);
+    /// It has everything below `round`. Precondition: those commits were delivered.
+    void taken(std::uint64_t round, timestamp now);
+    void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// Closes no more rounds; says goodbye when all present peers have the last commit, or after leave_timeout.
+    void leave(bool stop_run, timestamp now);
+
+    void tick(timestamp now);
+    /// When to call tick(); nothing when only other events can change anything.
+    [[nodiscard]] std::optional<timestamp> wake_at() const;
+    [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
+
+    /// The next round to close: commits below it are durable.
+    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    [[nodiscard]] bool over() const noexcept { return over_; }
+    /// Peers that took part since this machine began, this one included, by id.
+    [[nodiscard]] std::vector<member_status> members() const;
+
+ private:
+    enum class phase : std::uint8_t { greeting, parked, member };
+    struct link_state {
+        phase at = phase::greeting;
+        peer_id peer = 0;
+        std::uint64_t session = 0;
+        hello_message hello;  ///< while parked
+        timestamp opened = 0;
+        timestamp heard = 0;
+        timestamp sent = 0;
+        bool flowing = false;  ///< commits may be sent
+        detail::comm::outflow flow;
+        std::uint64_t received = 0;
+        shared_bytes snapshot;  ///< what it fetches
+        digest snapshot_digest;
+        std::optional<std::pair<std::uint64_t, digest>> own;  ///< the payload it sent last: round, digest
+    };
+    struct member_state {
+        std::string name;
+        link_id link = 0;
+        std::uint64_t session = 0;
+        bool waited = false;  ///< the round stays open for it
+        int strikes = 0;
+        bool excluded = false;            ///< its payload for this round was refused
+        std::optional<timestamp> missed;  ///< when the round that it missed began
+        std::optional<std::uint64_t> last_round;
+    };
+
+    void on(link_id link, hello_message& m, timestamp now);
+    void on(link_id link, submit_message& m, timestamp now);
+    void on(link_id link, progress_message& m, timestamp now);
+    void on(link_id link, fetch_message& m, timestamp now);
+    void on(link_id, ping_message&, timestamp) {}
+    void on(link_id link, goodbye_message& m, timestamp now);
+    template <class Other>
+    void on(link_id link, Other&, timestamp now) {
+        broken(link, "a message that only a sequencer sends", now);
+    }
+
+    void greet(link_id link, timestamp now);
+    void greet_parked(timestamp now);
+    [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
+    void replace(member_state& member, const hello_message& hello, timestamp now);
+    void refuse(link_id link, refusal code, std::string text, timestamp now);
+    void strike(peer_id peer) { ++members_[peer].strikes; }
+
+    [[nodiscard]] bool collect(peer_id peer, const shared_bytes& payload, const digest& d, timestamp now);
+    void awake(member_state& member, timestamp now);
+    void consider(timestamp now);
+    void close_round(timestamp now);
+    [[nodiscard]] bool assembled() const;
+    [[nodiscard]] std::optional<timestamp> deadline() const;
+
+    void pump(timestamp now);
+    void pump(link_id link, link_state& state, timestamp now);
+    void pump_local();
+    [[nodiscard]] commit_ptr find(std::uint64_t round);
+    [[nodiscard]] static commit_ptr without_own(const commit_ptr& record, const link_state& state);
+
+    void say_goodbye(bool stop_run, const std::string& text, timestamp now);
+    void maybe_leave(timestamp now);
+    void send(link_id link, link_state& state, message m, timestamp now);
+    void close(link_id link, std::string reason, bool fault);
+    void forget(link_id link);
+    void end(run_end code, std::string text);
+
+    sequencer_settings settings_;
+    std::map<link_id, link_state> links_;
+    std::map<peer_id, member_state> members_;
+    std::uint64_t round_ = 0;
+    std::map<peer_id, committed_payload> collected_;
+    std::size_t collected_bytes_ = 0;
+    std::optional<timestamp> first_payload_;  ///< of this round, or when the first round's peers were complete
+    detail::comm::adaptive_deadline patience_;
+    bool first_round_ = true;
+    commit_ptr storing_;
+    std::deque<commit_ptr> recent_;
+    std::size_t recent_bytes_ = 0;
+    detail::comm::outflow local_;
+    std::optional<std::uint64_t> loading_;
+    commit_ptr loaded_;
+    shared_bytes snapshot_;
+    digest snapshot_digest_;
+    std::uint64_t snapshot_round_ = 0;
+    bool leaving_ = false;
+    bool stop_run_ = false;
+    timestamp leave_by_ = 0;
+    bool over_ = false;
+    std::vector<effect> effects_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_SEQUENCER_HPP
+
+// ---- thinwire/comm/detail/sequencer_impl.hpp
+#ifndef THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+#define THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+
+namespace thinwire {
+
+inline sequencer::sequencer(sequencer_settings settings, timestamp)
+    : settings_(std::move(settings)),
+      round_(settings_.next_round),
+      patience_(settings_.min_deadline, settings_.max_deadline),
+      local_(settings_.local_round) {
+    member_state& self = members_[settings_.self];
+    self.name = settings_.name;
+    self.waited = true;
+    pump_local();
+}
+
+// ---------------------------------------------------------------------------------------------------- links
+
+inline void sequencer::link_opened(link_id link, timestamp now) {
+    if (over_) return;
+    link_state& state = links_[link];
+    state.opened = state.heard = state.sent = now;
+    if (links_.size() > settings_.max_links)
+        refuse(link, refusal::full,
+               "no room for another connection, " + std::to_string(settings_.max_links) + " are open", now);
+}
+
+inline void sequencer::link_closed(link_id link, timestamp now) {
+    if (over_ || !links_.contains(link)) return;
+    forget(link);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::heard(link_id link, timestamp now) {
+    if (const auto it = links_.find(link); it != links_.end()) it->second.heard = now;
+}
+
+inline void sequencer::broken(link_id link, const std::string& why, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    if (it->second.at == phase::member) strike(it->second.peer);
+    close(link, why, true);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::received(link_id link, message m, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    it->second.heard = now;
+    const message_type type = type_of(m);
+    const bool greeting = it->second.at == phase::greeting;
+    if (greeting != (type == message_type::hello) && type != message_type::ping)
+        return broken(link, "a " + std::string(to_string(type)) + (greeting ? " before" : " after") + " the hello",
+                      now);
+    if (it->second.at == phase::parked && type != message_type::ping && type != message_type::goodbye)
+        return broken(link, "a " + std::string(to_string(type)) + " before the welcome", now);
+    std::visit([&](auto& body) { on(link, body, now); }, m);
+}
+
+inline void sequencer::on(link_id link, hello_message& m, timestamp now) {
+    link_state& state = links_[link];
+    state.hello = std::move(m);
+    state.at = phase::parked;
+    greet(link, now);
+}
+
+/// Why a hello cannot be accepted, whatever happens next.
+inline std::optional<refuse_message> sequencer::objection(const hello_message& hello) const {
+    const auto no = [](refusal code, std::string text) { return refuse_message{code, std::move(text)}; };
+    if (hello.protocol != protocol_version)
+        return no(refusal::version_mismatch, "the peer speaks protocol " + std::to_string(hello.protocol) +
+                                                 " (thinwire " + hello.library + "), the run protocol " +
+                                                 std::to_string(protocol_version) +
+                                                 " (thinwire " THINWIRE_VERSION_STRING ")");
+    if (hello.run != digest{} && hello.run != settings_.run)
+        return no(refusal::run_mismatch,
+                  "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
+    if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
+    if (hello.peer == settings_.self)
+        return no(refusal::replaced, "peer " + std::to_string(hello.peer) + " is the founder itself");
+    const auto member = members_.find(hello.peer);
+    if (member != members_.end() && member->second.strikes >= settings_.max_strikes)
+        return no(refusal::banned, "peer " + std::to_string(hello.peer) + " is banned after " +
+                                       std::to_string(member->second.strikes) + " strikes");
+    if (!hello.wants_snapshot && hello.next_round > round_ + (storing_ ? 1 : 0))
+        return no(refusal::ahead, "the peer is at round " + std::to_string(hello.next_round) +
+                                      ", the run only at round " + std::to_string(round_));
+    if (!hello.wants_snapshot && hello.next_round < settings_.log_begin)
+        return no(refusal::unavailable, "the log begins at round " + std::to_string(settings_.log_begin) +
+                                            ", the peer is at round " + std::to_string(hello.next_round) +
+                                            ": join fresh");
+    return std::nullopt;
+}
+
+/// Answers the hello of a parked link, or leaves it parked: while a commit is being stored, so that a peer is never
+/// told of a round that is about to pass; and for as long as there is no snapshot that it wants.
+inline void sequencer::greet(link_id link, timestamp now) {
+    link_state& state = links_[link];
+    const hello_message& hello = state.hello;
+    if (auto no = objection(hello)) return refuse(link, no->code, std::move(no->text), now);
+    if (storing_ || leaving_ || (hello.wants_snapshot && !snapshot_)) return;
+    member_state& member = members_[hello.peer];
+    replace(member, hello, now);
+    member.name = hello.name;
+    member.link = link;
+    member.session = hello.session;
+    member.waited = first_round_;
+    member.missed.reset();
+    state.at = phase::member;
+    state.peer = hello.peer;
+    state.session = hello.session;
+    welcome_message welcome;
+    welcome.run = settings_.run;
+    welcome.term = settings_.term;
+    welcome.sequencer = settings_.self;
+    welcome.name = settings_.name;
+    welcome.manifest = settings_.manifest;
+    welcome.round = round_;
+    if (hello.wants_snapshot) {
+        state.snapshot = snapshot_;
+        state.snapshot_digest = snapshot_digest_;
+        welcome.has_snapshot = true;
+        welcome.snapshot_round = snapshot_round_;
+        welcome.snapshot_size = snapshot_->size();
+        welcome.snapshot_digest = snapshot_digest_;
+    }
+    const std::uint64_t from = hello.wants_snapshot ? snapshot_round_ : hello.next_round;
+    state.flow = detail::comm::outflow(from);
+    state.received = from;
+    effects_.push_back(admit_effect{link, state.peer});
+    send(link, state, std::move(welcome), now);
+    if (first_round_ && first_payload_) first_payload_ = now;
+    consider(now);
+}
+
+inline void sequencer::greet_parked(timestamp now) {
+    std::vector<link_id> parked;
+    for (const auto& [link, state] : links_)
+        if (state.at == phase::parked) parked.push_back(link);
+    for (const link_id link : parked)
+        if (links_.contains(link)) greet(link, now);
+}
+
+/// A new link of a peer takes the place of its old one. Another session is another process, whose momentum does not
+/// hold what the old process sent: that payload is dropped, and the old process is told.
+inline void sequencer::replace(member_state& member, const hello_message& hello, timestamp now) {
+    const bool same = member.session == hello.session;
+    if (!same) {
+        if (const auto it = collected_.find(hello.peer); it != collected_.end()) {
+            collected_bytes_ -= it->second.payload->size();
+            collected_.erase(it);
+            if (collected_.empty()) first_payload_.reset();
+        }
+        member.excluded = false;
+    }
+    if (member.link == 0) return;
+    if (same) return close(member.link, "replaced by a new connection of the same process", false);
+    refuse(member.link, refusal::replaced, "another process takes part as peer " + std::to_string(hello.peer), now);
+}
+
+inline void sequencer::refuse(link_id link, refusal code, std::string text, timestamp now) {
+    send(link, links_[link], refuse_message{code, text}, now);
+    close(link, std::move(text), code != refusal::replaced);
+}
+
+inline void sequencer::on(link_id link, submit_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (m.term != settings_.term || m.round > round_)
+        return broken(link,
+                      "a payload for term " + std::to_string(m.term) + " round " + std::to_string(m.round) +
+                          ", the run is at round " + std::to_string(round_),
+                      now);
+    member_state& member = members_[state.peer];
+    awake(member, now);
+    const digest d = digest_of(*m.payload);
+    if (const auto seen = collected_.find(state.peer); m.round == round_ && seen != collected_.end()) {
+        if (seen->second.payload_digest != d) return broken(link, "two different payloads for one round", now);
+        state.own = {m.round, d};
+        return;
+    }
+    if (m.round < round_ || storing_) return consider(now);
+    if (member.excluded) return;
+    if (settings_.validate) {
+        if (const result<ok> verdict = settings_.validate(m.round, state.peer, *m.payload); !verdict) {
+            strike(state.peer);
+            member.excluded = true;
+            const std::string text = verdict.error().message;
+            if (member.strikes >= settings_.max_strikes)
+                refuse(link, refusal::banned,
+                       "banned after " + std::to_string(member.strikes) + " strikes, the last: " + text, now);
+            else
+                send(link, state, reject_message{m.round, text}, now);
+            return consider(now);
+        }
+    }
+    if (collect(state.peer, m.payload, d, now)) state.own = {m.round, d};
+    consider(now);
+}
+
+inline void sequencer::on(link_id link, progress_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (m.term != settings_.term || m.received > state.flow.next())
+        return broken(link, "progress that does not fit what was sent", now);
+    state.received = std::max(state.received, m.received);
+    if (m.taken > state.flow.taken()) state.flow.take(m.taken);
+    state.flowing = true;
+    state.snapshot.reset();
+    if (m.active) awake(members_[state.peer], now);
+    pump(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::on(link_id link, fetch_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (!state.snapshot || m.content != state.snapshot_digest || m.offset >= state.snapshot->size() ||
+        m.count > state.snapshot->size() - m.offset)
+        return broken(link, "a fetch of what was not offered", now);
+    const auto begin = state.snapshot->begin() + static_cast<std::ptrdiff_t>(m.offset);
+    send(link, state, piece_message{m.content, m.offset, share({begin, begin + static_cast<std::ptrdiff_t>(m.count)})},
+         now);
+}
+
+inline void sequencer::on(link_id link, goodbye_message&, timestamp now) {
+    close(link, "goodbye", false);
+    consider(now);
+    maybe_leave(now);
+}
+
+// --------------------------------------------------------------------------------------------------- rounds
+
+/// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
+inline void sequencer::awake(member_state& member, timestamp now) {
+    member.waited = true;
+    if (member.missed) patience_.add(now - *member.missed);
+    member.missed.reset();
+}
+
+/// Takes a payload into the open round, unless the round would outgrow its limit: then the peer is left out.
+inline bool sequencer::collect(peer_id peer, const shared_bytes& payload, const digest& d, timestamp now) {
+    if (collected_bytes_ + payload->size() > settings_.max_commit ||
+        collected_.size() == wire_limits::max_contributors) {
+        members_[peer].excluded = true;
+        return false;
+    }
+    collected_bytes_ += payload->size();
+    collected_[peer] = committed_payload{peer, d, payload};
+    if (!first_payload_) first_payload_ = now;
+    return true;
+}
+
+inline void sequencer::payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+    if (over_) return;
+    member_state& self = members_[settings_.self];
+    awake(self, now);
+    if (round != round_ || storing_ || leaving_) return consider(now);
+    if (settings_.validate) {
+        if (const result<ok> verdict = settings_.validate(round, settings_.self, *payload); !verdict) {
+            self.excluded = true;
+            effects_.push_back(rejected_effect{round, verdict.error().message});
+            return consider(now);
+        }
+    }
+    const digest d = digest_of(*payload);
+    if (!collect(settings_.self, payload, d, now))
+        effects_.push_back(rejected_effect{round, "the round's payloads together exceed the limit"});
+    consider(now);
+}
+
+/// Enough peers for the first round.
+inline bool sequencer::assembled() const {
+    if (!first_round_) return true;
+    const auto present =
+        std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::member; });
+    return present + 1 >= settings_.min_peers;
+}
+
+inline std::optional<timestamp> sequencer::deadline() const {
+    if (storing_ || leaving_ || collected_.empty() || !assembled()) return std::nullopt;
+    return *first_payload_ + patience_.wait();
+}
+
+/// Closes the round when nobody is left to wait for.
+inline void sequencer::consider(timestamp now) {
+    if (over_ || storing_ || leaving_ || collected_.empty()) return;
+    if (!assembled()) {
+        first_payload_ = now;
+        return;
+    }
+    bool complete = true;
+    for (auto& [peer, member] : members_) {
+        const bool present = peer == settings_.self || member.link != 0;
+        if (!present || !member.waited || member.excluded || collected_.contains(peer)) continue;
+        complete = false;
+    }
+    if (complete) {
+        patience_.add(now - *first_payload_);
+        return close_round(now);
+    }
+    if (now < *first_payload_ + patience_.wait()) return;
+    for (auto& [peer, member] : members_) {
+        if (!member.waited || collected_.contains(peer)) continue;
+        member.waited = false;
+        member.missed = *first_payload_;
+    }
+    close_round(now);
+}
+
+inline void sequencer::close_round(timestamp) {
+    auto record = std::make_shared<commit_record>();
+    record->term = settings_.term;
+    record->round = round_;
+    for (auto& [peer, c] : collected_) record->contributions.push_back(std::move(c));
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    storing_ = std::move(record);
+    effects_.push_back(store_effect{storing_});
+}
+
+inline void sequencer::stored(timestamp now) {
+    if (over_ || !storing_) return;
+    const commit_ptr record = std::exchange(storing_, nullptr);
+    ++round_;
+    first_round_ = false;
+    for (auto& [peer, member] : members_) member.excluded = false;
+    for (const committed_payload& c : record->contributions) members_[c.peer].last_round = record->round;
+    recent_.push_back(record);
+    recent_bytes_ += detail::comm::weight(*record);
+    while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
+        recent_bytes_ -= detail::comm::weight(*recent_.front());
+        recent_.pop_front();
+    }
+    pump(now);
+    greet_parked(now);
+    maybe_leave(now);
+}
+
+// -------------------------------------------------------------------------------------------------- commits
+
+/// A commit that is in memory; otherwise asks the log for it and gives null.
+inline commit_ptr sequencer::find(std::uint64_t round) {
+    if (!recent_.empty() && round >= recent_.front()->round) return recent_[round - recent_.front()->round];
+    if (loaded_ && loaded_->round == round) return loaded_;
+    if (!loading_) {
+        loading_ = round;
+        effects_.push_back(load_effect{round});
+    }
+    return nullptr;
+}
+
+inline void sequencer::loaded(commit_ptr record, timestamp now) {
+    if (over_ || !loading_ || record->round != *loading_) return;
+    loading_.reset();
+    loaded_ = std::move(record);
+    pump(now);
+}
+
+/// Sends to everyone what there is room for.
+inline void sequencer::pump(timestamp now) {
+    pump_local();
+    for (auto& [link, state] : links_) pump(link, state, now);
+}
+
+inline void sequencer::pump(link_id link, link_state& state, timestamp now) {
+    while (state.at == phase::member && state.flowing && state.flow.next() < round_) {
+        if (!state.flow.room(0, settings_.window)) return;
+        const commit_ptr record = find(state.flow.next());
+        if (!record || !state.flow.room(detail::comm::weight(*record), settings_.window)) return;
+        state.flow.sent(detail::comm::weight(*record));
+        send(link, state, commit_message{without_own(record, state)}, now);
+    }
+}
+
+inline void sequencer::pump_local() {
+    while (local_.next() < round_ && local_.room(0, settings_.window)) {
+        const commit_ptr record = find(local_.next());
+        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
+        local_.sent(detail::comm::weight(*record));
+        effects_.push_back(deliver_effect{record});
+    }
+}
+
+inline void sequencer::taken(std::uint64_t round, timestamp now) {
+    if (over_) return;
+    local_.take(round);
+    pump(now);
+}
+
+/// The record as it goes to a link: without the payload that this link itself brought.
+inline commit_ptr sequencer::without_own(const commit_ptr& record, const link_state& state) {
+    if (!state.own || state.own->first != record->round) return record;
+    auto copy = std::make_shared<commit_record>(*record);
+    for (committed_payload& c : copy->contributions)
+        if (c.peer == state.peer && c.payload_digest == state.own->second) c.payload.reset();
+    return copy;
+}
+
+inline void sequencer::snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now) {
+    if (over_) return;
+    snapshot_round_ = round;
+    snapshot_digest_ = digest_of(*bytes);
+    snapshot_ = std::move(bytes);
+    greet_parked(now);
+}
+
+// ---------------------------------------------------------------------------------------------- time and end
+
+inline void sequencer::tick(timestamp now) {
+    if (over_) return;
+    std::vector<std::pair<link_id, std::string>> dead;
+    for (auto& [link, state] : links_) {
+        if (state.at == phase::greeting) {
+            if (now >= state.opened + settings_.handshake_timeout) dead.emplace_back(link, "no hello in time");
+        } else if (now >= state.heard + settings_.keepalive_timeout) {
+            dead.emplace_back(link, "silent");
+        } else if (now >= state.sent + settings_.keepalive_interval) {
+            send(link, state, ping_message{}, now);
+        }
+    }
+    for (auto& [link, why] : dead) close(link, std::move(why), true);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline std::optional<timestamp> sequencer::wake_at() const {
+    if (over_) return std::nullopt;
+    std::optional<timestamp> at = deadline();
+    const auto sooner = [&](timestamp t) { at = at ? std::min(*at, t) : t; };
+    if (leaving_) sooner(leave_by_);
+    for (const auto& [link, state] : links_) {
+        if (state.at == phase::greeting) {
+            sooner(state.opened + settings_.handshake_timeout);
+        } else {
+            sooner(std::min(state.heard + settings_.keepalive_timeout, state.sent + settings_.keepalive_interval));
+        }
+    }
+    return at;
+}
+
+inline void sequencer::leave(bool stop_run, timestamp now) {
+    if (over_ || leaving_) return;
+    leaving_ = true;
+    stop_run_ = stop_run;
+    leave_by_ = now + settings_.leave_timeout;
+    maybe_leave(now);
+}
+
+inline void sequencer::maybe_leave(timestamp now) {
+    if (!leaving_ || over_) return;
+    if (now < leave_by_) {
+        if (storing_) return;
+        for (const auto& [link, state] : links_)
+            if (state.at == phase::member && state.flowing && state.received < round_) return;
+    }
+    say_goodbye(stop_run_, stop_run_ ? "it is complete or was ended" : "the founder leaves for now", now);
+    end(run_end::left, "left the run");
+}
+
+inline void sequencer::storage_failed(const std::string& why, timestamp now) {
+    if (over_) return;
+    say_goodbye(true, "the founder's run log failed: " + why, now);
+    end(run_end::storage, "the run log failed: " + why);
+}
+
+inline void sequencer::say_goodbye(bool stop_run, const std::string& text, timestamp now) {
+    while (!links_.empty()) {
+        const link_id link = links_.begin()->first;
+        link_state& state = links_.begin()->second;
+        if (state.at != phase::greeting) send(link, state, goodbye_message{stop_run, text}, now);
+        close(link, "the founder leaves", false);
+    }
+}
+
+inline std::vector<member_status> sequencer::members() const {
+    std::vector<member_status> list;
+    for (const auto& [peer, m] : members_)
+        list.push_back({peer, m.name, peer == settings_.self || m.link != 0, m.strikes, m.last_round});
+    return list;
+}
+
+inline void sequencer::send(link_id link, link_state& state, message m, timestamp now) {
+    state.sent = now;
+    effects_.push_back(send_effect{link, std::move(m)});
+}
+
+inline void sequencer::close(link_id link, std::string reason, bool fault) {
+    effects_.push_back(close_effect{link, std::move(reason), fault});
+    forget(link);
+}
+
+inline void sequencer::forget(link_id link) {
+    const auto it = links_.find(link);
+    if (it->second.at == phase::member)
+        if (member_state& member = members_[it->second.peer]; member.link == link) member.link = 0;
+    links_.erase(it);
+}
+
+inline void sequencer::end(run_end code, std::string text) {
+    over_ = true;
+    effects_.push_back(end_effect{code, std::move(text)});
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+
+// ---- thinwire/comm/machine.hpp
+#ifndef THINWIRE_COMM_MACHINE_HPP
+#define THINWIRE_COMM_MACHINE_HPP
+
+/// The protocol of a run as two pure state machines, without sockets, clock, files or threads. Events go in by member
+/// functions, each with the time; effects come out of take_effects(); tick() is to be called at wake_at().
+/// docs/protocol.md tells the rules; the runtime drives them over TCP, tests/unit/comm/simulator.hpp in virtual time.
+
+#endif  // THINWIRE_COMM_MACHINE_HPP
+
+// ---- thinwire/core/aligned.hpp
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP
+
+// ---- thinwire/core/half.hpp
+#ifndef THINWIRE_CORE_HALF_HPP
+#define THINWIRE_CORE_HALF_HPP
+
+#include <bit>
+#include <cstdint>
+
+namespace thinwire {
+
+/// The float32 that a bfloat16 stands for: exact.
+[[nodiscard]] constexpr float from_bfloat16(std::uint16_t bits) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
+}
+
+/// The nearest bfloat16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
+[[nodiscard]] constexpr std::uint16_t to_bfloat16(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>((bits >> 16U) | 0x40U);
+    return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U);
+}
+
+/// The float32 that an IEEE binary16 stands for: exact.
+[[nodiscard]] constexpr float from_float16(std::uint16_t bits) noexcept {
+    const std::uint32_t sign = (bits & 0x8000U) << 16U;
+    const std::uint32_t exponent = (bits >> 10U) & 0x1fU;
+    const std::uint32_t fraction = bits & 0x3ffU;
+    if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000U | (fraction << 13U));
+    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (fraction << 13U));
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24F;  // zero or subnormal
+    return sign != 0 ? -magnitude : magnitude;
+}
+
+/// The nearest IEEE binary16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
+[[nodiscard]] constexpr std::uint16_t to_float16(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const auto sign = static_cast<std::uint16_t>((bits >> 16U) & 0x8000U);
+    const std::uint32_t magnitude = bits & 0x7fffffffU;
+    if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);
+    if (magnitude >= 0x477ff000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
+    const std::uint32_t exponent = magnitude >> 23U;
+    // A normal result drops 13 bits of the fraction; a subnormal one drops more, its leading bit made explicit.
+    std::uint32_t significand = magnitude - (112U << 23U);
+    std::uint32_t drop = 13;
+    if (exponent < 113) {
+        if (exponent < 102) return sign;
+        significand = (magnitude & 0x7fffffU) | 0x800000U;
+        drop = 126U - exponent;
+    }
+    const std::uint32_t half = 1U << (drop - 1U);
+    const std::uint32_t odd = (significand >> drop) & 1U;
+    return static_cast<std::uint16_t>(sign | ((significand + half - 1U + odd) >> drop));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_HALF_HPP
+
+// ---- thinwire/core/shape.hpp
+#ifndef THINWIRE_CORE_SHAPE_HPP
+#define THINWIRE_CORE_SHAPE_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <span>
+#include <string>
+
+namespace thinwire {
+
+/// The sides of a row-major tensor, outermost first. At most 8 sides, each at least 1.
+class shape {
+ public:
+    static constexpr std::size_t max_rank = 8;
+
+    shape() = default;
+
+    /// Throws shape_error for more than max_rank sides, a side below 1, or a count beyond 2^62.
+    shape(std::initializer_list<std::int64_t> sides)
+        : shape(std::span<const std::int64_t>(sides.begin(), sides.size())) {}
+
+    explicit shape(std::span<const std::int64_t> sides) {
+        if (sides.size() > max_rank)
+            throw shape_error("shape: " + std::to_string(sides.size()) + " dimensions, expected at most 8");
+        constexpr std::int64_t limit = std::int64_t{1} << 62;
+        std::int64_t total = 1;
+        for (const std::int64_t side : sides) {
+            if (side < 1) throw shape_error("shape: side " + std::to_string(side) + ", expected at least 1");
+            if (total > limit / side) throw shape_error("shape: more than 2^62 elements");
+            total *= side;
+            sides_[rank_++] = side;
+        }
+    }
+
+    [[nodiscard]] std::size_t rank() const noexcept { return rank_; }
+    [[nodiscard]] std::int64_t operator[](std::size_t i) const noexcept { return sides_[i]; }
+    [[nodiscard]] const std::int64_t* begin() const noexcept { return sides_.data(); }
+    [[nodiscard]] const std::int64_t* end() const noexcept { return sides_.data() + rank_; }
+
+    /// Number of elements; 1 for a shape without sides.
+    [[nodiscard]] std::size_t count() const noexcept {
+        std::size_t total = 1;
+        for (const std::int64_t side : *this) total *= static_cast<std::size_t>(side);
+        return total;
+    }
+
+    [[nodiscard]] bool operator==(const shape&) const noexcept = default;
+
+ private:
+    std::array<std::int64_t, max_rank> sides_{};
+    std::size_t rank_ = 0;
+};
+
+/// "[768, 3072]".
+[[nodiscard]] inline std::string to_string(const shape& s) {
+    std::string text = "[";
+    for (const std::int64_t side : s) {
+        if (text.size() > 1) text += ", ";
+        text += std::to_string(side);
+    }
+    return text + "]";
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_SHAPE_HPP
+
+// ---- thinwire/core/parameter.hpp
+#ifndef THINWIRE_CORE_PARAMETER_HPP
+#define THINWIRE_CORE_PARAMETER_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace thinwire {
+
+/// One trainable tensor: where its weights and their gradient lie. Does not own either.
+struct parameter {
+    std::string name;
+    thinwire::shape shape;
+    std::span<float> values;    ///< shape.count() weights, row-major
+    std::span<float> gradient;  ///< as many
+};
+
+/// Throws shape_error when a span does not have the elements that the shape states.
+inline void check(const parameter& p) {
+    const std::size_t expected = p.shape.count();
+    const auto complain = [&](const char* what, std::size_t found) {
+        throw shape_error("parameter '" + p.name + "': " + what + " has " + std::to_string(found) +
+                          " elements, expected " + std::to_string(expected) + " for shape " + to_string(p.shape));
+    };
+    if (p.values.size() != expected) complain("values", p.values.size());
+    if (p.gradient.size() != expected) complain("gradient", p.gradient.size());
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_PARAMETER_HPP
+
+// ---- thinwire/core/random.hpp
+#ifndef THINWIRE_CORE_RANDOM_HPP
+#define THINWIRE_CORE_RANDOM_HPP
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+namespace thinwire {
+
+/// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four 32-bit words that
+/// depend only on (key, counter), so that any element of any stream is had without the ones before it.
+[[nodiscard]] constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t stream,
+                                                            std::uint64_t counter) noexcept {
+    auto k0 = static_cast<std::uint32_t>(key);
+    auto k1 = static_cast<std::uint32_t>(key >> 32U);
+    std::array<std::uint32_t, 4> x = {static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32U),
+                                      static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32U)};
+    for (int i = 0; i < 10; ++i) {
+        const std::uint64_t p0 = std::uint64_t{0xD2511F53U} * x[0];
+        const std::uint64_t p1 = std::uint64_t{0xCD9E8D57U} * x[2];
+        x = {static_cast<std::uint32_t>(p1 >> 32U) ^ x[1] ^ k0, static_cast<std::uint32_t>(p1),
+             static_cast<std::uint32_t>(p0 >> 32U) ^ x[3] ^ k1, static_cast<std::uint32_t>(p0)};
+        k0 += 0x9E3779B9U;
+        k1 += 0xBB67AE85U;
+    }
+    return x;
+}
+
+/// A sequence of random numbers drawn from one stream of a key. Same (key, stream): same integers everywhere;
+/// normal() also depends on the machine's log and cos.
+class random_stream {
+ public:
+    constexpr explicit random_stream(std::uint64_t key, std::uint64_t stream = 0) noexcept
+        : key_(key), stream_(stream) {}
+
+    [[nodiscard]] constexpr std::uint32_t bits32() noexcept {
+        if (left_ == 0) {
+            words_ = philox(key_, stream_, counter_++);
+            left_ = 4;
+        }
+        return words_[--left_];
+    }
+    [[nodiscard]] constexpr std::uint64_t bits64() noexcept {
+        const std::uint64_t high = bits32();
+        return (high << 32U) | bits32();
+    }
+    /// Uniform in [0, 1), 24 bits.
+    [[nodiscard]] constexpr float uniform() noexcept { return static_cast<float>(bits32() >> 8U) * 0x1p-24F; }
+    /// Uniform in [0, n), without bias worth naming. Precondition: n > 0.
+    [[nodiscard]] constexpr std::uint64_t below(std::uint64_t n) noexcept { return bits64() % n; }
+    /// Standard normal (Box and Muller).
+    [[nodiscard]] float normal() noexcept {
+        const float u = (static_cast<float>(bits32() >> 8U) + 1.0F) * 0x1p-24F;
+        const float v = uniform();
+        return std::sqrt(-2.0F * std::log(u)) * std::cos(2.0F * std::numbers::pi_v<float> * v);
+    }
+
+ private:
+    std::uint64_t key_;
+    std::uint64_t stream_;
+    std::uint64_t counter_ = 0;
+    std::array<std::uint32_t, 4> words_{};
+    std::size_t left_ = 0;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_RANDOM_HPP
+
+// ---- thinwire/core/permutation.hpp
+#ifndef THINWIRE_CORE_PERMUTATION_HPP
+#define THINWIRE_CORE_PERMUTATION_HPP
+
+#include <bit>
+#include <cstdint>
+#include <string>
+
+namespace thinwire {
+
+/// A random order of [0, size) that depends only on (size, key) and is computed one element at a time,
+/// without a table: a Feistel network over philox on the next even power of two, walked until it lands inside
+/// (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). Fewer than four steps an
+/// element on average.
+class permutation {
+ public:
+    /// Throws value_error unless 1 <= size <= 2^62.
+    permutation(std::uint64_t size, std::uint64_t key) : size_(size), key_(key) {
+        if (size < 1 || size > (std::uint64_t{1} << 62U))
+            throw value_error("permutation: size " + std::to_string(size) + ", expected 1..2^62");
+        const auto bits = static_cast<unsigned>(std::bit_width(size - 1));
+        half_bits_ = bits < 2 ? 1 : (bits + 1) / 2;
+        mask_ = (std::uint64_t{1} << half_bits_) - 1;
+    }
+
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+    /// Where element i goes; all i of [0, size) go to different places. Precondition: i < size().
+    [[nodiscard]] std::uint64_t operator()(std::uint64_t i) const noexcept {
+        do {
+            i = encipher(i);
+        } while (i >= size_);
+        return i;
+    }
+
+ private:
+    static constexpr std::uint64_t rounds = 6;
+
+    [[nodiscard]] std::uint64_t encipher(std::uint64_t x) const noexcept {
+        std::uint64_t left = x >> half_bits_;
+        std::uint64_t right = x & mask_;
+        for (std::uint64_t r = 0; r < rounds; ++r) {
+            const std::uint64_t mixed = left ^ (philox(key_, r, right)[0] & mask_);
+            left = right;
+            right = mixed;
+        }
+        return (left << half_bits_) | right;
+    }
+
+    std::uint64_t size_;
+    std::uint64_t key_;
+    unsigned half_bits_ = 1;
+    std::uint64_t mask_ = 1;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_PERMUTATION_HPP
+
+// ---- thinwire/io/batch_sampler.hpp
+#ifndef THINWIRE_IO_BATCH_SAMPLER_HPP
+#define THINWIRE_IO_BATCH_SAMPLER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace thinwire {
+
+/// Splits a window of T + 1 bytes into T tokens and, one byte on, their T targets. Precondition: those sizes.
+inline void split_window(std::span<const std::byte> window, std::span<std::int32_t> tokens,
+                         std::span<std::int32_t> targets) noexcept {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        tokens[i] = std::to_integer<std::int32_t>(window[i]);
+        targets[i] = std::to_integer<std::int32_t>(window[i + 1]);
+    }
+}
+
+struct batch_sampler_options {
+    std::size_t sequence_length = 128;  ///< T, tokens in a window
+    std::uint64_t slots_per_round = 1;  ///< windows that all peers together take in a round
+    std::uint64_t seed = 0;
+};
+
+/// Which windows of a corpus are trained on in which round: a pure function of (corpus size, options, round, slot), so
+/// that it has no state, resumes exactly, and gives the same to every peer. The slots of round r are followed by those
+/// of r + 1. An epoch visits every window once, in a random order of its own; windows of an epoch do not overlap in
+/// their targets, and their boundaries shift from epoch to epoch.
+class batch_sampler {
+ public:
+    /// Views `corpus`. Throws value_error for a length or a number of slots of 0, or a corpus below T + 1 bytes.
+    batch_sampler(std::span<const std::byte> corpus, batch_sampler_options options)
+        : corpus_(corpus), options_(options) {
+        const std::size_t length = options.sequence_length;
+        if (length == 0) throw value_error("batch_sampler: sequence_length 0, expected at least 1");
+        if (options.slots_per_round == 0) throw value_error("batch_sampler: slots_per_round 0, expected at least 1");
+        if (corpus.size() < length + 1)
+            throw value_error("batch_sampler: corpus of " + std::to_string(corpus.size()) +
+                              " bytes, expected at least " + std::to_string(length + 1));
+        // One window fewer than fit leaves room for the shift.
+        const std::size_t fit = (corpus.size() - 1) / length;
+        windows_ = fit > 1 ? fit - 1 : 1;
+        shifts_ = std::min<std::uint64_t>(corpus.size() - windows_ * length, length);
+    }
+
+    [[nodiscard]] std::size_t sequence_length() const noexcept { return options_.sequence_length; }
+    [[nodiscard]] std::uint64_t slots_per_round() const noexcept { return options_.slots_per_round; }
+    [[nodiscard]] std::uint64_t windows_per_epoch() const noexcept { return windows_; }
+
+    /// The T + 1 bytes of a slot. Throws value_error for a slot outside [0, slots_per_round).
+    [[nodiscard]] std::span<const std::byte> sample(std::uint64_t round, std::uint64_t slot) const {
+        if (slot >= options_.slots_per_round)
+            throw value_error("batch_sampler: slot " + std::to_string(slot) + ", expected less than " +
+                              std::to_string(options_.slots_per_round));
+        const std::uint64_t index = round * options_.slots_per_round + slot;
+        const std::uint64_t epoch = index / windows_;
+        const auto keys = philox(options_.seed, epoch, 0);
+        const std::uint64_t key = keys[0] | (std::uint64_t{keys[1]} << 32U);
+        const std::uint64_t shift = keys[2] % shifts_;
+        const std::uint64_t window = permutation(windows_, key)(index % windows_);
+        return corpus_.subspan(window * options_.sequence_length + shift, options_.sequence_length + 1);
+    }
+
+    /// Slots [first_slot, first_slot + rows) as rows of T tokens and T targets. Throws value_error as sample() does,
+    /// shape_error unless both spans hold a whole number of rows, and equally many.
+    void fill(std::uint64_t round, std::uint64_t first_slot, std::span<std::int32_t> tokens,
+              std::span<std::int32_t> targets) const {
+        const std::size_t length = options_.sequence_length;
+        if (tokens.size() % length != 0 || targets.size() != tokens.size())
+            throw shape_error("batch_sampler: " + std::to_string(tokens.size()) + " tokens and " +
+                              std::to_string(targets.size()) + " targets, expected rows of " + std::to_string(length));
+        for (std::size_t row = 0; row < tokens.size() / length; ++row)
+            split_window(sample(round, first_slot + row), tokens.subspan(row * length, length),
+                         targets.subspan(row * length, length));
+    }
+
+ private:
+    std::span<const std::byte> corpus_;
+    batch_sampler_options options_;
+    std::uint64_t windows_ = 1;
+    std::uint64_t shifts_ = 1;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_IO_BATCH_SAMPLER_HPP
+
+// ---- thinwire/io/file.hpp
+#ifndef THINWIRE_IO_FILE_HPP
+#define THINWIRE_IO_FILE_HPP
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
+namespace thinwire {
+
+namespace detail {
+
+struct file_closer {
+    void operator()(std::FILE* file) const noexcept { std::fclose(file); }
+};
+using file_handle = std::unique_ptr<std::FILE, file_closer>;
+
+/// "write 'run/log': No space left on device".
+[[noreturn]] inline void throw_io_error(std::string_view operation, const std::filesystem::path& path, int reason) {
+    throw io_error(std::string(operation) + " '" + path.string() + "': " + std::generic_category().message(reason));
+}
+
+[[nodiscard]] inline file_handle open_file(const std::filesystem::path& path, const char* mode,
+                                           std::string_view operation) {
+    errno = 0;
+    file_handle file(std::fopen(path.string().c_str(), mode));
+    if (!file) throw_io_error(operation, path, errno);
+    return file;
+}
+
+/// Hands every byte to the operating system, or throws.
+inline void write_all(std::FILE* file, std::span<const std::byte> bytes, const std::filesystem::path& path) {
+    if (bytes.empty()) return;
+    errno = 0;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fflush(file) != 0)
+        throw_io_error("write", path, errno);
+}
+
+/// Moves the next read to byte `at`, or throws.
+inline void seek(std::FILE* file, std::uint64_t at, const std::filesystem::path& path) {
+    errno = 0;
+#if defined(_WIN32)
+    const bool failed = ::_fseeki64(file, static_cast<std::int64_t>(at), SEEK_SET) != 0;
+#else
+    const bool failed = ::fseeko(file, static_cast<off_t>(at), SEEK_SET) != 0;
+#endif
+    if (failed) throw_io_error("seek", path, errno);
+}
+
+/// Waits until the file's bytes are on the device, or throws.
+inline void sync_file(std::FILE* file, const std::filesystem::path& path) {
+#if defined(_WIN32)
+    if (_commit(_fileno(file)) != 0) throw_io_error("sync", path, errno);
+#else
+    // A pipe or a terminal has no device to wait for and says EINVAL.
+    if (::fsync(::fileno(file)) != 0 && errno != EINVAL) throw_io_error("sync", path, errno);
+#endif
+}
+
+/// Makes a rename inside the folder of `path` last.
+inline void sync_folder_of(const std::filesystem::path& path) {
+#if !defined(_WIN32)
+    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) throw_io_error("open folder", folder, errno);
+    const int failed = ::fsync(descriptor) != 0 && errno != EINVAL ? errno : 0;
+    ::close(descriptor);
+    if (failed != 0) throw_io_error("sync folder", folder, failed);
+#else
+    static_cast<void>(path);
+#endif
+}
+
+}  // namespace detail
+
+/// All bytes of a file. Throws io_error when it cannot be read or holds more than `limit` bytes; a pipe or a
+/// device is read only up to there.
+[[nodiscard]] inline std::vector<std::byte> read_file(const std::filesystem::path& path,
+                                                      std::uint64_t limit = std::uint64_t{1} << 40U) {
+    const detail::file_handle file = detail::open_file(path, "rb", "read");
+    std::setvbuf(file.get(), nullptr, _IONBF, 0);
+    std::error_code unknown;
+    const std::uintmax_t announced = std::filesystem::file_size(path, unknown);
+    const auto too_large = [&] {
+        throw io_error("read '" + path.string() + "': more than " + std::to_string(limit) + " bytes");
+    };
+    if (!unknown && announced > limit) too_large();
+
+    std::vector<std::byte> bytes(unknown ? 0 : static_cast<std::size_t>(announced));
+    std::size_t filled = 0;
+    for (;;) {
+        // One byte more than announced tells the end of the file from a file that grew.
+        if (filled == bytes.size()) bytes.resize(filled + (filled == 0 || filled != announced ? 65536 : 1));
+        errno = 0;
+        const std::size_t got = std::fread(bytes.data() + filled, 1, bytes.size() - filled, file.get());
+        filled += got;
+        if (filled > limit) too_large();
+        if (std::ferror(file.get()) != 0) detail::throw_io_error("read", path, errno);
+        if (std::feof(file.get()) != 0) break;
+    }
+    bytes.resize(filled);
+    return bytes;
+}
+
+/// Replaces a file whole or not at all: writes `path` + ".tmp", then renames it. `durable` also waits until
+/// file and name are on the device. On io_error the old file is as it was and the temporary one is gone. One
+/// writer a path.
+inline void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                                  bool durable = false) {
+    std::filesystem::path temporary = path;
+    temporary += ".tmp";
+    detail::file_handle file = detail::open_file(temporary, "wb", "create");
+    try {
+        std::setvbuf(file.get(), nullptr, _IONBF, 0);
+        detail::write_all(file.get(), bytes, temporary);
+        if (durable) detail::sync_file(file.get(), temporary);
+        errno = 0;
+        if (std::fclose(file.release()) != 0) detail::throw_io_error("close", temporary, errno);
+        std::error_code failed;
+        std::filesystem::rename(temporary, path, failed);
+        if (failed) throw io_error("rename to '" + path.string() + "': " + failed.message());
+    } catch (...) {
+        file.reset();
+        std::error_code ignored;
+        std::filesystem::remove(temporary, ignored);
+        throw;
+    }
+    if (durable) detail::sync_folder_of(path);
+}
+
+/// A file that only grows. Used from one thread at a time.
+class append_file {
+ public:
+    /// Opens or creates; throws io_error.
+    explicit append_file(std::filesystem::path path)
+        : path_(std::move(path)), file_(detail::open_file(path_, "ab", "open")) {
+        std::setvbuf(file_.get(), nullptr, _IONBF, 0);
+        std::error_code failed;
+        size_ = std::filesystem::file_size(path_, failed);
+        if (failed) throw io_error("size of '" + path_.string() + "': " + failed.message());
+    }
+
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+    [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+
+    /// Hands all bytes to the operating system. On io_error the file is cut back to its size before the call.
+    void append(std::span<const std::byte> bytes) {
+        try {
+            detail::write_all(file_.get(), bytes, path_);
+        } catch (...) {
+            std::clearerr(file_.get());
+            std::error_code ignored;
+            std::filesystem::resize_file(path_, size_, ignored);
+            throw;
+        }
+        size_ += bytes.size();
+    }
+
+    /// Waits until everything appended is on the device; throws io_error.
+    void sync() { detail::sync_file(file_.get(), path_); }
+
+    /// Shortens the file to `size` bytes. Precondition: size <= size().
+    void cut(std::uint64_t size) {
+        std::error_code failed;
+        std::filesystem::resize_file(path_, size, failed);
+        if (failed) throw io_error("cut '" + path_.string() + "': " + failed.message());
+        size_ = size;
+    }
+
+ private:
+    std::filesystem::path path_;
+    detail::file_handle file_;
+    std::uint64_t size_ = 0;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_IO_FILE_HPP
+
+// ---- thinwire/io/corpus.hpp
+#ifndef THINWIRE_IO_CORPUS_HPP
+#define THINWIRE_IO_CORPUS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// The parts of a corpus; both view it.
+struct corpus_split {
+    std::span<const std::byte> train;
+    std::span<const std::byte> validation;
+};
+
+/// Text whose tokens are its bytes.
+class byte_corpus {
+ public:
+    /// Throws io_error when the file cannot be read or is empty.
+    explicit byte_corpus(const std::filesystem::path& path, std::uint64_t limit = std::uint64_t{1} << 36U)
+        : byte_corpus(path.string(), read_file(path, limit)) {}
+
+    /// `name` stands in messages. Throws io_error when there are no bytes.
+    byte_corpus(std::string name, std::vector<std::byte> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {
+        if (bytes_.empty()) throw io_error("corpus '" + name_ + "': empty, expected text");
+    }
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
+
+    /// Throws value_error unless there is room for one sequence of `tokens` and the byte that follows it.
+    void require_sequence(std::size_t tokens) const { require("", bytes_.size(), tokens); }
+
+    /// The last `fraction` of the bytes (rounded down) for validation, the rest for training. Throws value_error
+    /// unless 0 < fraction < 1 and either part has room for a sequence of `tokens` and the byte that follows it.
+    [[nodiscard]] corpus_split split(double fraction, std::size_t tokens) const {
+        if (!(fraction > 0.0 && fraction < 1.0))
+            throw value_error("corpus '" + name_ + "': validation fraction " + std::to_string(fraction) +
+                              ", expected more than 0 and less than 1");
+        const auto held_out = static_cast<std::size_t>(static_cast<double>(bytes_.size()) * fraction);
+        const std::size_t kept = bytes_.size() - held_out;
+        require(" for training", kept, tokens);
+        require(" for validation", held_out, tokens);
+        return {.train = bytes().first(kept), .validation = bytes().subspan(kept)};
+    }
+
+ private:
+    void require(const char* part, std::size_t found, std::size_t tokens) const {
+        if (found < tokens + 1)
+            throw value_error("corpus '" + name_ + "': " + std::to_string(found) + " bytes" + part +
+                              ", expected at least " + std::to_string(tokens + 1) + " (a sequence of " +
+                              std::to_string(tokens) + " and the byte after it)");
+    }
+
+    std::string name_;
+    std::vector<std::byte> bytes_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_IO_CORPUS_HPP
+
+// ---- thinwire/io/run_log.hpp
+#ifndef THINWIRE_IO_RUN_LOG_HPP
+#define THINWIRE_IO_RUN_LOG_HPP
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct run_log_options {
+    std::uint64_t first_round = 0;  ///< of a log that does not exist yet
+    bool durable = false;           ///< every append waits until it is on the device
+};
+
+/// The commits of a run with their payloads, in order without a gap, in a file that only grows.
+///
+/// Bytes, little-endian: "TWLG", version, run digest, first round, check; then a frame for each round: body length
+/// (u32), check of the length, check of the body, body = round, number of contributions, and for each peer, payload
+/// length, payload. A check is the first 8 bytes of a SHA-256.
+///
+/// Used from one thread at a time.
+class run_log {
+ public:
+    /// Opens or creates. A frame that the last writer did not finish (it ends past the file, it is the last one and
+    /// fails its check, or only zeros follow its header) is cut. Anything else that is not right is refused, and the
+    /// file left as it is: another run, damage before the end, a gap. Throws io_error when the file cannot be read or
+    /// written.
+    [[nodiscard]] static result<run_log> open(std::filesystem::path path, const digest& run,
+                                              run_log_options options = {});
+
+    [[nodiscard]] std::uint64_t first_round() const noexcept { return first_round_; }
+    /// The round that append() takes next.
+    [[nodiscard]] std::uint64_t next_round() const noexcept { return first_round_ + frames_.size(); }
+    /// How many bytes of an unfinished frame open() cut.
+    [[nodiscard]] std::uint64_t cut_bytes() const noexcept { return cut_bytes_; }
+    /// Size of the file.
+    [[nodiscard]] std::uint64_t bytes() const noexcept { return file_.size(); }
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return file_.path(); }
+
+    /// Throws value_error unless c.round == next_round(), io_error when it cannot be written whole; then the log is
+    /// as before.
+    void append(const commit& c);
+
+    /// Calls visit(const commit&) for the rounds [from, to) that the log has; the payloads are valid during the call.
+    /// Refuses a range that begins before first_round(), or damage since open(); throws io_error.
+    template <class Visitor>
+    [[nodiscard]] result<ok> read(std::uint64_t from, std::uint64_t to, Visitor&& visit) const;
+
+    /// From `from` to the end.
+    template <class Visitor>
+    [[nodiscard]] result<ok> read(std::uint64_t from, Visitor&& visit) const {
+        return read(from, next_round(), std::forward<Visitor>(visit));
+    }
+
+    /// Waits until everything is on the device; throws io_error.
+    void sync() { file_.sync(); }
+
+ private:
+    struct frame {
+        std::uint64_t at = 0;
+        std::uint32_t length = 0;  // of the body
+    };
+
+    explicit run_log(append_file file) : file_(std::move(file)) {}
+
+    [[nodiscard]] result<ok> read_header(std::span<const std::byte> bytes, const digest& run);
+    [[nodiscard]] result<ok> scan(std::FILE* file);
+    [[nodiscard]] failure refuse(errc code, const std::string& why) const {
+        return {code, "log '" + path().string() + "': " + why};
+    }
+
+    append_file file_;
+    std::uint64_t first_round_ = 0;
+    std::uint64_t cut_bytes_ = 0;
+    bool durable_ = false;
+    std::vector<frame> frames_;
+};
+
+namespace detail {
+
+inline constexpr std::uint32_t log_magic = 0x474c5754;  // "TWLG"
+inline constexpr std::uint32_t log_version = 1;
+inline constexpr std::size_t log_header_bytes = 4 + 4 + 32 + 8 + 8;
+inline constexpr std::size_t log_frame_bytes = 4 + 8 + 8;
+
+[[nodiscard]] inline std::uint64_t log_check(std::span<const std::byte> bytes) noexcept {
+    const digest d = digest_of(bytes);
+    return byte_reader(d.bytes).get<std::uint64_t>();
+}
+
+[[nodiscard]] inline std::vector<std::byte> encode_log_header(const digest& run, std::uint64_t first_round) {
+    byte_writer out;
+    out.put(log_magic);
+    out.put(log_version);
+    out.put(std::span<const std::byte>(run.bytes));
+    out.put(first_round);
+    out.put(log_check(out.bytes()));
+    return out.take();
+}
+
+/// The frame of a commit; throws value_error when it is too long for one.
+[[nodiscard]] inline std::vector<std::byte> encode_log_frame(const commit& c) {
+    byte_writer body;
+    body.put(c.round);
+    body.put(static_cast<std::uint32_t>(c.contributions.size()));
+    for (const contribution& part : c.contributions) {
+        body.put(part.peer);
+        body.put(static_cast<std::uint64_t>(part.payload.size()));
+        body.put(part.payload);
+    }
+    if (body.size() > std::numeric_limits<std::uint32_t>::max())
+        throw value_error("log: round " + std::to_string(c.round) + " has " + std::to_string(body.size()) +
+                          " bytes, expected less than 4 GiB");
+    byte_writer out;
+    out.put(static_cast<std::uint32_t>(body.size()));
+    out.put(log_check(out.bytes()));
+    out.put(log_check(body.bytes()));
+    out.put(body.bytes());
+    return out.take();
+}
+
+/// What precedes the body of a frame.
+struct log_frame_header {
+    std::uint32_t length = 0;
+    std::uint64_t body_check = 0;
+    bool holds = false;  ///< the length passes its check
+};
+
+[[nodiscard]] inline log_frame_header decode_log_frame_header(std::span<const std::byte> bytes) {
+    byte_reader in(bytes);
+    log_frame_header out;
+    out.length = in.get<std::uint32_t>();
+    const auto length_check = in.get<std::uint64_t>();
+    out.body_check = in.get<std::uint64_t>();
+    out.holds = !in.failed() && length_check == log_check(bytes.first(4));
+    return out;
+}
+
+/// Fills `parts` with views of the body; false when the body is not a commit.
+[[nodiscard]] inline bool decode_log_body(std::span<const std::byte> body, std::uint64_t& round,
+                                          std::vector<contribution>& parts) {
+    byte_reader in(body);
+    round = in.get<std::uint64_t>();
+    const auto count = in.get<std::uint32_t>();
+    parts.clear();
+    for (std::uint32_t i = 0; i < count && !in.failed(); ++i) {
+        const auto peer = in.get<std::uint64_t>();
+        const auto length = in.get<std::uint64_t>();
+        parts.push_back({.peer = peer, .payload = in.get_bytes(length)});
+    }
+    return !in.failed() && in.remaining() == 0;
+}
+
+/// The next `count` bytes of a file, fewer at its end. Throws io_error.
+inline std::span<const std::byte> read_some(std::FILE* file, std::size_t count, std::vector<std::byte>& buffer,
+                                            const std::filesystem::path& path) {
+    buffer.resize(count);
+    errno = 0;
+    const std::size_t got = std::fread(buffer.data(), 1, count, file);
+    if (std::ferror(file) != 0) throw_io_error("read", path, errno);
+    return std::span<const std::byte>(buffer).first(got);
+}
+
+/// Whether only zeros follow: what a file system may leave of bytes that it had no time to write.
+[[nodiscard]] inline bool only_zeros_follow(std::FILE* file, const std::filesystem::path& path) {
+    std::vector<std::byte> buffer;
+    for (;;) {
+        const auto bytes = read_some(file, 65536, buffer, path);
+        if (bytes.empty()) return true;
+        if (!std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; })) return false;
+    }
+}
+
+}  // namespace detail
+
+inline result<run_log> run_log::open(std::filesystem::path path, const digest& run, run_log_options options) {
+    run_log log{append_file(std::move(path))};
+    log.durable_ = options.durable;
+    const std::vector<std::byte> fresh = detail::encode_log_header(run, options.first_round);
+    const detail::file_handle file = detail::open_file(log.path(), "rb", "read");
+    std::vector<std::byte> buffer;
+    const auto header = detail::read_some(file.get(), fresh.size(), buffer, log.path());
+    if (header.size() < fresh.size() && std::ranges::equal(header, std::span(fresh).first(header.size()))) {
+        log.cut_bytes_ = header.size();
+        log.file_.cut(0);
+        log.file_.append(fresh);
+        if (options.durable) {
+            log.file_.sync();
+            detail::sync_folder_of(log.path());
+        }
+        log.first_round_ = options.first_round;
+        return log;
+    }
+    if (const result<ok> read = log.read_header(header, run); !read) return read.error();
+    if (const result<ok> read = log.scan(file.get()); !read) return read.error();
+    return log;
+}
+
+inline result<ok> run_log::read_header(std::span<const std::byte> bytes, const digest& run) {
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != detail::log_magic) return refuse(errc::bad_magic, "this is not a thinwire log");
+    const auto version = in.get<std::uint32_t>();
+    digest found;
+    std::ranges::copy(in.get_bytes(found.bytes.size()), found.bytes.begin());
+    first_round_ = in.get<std::uint64_t>();
+    const auto check = in.get<std::uint64_t>();
+    if (in.failed()) return refuse(errc::truncated, "the header is cut");
+    if (version != detail::log_version)
+        return refuse(errc::bad_version, "format version " + std::to_string(version) + ", this build reads " +
+                                             std::to_string(detail::log_version));
+    if (check != detail::log_check(bytes.first(detail::log_header_bytes - 8)))
+        return refuse(errc::bad_checksum, "the header is damaged");
+    if (found != run)
+        return refuse(errc::mismatch,
+                      "it belongs to run " + to_string(found, 12) + ", this is run " + to_string(run, 12));
+    return ok{};
+}
+
+inline result<ok> run_log::scan(std::FILE* file) {
+    std::vector<std::byte> buffer;
+    std::vector<contribution> parts;
+    const std::uint64_t end = file_.size();
+    for (std::uint64_t at = detail::log_header_bytes; at < end;) {
+        const auto head = detail::decode_log_frame_header(
+            detail::read_some(file, std::min<std::uint64_t>(detail::log_frame_bytes, end - at), buffer, path()));
+        const std::uint64_t next = at + detail::log_frame_bytes + head.length;
+        const bool whole = head.holds && next <= end;
+        const auto body = whole ? detail::read_some(file, head.length, buffer, path()) : std::span<const std::byte>();
+        if (!whole || detail::log_check(body) != head.body_check) {
+            // Torn, if nothing whole can follow; damage, if something can.
+            bool torn = end - at < detail::log_frame_bytes || (head.holds && next >= end);
+            if (!torn) {
+                detail::seek(file, at + detail::log_frame_bytes, path());
+                torn = detail::only_zeros_follow(file, path());
+            }
+            if (!torn)
+                return refuse(errc::bad_checksum, "damaged at byte " + std::to_string(at) + ", where round " +
+                                                      std::to_string(next_round()) + " should begin");
+            cut_bytes_ = end - at;
+            file_.cut(at);
+            return ok{};
+        }
+        std::uint64_t round = 0;
+        if (!detail::decode_log_body(body, round, parts))
+            return refuse(errc::malformed, "the frame at byte " + std::to_string(at) + " is not a commit");
+        if (round != next_round())
+            return refuse(errc::malformed, "round " + std::to_string(round) + " stands where round " +
+                                               std::to_string(next_round()) + " should");
+        frames_.push_back({.at = at, .length = head.length});
+        at = next;
+    }
+    return ok{};
+}
+
+inline void run_log::append(const commit& c) {
+    if (c.round != next_round())
+        throw value_error("log '" + path().string() + "': round " + std::to_string(c.round) + " to append, expected " +
+                          std::to_string(next_round()));
+    const std::vector<std::byte> bytes = detail::encode_log_frame(c);
+    const std::uint64_t at = file_.size();
+    frames_.reserve(frames_.size() + 1);
+    file_.append(bytes);
+    if (durable_) file_.sync();
+    frames_.push_back({.at = at, .length = static_cast<std::uint32_t>(bytes.size() - detail::log_frame_bytes)});
+}
+
+template <class Visitor>
+result<ok> run_log::read(std::uint64_t from, std::uint64_t to, Visitor&& visit) const {
+    to = std::min(to, next_round());
+    if (from < first_round_)
+        return refuse(errc::out_of_range, "round " + std::to_string(from) + " asked for, it begins with round " +
+                                              std::to_string(first_round_));
+    if (from >= to) return ok{};
+    const detail::file_handle file = detail::open_file(path(), "rb", "read");
+    std::vector<std::byte> buffer;
+    std::vector<contribution> parts;
+    detail::seek(file.get(), frames_[from - first_round_].at, path());
+    for (std::uint64_t r = from; r < to; ++r) {
+        const auto head =
+            detail::decode_log_frame_header(detail::read_some(file.get(), detail::log_frame_bytes, buffer, path()));
+        const std::uint32_t length = frames_[r - first_round_].length;
+        const auto body = detail::read_some(file.get(), length, buffer, path());
+        std::uint64_t round = 0;
+        if (!head.holds || head.length != length || detail::log_check(body) != head.body_check ||
+            !detail::decode_log_body(body, round, parts) || round != r)
+            return refuse(errc::bad_checksum, "round " + std::to_string(r) + " was damaged after the log was opened");
+        visit(commit{.round = round, .contributions = parts});
+    }
+    return ok{};
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_IO_RUN_LOG_HPP
+
+// ---- thinwire/io/snapshot.hpp
+#ifndef THINWIRE_IO_SNAPSHOT_HPP
+#define THINWIRE_IO_SNAPSHOT_HPP
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Weights under a name. Does not own the values.
+struct named_tensor {
+    std::string name;
+    thinwire::shape shape;
+    std::span<const float> values;  ///< shape.count() of them, row-major
+};
+
+/// The state of a replica after `round` commits, and whatever its owner keeps beside it (its momentum, say).
+///
+/// Bytes, little-endian: "TWSN", version, total length, then the sections head (run, round), manifest, tensors and
+/// blobs, each with tag and length, and the SHA-256 of everything before it.
+struct snapshot {
+    static constexpr std::uint32_t magic = 0x4e535754;  // "TWSN"
+    static constexpr std::uint32_t version = 1;
+
+    digest run{};
+    std::uint64_t round = 0;
+    std::string manifest;
+    std::vector<named_tensor> tensors;
+    std::map<std::string, std::vector<std::byte>> blobs;
+    /// Owns the values of a decoded snapshot; empty when the tensors view memory of the caller.
+    std::shared_ptr<const std::vector<float>> storage{};
+
+    /// Throws shape_error when a tensor's span does not have the elements its shape states.
+    [[nodiscard]] std::vector<std::byte> encode() const;
+
+    /// Total: refuses every cut and every altered byte; allocates no more than the bytes justify.
+    [[nodiscard]] static result<snapshot> decode(std::span<const std::byte> bytes);
+
+    /// Replaces the file at `path` whole or not at all; throws io_error.
+    void save(const std::filesystem::path& path, bool durable = true) const {
+        write_file_atomically(path, encode(), durable);
+    }
+
+    /// Throws io_error when the file cannot be read; what it holds is refused as decode() does, with the path.
+    [[nodiscard]] static result<snapshot> load(const std::filesystem::path& path,
+                                               std::uint64_t limit = std::uint64_t{1} << 40U) {
+        result<snapshot> loaded = decode(read_file(path, limit));
+        if (loaded) return loaded;
+        return failure{loaded.error().code, "'" + path.string() + "': " + loaded.error().message};
+    }
+
+    /// Copies the weights into `parameters`. Refuses (and then changes nothing) unless names and shapes are the same
+    /// in the same order.
+    [[nodiscard]] result<ok> copy_to(std::span<const parameter> parameters) const;
+};
+
+/// What a snapshot stores of `parameters`: views of their values.
+[[nodiscard]] inline std::vector<named_tensor> tensors_of(std::span<const parameter> parameters) {
+    std::vector<named_tensor> tensors;
+    tensors.reserve(parameters.size());
+    for (const parameter& p : parameters) tensors.push_back({.name = p.name, .shape = p.shape, .values = p.values});
+    return tensors;
+}
+
+namespace detail {
+
+enum class snapshot_section : std::uint32_t { head = 1, manifest = 2, tensors = 3, blobs = 4 };
+
+inline constexpr std::size_t snapshot_header_bytes = 16;
+inline constexpr std::size_t snapshot_name_limit = 4096;
+
+[[nodiscard]] inline failure refuse_snapshot(errc code, const std::string& why) {
+    return {code, "snapshot: " + why};
+}
+
+inline void put_section(byte_writer& out, snapshot_section tag, std::span<const std::byte> body) {
+    out.put(static_cast<std::uint32_t>(tag));
+    out.put(static_cast<std::uint64_t>(body.size()));
+    out.put(body);
+}
+
+inline void put_floats(byte_writer& out, std::span<const float> values) {
+    if constexpr (std::endian::native == std::endian::little) {
+        out.put(std::as_bytes(values));
+    } else {
+        for (const float value : values) out.put(value);
+    }
+}
+
+inline void get_floats(std::span<const std::byte> raw, std::span<float> values) noexcept {
+    if constexpr (std::endian::native == std::endian::little) {
+        if (!values.empty()) std::memcpy(values.data(), raw.data(), values.size_bytes());
+    } else {
+        byte_reader in(raw);
+        for (float& value : values) value = in.get_f32();
+    }
+}
+
+[[nodiscard]] inline std::vector<std::byte> encode_tensors(std::span<const named_tensor> tensors) {
+    byte_writer out;
+    out.put(static_cast<std::uint32_t>(tensors.size()));
+    for (const named_tensor& t : tensors) {
+        if (t.values.size() != t.shape.count())
+            throw shape_error("snapshot: tensor '" + t.name + "' has " + std::to_string(t.values.size()) +
+                              " values, expected " + std::to_string(t.shape.count()) + " for shape " +
+                              to_string(t.shape));
+        out.put(std::string_view(t.name));
+        out.put(static_cast<std::uint8_t>(t.shape.rank()));
+        for (const std::int64_t side : t.shape) out.put(side);
+    }
+    for (const named_tensor& t : tensors) put_floats(out, t.values);
+    return out.take();
+}
+
+/// Reads a shape as encode_tensors() puts it; false when it is cut or not a shape.
+[[nodiscard]] inline bool get_shape(byte_reader& in, shape& out) {
+    const auto rank = in.get<std::uint8_t>();
+    if (rank > shape::max_rank) return false;
+    std::array<std::int64_t, shape::max_rank> sides{};
+    std::int64_t total = 1;
+    constexpr std::int64_t limit = std::int64_t{1} << 62;
+    for (std::size_t i = 0; i < rank; ++i) {
+        sides[i] = in.get<std::int64_t>();
+        if (sides[i] < 1 || total > limit / sides[i]) return false;
+        total *= sides[i];
+    }
+    out = shape(std::span<const std::int64_t>(sides.data(), rank));
+    return !in.failed();
+}
+
+[[nodiscard]] inline result<ok> decode_tensors(std::span<const std::byte> body, snapshot& into) {
+    byte_reader in(body);
+    const auto count = in.get<std::uint32_t>();
+    std::uint64_t elements = 0;
+    std::set<std::string> names;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        named_tensor t;
+        t.name = in.get_string(snapshot_name_limit);
+        if (in.failed() || !get_shape(in, t.shape))
+            return refuse_snapshot(errc::malformed, "tensor " + std::to_string(i) + " has no readable name and shape");
+        if (!names.insert(t.name).second)
+            return refuse_snapshot(errc::malformed, "two tensors are named '" + t.name + "'");
+        elements += t.shape.count();
+        if (elements > body.size() / sizeof(float))
+            return refuse_snapshot(errc::truncated, "tensor '" + t.name + "' of shape " + to_string(t.shape) +
+                                                        " is larger than its section");
+        into.tensors.push_back(std::move(t));
+    }
+    if (in.failed() || in.remaining() != elements * sizeof(float))
+        return refuse_snapshot(errc::malformed, "the tensor section does not hold the values that its shapes state");
+    auto values = std::make_shared<std::vector<float>>(static_cast<std::size_t>(elements));
+    get_floats(in.get_bytes(in.remaining()), *values);
+    std::size_t at = 0;
+    for (named_tensor& t : into.tensors) {
+        t.values = std::span<const float>(*values).subspan(at, t.shape.count());
+        at += t.values.size();
+    }
+    into.storage = std::move(values);
+    return ok{};
+}
+
+[[nodiscard]] inline std::vector<std::byte> encode_blobs(const std::map<std::string, std::vector<std::byte>>& blobs) {
+    byte_writer out;
+    out.put(static_cast<std::uint32_t>(blobs.size()));
+    for (const auto& [name, bytes] : blobs) {
+        out.put(std::string_view(name));
+        out.put(static_cast<std::uint64_t>(bytes.size()));
+        out.put(std::span<const std::byte>(bytes));
+    }
+    return out.take();
+}
+
+[[nodiscard]] inline result<ok> decode_blobs(std::span<const std::byte> body, snapshot& into) {
+    byte_reader in(body);
+    const auto count = in.get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < count; ++i) {
+        std::string name = in.get_string(snapshot_name_limit);
+        const auto length = in.get<std::uint64_t>();
+        const auto raw = in.get_bytes(length);
+        if (in.failed()) return refuse_snapshot(errc::malformed, "blob " + std::to_string(i) + " is cut");
+        if (!into.blobs.emplace(std::move(name), std::vector<std::byte>(raw.begin(), raw.end())).second)
+            return refuse_snapshot(errc::malformed, "two blobs have one name");
+    }
+    if (in.failed() || in.remaining() != 0)
+        return refuse_snapshot(errc::malformed, "the blob section does not end with its last blob");
+    return ok{};
+}
+
+/// Checks frame and digest; gives the sections.
+[[nodiscard]] inline result<std::span<const std::byte>> open_snapshot(std::span<const std::byte> bytes) {
+    byte_reader in(bytes);
+    const auto magic = in.get<std::uint32_t>();
+    const auto version = in.get<std::uint32_t>();
+    const auto length = in.get<std::uint64_t>();
+    if (in.failed())
+        return refuse_snapshot(errc::truncated, std::to_string(bytes.size()) + " bytes, too few for a header");
+    if (magic != snapshot::magic) return refuse_snapshot(errc::bad_magic, "this is not a thinwire snapshot");
+    if (version != snapshot::version)
+        return refuse_snapshot(errc::bad_version, "format version " + std::to_string(version) + ", this build reads " +
+                                                      std::to_string(snapshot::version));
+    if (bytes.size() != length)
+        return refuse_snapshot(bytes.size() < length ? errc::truncated : errc::trailing,
+                               std::to_string(bytes.size()) + " bytes, its header states " + std::to_string(length));
+    constexpr std::size_t digest_bytes = sizeof(digest::bytes);
+    if (length < snapshot_header_bytes + digest_bytes) return refuse_snapshot(errc::truncated, "no room for a digest");
+    const std::size_t covered = bytes.size() - digest_bytes;
+    const digest found = digest_of(bytes.first(covered));
+    if (!std::ranges::equal(found.bytes, bytes.subspan(covered)))
+        return refuse_snapshot(errc::bad_checksum, "damaged: the digest does not match the content");
+    return bytes.subspan(snapshot_header_bytes, covered - snapshot_header_bytes);
+}
+
+}  // namespace detail
+
+inline std::vector<std::byte> snapshot::encode() const {
+    using detail::snapshot_section;
+    byte_writer out;
+    out.put(magic);
+    out.put(version);
+    out.put(std::uint64_t{0});
+
+    byte_writer head;
+    head.put(std::span<const std::byte>(run.bytes));
+    head.put(round);
+    put_section(out, snapshot_section::head, head.bytes());
+    put_section(out, snapshot_section::manifest, std::as_bytes(std::span(manifest.data(), manifest.size())));
+    put_section(out, snapshot_section::tensors, detail::encode_tensors(tensors));
+    put_section(out, snapshot_section::blobs, detail::encode_blobs(blobs));
+
+    const std::uint64_t length = out.size() + sizeof(digest::bytes);
+    out.patch(8, static_cast<std::uint32_t>(length));
+    out.patch(12, static_cast<std::uint32_t>(length >> 32U));
+    const digest check = digest_of(out.bytes());
+    out.put(std::span<const std::byte>(check.bytes));
+    return out.take();
+}
+
+inline result<snapshot> snapshot::decode(std::span<const std::byte> bytes) {
+    using detail::snapshot_section;
+    const auto sections = detail::open_snapshot(bytes);
+    if (!sections) return sections.error();
+    byte_reader in(*sections);
+    snapshot out;
+    for (const auto tag :
+         {snapshot_section::head, snapshot_section::manifest, snapshot_section::tensors, snapshot_section::blobs}) {
+        const auto found = in.get<std::uint32_t>();
+        const auto length = in.get<std::uint64_t>();
+        const auto body = in.get_bytes(length);
+        if (in.failed() || found != static_cast<std::uint32_t>(tag))
+            return detail::refuse_snapshot(errc::malformed, "a section is missing or out of place");
+        result<ok> read = ok{};
+        if (tag == snapshot_section::head) {
+            byte_reader head(body);
+            const auto raw = head.get_bytes(sizeof(digest::bytes));
+            std::ranges::copy(raw, out.run.bytes.begin());
+            out.round = head.get<std::uint64_t>();
+            if (head.failed() || head.remaining() != 0)
+                return detail::refuse_snapshot(errc::malformed, "the head section has another length");
+        } else if (tag == snapshot_section::manifest) {
+            out.manifest.assign(reinterpret_cast<const char*>(body.data()), body.size());
+        } else if (tag == snapshot_section::tensors) {
+            read = detail::decode_tensors(body, out);
+        } else {
+            read = detail::decode_blobs(body, out);
+        }
+        if (!read) return read.error();
+    }
+    if (in.remaining() != 0) return detail::refuse_snapshot(errc::trailing, "bytes follow the last section");
+    return out;
+}
+
+inline result<ok> snapshot::copy_to(std::span<const parameter> parameters) const {
+    if (tensors.size() != parameters.size())
+        return detail::refuse_snapshot(errc::mismatch, std::to_string(tensors.size()) + " tensors, the model has " +
+                                                           std::to_string(parameters.size()));
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        const named_tensor& t = tensors[i];
+        const parameter& p = parameters[i];
+        if (t.name != p.name || t.shape != p.shape || t.values.size() != p.values.size())
+            return detail::refuse_snapshot(errc::mismatch, "tensor '" + t.name + "' " + to_string(t.shape) +
+                                                               " stands where the model has '" + p.name + "' " +
+                                                               to_string(p.shape));
+    }
+    for (std::size_t i = 0; i < tensors.size(); ++i) std::ranges::copy(tensors[i].values, parameters[i].values.begin());
+    return ok{};
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_IO_SNAPSHOT_HPP
+
+// ---- thinwire/nn/config.hpp
+#ifndef THINWIRE_NN_CONFIG_HPP
+#define THINWIRE_NN_CONFIG_HPP
+
+#include <cmath>
+#include <cstdint>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+namespace thinwire::nn {
+
+/// Whose tensor names and weight layout a model uses. gpt2 keeps query, key and value in one matrix and stores
+/// matrices as [inputs, outputs]; the others store [outputs, inputs].
+enum class model_family : std::uint8_t { llama, qwen3, olmo2, gpt2 };
+
+enum class norm_kind : std::uint8_t {
+    rms,    ///< x / rms(x) * weight
+    layer,  ///< (x - mean) / deviation * weight + bias
+};
+enum class norm_placement : std::uint8_t {
+    pre,   ///< x + f(norm(x)), and a norm before the output layer
+    post,  ///< x + norm(f(x)), and a norm before the output layer (OLMo 2)
+};
+enum class qk_norm_kind : std::uint8_t {
+    none,
+    per_head,  ///< RMS norm of every query and key vector (Qwen3)
+    full,      ///< RMS norm over all heads of a token at once (OLMo 2)
+};
+enum class position_kind : std::uint8_t { rope, learned };
+enum class mlp_kind : std::uint8_t {
+    gated_silu,  ///< down(silu(gate(x)) * up(x))
+    gelu_tanh,   ///< down(gelu(up(x))), tanh form: "gelu_new", "gelu_pytorch_tanh"
+    gelu,        ///< down(gelu(up(x))), exact
+};
+
+/// Stretches the slow frequencies of RoPE for contexts longer than those trained on ("llama3" in Hugging Face files).
+struct rope_scaling {
+    bool enabled = false;
+    double factor = 8.0;
+    double low_freq_factor = 1.0;
+    double high_freq_factor = 4.0;
+    int original_max_position_embeddings = 8192;
+    [[nodiscard]] bool operator==(const rope_scaling&) const noexcept = default;
+};
+
+/// The shape of a decoder-only transformer. Names are those of Hugging Face configuration files. The defaults of the
+/// enumerations describe Llama; hf/config.hpp sets them for the other families.
+struct transformer_config {
+    model_family family = model_family::llama;
+    norm_kind norm = norm_kind::rms;
+    norm_placement placement = norm_placement::pre;
+    qk_norm_kind qk_norm = qk_norm_kind::none;
+    position_kind position = position_kind::rope;
+    mlp_kind mlp = mlp_kind::gated_silu;
+
+    int vocab_size = 0;
+    int hidden_size = 0;
+    int intermediate_size = 0;
+    int num_hidden_layers = 0;
+    int num_attention_heads = 0;
+    int num_key_value_heads = 0;
+    int head_dim = 0;
+    int max_position_embeddings = 0;
+
+    double rope_theta = 10000.0;
+    nn::rope_scaling rope_scaling{};
+    float norm_eps = 1e-5F;
+    bool tie_word_embeddings = false;
+    bool attention_bias = false;  ///< on the query, key, value and output projections
+    bool mlp_bias = false;
+    float initializer_range = 0.02F;
+    int pad_token_id = -1;  ///< a token whose look-ups give its embedding no gradient, as torch's padding_idx; -1: none
+
+    [[nodiscard]] bool operator==(const transformer_config&) const noexcept = default;
+};
+
+namespace detail {
+
+template <class Value>
+void require(bool holds, std::string_view field, Value value, std::string_view expectation) {
+    if (holds) return;
+    std::ostringstream text;
+    text << "transformer_config: " << field << " is " << value << ", expected " << expectation;
+    throw value_error(text.str());
+}
+
+inline void check_gpt2(const transformer_config& c) {
+    require(c.norm == norm_kind::layer, "norm", "rms", "layer for the gpt2 family");
+    require(c.placement == norm_placement::pre, "placement", "post", "pre for the gpt2 family");
+    require(c.qk_norm == qk_norm_kind::none, "qk_norm", "set", "none for the gpt2 family");
+    require(c.position == position_kind::learned, "position", "rope", "learned for the gpt2 family");
+    require(c.mlp != mlp_kind::gated_silu, "mlp", "gated_silu", "gelu_tanh or gelu for the gpt2 family");
+    require(c.num_key_value_heads == c.num_attention_heads, "num_key_value_heads", c.num_key_value_heads,
+            "num_attention_heads for the gpt2 family");
+    require(c.attention_bias && c.mlp_bias, "attention_bias or mlp_bias", "false", "true for the gpt2 family");
+    require(c.hidden_size == c.num_attention_heads * c.head_dim, "head_dim", c.head_dim,
+            "hidden_size / num_attention_heads for the gpt2 family");
+}
+
+}  // namespace detail
+
+/// Throws value_error that names the first field that is wrong, its value and what was expected.
+inline void check(const transformer_config& c) {
+    using detail::require;
+    constexpr int limit = 1 << 24;  // products of two sizes stay within 64 bits, and row lengths within int
+    const auto size = [](int value, std::string_view field) {
+        require(value >= 1 && value <= limit, field, value, "1 to 16777216");
+    };
+    size(c.vocab_size, "vocab_size");
+    size(c.hidden_size, "hidden_size");
+    size(c.intermediate_size, "intermediate_size");
+    require(c.num_hidden_layers >= 1 && c.num_hidden_layers <= 4096, "num_hidden_layers", c.num_hidden_layers,
+            "1 to 4096");
+    size(c.num_attention_heads, "num_attention_heads");
+    size(c.num_key_value_heads, "num_key_value_heads");
+    require(c.num_attention_heads % c.num_key_value_heads == 0, "num_key_value_heads", c.num_key_value_heads,
+            "a divisor of num_attention_heads, " + std::to_string(c.num_attention_heads));
+    size(c.head_dim, "head_dim");
+    require(static_cast<std::int64_t>(c.num_attention_heads) * c.head_dim <= limit, "head_dim", c.head_dim,
+            "at most 16777216 / num_attention_heads");
+    size(c.max_position_embeddings, "max_position_embeddings");
+    require(std::isfinite(c.norm_eps) && c.norm_eps > 0, "norm_eps", c.norm_eps, "a number above 0");
+    require(std::isfinite(c.initializer_range) && c.initializer_range >= 0, "initializer_range", c.initializer_range,
+            "a number of at least 0");
+    require(c.pad_token_id >= -1 && c.pad_token_id < c.vocab_size, "pad_token_id", c.pad_token_id,
+            "a token below vocab_size, or -1");
+    if (c.position == position_kind::rope) {
+        require(c.head_dim % 2 == 0, "head_dim", c.head_dim, "an even number with RoPE");
+        require(std::isfinite(c.rope_theta) && c.rope_theta > 0, "rope_theta", c.rope_theta, "a number above 0");
+    }
+    if (const nn::rope_scaling& s = c.rope_scaling; c.position == position_kind::rope && s.enabled) {
+        require(std::isfinite(s.factor) && s.factor >= 1, "rope_scaling.factor", s.factor, "at least 1");
+        require(s.low_freq_factor > 0 && std::isfinite(s.low_freq_factor), "rope_scaling.low_freq_factor",
+                s.low_freq_factor, "a number above 0");
+        require(s.high_freq_factor > s.low_freq_factor && std::isfinite(s.high_freq_factor),
+                "rope_scaling.high_freq_factor", s.high_freq_factor, "a number above low_freq_factor");
+        size(s.original_max_position_embeddings, "rope_scaling.original_max_position_embeddings");
+    }
+    if (c.family == model_family::gpt2)
+        detail::check_gpt2(c);
+    else
+        require(c.position == position_kind::rope, "position", "learned", "rope for this family");
+}
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_CONFIG_HPP
+
+// ---- thinwire/nn/plan.hpp
+#ifndef THINWIRE_NN_PLAN_HPP
+#define THINWIRE_NN_PLAN_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::nn {
+
+/// How initialize() fills a tensor.
+enum class initial_values : std::uint8_t { normal, residual, ones, zeros };
+
+/// One trainable tensor: its Hugging Face name and its place in the arena.
+struct tensor_plan {
+    std::string name;
+    thinwire::shape shape;
+    initial_values initial;
+    std::size_t offset;  ///< of the first element; a multiple of 16
+};
+
+/// Index of a tensor in the plan, or none.
+inline constexpr int no_tensor = -1;
+
+/// y = x W (+ bias), W stored as [outputs, inputs], or as [inputs, outputs] when inputs_first.
+struct linear_plan {
+    int weight = no_tensor;
+    int bias = no_tensor;
+    int inputs = 0;
+    int outputs = 0;
+    bool inputs_first = false;
+};
+
+struct norm_plan {
+    int weight = no_tensor;
+    int bias = no_tensor;  ///< of a LayerNorm
+    int width = 0;
+};
+
+/// The tensors of one block. With fused query, key and value, `query` stands for all three.
+struct layer_plan {
+    norm_plan attention_norm, mlp_norm, query_norm, key_norm;
+    linear_plan query, key, value, output;
+    linear_plan gate, up, down;
+};
+
+/// Every tensor of a model, in the order of Hugging Face's named_parameters(), and who uses which. Needs no memory
+/// beyond itself, so that a model's size is known before it is made.
+class model_plan {
+ public:
+    /// Throws value_error for a configuration that makes no sense.
+    explicit model_plan(const transformer_config& c) : config_(c) {
+        check(c);
+        if (c.family == model_family::gpt2)
+            plan_gpt2();
+        else
+            plan_llama();
+    }
+
+    [[nodiscard]] const std::vector<tensor_plan>& tensors() const noexcept { return tensors_; }
+    [[nodiscard]] const std::vector<layer_plan>& layers() const noexcept { return layers_; }
+    /// Elements of the arena that holds all tensors, the gaps between them included.
+    [[nodiscard]] std::size_t arena_size() const noexcept { return arena_size_; }
+    /// Number of weights.
+    [[nodiscard]] std::size_t parameter_count() const noexcept {
+        std::size_t total = 0;
+        for (const tensor_plan& tensor : tensors_) total += tensor.shape.count();
+        return total;
+    }
+
+    [[nodiscard]] int embedding() const noexcept { return embedding_; }
+    [[nodiscard]] int position_embedding() const noexcept { return position_embedding_; }
+    [[nodiscard]] const norm_plan& final_norm() const noexcept { return final_norm_; }
+    /// The layer that makes logits; its weight is the embedding when they are tied.
+    [[nodiscard]] const linear_plan& head() const noexcept { return head_; }
+
+ private:
+    int add(std::string name, thinwire::shape sides, initial_values initial) {
+        constexpr std::size_t align = 16;
+        const std::size_t offset = (arena_size_ + align - 1) / align * align;
+        arena_size_ = offset + sides.count();
+        tensors_.push_back({std::move(name), sides, initial, offset});
+        return static_cast<int>(tensors_.size()) - 1;
+    }
+    norm_plan add_norm(const std::string& name, int width, bool with_bias) {
+        norm_plan norm;
+        norm.width = width;
+        norm.weight = add(name + ".weight", {width}, initial_values::ones);
+        if (with_bias) norm.bias = add(name + ".bias", {width}, initial_values::zeros);
+        return norm;
+    }
+    linear_plan add_linear(const std::string& name, int inputs, int outputs, bool with_bias,
+                           initial_values initial = initial_values::normal) {
+        linear_plan linear;
+        linear.inputs = inputs;
+        linear.outputs = outputs;
+        linear.inputs_first = config_.family == model_family::gpt2;
+        const thinwire::shape sides =
+            linear.inputs_first ? thinwire::shape{inputs, outputs} : thinwire::shape{outputs, inputs};
+        linear.weight = add(name + ".weight", sides, initial);
+        if (with_bias) linear.bias = add(name + ".bias", {outputs}, initial_values::zeros);
+        return linear;
+    }
+    void plan_head(const std::string& name) {
+        head_ = {.weight = embedding_, .inputs = config_.hidden_size, .outputs = config_.vocab_size};
+        if (!config_.tie_word_embeddings)
+            head_.weight = add(name, {config_.vocab_size, config_.hidden_size}, initial_values::normal);
+    }
+
+    void plan_llama() {
+        const transformer_config& c = config_;
+        const bool bias = c.norm == norm_kind::layer;
+        embedding_ = add("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, initial_values::normal);
+        for (int i = 0; i < c.num_hidden_layers; ++i) layers_.push_back(plan_llama_layer(i));
+        final_norm_ = add_norm("model.norm", c.hidden_size, bias);
+        plan_head("lm_head.weight");
+    }
+    layer_plan plan_llama_layer(int index) {
+        const transformer_config& c = config_;
+        const std::string prefix = "model.layers." + std::to_string(index) + ".";
+        const std::string attention = prefix + "self_attn.";
+        const int query_width = c.num_attention_heads * c.head_dim;
+        const int key_width = c.num_key_value_heads * c.head_dim;
+        const bool bias = c.norm == norm_kind::layer;
+        layer_plan layer;
+        layer.query = add_linear(attention + "q_proj", c.hidden_size, query_width, c.attention_bias);
+        layer.key = add_linear(attention + "k_proj", c.hidden_size, key_width, c.attention_bias);
+        layer.value = add_linear(attention + "v_proj", c.hidden_size, key_width, c.attention_bias);
+        layer.output =
+            add_linear(attention + "o_proj", query_width, c.hidden_size, c.attention_bias, initial_values::residual);
+        if (c.qk_norm != qk_norm_kind::none) {
+            const bool full = c.qk_norm == qk_norm_kind::full;
+            layer.query_norm = add_norm(attention + "q_norm", full ? query_width : c.head_dim, false);
+            layer.key_norm = add_norm(attention + "k_norm", full ? key_width : c.head_dim, false);
+        }
+        if (c.mlp == mlp_kind::gated_silu)
+            layer.gate = add_linear(prefix + "mlp.gate_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+        layer.up = add_linear(prefix + "mlp.up_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+        layer.down = add_linear(prefix + "mlp.down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias,
+                                initial_values::residual);
+        const bool pre = c.placement == norm_placement::pre;
+        layer.attention_norm =
+            add_norm(prefix + (pre ? "input_layernorm" : "post_attention_layernorm"), c.hidden_size, bias);
+        layer.mlp_norm =
+            add_norm(prefix + (pre ? "post_attention_layernorm" : "post_feedforward_layernorm"), c.hidden_size, bias);
+        return layer;
+    }
+
+    void plan_gpt2() {
+        const transformer_config& c = config_;
+        embedding_ = add("transformer.wte.weight", {c.vocab_size, c.hidden_size}, initial_values::normal);
+        position_embedding_ =
+            add("transformer.wpe.weight", {c.max_position_embeddings, c.hidden_size}, initial_values::normal);
+        for (int i = 0; i < c.num_hidden_layers; ++i) {
+            const std::string prefix = "transformer.h." + std::to_string(i) + ".";
+            layer_plan layer;
+            layer.attention_norm = add_norm(prefix + "ln_1", c.hidden_size, true);
+            layer.query = add_linear(prefix + "attn.c_attn", c.hidden_size, 3 * c.hidden_size, true);
+            layer.output =
+                add_linear(prefix + "attn.c_proj", c.hidden_size, c.hidden_size, true, initial_values::residual);
+            layer.mlp_norm = add_norm(prefix + "ln_2", c.hidden_size, true);
+            layer.up = add_linear(prefix + "mlp.c_fc", c.hidden_size, c.intermediate_size, true);
+            layer.down =
+                add_linear(prefix + "mlp.c_proj", c.intermediate_size, c.hidden_size, true, initial_values::residual);
+            layers_.push_back(layer);
+        }
+        final_norm_ = add_norm("transformer.ln_f", c.hidden_size, true);
+        plan_head("lm_head.weight");
+    }
+
+    transformer_config config_;
+    std::vector<tensor_plan> tensors_;
+    std::vector<layer_plan> layers_;
+    std::size_t arena_size_ = 0;
+    int embedding_ = no_tensor;
+    int position_embedding_ = no_tensor;
+    norm_plan final_norm_;
+    linear_plan head_;
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_PLAN_HPP
+
+// ---- thinwire/nn/layers.hpp
+#ifndef THINWIRE_NN_LAYERS_HPP
+#define THINWIRE_NN_LAYERS_HPP
+
+#include <cstddef>
+
+namespace thinwire::nn {
+
+/// A back end with the weights and gradients of one model: what the layers below compute with. Backward functions
+/// add to the gradients of the weights. Nothing is owned.
+template <backend B>
+struct layer_context {
+    B& backend;
+    const transformer_config& config;
+    const model_plan& plan;
+    float* values;
+    float* gradients;
+
+    [[nodiscard]] const float* value(int tensor) const {
+        return values + plan.tensors()[static_cast<std::size_t>(tensor)].offset;
+    }
+    [[nodiscard]] float* gradient(int tensor) const {
+        return gradients + plan.tensors()[static_cast<std::size_t>(tensor)].offset;
+    }
+};
+
+/// y[rows, outputs] = x[rows, inputs] W + bias.
+template <backend B>
+void linear_forward(const layer_context<B>& c, const linear_plan& l, float* y, const float* x, int rows) {
+    c.backend.matmul(y, x, c.value(l.weight), rows, l.outputs, l.inputs, false, !l.inputs_first, false);
+    if (l.bias != no_tensor) c.backend.add_bias(y, c.value(l.bias), rows, l.outputs);
+}
+
+/// dx = (or += when accumulate) dy W^T.
+template <backend B>
+void linear_backward(const layer_context<B>& c, const linear_plan& l, float* dx, const float* dy, const float* x,
+                     int rows, bool accumulate) {
+    if (l.inputs_first)
+        c.backend.matmul(c.gradient(l.weight), x, dy, l.inputs, l.outputs, rows, true, false, true);
+    else
+        c.backend.matmul(c.gradient(l.weight), dy, x, l.outputs, l.inputs, rows, true, false, true);
+    if (l.bias != no_tensor) c.backend.bias_backward(c.gradient(l.bias), dy, rows, l.outputs);
+    c.backend.matmul(dx, dy, c.value(l.weight), rows, l.inputs, l.outputs, false, l.inputs_first, accumulate);
+}
+
+/// Whether `n` is a LayerNorm is told by its bias. `mean` is used by LayerNorm only; both have `rows` entries.
+template <backend B>
+void norm_forward(const layer_context<B>& c, const norm_plan& n, float* y, float* mean, float* rstd, const float* x,
+                  int rows) {
+    if (n.bias == no_tensor)
+        c.backend.rms_norm(y, rstd, x, c.value(n.weight), rows, n.width, c.config.norm_eps);
+    else
+        c.backend.layer_norm(y, mean, rstd, x, c.value(n.weight), c.value(n.bias), rows, n.width, c.config.norm_eps);
+}
+
+/// Writes dx, which may be dy for an RMS norm only.
+template <backend B>
+void norm_backward(const layer_context<B>& c, const norm_plan& n, float* dx, const float* dy, const float* x,
+                   const float* mean, const float* rstd, int rows) {
+    if (n.bias == no_tensor)
+        c.backend.rms_norm_backward(dx, c.gradient(n.weight), dy, x, c.value(n.weight), rstd, rows, n.width);
+    else
+        c.backend.layer_norm_backward(dx, c.gradient(n.weight), c.gradient(n.bias), dy, x, c.value(n.weight), mean,
+                                      rstd, rows, n.width);
+}
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_LAYERS_HPP
+
+// ---- thinwire/nn/workspace.hpp
+#ifndef THINWIRE_NN_WORKSPACE_HPP
+#define THINWIRE_NN_WORKSPACE_HPP
+
+#include <cstddef>
+#include <tuple>
+#include <vector>
+
+namespace thinwire::nn {
+
+/// What one block keeps from its forward for its backward pass; "rows" are tokens of all batch rows. There is no
+/// tokens x tokens matrix: the attention's backward pass recomputes it from lse.
+struct layer_activations {
+    float* input = nullptr;   ///< [rows, hidden]
+    float* middle = nullptr;  ///< [rows, hidden]: after attention
+    float* normed_1 =
+        nullptr;  ///< [rows, hidden]: norm(input); with post-norm the output of attention, before its norm
+    float* normed_2 = nullptr;  ///< [rows, hidden]: the same of the MLP
+    float *mean_1 = nullptr, *rstd_1 = nullptr, *mean_2 = nullptr, *rstd_2 = nullptr;  ///< [rows]
+    float *query = nullptr, *key = nullptr,
+          *value = nullptr;                          ///< what attention reads, at the strides of attention_shape
+    float *raw_query = nullptr, *raw_key = nullptr;  ///< before their norm
+    float *query_rstd = nullptr, *key_rstd = nullptr;
+    float* attended = nullptr;                                ///< [rows, heads * head_dim]
+    float* lse = nullptr;                                     ///< [rows, heads]
+    float *gate = nullptr, *up = nullptr, *active = nullptr;  ///< [rows, intermediate]
+};
+
+/// Scratch of the backward pass, shared by all blocks.
+struct gradient_scratch {
+    float *stream = nullptr, *first = nullptr, *second = nullptr;  ///< [rows, hidden]
+    float *query = nullptr, *key = nullptr, *value = nullptr;      ///< as layer_activations
+    float* attended = nullptr;
+    float *gate = nullptr, *up = nullptr, *active = nullptr;
+};
+
+/// All memory of a pass, in one buffer that only ever grows: passes of a size seen before allocate nothing.
+template <backend B>
+class workspace {
+ public:
+    struct request {
+        int rows = 0;           ///< tokens of all batch rows
+        int logit_rows = 0;     ///< rows of logits kept at once
+        bool backward = false;  ///< without it the blocks share one set of activations
+    };
+
+    void prepare(B& backend, const transformer_config& c, request r) {
+        layers_.resize(static_cast<std::size_t>(c.num_hidden_layers));
+        used_ = 0;
+        base_ = nullptr;
+        lay_out(c, r);
+        if (used_ > buffer_.size()) buffer_ = backend.allocate(used_);
+        used_ = 0;
+        base_ = buffer_.data();
+        lay_out(c, r);
+    }
+
+    [[nodiscard]] layer_activations& layer(std::size_t i) noexcept { return layers_[i]; }
+    [[nodiscard]] gradient_scratch& gradient() noexcept { return gradient_; }
+    [[nodiscard]] float* output() noexcept { return output_; }  ///< [rows, hidden]: of the last block
+    [[nodiscard]] float* normed() noexcept { return normed_; }  ///< [rows, hidden]: after the final norm
+    [[nodiscard]] float* mean() noexcept { return mean_; }
+    [[nodiscard]] float* rstd() noexcept { return rstd_; }
+    [[nodiscard]] float* logits() noexcept { return logits_; }    ///< [logit_rows, vocabulary]
+    [[nodiscard]] float* scratch() noexcept { return scratch_; }  ///< [rows, hidden]
+
+ private:
+    float* take(int rows, int columns) {
+        constexpr std::size_t align = 16;
+        float* place = base_ == nullptr ? nullptr : base_ + used_;
+        used_ += (static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns) + align - 1) / align * align;
+        return place;
+    }
+
+    void lay_out(const transformer_config& c, request r) {
+        if (r.backward) {
+            for (layer_activations& a : layers_) lay_out(c, r.rows, a);
+            gradient_.stream = take(r.rows, c.hidden_size);
+            gradient_.first = take(r.rows, c.hidden_size);
+            gradient_.second = take(r.rows, c.hidden_size);
+            std::tie(gradient_.query, gradient_.key, gradient_.value) = take_heads(c, r.rows);
+            gradient_.attended = take(r.rows, c.num_attention_heads * c.head_dim);
+            gradient_.gate = take(r.rows, c.intermediate_size);
+            gradient_.up = take(r.rows, c.intermediate_size);
+            gradient_.active = take(r.rows, c.intermediate_size);
+        } else {
+            lay_out(c, r.rows, layers_.front());
+            for (layer_activations& a : layers_) a = layers_.front();
+        }
+        output_ = take(r.rows, c.hidden_size);
+        normed_ = take(r.rows, c.hidden_size);
+        scratch_ = take(r.rows, c.hidden_size);
+        mean_ = take(r.rows, 1);
+        rstd_ = take(r.rows, 1);
+        logits_ = take(r.logit_rows, c.vocab_size);
+    }
+
+    void lay_out(const transformer_config& c, int rows, layer_activations& a) {
+        a.input = take(rows, c.hidden_size);
+        a.middle = take(rows, c.hidden_size);
+        a.normed_1 = take(rows, c.hidden_size);
+        a.normed_2 = take(rows, c.hidden_size);
+        for (float** statistic : {&a.mean_1, &a.rstd_1, &a.mean_2, &a.rstd_2}) *statistic = take(rows, 1);
+        std::tie(a.query, a.key, a.value) = take_heads(c, rows);
+        if (c.qk_norm != qk_norm_kind::none) {
+            a.raw_query = take(rows, c.num_attention_heads * c.head_dim);
+            a.raw_key = take(rows, c.num_key_value_heads * c.head_dim);
+            a.query_rstd = take(rows, c.num_attention_heads);
+            a.key_rstd = take(rows, c.num_key_value_heads);
+        }
+        a.attended = take(rows, c.num_attention_heads * c.head_dim);
+        a.lse = take(rows, c.num_attention_heads);
+        if (c.mlp == mlp_kind::gated_silu) a.gate = take(rows, c.intermediate_size);
+        a.up = take(rows, c.intermediate_size);
+        a.active = take(rows, c.intermediate_size);
+    }
+
+    /// Query, key and value: apart, or side by side in every row when one matrix makes all three.
+    std::tuple<float*, float*, float*> take_heads(const transformer_config& c, int rows) {
+        if (c.family == model_family::gpt2) {
+            float* fused = take(rows, 3 * c.hidden_size);
+            if (fused == nullptr) return {};
+            return {fused, fused + c.hidden_size, fused + 2 * c.hidden_size};
+        }
+        float* query = take(rows, c.num_attention_heads * c.head_dim);
+        float* key = take(rows, c.num_key_value_heads * c.head_dim);
+        return {query, key, take(rows, c.num_key_value_heads * c.head_dim)};
+    }
+
+    typename B::buffer buffer_{};
+    float* base_ = nullptr;
+    std::size_t used_ = 0;
+    std::vector<layer_activations> layers_;
+    gradient_scratch gradient_;
+    float *output_ = nullptr, *normed_ = nullptr, *scratch_ = nullptr;
+    float *mean_ = nullptr, *rstd_ = nullptr, *logits_ = nullptr;
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_WORKSPACE_HPP
+
+// ---- thinwire/nn/block.hpp
+#ifndef THINWIRE_NN_BLOCK_HPP
+#define THINWIRE_NN_BLOCK_HPP
+
+#include <cstddef>
+
+namespace thinwire::nn {
+
+/// Where the rows of a pass stand: row r is position first_position + r % tokens. The tables are rope_table's.
+struct row_positions {
+    int rows = 0;
+    int tokens = 0;
+    int first_position = 0;
+    const float* cosine = nullptr;
+    const float* sine = nullptr;
+};
+
+/// Sizes and strides of the attention of a model over `batch` rows of `tokens` tokens.
+[[nodiscard]] inline attention_shape attention_of(const transformer_config& c, int batch, int tokens) {
+    const int query_width = c.num_attention_heads * c.head_dim;
+    const bool fused = c.family == model_family::gpt2;
+    return {.batch = batch,
+            .tokens = tokens,
+            .heads = c.num_attention_heads,
+            .kv_heads = c.num_key_value_heads,
+            .head_dim = c.head_dim,
+            .q_stride = fused ? 3 * c.hidden_size : query_width,
+            .kv_stride = fused ? 3 * c.hidden_size : c.num_key_value_heads * c.head_dim,
+            .o_stride = query_width};
+}
+
+namespace detail {
+
+[[nodiscard]] inline std::size_t elements(int rows, int columns) {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+}
+
+/// Rows that a query or key norm sees: tokens, or tokens times heads.
+[[nodiscard]] inline int norm_rows(const transformer_config& c, int rows, int heads) {
+    return c.qk_norm == qk_norm_kind::per_head ? rows * heads : rows;
+}
+
+template <backend B>
+void rotate(const layer_context<B>& c, float* query, float* key, const row_positions& at, bool inverse) {
+    if (c.config.position != position_kind::rope) return;
+    const attention_shape s = attention_of(c.config, 1, at.tokens);
+    c.backend.rope(query, at.cosine, at.sine, at.rows, at.tokens, s.heads, s.head_dim, s.q_stride, at.first_position,
+                   inverse);
+    c.backend.rope(key, at.cosine, at.sine, at.rows, at.tokens, s.kv_heads, s.head_dim, s.kv_stride, at.first_position,
+                   inverse);
+}
+
+/// Queries, keys and values from x, as attention reads them.
+template <backend B>
+void heads_forward(const layer_context<B>& c, const layer_plan& l, layer_activations& a, const float* x,
+                   const row_positions& at) {
+    const bool normed = c.config.qk_norm != qk_norm_kind::none;
+    linear_forward(c, l.query, normed ? a.raw_query : a.query, x, at.rows);
+    if (l.key.weight != no_tensor) {
+        linear_forward(c, l.key, normed ? a.raw_key : a.key, x, at.rows);
+        linear_forward(c, l.value, a.value, x, at.rows);
+    }
+    if (normed) {
+        norm_forward(c, l.query_norm, a.query, nullptr, a.query_rstd, a.raw_query,
+                     norm_rows(c.config, at.rows, c.config.num_attention_heads));
+        norm_forward(c, l.key_norm, a.key, nullptr, a.key_rstd, a.raw_key,
+                     norm_rows(c.config, at.rows, c.config.num_key_value_heads));
+    }
+    rotate(c, a.query, a.key, at, false);
+}
+
+/// The gradient of x from those of queries, keys and values, which are used up.
+template <backend B>
+void heads_backward(const layer_context<B>& c, const layer_plan& l, const layer_activations& a, gradient_scratch& d,
+                    float* dx, const float* x, const row_positions& at) {
+    rotate(c, d.query, d.key, at, true);
+    if (c.config.qk_norm != qk_norm_kind::none) {  // rms_norm_backward may work in place
+        norm_backward(c, l.query_norm, d.query, d.query, a.raw_query, nullptr, a.query_rstd,
+                      norm_rows(c.config, at.rows, c.config.num_attention_heads));
+        norm_backward(c, l.key_norm, d.key, d.key, a.raw_key, nullptr, a.key_rstd,
+                      norm_rows(c.config, at.rows, c.config.num_key_value_heads));
+    }
+    linear_backward(c, l.query, dx, d.query, x, at.rows, false);
+    if (l.key.weight == no_tensor) return;
+    linear_backward(c, l.key, dx, d.key, x, at.rows, true);
+    linear_backward(c, l.value, dx, d.value, x, at.rows, true);
+}
+
+template <backend B>
+void mlp_forward(const layer_context<B>& c, const layer_plan& l, layer_activations& a, float* y, const float* x,
+                 int rows) {
+    const std::size_t n = elements(rows, c.config.intermediate_size);
+    linear_forward(c, l.up, a.up, x, rows);
+    if (c.config.mlp == mlp_kind::gated_silu) {
+        linear_forward(c, l.gate, a.gate, x, rows);
+        c.backend.silu_mul(a.active, a.gate, a.up, n);
+    } else {
+        c.backend.gelu(a.active, a.up, n, c.config.mlp == mlp_kind::gelu_tanh);
+    }
+    linear_forward(c, l.down, y, a.active, rows);
+}
+
+template <backend B>
+void mlp_backward(const layer_context<B>& c, const layer_plan& l, const layer_activations& a, gradient_scratch& d,
+                  float* dx, const float* dy, const float* x, int rows) {
+    const std::size_t n = elements(rows, c.config.intermediate_size);
+    linear_backward(c, l.down, d.active, dy, a.active, rows, false);
+    if (c.config.mlp == mlp_kind::gated_silu) {
+        c.backend.silu_mul_backward(d.gate, d.up, d.active, a.gate, a.up, n);
+        linear_backward(c, l.up, dx, d.up, x, rows, false);
+        linear_backward(c, l.gate, dx, d.gate, x, rows, true);
+    } else {
+        c.backend.gelu_backward(d.up, d.active, a.up, n, c.config.mlp == mlp_kind::gelu_tanh);
+        linear_backward(c, l.up, dx, d.up, x, rows, false);
+    }
+}
+
+}  // namespace detail
+
+/// One block: a.input to `out` ([rows, hidden], may be a.input). `attend()` computes a.attended from a.query, a.key
+/// and a.value. `scratch` is [rows, hidden].
+template <backend B, class Attend>
+void block_forward(const layer_context<B>& c, const layer_plan& l, layer_activations& a, float* out, float* scratch,
+                   const row_positions& at, const Attend& attend) {
+    const bool pre = c.config.placement == norm_placement::pre;
+    const std::size_t n = detail::elements(at.rows, c.config.hidden_size);
+    if (pre) norm_forward(c, l.attention_norm, a.normed_1, a.mean_1, a.rstd_1, a.input, at.rows);
+    detail::heads_forward(c, l, a, pre ? a.normed_1 : a.input, at);
+    attend();
+    linear_forward(c, l.output, pre ? scratch : a.normed_1, a.attended, at.rows);
+    if (!pre) norm_forward(c, l.attention_norm, scratch, a.mean_1, a.rstd_1, a.normed_1, at.rows);
+    c.backend.copy(a.middle, a.input, n);
+    c.backend.add(a.middle, scratch, n);
+
+    if (pre) norm_forward(c, l.mlp_norm, a.normed_2, a.mean_2, a.rstd_2, a.middle, at.rows);
+    detail::mlp_forward(c, l, a, pre ? scratch : a.normed_2, pre ? a.normed_2 : a.middle, at.rows);
+    if (!pre) norm_forward(c, l.mlp_norm, scratch, a.mean_2, a.rstd_2, a.normed_2, at.rows);
+    c.backend.copy(out, a.middle, n);
+    c.backend.add(out, scratch, n);
+}
+
+/// Turns d.stream from the gradient of a block's output into that of its input, and adds to its weights' gradients.
+template <backend B>
+void block_backward(const layer_context<B>& c, const layer_plan& l, const layer_activations& a, gradient_scratch& d,
+                    const row_positions& at) {
+    const bool pre = c.config.placement == norm_placement::pre;
+    const std::size_t n = detail::elements(at.rows, c.config.hidden_size);
+    if (pre) {
+        detail::mlp_backward(c, l, a, d, d.first, d.stream, a.normed_2, at.rows);
+        norm_backward(c, l.mlp_norm, d.second, d.first, a.middle, a.mean_2, a.rstd_2, at.rows);
+    } else {
+        norm_backward(c, l.mlp_norm, d.first, d.stream, a.normed_2, a.mean_2, a.rstd_2, at.rows);
+        detail::mlp_backward(c, l, a, d, d.second, d.first, a.middle, at.rows);
+    }
+    c.backend.add(d.stream, d.second, n);
+
+    const float* dy = d.stream;
+    if (!pre) {
+        norm_backward(c, l.attention_norm, d.first, d.stream, a.normed_1, a.mean_1, a.rstd_1, at.rows);
+        dy = d.first;
+    }
+    linear_backward(c, l.output, d.attended, dy, a.attended, at.rows, false);
+    c.backend.attention_backward(d.query, d.key, d.value, d.attended, a.query, a.key, a.value, a.attended, a.lse,
+                                 attention_of(c.config, at.rows / at.tokens, at.tokens));
+    if (pre) {
+        detail::heads_backward(c, l, a, d, d.first, a.normed_1, at);
+        norm_backward(c, l.attention_norm, d.second, d.first, a.input, a.mean_1, a.rstd_1, at.rows);
+    } else {
+        detail::heads_backward(c, l, a, d, d.second, a.input, at);
+    }
+    c.backend.add(d.stream, d.second, n);
+}
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_BLOCK_HPP
+
+// ---- thinwire/nn/rope.hpp
+#ifndef THINWIRE_NN_ROPE_HPP
+#define THINWIRE_NN_ROPE_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <numbers>
+#include <vector>
+
+namespace thinwire::nn {
+
+/// The angle per position of each of the head_dim / 2 pairs: theta^(-2i / head_dim) (Su et al., "RoFormer",
+/// arXiv:2104.09864), with the slow ones divided by the factor of Llama 3.1's scaling and those between blended.
+[[nodiscard]] inline std::vector<double> rope_frequencies(const transformer_config& c) {
+    std::vector<double> frequencies;
+    for (int i = 0; i < c.head_dim; i += 2) {
+        double f = std::pow(c.rope_theta, -static_cast<double>(i) / c.head_dim);
+        if (const rope_scaling& s = c.rope_scaling; s.enabled) {
+            const double turns = s.original_max_position_embeddings * f / (2.0 * std::numbers::pi);
+            if (turns < s.low_freq_factor) {
+                f /= s.factor;
+            } else if (turns <= s.high_freq_factor) {
+                const double smooth = (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+                f *= (1.0 - smooth) / s.factor + smooth;
+            }
+        }
+        frequencies.push_back(f);
+    }
+    return frequencies;
+}
+
+/// Cosines and sines of positions 0 to positions - 1, head_dim / 2 entries each, computed in double.
+struct rope_table {
+    std::vector<float> cosine, sine;
+
+    rope_table(const transformer_config& c, int positions) {
+        const std::vector<double> frequencies = rope_frequencies(c);
+        cosine.reserve(static_cast<std::size_t>(positions) * frequencies.size());
+        sine.reserve(cosine.capacity());
+        for (int t = 0; t < positions; ++t)
+            for (const double f : frequencies) {
+                cosine.push_back(static_cast<float>(std::cos(t * f)));
+                sine.push_back(static_cast<float>(std::sin(t * f)));
+            }
+    }
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_ROPE_HPP
+
+// ---- thinwire/nn/transformer.hpp
+#ifndef THINWIRE_NN_TRANSFORMER_HPP
+#define THINWIRE_NN_TRANSFORMER_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::nn {
+
+/// A decoder-only transformer (Llama, Qwen3, OLMo 2, GPT-2) with forward and backward passes written by hand, on any
+/// back end. Owns its weights, their gradients and one workspace; a pass of a size seen before allocates nothing.
+/// tokens, targets: [batch, tokens_per_row], row-major. Used by one thread at a time.
+template <backend B>
+class transformer {
+ public:
+    /// Weights are zero until initialize() or hf::load_weights(). Throws value_error naming the field that is wrong.
+    /// The back end outlives the model.
+    transformer(B& backend, transformer_config config)
+        : backend_(backend),
+          config_(config),
+          plan_(config_),
+          values_(backend.allocate(plan_.arena_size())),
+          gradients_(backend.allocate(plan_.arena_size())) {
+        for (const tensor_plan& t : plan_.tensors())
+            parameters_.push_back({.name = t.name,
+                                   .shape = t.shape,
+                                   .values = {values_.data() + t.offset, t.shape.count()},
+                                   .gradient = {gradients_.data() + t.offset, t.shape.count()}});
+    }
+    transformer(const transformer&) = delete;
+    transformer& operator=(const transformer&) = delete;
+
+    [[nodiscard]] const transformer_config& config() const noexcept { return config_; }
+    [[nodiscard]] const model_plan& plan() const noexcept { return plan_; }
+
+    /// All trainable tensors under their Hugging Face names, in named_parameters() order. The spans lie in two arenas
+    /// where the back end computes: host memory for a CPU back end. Valid as long as the model.
+    [[nodiscard]] std::span<const parameter> parameters() const noexcept { return parameters_; }
+
+    /// Matrices normal(0, initializer_range), those that write into the residual stream narrower by
+    /// sqrt(2 * layers) (GPT-2); norms 1, biases 0. A function of the seed and the machine's libm alone.
+    void initialize(std::uint64_t seed) {
+        std::vector<float> fresh;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const initial_values kind = plan_.tensors()[i].initial;
+            fresh.assign(parameters_[i].values.size(), kind == initial_values::ones ? 1.0F : 0.0F);
+            if (kind == initial_values::normal || kind == initial_values::residual) {
+                const auto depth = static_cast<float>(2 * config_.num_hidden_layers);
+                const float scale =
+                    config_.initializer_range / (kind == initial_values::residual ? std::sqrt(depth) : 1.0F);
+                random_stream random(seed, i);
+                for (float& x : fresh) x = scale * random.normal();
+            }
+            backend_.upload(parameters_[i].values.data(), fresh);
+        }
+    }
+
+    void zero_gradient() { backend_.fill(gradients_.data(), 0.0F, gradients_.size()); }
+
+    /// Mean cross-entropy over the targets that are not negative (negative ones are ignored), in nats; adds its
+    /// gradient to every parameter's. Throws shape_error for sizes that do not fit together or rows longer than
+    /// max_position_embeddings, and value_error for a token or target outside the vocabulary or no target at all.
+    float loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets, int batch,
+                            int tokens_per_row) {
+        const int counted = check_targets(targets, tokens.size());
+        const row_positions at = forward(tokens, batch, tokens_per_row, true);
+        head_forward(at.rows);
+        const float scale = 1.0F / static_cast<float>(counted);
+        const double sum =
+            backend_.cross_entropy(workspace_.logits(), targets.data(), at.rows, config_.vocab_size, scale);
+        backward(tokens, at);
+        return static_cast<float>(sum / counted);
+    }
+
+    /// The same loss without a gradient. Errors as loss_and_gradient.
+    [[nodiscard]] float loss(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets, int batch,
+                             int tokens_per_row) {
+        const int counted = check_targets(targets, tokens.size());
+        const row_positions at = forward(tokens, batch, tokens_per_row, false);
+        head_forward(at.rows);
+        const double sum =
+            backend_.cross_entropy(workspace_.logits(), targets.data(), at.rows, config_.vocab_size, 0.0F);
+        return static_cast<float>(sum / counted);
+    }
+
+    /// The scores of every next token: out is [batch, tokens_per_row, vocab_size] in host memory.
+    void logits(std::span<const std::int32_t> tokens, int batch, int tokens_per_row, std::span<float> out) {
+        const std::size_t expected = tokens.size() * static_cast<std::size_t>(config_.vocab_size);
+        if (out.size() != expected)
+            throw shape_error("logits: out has " + std::to_string(out.size()) + " elements, expected " +
+                              std::to_string(expected));
+        const row_positions at = forward(tokens, batch, tokens_per_row, false);
+        head_forward(at.rows);
+        backend_.download(out, workspace_.logits());
+    }
+
+    /// What layers and decoders compute with. Valid as long as the model.
+    [[nodiscard]] layer_context<B> context() noexcept {
+        return {backend_, config_, plan_, values_.data(), gradients_.data()};
+    }
+
+    /// Tables for positions below `count`; they move when a later call asks for more. Throws shape_error beyond
+    /// max_position_embeddings.
+    [[nodiscard]] row_positions positions(int rows, int tokens, int first_position) {
+        const int count = first_position + tokens;
+        if (count > config_.max_position_embeddings)
+            throw shape_error("transformer: " + std::to_string(count) + " tokens in a row, expected at most " +
+                              std::to_string(config_.max_position_embeddings) + " (max_position_embeddings)");
+        if (config_.position == position_kind::rope && count > table_positions_) grow_tables(count);
+        return {rows, tokens, first_position, cosine_.data(), sine_.data()};
+    }
+
+    /// out[rows, hidden] = the embeddings of `tokens` at these positions; scratch is as large.
+    void embed(float* out, float* scratch, std::span<const std::int32_t> tokens, const row_positions& at) {
+        check_tokens(tokens);
+        const layer_context<B> c = context();
+        backend_.embedding(out, c.value(plan_.embedding()), tokens.data(), at.rows, config_.hidden_size);
+        if (plan_.position_embedding() == no_tensor) return;
+        position_ids_.resize(static_cast<std::size_t>(at.rows));
+        for (int r = 0; r < at.rows; ++r)
+            position_ids_[static_cast<std::size_t>(r)] = at.first_position + r % at.tokens;
+        backend_.embedding(scratch, c.value(plan_.position_embedding()), position_ids_.data(), at.rows,
+                           config_.hidden_size);
+        backend_.add(out, scratch, detail::elements(at.rows, config_.hidden_size));
+    }
+
+ private:
+    void check_tokens(std::span<const std::int32_t> tokens) const {
+        for (const std::int32_t token : tokens)
+            if (token < 0 || token >= config_.vocab_size)
+                throw value_error("transformer: token " + std::to_string(token) + ", expected 0 to " +
+                                  std::to_string(config_.vocab_size - 1));
+    }
+
+    /// How many targets count.
+    int check_targets(std::span<const std::int32_t> targets, std::size_t tokens) const {
+        if (targets.size() != tokens)
+            throw shape_error("transformer: " + std::to_string(targets.size()) + " targets, expected one for each of " +
+                              std::to_string(tokens) + " tokens");
+        for (const std::int32_t target : targets)
+            if (target >= config_.vocab_size)
+                throw value_error("transformer: target " + std::to_string(target) + ", expected below " +
+                                  std::to_string(config_.vocab_size) + " (or negative to ignore it)");
+        const auto counted = std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; });
+        if (counted == 0) throw value_error("transformer: 0 targets that count, expected at least 1");
+        return static_cast<int>(counted);
+    }
+
+    void grow_tables(int count) {
+        const auto wanted = std::bit_ceil(static_cast<unsigned>(count));
+        const int size = std::min(static_cast<int>(wanted), config_.max_position_embeddings);
+        const rope_table table(config_, size);
+        cosine_ = backend_.allocate(table.cosine.size());
+        sine_ = backend_.allocate(table.sine.size());
+        backend_.upload(cosine_.data(), table.cosine);
+        backend_.upload(sine_.data(), table.sine);
+        table_positions_ = size;
+    }
+
+    /// From tokens to the output of the final norm.
+    row_positions forward(std::span<const std::int32_t> tokens, int batch, int tokens_per_row, bool keep) {
+        const auto rows = static_cast<std::int64_t>(batch) * tokens_per_row;
+        if (batch < 1 || tokens_per_row < 1 || static_cast<std::uint64_t>(rows) != tokens.size() ||
+            rows > std::numeric_limits<int>::max())
+            throw shape_error("transformer: " + std::to_string(tokens.size()) + " tokens, expected batch " +
+                              std::to_string(batch) + " times tokens_per_row " + std::to_string(tokens_per_row) +
+                              ", both at least 1");
+        const row_positions at = positions(static_cast<int>(rows), tokens_per_row, 0);
+        workspace_.prepare(backend_, config_, {.rows = at.rows, .logit_rows = at.rows, .backward = keep});
+        const layer_context<B> c = context();
+        const attention_shape shape = attention_of(config_, batch, tokens_per_row);
+        embed(workspace_.layer(0).input, workspace_.scratch(), tokens, at);
+        const std::size_t layers = plan_.layers().size();
+        for (std::size_t i = 0; i < layers; ++i) {
+            layer_activations& a = workspace_.layer(i);
+            float* out = i + 1 < layers ? workspace_.layer(i + 1).input : workspace_.output();
+            block_forward(c, plan_.layers()[i], a, out, workspace_.scratch(), at,
+                          [&] { backend_.attention(a.attended, a.lse, a.query, a.key, a.value, shape); });
+        }
+        norm_forward(c, plan_.final_norm(), workspace_.normed(), workspace_.mean(), workspace_.rstd(),
+                     workspace_.output(), at.rows);
+        return at;
+    }
+
+    void head_forward(int rows) {
+        linear_forward(context(), plan_.head(), workspace_.logits(), workspace_.normed(), rows);
+    }
+
+    /// From the gradient of the logits, which lies where they lay, to those of all weights.
+    void backward(std::span<const std::int32_t> tokens, const row_positions& at) {
+        const layer_context<B> c = context();
+        gradient_scratch& d = workspace_.gradient();
+        linear_backward(c, plan_.head(), d.first, workspace_.logits(), workspace_.normed(), at.rows, false);
+        norm_backward(c, plan_.final_norm(), d.stream, d.first, workspace_.output(), workspace_.mean(),
+                      workspace_.rstd(), at.rows);
+        for (std::size_t i = plan_.layers().size(); i-- > 0;)
+            block_backward(c, plan_.layers()[i], workspace_.layer(i), d, at);
+        if (plan_.position_embedding() != no_tensor)
+            backend_.embedding_backward(c.gradient(plan_.position_embedding()), d.stream, position_ids_.data(), at.rows,
+                                        config_.hidden_size);
+        const auto width = static_cast<std::size_t>(config_.hidden_size);
+        for (std::size_t r = 0; r < tokens.size(); ++r)
+            if (tokens[r] == config_.pad_token_id) backend_.fill(d.stream + r * width, 0.0F, width);
+        backend_.embedding_backward(c.gradient(plan_.embedding()), d.stream, tokens.data(), at.rows,
+                                    config_.hidden_size);
+    }
+
+    B& backend_;
+    transformer_config config_;
+    model_plan plan_;
+    typename B::buffer values_, gradients_;
+    typename B::buffer cosine_{}, sine_{};
+    int table_positions_ = 0;
+    std::vector<parameter> parameters_;
+    std::vector<std::int32_t> position_ids_;
+    workspace<B> workspace_;
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_TRANSFORMER_HPP
+
+// ---- thinwire/nn/decoder.hpp
+#ifndef THINWIRE_NN_DECODER_HPP
+#define THINWIRE_NN_DECODER_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::nn {
+
+/// Extends one sequence token by token, keeping the keys and values of what it has seen. Computes with the weights of
+/// a model that outlives it; after those change, reset(). Used by one thread at a time.
+template <backend B>
+class decoder {
+ public:
+    /// Room for `capacity` tokens. Throws shape_error beyond max_position_embeddings: positions past it were never
+    /// trained, so the sequence is refused rather than silently cut.
+    decoder(transformer<B>& model, int capacity)
+        : model_(model), backend_(model.context().backend), config_(model.config()), capacity_(capacity) {
+        (void)model.positions(1, 1, capacity - 1);
+        const std::size_t size = cache_offset(config_.num_hidden_layers, 0, 0);
+        keys_ = backend_.allocate(size);
+        values_ = backend_.allocate(size);
+        scores_ = backend_.allocate(detail::elements(group(), capacity));
+        weights_.resize(detail::elements(group(), capacity));
+        next_.resize(static_cast<std::size_t>(config_.vocab_size));
+    }
+
+    /// Forgets everything seen.
+    void reset() noexcept { length_ = 0; }
+    [[nodiscard]] int length() const noexcept { return length_; }
+
+    /// Appends tokens and returns the scores of the one that comes next, valid until the next call. Throws
+    /// shape_error when there is no room or nothing to append, value_error for a token outside the vocabulary.
+    std::span<const float> extend(std::span<const std::int32_t> tokens) {
+        const auto room = static_cast<std::size_t>(capacity_ - length_);
+        if (tokens.empty() || tokens.size() > room)
+            throw shape_error("decoder: " + std::to_string(tokens.size()) + " tokens, expected 1 to " +
+                              std::to_string(room));
+        const int rows = static_cast<int>(tokens.size());
+        const row_positions at = model_.positions(rows, rows, length_);
+        const layer_context<B> c = model_.context();
+        workspace_.prepare(backend_, config_, {.rows = rows, .logit_rows = 1, .backward = false});
+        model_.embed(workspace_.layer(0).input, workspace_.scratch(), tokens, at);
+        for (int i = 0; i < config_.num_hidden_layers; ++i) {
+            layer_activations& a = workspace_.layer(static_cast<std::size_t>(i));
+            block_forward(c, c.plan.layers()[static_cast<std::size_t>(i)], a, a.input, workspace_.scratch(), at,
+                          [&] { attend(i, a, rows); });
+        }
+        const float* last = workspace_.layer(0).input + detail::elements(rows - 1, config_.hidden_size);
+        norm_forward(c, c.plan.final_norm(), workspace_.normed(), workspace_.mean(), workspace_.rstd(), last, 1);
+        linear_forward(c, c.plan.head(), workspace_.logits(), workspace_.normed(), 1);
+        backend_.download(next_, workspace_.logits());
+        length_ += rows;
+        return next_;
+    }
+
+ private:
+    /// Query heads that share a key head; they lie side by side.
+    [[nodiscard]] int group() const noexcept { return config_.num_attention_heads / config_.num_key_value_heads; }
+
+    /// The cache is [layers, key heads, capacity, head_dim].
+    [[nodiscard]] std::size_t cache_offset(int layer, int head, int position) const noexcept {
+        return detail::elements(layer * config_.num_key_value_heads + head, capacity_) *
+                   static_cast<std::size_t>(config_.head_dim) +
+               detail::elements(position, config_.head_dim);
+    }
+
+    /// Attention of the new rows over the cache and themselves.
+    void attend(int layer, layer_activations& a, int rows) {
+        const attention_shape s = attention_of(config_, 1, rows);
+        const auto width = static_cast<std::size_t>(s.head_dim);
+        for (int r = 0; r < rows; ++r)
+            for (int h = 0; h < s.kv_heads; ++h) {
+                const std::size_t from = detail::elements(r, s.kv_stride) + detail::elements(h, s.head_dim);
+                backend_.copy(keys_.data() + cache_offset(layer, h, length_ + r), a.key + from, width);
+                backend_.copy(values_.data() + cache_offset(layer, h, length_ + r), a.value + from, width);
+            }
+        for (int r = 0; r < rows; ++r)
+            for (int h = 0; h < s.kv_heads; ++h) {
+                const std::size_t head = detail::elements(h * group(), s.head_dim);
+                const int seen = length_ + r + 1;
+                backend_.matmul(scores_.data(), a.query + detail::elements(r, s.q_stride) + head,
+                                keys_.data() + cache_offset(layer, h, 0), group(), seen, s.head_dim, false, true,
+                                false);
+                softmax(seen);
+                backend_.matmul(a.attended + detail::elements(r, s.o_stride) + head, scores_.data(),
+                                values_.data() + cache_offset(layer, h, 0), group(), s.head_dim, seen, false, false,
+                                false);
+            }
+    }
+
+    /// softmax(scores / sqrt(head_dim)) of `group` rows of `seen` scores, on the host.
+    void softmax(int seen) {
+        const std::span<float> all(weights_.data(), detail::elements(group(), seen));
+        backend_.download(all, scores_.data());
+        const float scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim));
+        for (int g = 0; g < group(); ++g) {
+            const std::span<float> row = all.subspan(detail::elements(g, seen), static_cast<std::size_t>(seen));
+            const float largest = *std::max_element(row.begin(), row.end());
+            float total = 0;
+            for (float& x : row) total += x = std::exp((x - largest) * scale);
+            for (float& x : row) x /= total;
+        }
+        backend_.upload(scores_.data(), all);
+    }
+
+    transformer<B>& model_;
+    B& backend_;
+    const transformer_config& config_;
+    int capacity_;
+    int length_ = 0;
+    typename B::buffer keys_{}, values_{}, scores_{};
+    std::vector<float> weights_;
+    std::vector<float> next_;
+    workspace<B> workspace_;
+};
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_DECODER_HPP
+
+// ---- thinwire/nn/sampling.hpp
+#ifndef THINWIRE_NN_SAMPLING_HPP
+#define THINWIRE_NN_SAMPLING_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::nn {
+
+struct sampling_options {
+    float temperature = 0.8F;  ///< 0: always the likeliest token
+    int top_k = 0;             ///< only the k likeliest tokens; 0: all
+    float top_p = 1.0F;        ///< only the likeliest tokens that together have this probability
+    std::uint64_t seed = 0;    ///< same seed, prompt and weights: same text
+};
+
+/// Throws value_error naming the option that is wrong.
+inline void check(const sampling_options& o) {
+    const auto complain = [](const std::string& what, const std::string& expected) {
+        throw value_error("sampling_options: " + what + ", expected " + expected);
+    };
+    if (!(o.temperature >= 0) || !std::isfinite(o.temperature))
+        complain("temperature is " + std::to_string(o.temperature), "a number of at least 0");
+    if (o.top_k < 0) complain("top_k is " + std::to_string(o.top_k), "at least 0");
+    if (!(o.top_p > 0 && o.top_p <= 1)) complain("top_p is " + std::to_string(o.top_p), "above 0 and at most 1");
+}
+
+/// One token drawn from softmax(scores / temperature), cut to top_k and then top_p; ties go to the lower token.
+/// `uniform` is in [0, 1). Precondition: scores not empty, options checked.
+[[nodiscard]] inline std::int32_t choose_token(std::span<const float> scores, const sampling_options& options,
+                                               float uniform) {
+    if (options.temperature == 0.0F)
+        return static_cast<std::int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+    std::vector<std::int32_t> order(scores.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto score = [&](std::int32_t token) { return scores[static_cast<std::size_t>(token)]; };
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+    if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
+    std::vector<double> weight;
+    for (const std::int32_t token : order)
+        weight.push_back(std::exp((static_cast<double>(score(token)) - static_cast<double>(score(order.front()))) /
+                                  static_cast<double>(options.temperature)));
+    const double all = std::accumulate(weight.begin(), weight.end(), 0.0);
+    std::size_t kept = 0;
+    double total = 0;
+    while (kept < weight.size() && (kept == 0 || total < static_cast<double>(options.top_p) * all))
+        total += weight[kept++];
+    double left = static_cast<double>(uniform) * total;
+    for (std::size_t i = 0; i < kept; ++i) {
+        left -= weight[i];
+        if (left < 0) return order[i];
+    }
+    return order[kept - 1];
+}
+
+/// Extends `prompt` by `count` tokens and returns those. Throws value_error for bad options, an empty prompt, a
+/// negative count or a token outside the vocabulary, and shape_error when prompt and tokens together are longer than
+/// max_position_embeddings.
+template <backend B>
+[[nodiscard]] std::vector<std::int32_t> generate(transformer<B>& model, std::span<const std::int32_t> prompt, int count,
+                                                 sampling_options options) {
+    check(options);
+    if (prompt.empty()) throw value_error("generate: an empty prompt, expected at least 1 token");
+    if (count < 0) throw value_error("generate: count is " + std::to_string(count) + ", expected at least 0");
+    const std::size_t length = prompt.size() + static_cast<std::size_t>(count);
+    const int limit = model.config().max_position_embeddings;
+    if (length > static_cast<std::size_t>(limit))
+        throw shape_error("generate: prompt of " + std::to_string(prompt.size()) + " and " + std::to_string(count) +
+                          " tokens, expected at most " + std::to_string(limit) + " together (max_position_embeddings)");
+    std::vector<std::int32_t> made;
+    if (count == 0) return made;
+    decoder<B> sequence(model, static_cast<int>(length));
+    random_stream random(options.seed);
+    std::span<const float> scores = sequence.extend(prompt);
+    for (;;) {
+        made.push_back(choose_token(scores, options, random.uniform()));
+        if (made.size() == static_cast<std::size_t>(count)) return made;
+        scores = sequence.extend(std::span(&made.back(), 1));
+    }
+}
+
+}  // namespace thinwire::nn
+
+#endif  // THINWIRE_NN_SAMPLING_HPP
+
+// ---- thinwire/optim/detail/parallel.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+#define THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+
+#include <atomic>
+#include <cstddef>
+
+namespace thinwire::detail {
+
+/// Threads that for_each_item() uses, and so the number of lanes of working memory it needs.
+[[nodiscard]] inline std::size_t lane_count(const thread_pool* pool) noexcept {
+    return pool == nullptr ? 1 : static_cast<std::size_t>(pool->size());
+}
+
+/// Calls task(lane, item) once for every item; no two calls with the same lane run at once.
+template <class Task>
+void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
+    if (lane_count(pool) == 1) {
+        for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
+        return;
+    }
+    std::atomic<std::size_t> next{0};
+    pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
+    });
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
+
+// ---- thinwire/transform/dct.hpp
+#ifndef THINWIRE_TRANSFORM_DCT_HPP
+#define THINWIRE_TRANSFORM_DCT_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+
+namespace thinwire {
+
+/// Fraction bits of the integer basis.
+inline constexpr int basis_bits = 22;
+
+namespace detail {
+
+/// floor(sqrt(x)).
+[[nodiscard]] constexpr std::uint64_t integer_sqrt(std::uint64_t x) noexcept {
+    std::uint64_t root = 0;
+    for (std::uint64_t bit = std::uint64_t{1} << 31U; bit != 0; bit >>= 1U) {
+        const std::uint64_t next = root | bit;
+        if (next * next <= x) root = next;
+    }
+    return root;
+}
+
+/// The series of cos (first = 0) or sin (first = 1) at `x`, both with 30 fraction bits, 0 <= x <= pi/4.
+[[nodiscard]] constexpr std::int64_t series(std::int64_t x, int first) noexcept {
+    const std::int64_t one = std::int64_t{1} << 30U;
+    const std::int64_t square = (x * x) >> 30U;
+    std::int64_t term = first == 0 ? one : x;
+    std::int64_t sum = term;
+    for (int n = first + 1; n < 16; n += 2) {
+        term = -(((term * square) >> 30U) / (n * (n + 1)));
+        sum += term;
+    }
+    return sum;
+}
+
+/// cos(pi * m / (2 * side)) with 30 fraction bits, in integers only. Precondition: side <= 256.
+[[nodiscard]] constexpr std::int64_t integer_cos(std::int64_t m, std::int64_t side) noexcept {
+    m %= 4 * side;  // the full circle
+    if (m > 2 * side) m = 4 * side - m;
+    if (m > side) return -integer_cos(2 * side - m, side);
+    constexpr std::int64_t pi = 3454217652358;  // floor(pi * 2^40)
+    const auto angle = [side](std::int64_t n) { return (pi * n / (2 * side)) >> 10U; };
+    return 2 * m <= side ? series(angle(m), 0) : series(angle(side - m), 1);
+}
+
+}  // namespace detail
+
+/// Entry (frequency, position) of the orthonormal DCT-II of a side, times 2^22, rounded to an integer:
+/// s * cos(pi * (2 * position + 1) * frequency / (2 * side)), s = sqrt(1/side) for frequency 0, else sqrt(2/side).
+/// Computed with integer arithmetic alone, so that every compiler, flag and math library gives the same table.
+/// Precondition: frequency, position < side <= 256.
+[[nodiscard]] constexpr std::int64_t dct_entry(std::int64_t side, std::int64_t frequency,
+                                               std::int64_t position) noexcept {
+    if (side == 1) return std::int64_t{1} << basis_bits;
+    const std::uint64_t power = (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(side);
+    const auto scale = static_cast<std::int64_t>(detail::integer_sqrt(power));  // 30 fraction bits
+    const std::int64_t cosine = detail::integer_cos((2 * position + 1) * frequency, side);
+    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
+    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
+    return cosine < 0 ? -rounded : rounded;
+}
+
+/// The tables of one side's transform. Row `f`, column `x` of the basis mirrors: entry(f, side-1-x) =
+/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
+class dct_basis {
+ public:
+    /// Precondition: 1 <= side <= 256.
+    explicit dct_basis(std::size_t side)
+        : side_(side),
+          half_(round_up((side + 1) / 2)),
+          full_(round_up(side)),
+          analysis_even_(half_ * half_),
+          analysis_odd_(half_ * half_),
+          rows_even_(half_ * half_),
+          rows_odd_(half_ * half_),
+          synthesis_(side * full_),
+          synthesis_half_(side * half_),
+          exact_(side * full_),
+          exact_half_(side * half_) {
+        const std::size_t middle = (side + 1) / 2;
+        for (std::size_t f = 0; f < side; ++f) {
+            for (std::size_t x = 0; x < side; ++x) {
+                const double scale = std::sqrt((f == 0 ? 1.0 : 2.0) / static_cast<double>(side));
+                const double angle =
+                    std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * static_cast<double>(side));
+                const auto value = static_cast<float>(scale * std::cos(angle));
+                const auto exact = static_cast<double>(dct_entry(
+                    static_cast<std::int64_t>(side), static_cast<std::int64_t>(f), static_cast<std::int64_t>(x)));
+                synthesis_[f * full_ + x] = value;
+                exact_[f * full_ + x] = exact;
+                if (x >= middle) continue;
+                synthesis_half_[f * half_ + x] = value;
+                exact_half_[f * half_ + x] = exact;
+                (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
+                (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+            }
+        }
+    }
+
+    [[nodiscard]] std::size_t side() const noexcept { return side_; }
+    /// ceil(side / 2) and side, rounded up to the width of the tables' rows: multiples of 16.
+    [[nodiscard]] std::size_t half() const noexcept { return half_; }
+    [[nodiscard]] std::size_t full() const noexcept { return full_; }
+
+    /// [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
+    [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
+    /// [position][frequency / 2] for even or odd frequencies.
+    [[nodiscard]] const float* analysis(bool odd) const noexcept {
+        return (odd ? analysis_odd_ : analysis_even_).data();
+    }
+
+    /// [frequency][position], rows of full() and of half() entries; as float32, or as integers times 2^22 in doubles.
+    template <class T>
+    [[nodiscard]] const T* synthesis() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_.data();
+        else
+            return exact_.data();
+    }
+    template <class T>
+    [[nodiscard]] const T* synthesis_half() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_half_.data();
+        else
+            return exact_half_.data();
+    }
+
+ private:
+    [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
+
+    std::size_t side_, half_, full_;
+    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_;
+    aligned_vector<double> exact_, exact_half_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_DCT_HPP
+
+// ---- thinwire/transform/detail/small_gemm.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+#define THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// A vector of `Lanes` elements that may lie at any address. One lane is the plain type.
+template <class T, int Lanes>
+struct vector_of {
+    typedef T type __attribute__((vector_size(Lanes * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <class T>
+struct vector_of<T, 1> {
+    using type = T;
+};
+
+/// One block of gemm(): Rows x (Vectors * Lanes) results held in registers.
+template <class T, int Lanes, int Rows, int Vectors>
+THINWIRE_ALWAYS_INLINE void gemm_block(const T* a, std::size_t a_row, std::size_t a_depth, const T* b,
+                                       const std::uint32_t* b_at, std::size_t depth, T* c, std::size_t c_row) {
+    using vec = typename vector_of<T, Lanes>::type;
+    vec sum[Rows][Vectors] = {};
+    for (std::size_t d = 0; d < depth; ++d) {
+        const T* row = b + b_at[d];
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) {
+            const vec entry = *reinterpret_cast<const vec*>(row + v * Lanes);
+#pragma GCC unroll 8
+            for (int r = 0; r < Rows; ++r) sum[r][v] += a[static_cast<std::size_t>(r) * a_row + d * a_depth] * entry;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v)
+            *reinterpret_cast<vec*>(c + static_cast<std::size_t>(r) * c_row + v * Lanes) = sum[r][v];
+}
+
+/// c[r][x] = sum over d of a[r * a_row + d * a_depth] * b[b_at[d] + x], for r < rows, x < cols.
+/// cols is a multiple of Lanes. c overlaps neither a nor b. Every c[r][x] is summed in the order of d.
+template <class T, int Lanes>
+THINWIRE_ALWAYS_INLINE void gemm(const T* a, std::size_t a_row, std::size_t a_depth, const T* b,
+                                 const std::uint32_t* b_at, std::size_t depth, T* c, std::size_t c_row,
+                                 std::size_t rows, std::size_t cols) {
+    constexpr std::size_t lanes = Lanes;
+    std::size_t x = 0;
+    for (; x + 2 * lanes <= cols; x += 2 * lanes) {
+        std::size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            gemm_block<T, Lanes, 4, 2>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+        for (; r < rows; ++r)
+            gemm_block<T, Lanes, 1, 2>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+    }
+    for (; x < cols; x += lanes) {
+        std::size_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            gemm_block<T, Lanes, 4, 1>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+        for (; r < rows; ++r)
+            gemm_block<T, Lanes, 1, 1>(a + r * a_row, a_row, a_depth, b + x, b_at, depth, c + r * c_row + x, c_row);
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+
+// ---- thinwire/transform/chunk_grid.hpp
+#ifndef THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+#define THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+
+#include <cstddef>
+#include <string>
+
+namespace thinwire {
+
+/// The largest divisor of `n` not above `target`: the side of a chunk along a dimension of n elements.
+[[nodiscard]] constexpr std::size_t chunk_side(std::size_t n, std::size_t target) noexcept {
+    std::size_t best = 1;
+    for (std::size_t d = 1; d <= target && d <= n; ++d)
+        if (n % d == 0) best = d;
+    return best;
+}
+
+/// How a tensor is cut into chunks that are transformed one by one. The last two dimensions are cut, those before
+/// them are a batch; a tensor of one dimension is one row. Chunks are numbered row-major: batch, row, column.
+class chunk_grid {
+ public:
+    static constexpr std::size_t max_target = 256;
+
+    /// Throws value_error unless 1 <= target <= 256.
+    chunk_grid(const shape& s, std::size_t target) {
+        if (target < 1 || target > max_target)
+            throw value_error("chunk_grid: chunk " + std::to_string(target) + ", expected 1..256");
+        const std::size_t rank = s.rank();
+        height_ = rank >= 2 ? static_cast<std::size_t>(s[rank - 2]) : 1;
+        width_ = rank >= 1 ? static_cast<std::size_t>(s[rank - 1]) : 1;
+        batch_ = s.count() / (height_ * width_);
+        rows_ = chunk_side(height_, target);
+        cols_ = chunk_side(width_, target);
+    }
+
+    /// Sides of one chunk.
+    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
+    [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
+    /// Elements of one chunk: at most 65,536.
+    [[nodiscard]] std::size_t chunk_size() const noexcept { return rows_ * cols_; }
+    /// Number of chunks.
+    [[nodiscard]] std::size_t count() const noexcept { return batch_ * (height_ / rows_) * (width_ / cols_); }
+    /// Elements from one row of a chunk to the next.
+    [[nodiscard]] std::size_t stride() const noexcept { return width_; }
+
+    /// Where the first element of a chunk lies in the tensor. Precondition: chunk < count().
+    [[nodiscard]] std::size_t offset(std::size_t chunk) const noexcept {
+        const std::size_t across = width_ / cols_;
+        const std::size_t down = height_ / rows_;
+        const std::size_t column = chunk % across;
+        const std::size_t row = chunk / across % down;
+        const std::size_t batch = chunk / across / down;
+        return (batch * height_ + row * rows_) * width_ + column * cols_;
+    }
+
+ private:
+    std::size_t batch_ = 1, height_ = 1, width_ = 1;
+    std::size_t rows_ = 1, cols_ = 1;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_CHUNK_GRID_HPP
+
+// ---- thinwire/transform/sparse_chunk.hpp
+#ifndef THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+#define THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// The coefficients of one chunk that are not zero, grouped by column: even columns first, then odd ones, because
+/// the two halves of the inverse transform take them apart. T is float, or double for exact integers.
+template <class T>
+class sparse_chunk {
+ public:
+    explicit sparse_chunk(std::size_t max_coefficients) : rows_(max_coefficients), values_(max_coefficients) {}
+
+    /// Takes coefficients (position = row * cols + column, each position once). Precondition: cols <= 256.
+    void assign(std::span<const std::uint16_t> positions, std::span<const T> values, std::size_t cols) noexcept {
+        std::array<std::uint32_t, chunk_grid::max_target + 1> at{};
+        for (const std::uint16_t p : positions) ++at[p % cols];
+        slots_ = even_ = 0;
+        std::uint32_t sum = 0;
+        for (std::size_t parity = 0; parity < 2; ++parity) {
+            for (std::size_t c = parity; c < cols; c += 2) {
+                const std::uint32_t count = at[c];
+                at[c] = sum;
+                if (count == 0) continue;
+                columns_[slots_] = static_cast<std::uint32_t>(c);
+                begin_[slots_++] = sum;
+                sum += count;
+            }
+            if (parity == 0) even_ = slots_;
+        }
+        begin_[slots_] = sum;
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint32_t to = at[positions[i] % cols]++;
+            rows_[to] = static_cast<std::uint32_t>(positions[i] / cols);
+            values_[to] = values[i];
+        }
+    }
+
+    /// Columns in use, and how many of them are even (they come first).
+    [[nodiscard]] std::size_t slots() const noexcept { return slots_; }
+    [[nodiscard]] std::size_t even() const noexcept { return even_; }
+    [[nodiscard]] std::uint32_t column(std::size_t slot) const noexcept { return columns_[slot]; }
+    /// The coefficients of a slot are numbers begin(slot) to begin(slot + 1).
+    [[nodiscard]] std::uint32_t begin(std::size_t slot) const noexcept { return begin_[slot]; }
+    [[nodiscard]] std::uint32_t row(std::size_t i) const noexcept { return rows_[i]; }
+    [[nodiscard]] T value(std::size_t i) const noexcept { return values_[i]; }
+
+ private:
+    std::size_t slots_ = 0, even_ = 0;
+    std::array<std::uint32_t, chunk_grid::max_target> columns_{};
+    std::array<std::uint32_t, chunk_grid::max_target + 1> begin_{};
+    std::vector<std::uint32_t> rows_;
+    std::vector<T> values_;
+};
+
+/// Working memory of the transforms of one thread, for chunks up to the given sides.
+struct transform_scratch {
+    transform_scratch(std::size_t rows, std::size_t cols) {
+        const std::size_t r = (rows + 31) / 16 * 16;
+        const std::size_t c = (cols + 31) / 16 * 16;
+        mirrored.resize(2 * r * c);
+        middle.resize(r * c);
+        tile.resize(r * c);
+        coefficients.resize(2 * r * c);
+        pass_float.resize(r * c);
+        pass_exact.resize(r * c);
+        parts_float.resize(8 * c);
+        parts_exact.resize(8 * c);
+        at.resize(std::max(r, c));
+    }
+
+    aligned_vector<float> mirrored, middle;
+    aligned_vector<float> tile;          ///< a chunk in space: rows of basis.full() elements
+    aligned_vector<float> coefficients;  ///< a chunk in frequency, in the order of spectrum_position()
+    aligned_vector<float> pass_float, parts_float;
+    aligned_vector<double> pass_exact, parts_exact;
+    std::vector<std::uint32_t> at;
+
+    template <class T>
+    [[nodiscard]] T* pass() noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return pass_float.data();
+        else
+            return pass_exact.data();
+    }
+    template <class T>
+    [[nodiscard]] T* parts() noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return parts_float.data();
+        else
+            return parts_exact.data();
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
+
+// ---- thinwire/transform/detail/dct_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace thinwire::detail {
+
+/// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
+/// The tile has rows of cols.full() elements, zero beyond the chunk's width.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {
+    using vec = typename vector_of<float, Level::lanes>::type;
+    const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
+    const float* tile = s.tile.data();
+    float* sums = s.mirrored.data();
+    float* differences = sums + half_h * stride;
+    for (std::size_t r = 0; r < half_h; ++r) {
+        s.at[r] = static_cast<std::uint32_t>(r * stride);
+        const float once = 2 * r + 1 == h ? 0.0F : 1.0F;  // the middle row has no mirror
+        for (std::size_t x = 0; x < stride; x += Level::lanes) {
+            const vec a = *reinterpret_cast<const vec*>(tile + r * stride + x);
+            const vec b = *reinterpret_cast<const vec*>(tile + (h - 1 - r) * stride + x);
+            *reinterpret_cast<vec*>(sums + r * stride + x) = a + once * b;
+            *reinterpret_cast<vec*>(differences + r * stride + x) = a - b;
+        }
+    }
+    float* y = s.middle.data();
+    Level::gemm(rows.rows(false), rows.half(), 1, sums, s.at.data(), half_h, y, 2 * stride, half_h, stride);
+    Level::gemm(rows.rows(true), rows.half(), 1, differences, s.at.data(), half_h, y + stride, 2 * stride, h / 2,
+                stride);
+
+    sums = s.mirrored.data();
+    differences = sums + h * cols.half();
+    for (std::size_t r = 0; r < h; ++r) {
+        const float* row = y + r * stride;
+        for (std::size_t x = 0; x < half_w; ++x) {
+            const float mirror = row[w - 1 - x];
+            sums[r * cols.half() + x] = 2 * x + 1 == w ? row[x] : row[x] + mirror;
+            differences[r * cols.half() + x] = row[x] - mirror;
+        }
+    }
+    for (std::size_t x = 0; x < half_w; ++x) s.at[x] = static_cast<std::uint32_t>(x * cols.half());
+    float* z = s.coefficients.data();
+    const std::size_t half = cols.half();
+    Level::gemm(sums, half, 1, cols.analysis(false), s.at.data(), half_w, z, 2 * half, h, half);
+    Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
+}
+
+/// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_chunk<T>& chunk, T* out) {
+    constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+    using vec = typename vector_of<T, lanes>::type;
+    const T* basis = rows.synthesis<T>();
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot) {
+        for (std::size_t x = 0; x < rows.full(); x += lanes) {
+            vec sum = {};
+            for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
+                sum += chunk.value(i) * *reinterpret_cast<const vec*>(basis + chunk.row(i) * rows.full() + x);
+            if constexpr (std::is_same_v<T, double>) {
+                // Rounds half up to an integer, exactly and in any rounding mode: see exact_decode.hpp.
+                using integers = typename vector_of<std::int32_t, lanes>::type;
+                const integers whole = __builtin_convertvector(sum + (0x1p28 + 0.5), integers);
+                sum = __builtin_convertvector(whole - (1 << 28), vec);
+            }
+            *reinterpret_cast<vec*>(out + slot * rows.full() + x) = sum;
+        }
+    }
+}
+
+/// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
+/// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_basis& cols,
+                                              const sparse_chunk<T>& chunk, transform_scratch& s) {
+    constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+    using vec = typename vector_of<T, lanes>::type;
+    using floats = typename vector_of<float, lanes>::type;
+    const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
+    T* columns = s.pass<T>();
+    inverse_columns<T, Level>(rows, chunk, columns);
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+        s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * half);
+    const std::size_t even = chunk.even(), odd = chunk.slots() - even;
+    T* const sums = s.parts<T>();
+    T* const differences = sums + 4 * half;
+    for (std::size_t r = 0; r < h; r += 4) {
+        const std::size_t block = h - r < 4 ? h - r : 4;
+        Level::gemm(columns + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data(), even, sums, half, block, half);
+        Level::gemm(columns + even * rows.full() + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data() + even, odd,
+                    differences, half, block, half);
+        for (std::size_t b = 0; b < block; ++b) {
+            float* out = s.tile.data() + (r + b) * cols.full();
+            alignas(64) float mirror[chunk_grid::max_target / 2];
+            alignas(64) float front[chunk_grid::max_target / 2];
+            for (std::size_t x = 0; x < half; x += lanes) {
+                const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
+                const vec o = *reinterpret_cast<const vec*>(differences + b * half + x);
+                *reinterpret_cast<floats*>(front + x) = __builtin_convertvector(e + o, floats);
+                *reinterpret_cast<floats*>(mirror + x) = __builtin_convertvector(e - o, floats);
+            }
+            for (std::size_t x = 0; x < (w + 1) / 2; ++x) out[x] = front[x];
+            for (std::size_t x = 0; x < w / 2; ++x) out[w - 1 - x] = mirror[x];
+        }
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+
+// ---- thinwire/transform/detail/element_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace thinwire::detail {
+
+/// Makes the compiler believe that the memory was read and written here, so that no operation before is fused,
+/// reordered or simplified with one after, whatever its flags.
+THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
+    asm volatile("" : : "r"(memory) : "memory");
+}
+
+/// m <- decay * m + gain * g, and a copy to out: one row of a chunk.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
+                                            float gain) {
+    using vec = typename vector_of<float, Lanes>::type;
+    std::size_t x = 0;
+    for (; x + Lanes <= n; x += Lanes) {
+        const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
+        *reinterpret_cast<vec*>(m + x) = sum;
+        *reinterpret_cast<vec*>(out + x) = sum;
+    }
+    for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
+}
+
+/// m <- m + factor * d.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void add_scaled(float* m, const float* d, std::size_t n, float factor) {
+    using vec = typename vector_of<float, Lanes>::type;
+    std::size_t x = 0;
+    for (; x + Lanes <= n; x += Lanes) *reinterpret_cast<vec*>(m + x) += factor * *reinterpret_cast<const vec*>(d + x);
+    for (; x < n; ++x) m[x] += factor * d[x];
+}
+
+/// Adds the squares to `sum` and raises `largest` to the bits of the largest magnitude (above 0x7f7fffff: not finite).
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
+    constexpr int lanes = Lanes / 2;
+    using doubles = typename vector_of<double, lanes>::type;
+    using floats = typename vector_of<float, lanes>::type;
+    using bits = typename vector_of<std::int32_t, lanes>::type;
+    doubles squares = {};
+    bits top = {};
+    std::size_t x = 0;
+    for (; x + lanes <= n; x += lanes) {
+        const doubles wide = __builtin_convertvector(*reinterpret_cast<const floats*>(g + x), doubles);
+        squares += wide * wide;
+        const bits magnitude = *reinterpret_cast<const bits*>(g + x) & 0x7fffffff;
+        const bits above = magnitude > top;
+        top = (magnitude & above) | (top & ~above);
+    }
+    for (int i = 0; i < lanes; ++i) {
+        sum += squares[i];
+        largest = std::max(largest, static_cast<std::uint32_t>(top[i]));
+    }
+    for (; x < n; ++x) {
+        sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+        largest = std::max(largest, std::bit_cast<std::uint32_t>(g[x]) & 0x7fffffffU);
+    }
+}
+
+/// Replaces what hardware may or may not flush (subnormal numbers, the smallest normal one, -0) by +0, by its bits.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void flush_tiny(float* values, std::size_t n) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    for (std::size_t x = 0; x < n; x += Lanes) {
+        bits& b = *reinterpret_cast<bits*>(values + x);
+        b &= (b & 0x7fffffff) > 0x00800000;
+    }
+}
+
+/// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
+/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
+    using vec = typename vector_of<float, Lanes>::type;
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    constexpr std::size_t width = 64;
+    alignas(64) float value[width] = {};
+    alignas(64) float direction[width] = {};
+    const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
+    const auto down = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate) | 0x80000000U);
+    const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
+    for (std::size_t at = 0; at < n; at += width) {
+        const std::size_t count = std::min(width, n - at);
+        std::memcpy(value, x + at, count * sizeof(float));
+        std::memcpy(direction, d + at, count * sizeof(float));
+        flush_tiny<Lanes>(value, width);
+        if (decay) {
+            for (std::size_t i = 0; i < width; i += Lanes) *reinterpret_cast<vec*>(value + i) *= factor;
+            keep(value);
+            flush_tiny<Lanes>(value, width);
+        }
+        for (std::size_t i = 0; i < width; i += Lanes) {
+            const vec way = *reinterpret_cast<const vec*>(direction + i);
+            const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
+            vec rates;
+            std::memcpy(&rates, &step, sizeof rates);
+            *reinterpret_cast<vec*>(value + i) -= rates;
+        }
+        keep(value);
+        flush_tiny<Lanes>(value, width);
+        std::memcpy(x + at, value, count * sizeof(float));
+    }
+}
+
+/// tops[g] = the largest magnitude (as bits) among c[g], c[g + groups], c[g + 2 * groups], ... of n elements.
+/// groups is a multiple of 16 and divides n.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    for (std::size_t g = 0; g < groups; g += Lanes) {
+        bits top = {};
+        for (std::size_t i = g; i < n; i += groups) {
+            const bits magnitude = *reinterpret_cast<const bits*>(c + i) & 0x7fffffff;
+            const bits above = magnitude > top;
+            top = (magnitude & above) | (top & ~above);
+        }
+        std::memcpy(tops + g, &top, sizeof top);
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
+
+// ---- thinwire/transform/kernels.hpp
+#ifndef THINWIRE_TRANSFORM_KERNELS_HPP
+#define THINWIRE_TRANSFORM_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
+/// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
+struct transform_kernels {
+    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
+    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+                    transform_scratch& s);
+    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+                          transform_scratch& s);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
+    void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
+    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
+    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
+    void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
+};
+
+namespace detail {
+
+// The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
+    struct NAME {                                                                                                  \
+        static constexpr int lanes = LANES;                                                                        \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
+        }                                                                                                          \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
+                                std::size_t rows, std::size_t cols) {                                              \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
+        }                                                                                                          \
+        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
+            forward_transform<NAME>(rows, cols, s);                                                                \
+        }                                                                                                          \
+        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
+                                   transform_scratch& s) {                                                         \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
+        }                                                                                                          \
+        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
+        }                                                                                                          \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
+                                           float gain) {                                                           \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
+        }                                                                                                          \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
+        }                                                                                                          \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
+        }                                                                                                          \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
+            detail::scan<LANES>(g, n, sum, largest);                                                               \
+        }                                                                                                          \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
+        }                                                                                                          \
+    };
+
+THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
+#if THINWIRE_X86_DISPATCH
+THINWIRE_DETAIL_LEVEL(level_avx2, THINWIRE_TARGET_AVX2, 8)
+THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
+#endif
+#undef THINWIRE_DETAIL_LEVEL
+
+template <class Level>
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,    &Level::inverse,    &Level::inverse_exact, &Level::update_momentum,
+    &Level::add_scaled, &Level::apply_sign, &Level::scan,          &Level::group_tops};
+
+}  // namespace detail
+
+/// The kernels of a level. Precondition: the processor runs it (level <= best_isa()).
+[[nodiscard]] inline const transform_kernels& kernels_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return detail::kernels_of<detail::level_avx512>;
+    if (level == isa::avx2) return detail::kernels_of<detail::level_avx2>;
+#endif
+    static_cast<void>(level);
+    return detail::kernels_of<detail::level_scalar>;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_KERNELS_HPP
+
+// ---- thinwire/optim/clip.hpp
+#ifndef THINWIRE_OPTIM_CLIP_HPP
+#define THINWIRE_OPTIM_CLIP_HPP
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire {
+
+/// The Euclidean norm of all gradients together; the same for any number of threads.
+/// Throws value_error that names tensor and element of the first gradient that is not finite.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    constexpr std::size_t block = 1U << 15U;
+    struct piece {
+        std::span<const float> values;
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
+    std::vector<piece> pieces;
+    for (const parameter& p : parameters)
+        for (std::size_t at = 0; at < p.gradient.size(); at += block)
+            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    const transform_kernels& kernels = kernels_for(level);
+    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
+        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
+    });
+    double sum = 0.0;
+    bool finite = true;
+    for (const piece& p : pieces) {
+        sum += p.sum;
+        finite = finite && p.largest < 0x7f800000U;
+    }
+    if (finite) return std::sqrt(sum);
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    return 0.0;
+}
+
+/// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
+/// torch.nn.utils.clip_grad_norm_ computes it.
+[[nodiscard]] inline double clip_factor(double norm, double limit) noexcept {
+    if (limit <= 0.0) return 1.0;
+    return std::min(1.0, limit / (norm + 1e-6));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_CLIP_HPP
+
+// ---- thinwire/optim/detail/adamw_kernel.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+#define THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+namespace thinwire::detail {
+
+/// A number that the compiler may not fold into the operation that uses it.
+[[nodiscard]] inline double settled(double value) noexcept {
+    keep(&value);
+    return value;
+}
+
+/// The numbers of one AdamW step that are the same for all elements.
+struct adamw_step {
+    double gradient_weight;  ///< 1 / contributors
+    double beta1_rest;       ///< 1 - beta1
+    double beta2, beta2_rest;
+    double root_correction;  ///< 1 / sqrt(1 - beta2^t)
+    double epsilon;
+    double step_size;  ///< learning rate / (1 - beta1^t)
+    double decay;      ///< 1 - learning rate * weight decay
+};
+
+/// A block of elements. Each function below does one IEEE operation an element, in double, and ends with a barrier,
+/// so that neither contraction nor -ffast-math changes a bit; double keeps every intermediate far from subnormal.
+struct adamw_block {
+    static constexpr std::size_t width = 64;
+    using row = double[width];
+
+    static void add(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] += b[i];
+        keep(a);
+    }
+    static void subtract(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] -= b[i];
+        keep(a);
+    }
+    static void multiply(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] *= b[i];
+        keep(a);
+    }
+    static void divide(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] /= b[i];
+        keep(a);
+    }
+    static void scale(row& a, double factor) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] *= factor;
+        keep(a);
+    }
+    static void shift(row& a, double term) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] += term;
+        keep(a);
+    }
+    static void root(row& a) noexcept {
+        for (std::size_t i = 0; i < width; ++i) a[i] = std::sqrt(a[i]);
+        keep(a);
+    }
+    /// Reads `count` floats as doubles, zero after them; subnormal ones as 0 whatever the hardware does with them.
+    static void load(row& a, const void* from, std::size_t count) noexcept {
+        alignas(64) float values[width] = {};
+        std::memcpy(values, from, count * sizeof(float));
+        flush_tiny<4>(values, width);
+        for (std::size_t i = 0; i < width; ++i) a[i] = static_cast<double>(values[i]);
+        keep(a);
+    }
+    /// Rounds to float, tiny ones to 0, writes `count` of them and leaves the rounded numbers in `a`.
+    static void store(row& a, float* to, std::size_t count) noexcept {
+        alignas(64) float values[width];
+        for (std::size_t i = 0; i < width; ++i) values[i] = static_cast<float>(a[i]);
+        keep(values);
+        flush_tiny<4>(values, width);
+        std::memcpy(to, values, count * sizeof(float));
+        for (std::size_t i = 0; i < width; ++i) a[i] = static_cast<double>(values[i]);
+        keep(a);
+    }
+};
+
+/// One step of torch.optim.AdamW for `count` <= 64 elements. `gradients` are little-endian floats of each contributor,
+/// added in their order.
+inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients, float* x, float* m, float* v,
+                         std::size_t count) noexcept {
+    using block = adamw_block;
+    block::row g = {}, one, mean, square, weight, t;
+    for (const std::byte* from : gradients) {
+        block::load(one, from, count);
+        block::add(g, one);
+    }
+    block::scale(g, s.gradient_weight);
+    block::load(mean, m, count);
+    std::ranges::copy(g, t);
+    block::subtract(t, mean);
+    block::scale(t, s.beta1_rest);
+    block::add(mean, t);
+    block::store(mean, m, count);
+
+    block::load(square, v, count);
+    block::scale(square, s.beta2);
+    block::multiply(g, g);
+    block::scale(g, s.beta2_rest);
+    block::add(square, g);
+    block::store(square, v, count);
+
+    block::root(square);
+    block::scale(square, s.root_correction);
+    block::shift(square, s.epsilon);
+    block::divide(mean, square);
+    block::scale(mean, s.step_size);
+    block::load(weight, x, count);
+    block::scale(weight, s.decay);
+    block::subtract(weight, mean);
+    block::store(weight, x, count);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
+
+// ---- thinwire/optim/detail/chunk_plan.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+#define THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// A number that differs when ranks or sides differ.
+[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+    byte_writer bytes;
+    for (const parameter& p : parameters) {
+        bytes.put(static_cast<std::uint32_t>(p.shape.rank()));
+        for (const std::int64_t side : p.shape) bytes.put(side);
+    }
+    return checksum64(bytes.bytes());
+}
+
+/// Throws value_error where a section would not fit its 32-bit length.
+inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
+    if (bytes > 0xffffffffU)
+        throw value_error("parameter '" + p.name + "': a payload section of " + std::to_string(bytes) +
+                          " bytes, expected at most 2^32 - 1");
+}
+
+/// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
+class chunk_plan {
+ public:
+    /// A tensor's chunks. The totals count those of the tensors before it.
+    struct tensor {
+        chunk_grid grid;
+        const dct_basis* rows;
+        const dct_basis* cols;
+        std::size_t kept;
+        std::size_t first_chunk;
+        std::size_t first_coefficient;
+        std::size_t first_element;
+    };
+    /// Chunks [from, to) of a tensor.
+    struct piece {
+        std::size_t tensor;
+        std::size_t from, to;
+    };
+
+    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+        if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
+            throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
+        if (k < 1 || k > chunk * chunk)
+            throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
+                              " (the elements of a chunk)");
+        layout_ = {.kind = payload_kind::demo,
+                   .values = values,
+                   .k = static_cast<std::uint32_t>(k),
+                   .chunk = static_cast<std::uint32_t>(chunk),
+                   .fingerprint = shapes_fingerprint(parameters),
+                   .sections = {}};
+        std::size_t chunks = 0, coefficients = 0;
+        for (const parameter& p : parameters) {
+            check(p);
+            const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
+            const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
+            require_section_fits(p, 16 + 9 * grid.count() * kept);
+            const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+            for (std::size_t from = 0; from < grid.count(); from += per_piece)
+                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
+            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            layout_.sections.push_back({.chunks = grid.count(),
+                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
+                                        .kept = static_cast<std::uint32_t>(kept)});
+            chunks += grid.count();
+            coefficients += grid.count() * kept;
+            elements_ += p.shape.count();
+            max_rows_ = std::max(max_rows_, grid.rows());
+            max_cols_ = std::max(max_cols_, grid.cols());
+            max_size_ = std::max(max_size_, grid.chunk_size());
+        }
+    }
+    chunk_plan(const chunk_plan&) = delete;
+    chunk_plan& operator=(const chunk_plan&) = delete;
+    chunk_plan(chunk_plan&&) = default;
+    chunk_plan& operator=(chunk_plan&&) = default;
+
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+    [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
+    [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
+    [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
+    [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
+    [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
+    [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
+
+    /// The places of one chunk of tensor t in a content of this layout.
+    [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {
+        return t.first_coefficient + chunk * t.kept;
+    }
+
+    /// The part of a content that belongs to one tensor.
+    [[nodiscard]] section_slice slice(sparse_content& content, std::size_t i) const noexcept {
+        const tensor& t = tensors_[i];
+        return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
+                .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
+                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count())};
+    }
+
+ private:
+    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
+
+    payload_layout layout_;
+    std::map<std::size_t, dct_basis> bases_;
+    std::vector<tensor> tensors_;
+    std::vector<piece> pieces_;
+    std::size_t elements_ = 0;
+    std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
+
+// ---- thinwire/optim/detail/replica_digest.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+#define THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace thinwire::detail {
+
+inline constexpr std::size_t digest_shares = 16;
+
+/// Adds numbers to a digest as little-endian bytes.
+inline void digest_floats(sha256& sum, std::span<const float> values) {
+    if constexpr (std::endian::native == std::endian::little) {
+        sum.update(std::as_bytes(values));
+    } else {
+        for (const float value : values) {
+            byte_writer bytes;
+            bytes.put(value);
+            sum.update(bytes.bytes());
+        }
+    }
+}
+
+/// Share `share` of 16 of a tensor: consecutive elements; the shares cover it.
+[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
+    const std::size_t from =
+        values.size() / digest_shares * share + values.size() % digest_shares * share / digest_shares;
+    const std::size_t next = share + 1;
+    const std::size_t to = values.size() / digest_shares * next + values.size() % digest_shares * next / digest_shares;
+    return values.subspan(from, to - from);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_REPLICA_DIGEST_HPP
+
+// ---- thinwire/optim/step_report.hpp
+#ifndef THINWIRE_OPTIM_STEP_REPORT_HPP
+#define THINWIRE_OPTIM_STEP_REPORT_HPP
+
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// What a step did. Numbers of contributions are sums over the commits that it applied.
+struct step_report {
+    std::uint64_t round = 0;         ///< the last round applied
+    int contributors = 0;            ///< accepted contributions
+    int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
+    bool own_included = false;       ///< false: this peer's payload went back into its momentum
+    int agreeing = 0;                ///< contributors whose replica digest equals this replica's
+    int disagreeing = 0;             ///< contributors whose replica differs: somebody's weights are wrong
+    std::size_t bytes_sent = 0;      ///< this peer's payload
+    std::size_t bytes_received = 0;  ///< the payloads of others
+    float gradient_norm = 0.0F;      ///< of all gradients of the last begin_step together, before clipping
+    float learning_rate = 0.0F;      ///< applied last
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_STEP_REPORT_HPP
+
+// ---- thinwire/optim/detail/round_keeper.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+#define THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
+class round_keeper {
+ public:
+    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    void set_round(std::uint64_t round) noexcept {
+        round_ = round;
+        share_known_ = false;
+    }
+    void next_round() noexcept { set_round(round_ + 1); }
+
+    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    [[nodiscard]] std::span<const std::byte> payload() const noexcept {
+        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+    }
+    [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
+    [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
+
+    void require_none_pending() const {
+        if (pending_)
+            throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
+                              " is still in flight, expected end_step() or abandon() first");
+    }
+    void require_round(const commit& c) const {
+        if (c.round != round_)
+            throw value_error("apply: commit of round " + std::to_string(c.round) + ", expected round " +
+                              std::to_string(round_));
+    }
+
+    /// The buffer of the last payload, to write the next one into.
+    [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
+    void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        pending_ = true;
+        pending_self_ = self;
+        pending_round_ = round;
+    }
+    void settle() noexcept { pending_ = false; }
+
+    /// Whether this is, byte for byte, what is in flight.
+    [[nodiscard]] bool is_own(const contribution& c) const noexcept {
+        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+    }
+
+    /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
+    template <class Add>
+    [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {
+        if (!share_known_) {
+            sha256 sum;
+            for (const parameter& p : parameters) digest_floats(sum, digest_share(p.values, round_ % digest_shares));
+            add(sum, static_cast<std::size_t>(round_ % digest_shares));
+            share_ = sum.finish();
+            share_known_ = true;
+        }
+        return share_;
+    }
+
+    /// Counts an accepted contribution.
+    void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
+        ++report.contributors;
+        ++(info.replica == share_ ? report.agreeing : report.disagreeing);
+        if (is_own(c)) report.own_included = true;
+    }
+
+    /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
+    [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
+        for (std::size_t j = 0; j < i; ++j)
+            if (c.contributions[j].peer == c.contributions[i].peer) return true;
+        return false;
+    }
+
+    /// Adds the report of one more commit to that of a step.
+    static void merge(step_report& total, const step_report& one) noexcept {
+        total.round = one.round;
+        total.contributors += one.contributors;
+        total.rejected += one.rejected;
+        total.own_included = total.own_included || one.own_included;
+        total.agreeing += one.agreeing;
+        total.disagreeing += one.disagreeing;
+        total.bytes_received += one.bytes_received;
+        if (one.contributors > 0) total.learning_rate = one.learning_rate;
+    }
+
+ private:
+    std::uint64_t round_ = 0;
+    bool pending_ = false;
+    peer_id pending_self_ = 0;
+    std::uint64_t pending_round_ = 0;
+    std::vector<std::byte> payload_;
+    digest share_;
+    bool share_known_ = false;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_ROUND_KEEPER_HPP
+
+// ---- thinwire/optim/detail/private_state.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+#define THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+inline constexpr std::uint32_t private_magic = 0x53505754;  // "TWPS"
+inline constexpr std::uint16_t private_version = 1;
+
+[[nodiscard]] inline failure private_failure(errc code, const std::string& what) {
+    return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
+}
+
+/// Header, momentum, then round, peer, values and payload when one is in flight, then a checksum.
+[[nodiscard]] inline std::vector<std::byte> save_private_state(const payload_layout& layout, const digest& run,
+                                                               std::span<const float> momentum,
+                                                               const round_keeper& rounds, const sparse_content& own) {
+    byte_writer out;
+    out.put(private_magic);
+    out.put(private_version);
+    out.put(static_cast<std::uint8_t>(layout.values));
+    out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
+    out.put(layout.fingerprint);
+    out.put(layout.k);
+    out.put(layout.chunk);
+    out.put(std::span<const std::byte>(run.bytes));
+    out.put(static_cast<std::uint64_t>(momentum.size()));
+    for (const float value : momentum) out.put(value);
+    if (rounds.pending()) {
+        out.put(rounds.pending_round());
+        out.put(rounds.pending_self());
+        out.put(static_cast<std::uint64_t>(own.values.size()));
+        for (const float value : own.values) out.put(value);
+        out.put(static_cast<std::uint64_t>(rounds.payload().size()));
+        out.put(rounds.payload());
+    }
+    out.put(checksum64(out.bytes()));
+    return out.take();
+}
+
+/// Reads `count` finite floats; false when there are fewer or one is not finite.
+[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
+    for (float& value : out) {
+        const auto bits = in.get<std::uint32_t>();
+        if ((bits & 0x7fffffffU) >= 0x7f800000U) return false;
+        value = std::bit_cast<float>(bits);
+    }
+    return !in.failed();
+}
+
+/// The part that is there only while a payload is in flight.
+[[nodiscard]] inline result<ok> restore_in_flight(byte_reader& in, const payload_layout& layout, const digest& run,
+                                                  round_keeper& rounds, sparse_content& own) {
+    const auto round = in.get<std::uint64_t>();
+    const auto self = in.get<std::uint64_t>();
+    std::vector<float> values(layout.coefficients());
+    if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
+        return private_failure(errc::malformed, "values in flight");
+    const auto length = in.get<std::uint64_t>();
+    const auto payload = in.get_bytes(length);
+    if (in.failed()) return private_failure(errc::truncated, "payload in flight");
+    const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
+    if (!info) return info.error();
+    own.values = std::move(values);
+    rounds.start(self, round, {payload.begin(), payload.end()});
+    return ok{};
+}
+
+/// Total; changes nothing when it refuses.
+[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                      const digest& run, aligned_vector<float>& momentum,
+                                                      round_keeper& rounds, sparse_content& own) {
+    constexpr std::size_t frame = 64 + 8;
+    byte_reader in(bytes);
+    if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
+    if (in.get<std::uint16_t>() != private_version) return private_failure(errc::bad_version, "format version");
+    if (bytes.size() < frame) return private_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    byte_reader tail(bytes.last(8));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
+        return private_failure(errc::bad_checksum, "checksum differs");
+    const auto values = in.get<std::uint8_t>();
+    const auto flag = in.get<std::uint8_t>();
+    const bool same = values == static_cast<std::uint8_t>(layout.values) &&
+                      in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
+                      in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
+                      in.get<std::uint64_t>() == momentum.size();
+    if (!same) return private_failure(errc::mismatch, "of other tensors, options or another run");
+    if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
+    aligned_vector<float> read(momentum.size());
+    if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
+    if (flag > 1) return private_failure(errc::malformed, "flags");
+    round_keeper next = rounds;
+    sparse_content sent = own;
+    next.settle();
+    if (flag == 1)
+        if (const auto part = restore_in_flight(in, layout, run, next, sent); !part) return part;
+    if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
+    momentum = std::move(read);
+    rounds = std::move(next);
+    own = std::move(sent);
+    return ok{};
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
+
+// ---- thinwire/optim/optimizer.hpp
+#ifndef THINWIRE_OPTIM_OPTIMIZER_HPP
+#define THINWIRE_OPTIM_OPTIMIZER_HPP
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// An optimizer whose peers meet once a round: begin_step() turns gradients into a payload, end_step() applies what
+/// was committed. demo and adamw are the two here; a training loop written against this takes either.
+template <class T>
+concept optimizer = requires(T& o, const T& c, peer_id self, std::span<const commit> commits, const commit& one,
+                             std::uint64_t round, float rate, std::span<const std::byte> bytes) {
+    { o.begin_step(self) } -> std::same_as<std::span<const std::byte>>;
+    { o.end_step(commits) } -> std::same_as<step_report>;
+    { o.apply(one) } -> std::same_as<step_report>;
+    {o.set_round(round)};
+    {o.set_learning_rate(rate)};
+    { c.round() } -> std::same_as<std::uint64_t>;
+    { c.layout() } -> std::same_as<const payload_layout&>;
+    { c.in_flight() } -> std::same_as<std::span<const std::byte>>;
+    { c.replica_digest() } -> std::same_as<digest>;
+    { c.save_private() } -> std::same_as<std::vector<std::byte>>;
+    { o.restore_private(bytes) } -> std::same_as<result<ok>>;
+    { c.save_replica() } -> std::same_as<std::vector<std::byte>>;
+    { o.restore_replica(bytes) } -> std::same_as<result<ok>>;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_OPTIMIZER_HPP
+
+// ---- thinwire/optim/adamw.hpp
+#ifndef THINWIRE_OPTIM_ADAMW_HPP
+#define THINWIRE_OPTIM_ADAMW_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct adamw_options {
+    float learning_rate = 1e-3F;
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-8;
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm before they are sent; 0: never
+    digest run{};
+    isa level = best_isa();
+};
+
+/// AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the mean of all peers' gradients: plain data parallelism over the
+/// same transports, the baseline that demo is measured against. Payloads are the dense float32 gradients. Both moments
+/// are part of the replica. The arithmetic is that of torch.optim.AdamW, in double with the moments and weights
+/// rounded to float32, one operation at a time: replicas are bit-equal as with demo. Not thread-safe.
+class adamw {
+ public:
+    /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
+    adamw(std::span<const parameter> parameters, adamw_options options, thread_pool* pool = nullptr)
+        : parameters_(parameters.begin(), parameters.end()), options_(check_options(options)), pool_(pool) {
+        layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
+        std::size_t elements = 0;
+        for (const parameter& p : parameters) {
+            check(p);
+            detail::require_section_fits(p, 4 * p.shape.count());
+            layout_.sections.push_back({.chunks = p.shape.count(), .chunk_size = 1, .kept = 1});
+            first_.push_back(elements);
+            elements += p.shape.count();
+        }
+        mean_.resize(elements);
+        square_.resize(elements);
+    }
+    adamw(const adamw&) = delete;
+    adamw& operator=(const adamw&) = delete;
+
+    /// One round over a transport: begin_step, exchange, end_step.
+    template <transport T>
+    step_report step(T& t) {
+        const auto payload = begin_step(static_cast<peer_id>(t.self()));
+        return end_step(t.exchange(round(), payload));
+    }
+
+    /// The gradients as the payload for round(), valid until the next begin_step. Throws value_error, with nothing
+    /// changed, when a gradient is not finite or absurdly large, or when the last payload is still in flight.
+    [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        rounds_.require_none_pending();
+        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        if (!(norm < 0x1p60))
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) + ", expected below 2^60");
+        gradient_norm_ = static_cast<float>(norm);
+        const auto factor = static_cast<float>(clip_factor(norm, options_.clip_norm));
+        payload_info info = {.kind = payload_kind::dense,
+                             .run = options_.run,
+                             .round = round(),
+                             .peer = self,
+                             .fingerprint = layout_.fingerprint,
+                             .learning_rate = options_.learning_rate,
+                             .weight_decay = options_.weight_decay,
+                             .replica = share()};
+        payload_writer out(info, layout_.sections.size(), rounds_.reuse());
+        for (const parameter& p : parameters_) {
+            byte_writer bytes(std::move(out.bytes()));
+            for (const float g : p.gradient) bytes.put(g * factor);
+            out.bytes() = bytes.take();
+            out.end_section();
+        }
+        rounds_.start(self, round(), out.finish());
+        return rounds_.payload();
+    }
+
+    /// Applies commits in order; the first must be that of round() (value_error).
+    step_report end_step(std::span<const commit> commits) {
+        if (commits.empty())
+            throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
+        step_report report{.bytes_sent = rounds_.payload().size(), .gradient_norm = gradient_norm_};
+        for (const commit& c : commits) detail::round_keeper::merge(report, apply(c));
+        return report;
+    }
+
+    /// Applies the commit of round(), own or replayed. Gradients that missed their commit are lost with it.
+    step_report apply(const commit& c) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        static_cast<void>(share());
+        std::vector<payload_view> accepted;
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            const contribution& from = c.contributions[i];
+            result<payload_view> view = failure{errc::mismatch, "repeated"};
+            if (!detail::round_keeper::repeated(c, i))
+                view = open_dense_payload(from.payload, layout_,
+                                          {.run = options_.run, .round = c.round, .peer = from.peer});
+            if (!view) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, from, view->info());
+            if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
+            accepted.push_back(std::move(*view));
+        }
+        if (!accepted.empty()) {
+            report.learning_rate = accepted.front().info().learning_rate;
+            update(accepted);
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        rounds_.next_round();
+        return report;
+    }
+
+    [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
+    /// After loading a snapshot.
+    void set_round(std::uint64_t round) noexcept {
+        rounds_.set_round(round);
+        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+    }
+    [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
+    /// Forgets the payload in flight.
+    void abandon() noexcept { rounds_.settle(); }
+
+    /// For the payloads to come. Throws value_error unless finite and not negative.
+    void set_learning_rate(float rate) {
+        adamw_options changed = options_;
+        changed.learning_rate = rate;
+        options_ = check_options(changed);
+    }
+    [[nodiscard]] const adamw_options& options() const noexcept { return options_; }
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+
+    /// SHA-256 of all weights, then both moments.
+    [[nodiscard]] digest replica_digest() const {
+        sha256 sum;
+        for (const parameter& p : parameters_) detail::digest_floats(sum, p.values);
+        detail::digest_floats(sum, mean_);
+        detail::digest_floats(sum, square_);
+        return sum.finish();
+    }
+
+    /// Nothing: gradients in flight are not kept over a restart.
+    [[nodiscard]] std::vector<std::byte> save_private() const { return {}; }
+    [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
+        if (!bytes.empty())
+            return failure{errc::trailing,
+                           "adamw: private state of " + std::to_string(bytes.size()) + " bytes, expected none"};
+        return ok{};
+    }
+
+    /// Both moments and the number of steps, exactly.
+    [[nodiscard]] std::vector<std::byte> save_replica() const {
+        byte_writer out;
+        out.put(replica_magic);
+        out.put(replica_version);
+        out.put(layout_.fingerprint);
+        out.put(power1_);
+        out.put(power2_);
+        out.put(static_cast<std::uint64_t>(mean_.size()));
+        for (const float value : mean_) out.put(value);
+        for (const float value : square_) out.put(value);
+        out.put(checksum64(out.bytes()));
+        return out.take();
+    }
+    /// Reads what save_replica() wrote for the same tensors. Total; nothing changes when refused.
+    [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
+        const auto refuse = [](errc code, const char* what) {
+            return failure{code,
+                           "adamw replica state: " + std::string(what) + " (" + std::string(to_string(code)) + ")"};
+        };
+        byte_reader in(bytes);
+        if (in.get<std::uint32_t>() != replica_magic) return refuse(errc::bad_magic, "not one of thinwire");
+        if (in.get<std::uint32_t>() != replica_version) return refuse(errc::bad_version, "format version");
+        if (bytes.size() < 48) return refuse(errc::truncated, "header");
+        byte_reader tail(bytes.last(8));
+        if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
+            return refuse(errc::bad_checksum, "checksum differs");
+        if (in.get<std::uint64_t>() != layout_.fingerprint) return refuse(errc::mismatch, "of other tensors");
+        const double power1 = in.get_f64(), power2 = in.get_f64();
+        if (!(power1 >= 0.0 && power1 <= 1.0 && power2 >= 0.0 && power2 <= 1.0))
+            return refuse(errc::out_of_range, "powers");
+        if (in.get<std::uint64_t>() != mean_.size()) return refuse(errc::mismatch, "of other tensors");
+        aligned_vector<float> mean(mean_.size()), square(mean_.size());
+        if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
+            return refuse(errc::not_finite, "moments");
+        if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
+        mean_ = std::move(mean);
+        square_ = std::move(square);
+        power1_ = power1;
+        power2_ = power2;
+        rounds_.set_round(rounds_.round());
+        return ok{};
+    }
+
+ private:
+    static constexpr std::uint32_t replica_magic = 0x52415754;  // "TWAR"
+    static constexpr std::uint32_t replica_version = 1;
+
+    static adamw_options check_options(const adamw_options& o) {
+        const auto require = [](bool good, const char* name, double value, const char* expected) {
+            if (!good)
+                throw value_error("adamw: " + std::string(name) + " " + std::to_string(value) + ", expected " +
+                                  expected);
+        };
+        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+                o.weight_decay, "at most 1 / learning_rate");
+        require(o.beta1 >= 0.0 && o.beta1 < 1.0, "beta1", o.beta1, "0 <= beta1 < 1");
+        require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
+        require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
+        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        return o;
+    }
+
+    const digest& share() {
+        return rounds_.share(parameters_, [this](sha256& sum, std::size_t part) {
+            detail::digest_floats(sum, detail::digest_share(mean_, part));
+            detail::digest_floats(sum, detail::digest_share(square_, part));
+        });
+    }
+
+    void update(const std::vector<payload_view>& accepted) {
+        const payload_info& rates = accepted.front().info();
+        power1_ = detail::settled(power1_ * options_.beta1);
+        power2_ = detail::settled(power2_ * options_.beta2);
+        const double rate = static_cast<double>(rates.learning_rate);
+        const detail::adamw_step step = {
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted.size())),
+            .beta1_rest = detail::settled(1.0 - options_.beta1),
+            .beta2 = options_.beta2,
+            .beta2_rest = detail::settled(1.0 - options_.beta2),
+            .root_correction = detail::settled(1.0 / detail::settled(std::sqrt(detail::settled(1.0 - power2_)))),
+            .epsilon = options_.epsilon,
+            .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
+            .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
+        constexpr std::size_t piece = 1U << 14U;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const std::span<float> x = parameters_[i].values;
+            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t, std::size_t n) {
+                std::vector<const std::byte*> gradients(accepted.size());
+                const std::size_t end = std::min(x.size(), (n + 1) * piece);
+                for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
+                    for (std::size_t r = 0; r < accepted.size(); ++r)
+                        gradients[r] = accepted[r].section(i).data() + 4 * at;
+                    detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
+                                         square_.data() + first_[i] + at,
+                                         std::min(detail::adamw_block::width, end - at));
+                }
+            });
+        }
+    }
+
+    std::vector<parameter> parameters_;
+    adamw_options options_;
+    thread_pool* pool_;
+    payload_layout layout_;
+    std::vector<std::size_t> first_;
+    aligned_vector<float> mean_, square_;
+    double power1_ = 1.0, power2_ = 1.0;  ///< beta1 and beta2 to the number of steps
+    detail::round_keeper rounds_;
+    float gradient_norm_ = 0.0F;
+};
+
+static_assert(optimizer<adamw>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_ADAMW_HPP
+
+// ---- thinwire/optim/detail/exact_mean.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+#define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The mean of a chunk's coefficients over the peers that sent each, in integers.
+///
+/// Why replicas agree bit for bit, whatever compiled them:
+///   1. Here: every value is a float32 taken apart by its bits: 24-bit mantissa m and exponent e. With E the largest
+///      exponent in the chunk among all senders, the value becomes the integer round(m / 2^(2 + E - e)), so at most
+///      2^22 in magnitude. Sums and means are integers too; the mean is rounded half away from zero.
+///   2. First pass of the inverse (dct_kernels.hpp): a mean v <= 2^22 times a basis entry b with |b| <= 2^22, summed
+///      over a column of h <= 256 rows. A column of the basis has norm 1, so its entries sum to at most sqrt(h), and
+///      rounding adds at most 1/2 to each: |sum| <= 2^22 (2^22 sqrt(h) + h/2) < 2^48 + 2^30. Kept as a double scaled by
+///      2^-22 (a power of two), each term and each partial sum is a multiple of 2^-22 below 2^26 + 2^8: at most 49
+///      bits, so exact in any order, fused or not. Adding 2^28 + 1/2 keeps 22 fraction bits below 2^29, 51 bits: exact.
+///      Truncating a positive number is its floor, whatever the rounding mode; less 2^28 it is an integer t, |t| <=
+///      2^26 + 2^8 + 1.
+///   3. Second pass: sums over w <= 256 columns of t * b: |sum| <= (2^26 + 2^8 + 1) (2^22 sqrt(w) + w/2) < 2^52 + 2^36
+///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
+///      even and the odd half, whose terms are a partition of the same bound.
+///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
+/// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
+class exact_mean {
+ public:
+    explicit exact_mean(std::size_t max_chunk_size)
+        : sums_(max_chunk_size), senders_(max_chunk_size), positions_(max_chunk_size), means_(max_chunk_size) {}
+
+    /// Starts a chunk.
+    void clear() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) senders_[positions_[i]] = 0;
+        used_ = 0;
+        top_ = 1;
+    }
+
+    /// First round over the senders: finds the largest exponent.
+    void measure(std::span<const float> values) noexcept {
+        std::uint32_t largest = 0;
+        for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+        top_ = std::max(top_, largest >> 23U);
+    }
+
+    /// Second round: adds what one sender sent.
+    void add(std::span<const std::uint16_t> positions, std::span<const float> values) noexcept {
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint16_t p = positions[i];
+            if (senders_[p]++ == 0) {
+                sums_[p] = 0;
+                positions_[used_++] = p;
+            }
+            sums_[p] += fixed(values[i]);
+        }
+    }
+
+    /// Ends the chunk: the means, scaled by 2^-22, of all positions that somebody sent.
+    void finish() noexcept {
+        for (std::size_t i = 0; i < used_; ++i) {
+            const std::size_t p = positions_[i];
+            std::int64_t mean = sums_[p];
+            if (const std::int64_t n = senders_[p]; n > 1) {
+                const std::int64_t size = mean < 0 ? -mean : mean;
+                const std::int64_t rounded = (2 * size + n) / (2 * n);
+                mean = mean < 0 ? -rounded : rounded;
+            }
+            means_[i] = static_cast<double>(mean) * 0x1p-22;
+        }
+    }
+
+    [[nodiscard]] std::span<const std::uint16_t> positions() const noexcept {
+        return std::span(positions_).first(used_);
+    }
+    [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
+    /// The inverse transform of the means is in units of 2^scale_exponent().
+    [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
+
+ private:
+    [[nodiscard]] std::int64_t fixed(float value) const noexcept {
+        const auto bits = std::bit_cast<std::uint32_t>(value);
+        const std::uint32_t field = (bits >> 23U) & 0xffU;
+        const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
+        const std::uint32_t shift = 2 + top_ - std::max(field, 1U);
+        if (shift > 25) return 0;
+        const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
+        return (bits >> 31U) != 0 ? -size : size;
+    }
+
+    std::uint32_t top_ = 1;
+    std::size_t used_ = 0;
+    std::vector<std::int64_t> sums_;
+    std::vector<std::uint32_t> senders_;
+    std::vector<std::uint16_t> positions_;
+    std::vector<double> means_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
+
+// ---- thinwire/optim/detail/chunk_worker.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+#define THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The working memory of one thread and what it does to one chunk.
+class chunk_worker {
+ public:
+    chunk_worker(const chunk_plan& plan, const transform_kernels& kernels)
+        : kernels_(&kernels),
+          scratch_(plan.max_rows(), plan.max_cols()),
+          local_(plan.max_chunk_size()),
+          exact_(plan.max_chunk_size()),
+          mean_(plan.max_chunk_size()) {
+        keys_.reserve(plan.max_chunk_size());
+    }
+
+    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
+                value_code code, sparse_content& content) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        for (std::size_t r = 0; r < h; ++r) {
+            float* row = scratch_.tile.data() + r * t.cols->full();
+            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
+            std::fill(row + w, row + t.cols->full(), 0.0F);
+        }
+        kernels_->forward(*t.rows, *t.cols, scratch_);
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto positions = std::span(content.positions).subspan(place, t.kept);
+        const auto values = std::span(content.values).subspan(place, t.kept);
+        select(t, positions);
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < t.kept; ++i) {
+            const std::size_t column = positions[i] % w;
+            const float value =
+                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+            if (code == value_code::sign && value == 0.0F) continue;
+            positions[count] = positions[i];
+            values[count++] = value;
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
+        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
+        } else {
+            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
+        }
+    }
+
+    /// m <- m + what was sent of this chunk.
+    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const std::size_t count = content.counts[t.first_chunk + chunk];
+        add_decoded(t, m, std::span(content.positions).subspan(place, count),
+                    std::span(content.values).subspan(place, count), 1.0F);
+    }
+
+    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
+    /// for each content in turn.
+    void apply(const chunk_plan::tensor& t, std::size_t chunk, float* x,
+               std::span<const sparse_content* const> contents, float rate, float factor) {
+        decode_mean(t, chunk, contents);
+        for (std::size_t r = 0; r < t.grid.rows(); ++r)
+            kernels_->apply_sign(x + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
+                                 rate, factor);
+    }
+
+    /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
+    /// of 2^exponent().
+    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
+                             std::span<const sparse_content* const> contents) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
+        mean_.clear();
+        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
+        for (const sparse_content* c : contents)
+            mean_.add(std::span(c->positions).subspan(place, count(*c)),
+                      std::span(c->values).subspan(place, count(*c)));
+        mean_.finish();
+        exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_);
+        return scratch_.tile.data();
+    }
+    [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+
+ private:
+    void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
+        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        if (positions.size() == t.grid.chunk_size()) {
+            for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
+            return;
+        }
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        tops_.resize(top_k_groups(stored.size(), positions.size()));
+        if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
+        const auto position_of = [w, half](std::size_t i) {
+            const std::size_t within = i % (2 * half);
+            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
+            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        };
+        select_top_k(stored, tops_, position_of, keys_, positions);
+    }
+
+    void add_decoded(const chunk_plan::tensor& t, float* m, std::span<const std::uint16_t> positions,
+                     std::span<const float> values, float factor) {
+        local_.assign(positions, values, t.grid.cols());
+        kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
+        for (std::size_t r = 0; r < t.grid.rows(); ++r)
+            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
+                                 factor);
+    }
+
+    const transform_kernels* kernels_;
+    transform_scratch scratch_;
+    sparse_chunk<float> local_;
+    sparse_chunk<double> exact_;
+    exact_mean mean_;
+    std::vector<std::uint32_t> tops_;
+    std::vector<std::uint64_t> keys_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
+
+// ---- thinwire/optim/demo.hpp
+#ifndef THINWIRE_OPTIM_DEMO_HPP
+#define THINWIRE_OPTIM_DEMO_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct demo_options {
+    float learning_rate = 1e-3F;
+    float momentum_decay = 0.999F;        ///< in [0, 1)
+    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                       ///< side of a chunk: 1..256
+    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
+    digest run{};            ///< payloads of another run are refused
+    isa level = best_isa();  ///< instruction set to use; replicas need not agree on it
+};
+
+/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870), as the published code computes it:
+///
+///   M <- momentum_decay * M + learning_rate * G
+///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - inverse(S);  publish S
+///   D <- inverse(mean of each coefficient over the peers that sent it)
+///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * sign(D)
+///
+/// M is private, X the replica. With f32 values it reproduces the published code to float32 rounding. What is
+/// applied depends on the committed payloads alone, whose header carries both rates, and is bit-equal on every
+/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp). Subnormal
+/// weights, and -0, become +0 in a round that changes their tensor.
+///
+/// Refers to the parameters' memory, which must outlive it. Not thread-safe; uses the pool's threads within a call.
+class demo {
+ public:
+    /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
+    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
+        : parameters_(parameters.begin(), parameters.end()),
+          options_(check_options(options)),
+          pool_(pool),
+          plan_(parameters, options.k, options.chunk, options.values),
+          momentum_(plan_.elements()) {
+        workers_.reserve(detail::lane_count(pool));
+        for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
+            workers_.emplace_back(plan_, kernels_for(options.level));
+        own_.resize(plan_.layout());
+    }
+    demo(const demo&) = delete;
+    demo& operator=(const demo&) = delete;
+
+    /// One round over a transport: begin_step, exchange, end_step. What the transport throws passes through; the
+    /// payload is then still in flight.
+    template <transport T>
+    step_report step(T& t) {
+        const auto payload = begin_step(static_cast<peer_id>(t.self()));
+        return end_step(t.exchange(round(), payload));
+    }
+
+    /// Takes the gradients into the momentum and the largest coefficients out of it: the payload for round(), valid
+    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
+    /// large, or when the last payload is still in flight.
+    [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        rounds_.require_none_pending();
+        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
+        if (!(norm * gain < 0x1p60))
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) +
+                              ", expected learning rate times norm below 2^60");
+        gradient_norm_ = static_cast<float>(norm);
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
+                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
+                                      static_cast<float>(gain), options_.values, own_);
+            }
+        });
+        rounds_.start(self, round(), write_payload(self));
+        return rounds_.payload();
+    }
+
+    /// Applies commits in order; the first must be that of round() (value_error). Takes the payload in flight back into
+    /// the momentum when its round's commit does not hold it.
+    step_report end_step(std::span<const commit> commits) {
+        if (commits.empty())
+            throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
+        step_report report{.bytes_sent = rounds_.payload().size(), .gradient_norm = gradient_norm_};
+        for (const commit& c : commits) detail::round_keeper::merge(report, apply(c));
+        return report;
+    }
+
+    /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
+    step_report apply(const commit& c) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
+        static_cast<void>(share);
+        std::optional<payload_info> first;
+        accepted_.clear();
+        read(c);
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            if (!headers_[i]) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, c.contributions[i], *headers_[i]);
+            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
+                report.bytes_received += c.contributions[i].payload.size();
+            if (!first) first = *headers_[i];
+            accepted_.push_back(&contents_[i]);
+        }
+        if (first) {
+            report.learning_rate = first->learning_rate;
+            update(*first);
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) {
+            if (!report.own_included) take_back();
+            rounds_.settle();
+        }
+        rounds_.next_round();
+        return report;
+    }
+
+    /// The next round to contribute to or to apply.
+    [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
+    /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
+    /// taken as committed.
+    void set_round(std::uint64_t round) noexcept {
+        rounds_.set_round(round);
+        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+    }
+
+    /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
+    [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
+    /// Takes the payload in flight back into the momentum: its round will never commit it.
+    void abandon() {
+        if (!rounds_.pending()) return;
+        take_back();
+        rounds_.settle();
+    }
+
+    /// For the payloads to come. Throws value_error unless finite and not negative.
+    void set_learning_rate(float rate) {
+        demo_options changed = options_;
+        changed.learning_rate = rate;
+        options_ = check_options(changed);
+    }
+
+    [[nodiscard]] const demo_options& options() const noexcept { return options_; }
+    /// What every payload of this run looks like: for a sequencer's validate_payload().
+    [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
+    /// The private momentum of parameter i.
+    [[nodiscard]] std::span<const float> momentum(std::size_t i) const noexcept {
+        return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+    }
+
+    /// SHA-256 of all weights in the order of the parameters.
+    [[nodiscard]] digest replica_digest() const {
+        sha256 sum;
+        for (const parameter& p : parameters_) detail::digest_floats(sum, p.values);
+        return sum.finish();
+    }
+
+    /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
+    [[nodiscard]] std::vector<std::byte> save_private() const {
+        return detail::save_private_state(layout(), options_.run, momentum_, rounds_, own_);
+    }
+    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
+        return detail::restore_private_state(bytes, layout(), options_.run, momentum_, rounds_, own_);
+    }
+
+    /// The optimizer state that all replicas share besides the weights: none.
+    [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
+    [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
+        rounds_.set_round(rounds_.round());
+        if (!bytes.empty())
+            return failure{errc::trailing,
+                           "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
+        return ok{};
+    }
+
+ private:
+    static demo_options check_options(const demo_options& o) {
+        const auto require = [](bool good, const char* name, float value, const char* expected) {
+            if (!good)
+                throw value_error("demo: " + std::string(name) + " " + std::to_string(value) + ", expected " +
+                                  expected);
+        };
+        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+                o.weight_decay, "at most 1 / learning_rate");
+        require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
+                "0 <= decay < 1");
+        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.values != value_code::f32 && o.values != value_code::sign)
+            throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+        return o;
+    }
+
+    std::vector<std::byte> write_payload(peer_id self) {
+        const payload_layout& shape = layout();
+        const payload_info info = {.kind = payload_kind::demo,
+                                   .values = options_.values,
+                                   .run = options_.run,
+                                   .round = round(),
+                                   .peer = self,
+                                   .fingerprint = shape.fingerprint,
+                                   .k = shape.k,
+                                   .chunk = shape.chunk,
+                                   .learning_rate = options_.learning_rate,
+                                   .weight_decay = options_.weight_decay,
+                                   .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+        payload_writer out(info, shape.sections.size(), rounds_.reuse());
+        for (std::size_t i = 0; i < shape.sections.size(); ++i) {
+            encode_section(shape.sections[i], options_.values, plan_.slice(own_, i), out.bytes());
+            out.end_section();
+        }
+        return out.finish();
+    }
+
+    /// Decodes every contribution into contents_ and headers_; no header where it is refused.
+    void read(const commit& c) {
+        const std::size_t n = c.contributions.size();
+        headers_.assign(n, std::nullopt);
+        if (contents_.size() < n) contents_.resize(n);
+        for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
+        detail::for_each_item(pool_, n, [&](std::size_t, std::size_t i) {
+            if (detail::round_keeper::repeated(c, i)) return;
+            const contribution& from = c.contributions[i];
+            const auto info = decode_payload(from.payload, layout(),
+                                             {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
+            if (info) headers_[i] = *info;
+        });
+    }
+
+    void update(const payload_info& rates) {
+        const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
+                                                         static_cast<double>(rates.weight_decay));
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].apply(t, chunk, parameters_[piece.tensor].values.data() + t.grid.offset(chunk),
+                                     accepted_, rates.learning_rate, factor);
+        });
+    }
+
+    void take_back() {
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].take_back(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_);
+        });
+    }
+
+    std::vector<parameter> parameters_;
+    demo_options options_;
+    thread_pool* pool_;
+    detail::chunk_plan plan_;
+    std::vector<detail::chunk_worker> workers_;
+    aligned_vector<float> momentum_;
+    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
+    detail::round_keeper rounds_;
+    float gradient_norm_ = 0.0F;
+    std::vector<sparse_content> contents_;
+    std::vector<std::optional<payload_info>> headers_;
+    std::vector<const sparse_content*> accepted_;
+};
+
+static_assert(optimizer<demo>);
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_DEMO_HPP
+
+// ---- thinwire/optim/schedule.hpp
+#ifndef THINWIRE_OPTIM_SCHEDULE_HPP
+#define THINWIRE_OPTIM_SCHEDULE_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <string_view>
+
+namespace thinwire {
+
+enum class schedule_kind : std::uint8_t {
+    constant,  ///< the peak after the warm-up
+    cosine,    ///< half a cosine from the peak to the floor, reached at `total`
+    wsd,       ///< warm-up, stable, decay: the peak, then a straight line to the floor over the last `decay` rounds
+};
+
+[[nodiscard]] constexpr std::string_view to_string(schedule_kind kind) noexcept {
+    return kind == schedule_kind::constant ? "constant" : kind == schedule_kind::cosine ? "cosine" : "wsd";
+}
+
+/// The learning rate of each round. A peer uses it for its own payloads; replicas apply what the commit says, so a
+/// last-bit difference between two machines' cos() is harmless.
+struct schedule {
+    schedule_kind kind = schedule_kind::constant;
+    float peak = 1e-3F;
+    std::uint64_t warmup = 0;     ///< rounds of a straight line up to the peak; round 0 already gets one step of it
+    std::uint64_t total = 0;      ///< rounds of the whole run; the floor holds after it
+    std::uint64_t decay = 0;      ///< wsd: rounds of the final decay
+    float floor_fraction = 0.1F;  ///< the floor as a fraction of the peak
+
+    [[nodiscard]] float at(std::uint64_t round) const noexcept {
+        if (round < warmup)
+            return static_cast<float>(peak * static_cast<double>(round + 1) / static_cast<double>(warmup));
+        if (kind == schedule_kind::constant) return peak;
+        const std::uint64_t length =
+            kind == schedule_kind::cosine ? total - std::min(warmup, total) : std::min(decay, total);
+        const std::uint64_t begin = total - length;
+        if (round < begin) return peak;
+        const double done = round >= total ? 1.0 : static_cast<double>(round - begin) / static_cast<double>(length);
+        const double left =
+            kind == schedule_kind::cosine ? 0.5 * (1.0 + std::cos(std::numbers::pi * done)) : 1.0 - done;
+        const double floor = floor_fraction;
+        return static_cast<float>(peak * (floor + (1.0 - floor) * left));
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_SCHEDULE_HPP
+
+// ---- thinwire/thinwire.hpp
+#ifndef THINWIRE_THINWIRE_HPP
+#define THINWIRE_THINWIRE_HPP
+
+/// Everything of thinwire::thinwire. Written by tools/amalgamate.py.
+
+#endif  // THINWIRE_THINWIRE_HPP

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Writes include/thinwire/thinwire.hpp (the umbrella) and single_include/thinwire/thinwire.hpp (the same in one file).
+
+The umbrella includes every public header of the host core: all below include/thinwire but detail/, hf/ and what needs a
+device or a foreign library. The single header is the umbrella with each header pasted once, after those it includes.
+Both depend on nothing but the headers' bytes.
+
+    tools/amalgamate.py            writes both
+    tools/amalgamate.py --check    says what differs, exit code 1, and writes nothing
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+
+NOT_IN_CORE = {"hf", "cuda", "mpi", "nccl", "runtime"}
+UMBRELLA = "thinwire/thinwire.hpp"
+INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](thinwire/[^>"]+)[>"].*$')
+
+
+def public_headers(include):
+    for path in sorted(include.glob("thinwire/**/*.hpp")):
+        parts = path.relative_to(include).parts
+        if "detail" in parts or NOT_IN_CORE & set(parts) or "/".join(parts) == UMBRELLA:
+            continue
+        yield "/".join(parts)
+
+
+def umbrella(include):
+    lines = ["#ifndef THINWIRE_THINWIRE_HPP", "#define THINWIRE_THINWIRE_HPP", "",
+             "/// Everything of thinwire::thinwire. Written by tools/amalgamate.py."]
+    lines += [f"#include <{header}>" for header in public_headers(include)]
+    lines += ["", "#endif  // THINWIRE_THINWIRE_HPP", ""]
+    return "\n".join(lines)
+
+
+def paste(include, header, text, done, out):
+    """Appends to `out` the headers that `text` includes and that are not done, then `text` without those includes, then
+    those of them that include `header` back: the bodies of what it declares."""
+    done.add(header)
+    guard = header.upper().replace("/", "_").replace(".", "_")
+    if not re.search(rf"^#ifndef {guard}\n#define {guard}$", text, re.MULTILINE):
+        raise SystemExit(f"amalgamate: <{header}> has no guard {guard}")
+    kept, bodies = [], []
+    for line in text.split("\n"):
+        found = INCLUDE.match(line)
+        if not found:
+            kept.append(line)
+        elif found[1] not in done:
+            path = include / found[1]
+            if not path.is_file():
+                raise SystemExit(f"amalgamate: <{header}> includes <{found[1]}>, which does not exist")
+            text_there = path.read_text(encoding="utf-8")
+            if f"#include <{header}>" in text_there:
+                bodies.append((found[1], text_there))
+            else:
+                paste(include, found[1], text_there, done, out)
+    out.append(f"// ---- {header}\n" + re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n") + "\n")
+    for body, text_there in bodies:
+        paste(include, body, text_there, done, out)
+
+
+def single(include, umbrella_text):
+    version = re.search(r'VERSION_STRING "([^"]+)"', (include / "thinwire/version.hpp").read_text(encoding="utf-8"))[1]
+    licence = (include.parent / "LICENSE").read_text(encoding="utf-8").strip("\n").split("\n")
+    out = ["".join(("// " + line).rstrip() + "\n" for line in [
+        f"thinwire {version} in one file, written by tools/amalgamate.py from include/thinwire. Change those instead.",
+        "", *licence])]
+    paste(include, UMBRELLA, umbrella_text, set(), out)
+    return "\n".join(out)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
+    arguments = parser.parse_args()
+    include = arguments.root / "include"
+    wanted = {include / UMBRELLA: umbrella(include)}
+    wanted[arguments.root / "single_include" / UMBRELLA] = single(include, wanted[include / UMBRELLA])
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_bytes() != text.encode("utf-8")]
+    for path in stale:
+        if not arguments.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(wanted[path].encode("utf-8"))
+        print(f"{'differs' if arguments.check else 'wrote'}: {path.relative_to(arguments.root)}")
+    if arguments.check and stale:
+        print("amalgamate: run tools/amalgamate.py and commit what it writes")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
