@@ -2,6 +2,7 @@
 
 #include "driver.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -152,6 +153,11 @@ std::span<const commit> node::exchange(std::uint64_t round, std::span<const std:
     impl_->get().payload_ready(round, share({payload.begin(), payload.end()}));
     const auto commits = impl_->take(round, true);
     impl_->get().add_wait(std::chrono::steady_clock::now() - start);
+    for (const contribution& part : commits.front().contributions)
+        if (part.peer == self() && !std::ranges::equal(part.payload, payload))
+            throw node_error(node_errc::refused, "round " + std::to_string(round) + " holds another payload of peer " +
+                                                     std::to_string(self()) +
+                                                     ": another process takes part under this identity");
     return commits;
 }
 

@@ -4,6 +4,11 @@
 #include <thinwire/core/digest.hpp>
 #include <thinwire/runtime/node.hpp>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -113,6 +118,23 @@ inline std::uint64_t catch_up(node& n, std::uint64_t round, ledger& l) {
             round = c.round + 1;
         }
     }
+}
+
+/// Connects like a foreign program, says its piece, and waits for the port's owner to close; true when it did.
+[[nodiscard]] inline bool visit_port(std::uint16_t port, const std::string& words) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in where{};
+    where.sin_family = AF_INET;
+    where.sin_port = htons(port);
+    where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bool closed = false;
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&where), sizeof where) == 0) {
+        (void)::send(fd, words.data(), words.size(), MSG_NOSIGNAL);
+        std::array<char, 64> answer{};
+        closed = ::recv(fd, answer.data(), answer.size(), 0) <= 0;
+    }
+    ::close(fd);
+    return closed;
 }
 
 /// The code of the node_error that `action` throws; nothing when it throws none.

@@ -2,12 +2,11 @@
 
 #include "unit/runtime/fixture.hpp"
 #include <doctest/doctest.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <filesystem>
+#include <algorithm>
+#include <chrono>
 #include <future>
-#include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -53,4 +52,209 @@ TEST_CASE("node: four nodes see equal commits with everyone in them") {
     for (auto& n : nodes) {
         CHECK(code_of([&] { (void)n->exchange(50, bytes_of("late")); }) == node_errc::run_stopped);
     }
+}
+
+TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and catches up") {
+    folder dir;
+    node_options options = founder_options(dir, 3);
+    const auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    auto second = node::join(joiner_options(*founder, 2));
+    auto third = node::join(joiner_options(*founder, 3));
+    std::vector<ledger> ledgers(3);
+    const auto together = [&](std::uint64_t from, std::uint64_t to, bool all) {
+        std::vector<std::jthread> threads;
+        threads.emplace_back([&, from, to] { take_part(*founder, from, to, ledgers[0]); });
+        threads.emplace_back([&, from, to] { take_part(*second, from, to, ledgers[1]); });
+        if (all) threads.emplace_back([&, from, to] { take_part(*third, from, to, ledgers[2]); });
+    };
+    together(0, 10, true);
+    third.reset();
+    together(10, 20, false);
+    CHECK(ledgers[0].contributions == 10 * 3 + 10 * 2);
+
+    node_options again = joiner_options(*founder, 3);
+    again.fresh = false;
+    again.next_round = 10;
+    third = node::join(again);
+    CHECK(third->take_snapshot().empty());
+    CHECK(catch_up(*third, 10, ledgers[2]) == 20);
+    CHECK(ledgers[2].state == ledgers[0].state);
+    together(20, 30, true);
+    CHECK(ledgers[2].own_included > 10);
+    for (const ledger& l : ledgers) CHECK(l.state == ledgers[0].state);
+
+    node_options late = joiner_options(*founder, 4);
+    founder->publish_snapshot(25, bytes_of("weights at 25"));
+    const auto fourth = node::join(late);
+    CHECK(fourth->snapshot_round() == 25);
+    CHECK(fourth->take_snapshot() == bytes_of("weights at 25"));
+    ledger tail;
+    CHECK(catch_up(*fourth, 25, tail) == 30);
+    CHECK(tail.rounds == 5);
+}
+
+TEST_CASE("node: the founder restarts from its log and the others go on with it") {
+    folder dir;
+    node_options options = founder_options(dir, 2);
+    auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    options.address = "127.0.0.1:" + std::to_string(founder->port());
+    const auto second = node::join(joiner_options(*founder, 2));
+    ledger first_ledger, second_ledger;
+    {
+        std::jthread other([&] { take_part(*second, 0, 5, second_ledger); });
+        take_part(*founder, 0, 5, first_ledger);
+    }
+    founder.reset();
+    options.next_round = 2;
+    founder = node::found(options);
+    ledger replayed;
+    CHECK(catch_up(*founder, 2, replayed) == 5);
+    CHECK(replayed.rounds == 3);
+    {
+        std::jthread other([&] { take_part(*second, 5, 10, second_ledger); });
+        take_part(*founder, 5, 10, first_ledger);
+    }
+    CHECK(first_ledger.state == second_ledger.state);
+    CHECK(second_ledger.own_included == 10);
+
+    options.next_round = 11;
+    founder->leave(false);
+    founder.reset();
+    CHECK(code_of([&] { (void)node::found(options); }) == node_errc::replica_diverged);
+    options.run = sha256{}.update("another run").finish();
+    CHECK(code_of([&] { (void)node::found(options); }) == node_errc::run_mismatch);
+}
+
+TEST_CASE("node: what cannot start says why") {
+    folder dir;
+    folder other_dir;
+    const auto founder = node::found(founder_options(dir, 1));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    SUBCASE("port in use") {
+        node_options o = founder_options(other_dir, 1);
+        o.address = "127.0.0.1:" + std::to_string(founder->port());
+        const std::string line = "cannot listen on " + o.address + ": address already in use";
+        CHECK_THROWS_WITH_AS((void)node::found(o), line.c_str(), node_error);
+        CHECK(code_of([&] { (void)node::found(o); }) == node_errc::port_in_use);
+    }
+    SUBCASE("unreachable") {
+        node_options o = joiner_options(*founder, 2);
+        {
+            const auto gone = node::found(founder_options(other_dir, 1));
+            o.address = "127.0.0.1:" + std::to_string(gone->port());
+        }
+        o.connect_timeout = std::chrono::milliseconds(300);
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::unreachable);
+    }
+    SUBCASE("another run") {
+        node_options o = joiner_options(*founder, 2);
+        o.run = sha256{}.update("another run").finish();
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::run_mismatch);
+    }
+    SUBCASE("a replica ahead of the run") {
+        node_options o = joiner_options(*founder, 2);
+        o.fresh = false;
+        o.next_round = 7;
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::replica_diverged);
+    }
+    SUBCASE("the founder's own identity") {
+        CHECK(code_of([&] { (void)node::join(joiner_options(*founder, 1)); }) == node_errc::refused);
+    }
+    SUBCASE("plaintext beyond loopback") {
+        node_options o = joiner_options(*founder, 2);
+        o.address = "192.0.2.1:4411";
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::unreachable);
+        o = founder_options(other_dir, 1);
+        o.address = "0.0.0.0:0";
+        CHECK(code_of([&] { (void)node::found(o); }) == node_errc::unreachable);
+    }
+    SUBCASE("addresses that are none") {
+        for (const char* text :
+             {"", "4411", "127.0.0.1", "127.0.0.1:", ":1", "::1:5", "[::1]", "[::1:5", "a:65536", "a:-1"}) {
+            node_options o = joiner_options(*founder, 2);
+            o.address = text;
+            CHECK_THROWS_AS((void)node::join(o), value_error);
+        }
+    }
+    SUBCASE("no identity, no log") {
+        node_options o = joiner_options(*founder, 0);
+        CHECK_THROWS_AS((void)node::join(o), value_error);
+        o = founder_options(other_dir, 1);
+        o.log.clear();
+        CHECK_THROWS_AS((void)node::found(o), value_error);
+    }
+}
+
+TEST_CASE("node: a second process with the same identity takes the place of the first") {
+    folder dir;
+    const auto founder = node::found(founder_options(dir, 1));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    const auto first = node::join(joiner_options(*founder, 2));
+    const auto second = node::join(joiner_options(*founder, 2));
+    CHECK(code_of([&] { (void)first->exchange(0, bytes_of("x")); }) == node_errc::refused);
+    ledger mine, theirs;
+    std::jthread other([&] { take_part(*second, 0, 3, theirs); });
+    take_part(*founder, 0, 3, mine);
+    other.join();
+    CHECK(mine.state == theirs.state);
+}
+
+TEST_CASE("node: a payload that fails its check is refused and never committed") {
+    folder dir;
+    node_options options = founder_options(dir, 2);
+    options.validate = [](std::uint64_t, peer_id, std::span<const std::byte> payload) -> result<ok> {
+        if (payload[0] == std::byte{'!'}) return failure{errc::not_finite, "the values are not finite"};
+        return ok{};
+    };
+    const auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    const auto second = node::join(joiner_options(*founder, 2));
+    ledger theirs;
+    std::jthread other([&] {
+        for (const commit& c : second->exchange(0, bytes_of("!bad"))) theirs.apply(c, 2);
+    });
+    ledger mine;
+    take_part(*founder, 0, 1, mine);
+    other.join();
+    CHECK(mine.contributions == 1);
+    CHECK(theirs.state == mine.state);
+    CHECK(second->status().last_refusal == "the values are not finite");
+    CHECK(code_of([&] { (void)founder->exchange(1, bytes_of("!bad")); }) == node_errc::refused);
+}
+
+TEST_CASE("node: strangers on the port are shown out and the run goes on") {
+    folder dir;
+    node_options options = founder_options(dir, 2);
+    options.handshake_timeout = std::chrono::milliseconds(200);
+    const auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    const auto second = node::join(joiner_options(*founder, 2));
+    const std::vector<std::string> visits = {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", std::string(4096, '\xff'),
+                                             std::string(4096, '\0'), std::string("\x16\x03\x01\x02\x00\x01", 6), ""};
+    for (const std::string& visit : visits) CHECK(visit_port(founder->port(), visit));
+    CHECK(founder->status().refused == visits.size());
+    ledger mine, theirs;
+    std::jthread other([&] { take_part(*second, 0, 20, theirs); });
+    take_part(*founder, 0, 20, mine);
+    other.join();
+    CHECK(mine.contributions == 40);
+    CHECK(mine.state == theirs.state);
+}
+
+TEST_CASE("node: stop ends a call that waits, and a lost founder is given up") {
+    folder dir;
+    auto founder = node::found(founder_options(dir, 2));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    node_options options = joiner_options(*founder, 2);
+    options.reconnect_timeout = std::chrono::milliseconds(300);
+    const auto second = node::join(options);
+    std::promise<node_errc> ended;
+    std::jthread waiting(
+        [&] { ended.set_value(code_of([&] { take_part(*second, 0, 9, *std::make_unique<ledger>()); }).value()); });
+    founder->stop();
+    CHECK(code_of([&] { (void)founder->exchange(0, bytes_of("x")); }) == node_errc::run_stopped);
+    founder.reset();
+    CHECK(ended.get_future().get() == node_errc::founder_lost);
 }

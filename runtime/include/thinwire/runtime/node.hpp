@@ -69,22 +69,22 @@ struct node_status {
 };
 
 struct node_options {
-    peer_id self = 0;  ///< not 0; unique in the run
-    std::string name;  ///< for people; at most 64 bytes
+    peer_id self = 0;    ///< not 0; unique in the run
+    std::string name{};  ///< for people; at most 64 bytes
     std::string address =
         "127.0.0.1:0";             ///< founder: where to listen; joiner: the founder. "host:port" or "[::1]:port"
     digest run{};                  ///< founder: the run. Joiner: zero takes the founder's
-    std::string manifest;          ///< founder: handed to joiners; at most 1 MiB
+    std::string manifest{};        ///< founder: handed to joiners; at most 1 MiB
     std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
     bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log;     ///< founder: the run log; created, or continued if it exists
+    std::filesystem::path log{};   ///< founder: the run log; created, or continued if it exists
     int min_peers = 1;             ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
     std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer
     std::chrono::milliseconds max_deadline{120000};
     /// Founder: called on the node's thread before a payload may be committed. Its message goes to the sender.
-    std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> validate;
+    std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> validate{};
 
     std::chrono::milliseconds handshake_timeout{
         5000};  ///< founder: a connection that is not admitted by then is closed
