@@ -1,0 +1,53 @@
+#include "directory.hpp"
+
+#include <thinwire/io/file.hpp>
+
+#include "exit_code.hpp"
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <span>
+
+namespace thinwire::launcher {
+
+void make_directory(const std::filesystem::path& path) {
+    std::error_code failed;
+    std::filesystem::create_directories(path, failed);
+    if (failed || !std::filesystem::is_directory(path))
+        throw launcher_error(exit_code::storage, "cannot create the folder '" + path.string() +
+                                                     "': " + (failed ? failed.message() : "it is a file"));
+}
+
+directory_lock::directory_lock(const directory& where) {
+    make_directory(where.root);
+    const std::string name = where.lock().string();
+    file_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (file_ < 0) throw launcher_error(exit_code::storage, "cannot open '" + name + "': " + std::strerror(errno));
+    if (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
+        (void)::close(file_);
+        throw launcher_error(exit_code::usage,
+                             "the folder '" + where.root.string() +
+                                 "' is used by another thinwire process: expected a folder of its own");
+    }
+}
+
+directory_lock::~directory_lock() {
+    (void)::close(file_);
+}
+
+void write_text(const std::filesystem::path& path, const std::string& content) {
+    write_file_atomically(path, std::as_bytes(std::span(content.data(), content.size())), false);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in) return {};
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+}  // namespace thinwire::launcher

@@ -1,0 +1,50 @@
+#ifndef THINWIRE_LAUNCHER_DIRECTORY_HPP
+#define THINWIRE_LAUNCHER_DIRECTORY_HPP
+
+#include <filesystem>
+#include <string>
+
+namespace thinwire::launcher {
+
+/// The names inside a peer's folder DIR. docs/launcher.md says what each file holds.
+struct directory {
+    std::filesystem::path root;
+
+    [[nodiscard]] std::filesystem::path snapshot() const { return root / "replica.snapshot"; }
+    [[nodiscard]] std::filesystem::path private_state() const { return root / "private.state"; }
+    [[nodiscard]] std::filesystem::path run_log() const { return root / "run.log"; }
+    [[nodiscard]] std::filesystem::path identity() const { return root / "identity.json"; }
+    [[nodiscard]] std::filesystem::path address() const { return root / "address"; }
+    [[nodiscard]] std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+    [[nodiscard]] std::filesystem::path report() const { return root / "report.json"; }
+    [[nodiscard]] std::filesystem::path settings() const { return root / "run.toml"; }
+    [[nodiscard]] std::filesystem::path output() const { return root / "output.txt"; }
+    [[nodiscard]] std::filesystem::path lock() const { return root / "lock"; }
+    [[nodiscard]] std::filesystem::path weights() const { return root / "model.safetensors"; }
+};
+
+/// Creates the folder if needed and keeps other processes of this program out of it while it lives.
+class directory_lock {
+ public:
+    /// Throws launcher_error(storage) when the folder cannot be made, (usage) when another process uses it.
+    explicit directory_lock(const directory& where);
+    directory_lock(const directory_lock&) = delete;
+    directory_lock& operator=(const directory_lock&) = delete;
+    ~directory_lock();
+
+ private:
+    int file_ = -1;
+};
+
+/// Creates a folder and those above it; throws launcher_error(storage).
+void make_directory(const std::filesystem::path& path);
+
+/// Replaces a small text file whole; throws io_error.
+void write_text(const std::filesystem::path& path, const std::string& content);
+
+/// A small text file; empty when there is none.
+[[nodiscard]] std::string read_text(const std::filesystem::path& path);
+
+}  // namespace thinwire::launcher
+
+#endif  // THINWIRE_LAUNCHER_DIRECTORY_HPP

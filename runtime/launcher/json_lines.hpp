@@ -1,0 +1,49 @@
+#ifndef THINWIRE_LAUNCHER_JSON_LINES_HPP
+#define THINWIRE_LAUNCHER_JSON_LINES_HPP
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thinwire::launcher {
+
+/// Appends one JSON object a line. A line that a crash cut off before is closed first, so that it stays the only
+/// damaged one. Throws io_error.
+class json_lines_writer {
+ public:
+    explicit json_lines_writer(const std::filesystem::path& file);
+    json_lines_writer(const json_lines_writer&) = delete;
+    json_lines_writer& operator=(const json_lines_writer&) = delete;
+    ~json_lines_writer();
+
+    void write(const nlohmann::json& object);
+
+ private:
+    std::string name_;
+    int file_ = -1;
+};
+
+/// Follows a file that another process appends to.
+class json_lines_follower {
+ public:
+    explicit json_lines_follower(std::filesystem::path file) : file_(std::move(file)) {}
+
+    /// The objects of the lines completed since the last call; a damaged line is left out. Empty while there is no
+    /// such file.
+    [[nodiscard]] std::vector<nlohmann::json> poll();
+
+    /// Leaves out everything that is there now.
+    void skip_existing() { (void)poll(); }
+
+ private:
+    std::filesystem::path file_;
+    std::uintmax_t at_ = 0;
+    std::string partial_;
+};
+
+}  // namespace thinwire::launcher
+
+#endif  // THINWIRE_LAUNCHER_JSON_LINES_HPP

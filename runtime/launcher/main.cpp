@@ -1,0 +1,313 @@
+#include <thinwire/core/error.hpp>
+#include <thinwire/runtime/node.hpp>
+#include <thinwire/version.hpp>
+
+#include "commands.hpp"
+#include "stop_signal.hpp"
+#include <CLI/CLI.hpp>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thinwire::launcher {
+namespace {
+
+constexpr const char* exit_codes = R"(Exit codes:
+  0 done, or stopped by Ctrl-C with everything saved    5 another version, run or configuration: do not retry
+  1 failed for another reason                           6 a file is unreadable, damaged, or cannot be written
+  2 command line or configuration                       7 this replica differs from the majority's
+  3 training or validation text                         8 the founder was lost
+  4 network: port in use, founder unreachable           9 loss or gradient is not finite
+  130 a second Ctrl-C)";
+
+constexpr const char* keys_note = R"(
+Every configuration key can be given as --section.key VALUE; it then overrides the file. `thinwire keys` lists them.
+)";
+
+constexpr const char* main_help = R"(
+Begin with:
+  thinwire train --data book.txt --out run --peers 4 --rounds 600     four peers on this machine
+  thinwire generate run --prompt "In the beginning"                   text from what they learned
+
+Or run each peer where it belongs:
+  thinwire start run.toml                                             found a run, prints its address
+  thinwire join 10.0.0.7:4400 --dir peer --data book.txt              enter it from another machine
+
+`thinwire COMMAND --help` says more about each.
+
+)";
+
+/// Everything that the options of all subcommands are read into.
+struct arguments {
+    std::string log_level = "info";
+    std::string config, data, valid, out, address, name, file;
+    std::int64_t rounds = 0;
+    train_options train;
+    generate_options generate;
+    evaluate_options evaluate;
+};
+
+/// Options that are other words for keys.
+void add_key_option(CLI::App& command, std::vector<std::pair<std::string, std::string>>& overrides, const char* option,
+                    const char* key, const char* help) {
+    command.add_option_function<std::string>(
+        option, [&overrides, key](const std::string& value) { overrides.emplace_back(key, value); }, help);
+}
+
+configuration settings_of(const std::string& file, const std::vector<std::pair<std::string, std::string>>& overrides) {
+    configuration settings;
+    if (!file.empty()) read_toml_file(settings, file);
+    for (const auto& [key, value] : overrides) set_key(settings, key, value);
+    return settings;
+}
+
+using overrides_list = std::vector<std::pair<std::string, std::string>>;
+using action = std::function<exit_code()>;
+
+void add_train(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
+    CLI::App* command = app.add_subcommand("train", "Train with several peers on this machine");
+    add_key_option(*command, overrides, "--data", "data.train", "training text, a file");
+    add_key_option(*command, overrides, "--valid", "data.valid", "validation text; default: the end of --data");
+    add_key_option(*command, overrides, "--rounds", "run.rounds", "length of the run (default 600)");
+    add_key_option(*command, overrides, "--out", "peer.directory", "folder for everything that is written");
+    command->add_option("--peers", a.train.peers, "peers, each a process")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 256));
+    command->add_option("--config", a.config, "TOML file to begin with");
+    command->add_option("--prompt", a.train.prompt, "beginning of the sample at the end")->capture_default_str();
+    command->add_flag("--kill-and-return", a.train.kill_and_return,
+                      "SIGKILL for one peer after a third of the rounds; it returns after half of them");
+    command->add_flag("--solo,!--no-solo", a.train.solo, "then train one peer alone, for comparison (default)");
+    command->footer(std::string(R"(
+Starts the peers as processes that meet over TCP on 127.0.0.1, and shows them: a live table on a terminal, otherwise a
+line every few seconds. The same command on the same folder goes on where a run was stopped.
+
+  thinwire train --data book.txt --out run
+  thinwire train --data book.txt --out run --peers 4 --rounds 600 --kill-and-return
+  thinwire train --data book.txt --out run --no-solo --model.hidden_size 256 --optimizer.k 16
+
+DIR then holds report.json, metrics.jsonl, replica.snapshot, run.log, run.toml, model.safetensors and config.json; the
+other peers' folders are DIR/peers/1, 2, ... and DIR/solo.
+)") + keys_note + "\n" +
+                    exit_codes);
+    command->callback([&] {
+        chosen = [&] {
+            configuration settings = settings_of(a.config, overrides);
+            if (settings.peer.directory.empty())
+                throw launcher_error(exit_code::usage, "train: --out is not set: expected a folder");
+            return train(settings, a.train);
+        };
+    });
+}
+
+void add_start(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
+    CLI::App* command = app.add_subcommand("start", "Found a run, or go on with the one in its folder");
+    command->add_option("config", a.config, "TOML file (`thinwire keys` lists what it can say)")->required();
+    add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
+    add_key_option(*command, overrides, "--data", "data.train", "training text, a file");
+    command->footer(std::string(R"(
+Listens on peer.address, prints the address that others join, and trains as a peer itself. Ctrl-C finishes the round,
+saves, and tells the others to stop; the same command then goes on from there, bit for bit.
+
+  thinwire start run.toml
+  thinwire start run.toml --peer.address 127.0.0.1:4400 --run.min_peers 4
+)") + keys_note + "\n" +
+                    exit_codes);
+    command->callback([&] { chosen = [&] { return start(settings_of(a.config, overrides)); }; });
+}
+
+void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
+    CLI::App* command = app.add_subcommand("join", "Enter a run, or return to it");
+    command->add_option("address", a.address, "the founder's host:port")->required();
+    command->add_option("--config", a.config, "TOML file; what it says of the run must be what the run says");
+    add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
+    add_key_option(*command, overrides, "--data", "data.train", "the run's training text, a file");
+    add_key_option(*command, overrides, "--name", "peer.name", "what tables call this peer");
+    command->footer(std::string(R"(
+Gets configuration, weights and state from the founder, checks that --data is the run's text, and contributes from the
+next round on. A peer that was away, killed or not, runs the same command: it replays what it missed and keeps its
+momentum.
+
+  thinwire join 127.0.0.1:4400 --dir peer1 --data book.txt
+  thinwire join 127.0.0.1:4400 --dir peer2 --data book.txt --peer.index 2 --peer.threads 8
+)") + keys_note + "\n" +
+                    exit_codes);
+    command->callback([&] {
+        chosen = [&] {
+            overrides.emplace_back("peer.address", a.address);
+            return join(settings_of(a.config, overrides));
+        };
+    });
+}
+
+void add_generate(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("generate", "Write text with a trained model");
+    generate_options& g = a.generate;
+    command->add_option("dir", g.model, "folder with config.json and model.safetensors")->required();
+    command->add_option("--prompt", g.prompt, "what the text begins with")->required();
+    command->add_option("--count", g.count, "bytes to write")->capture_default_str()->check(CLI::Range(1, 1000000));
+    command->add_option("--temperature", g.temperature, "0: always the likeliest byte")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 100.0));
+    command->add_option("--top-k", g.top_k, "choose among the k likeliest; 0: among all")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1 << 20));
+    command->add_option("--seed", g.seed, "of the choices")->capture_default_str();
+    command->add_option("--threads", g.threads, "0: one a processor")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1024));
+    command->footer(std::string(R"(
+  thinwire generate run --prompt "In the beginning"
+  thinwire generate run --prompt "And he said" --count 500 --temperature 0.7 --top-k 40 --seed 3
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return generate(a.generate); }; });
+}
+
+void add_evaluate(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("eval", "Measure a trained model on a text");
+    evaluate_options& e = a.evaluate;
+    command->add_option("dir", e.model, "folder with config.json and model.safetensors")->required();
+    command->add_option("--data", e.data, "text, a file")->required();
+    command->add_option("--sequence-length", e.sequence_length, "bytes a row; 0: the model's longest")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1 << 20));
+    command->add_option("--windows", e.windows, "rows, spread over the text; 0: all of it")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1 << 30));
+    command->add_option("--threads", e.threads, "0: one a processor")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 1024));
+    command->add_flag("--json", e.json, "one JSON object");
+    command->footer(std::string(R"(
+  thinwire eval run --data other.txt
+  thinwire eval run --data other.txt --windows 100 --json
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return evaluate(a.evaluate); }; });
+}
+
+void add_inspect(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("inspect", "Say what a file is");
+    command->add_option("file", a.file, "snapshot, payload, run log or safetensors")->required();
+    command->footer(std::string(R"(
+  thinwire inspect run/replica.snapshot
+  thinwire inspect run/run.log
+  thinwire inspect run/model.safetensors
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return inspect(a.file); }; });
+}
+
+void set_up_logging(const std::string& level) {
+    auto logger = spdlog::stderr_color_st("thinwire");
+    logger->set_pattern("thinwire: %^%l%$: %v");
+    logger->set_level(spdlog::level::from_str(level));
+    spdlog::set_default_logger(logger);
+}
+
+/// CLI11 would only say that a command is missing.
+void require_known_command(const std::vector<std::string>& words) {
+    static constexpr std::array<std::string_view, 7> commands = {"train", "start",   "join", "generate",
+                                                                 "eval",  "inspect", "keys"};
+    if (words.empty() || words.front().starts_with('-') ||
+        std::find(commands.begin(), commands.end(), words.front()) != commands.end())
+        return;
+    const std::string near = nearest(words.front(), commands);
+    throw launcher_error(exit_code::usage,
+                         "command line: unknown command '" + words.front() + "', expected " +
+                             (near.empty() ? "one of those that `thinwire --help` lists" : "perhaps '" + near + "'"));
+}
+
+exit_code run(std::vector<std::string> words) {
+    overrides_list overrides = extract_overrides(words);
+    require_known_command(words);
+    arguments a;
+    action chosen;
+    CLI::App app("thinwire trains one transformer from many places over ordinary links.", "thinwire");
+    app.set_version_flag("--version", "thinwire " THINWIRE_VERSION_STRING);
+    app.add_option("--log-level", a.log_level, "what goes to stderr")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+    app.require_subcommand(1);
+    app.footer(std::string(main_help) + exit_codes);
+    add_train(app, a, overrides, chosen);
+    add_start(app, a, overrides, chosen);
+    add_join(app, a, overrides, chosen);
+    add_generate(app, a, chosen);
+    add_evaluate(app, a, chosen);
+    add_inspect(app, a, chosen);
+    app.add_subcommand("keys", "List every configuration key with default, meaning and range")->callback([&] {
+        chosen = [] {
+            std::fputs(describe_keys().c_str(), stdout);
+            return exit_code::ok;
+        };
+    });
+    std::reverse(words.begin(), words.end());
+    try {
+        app.parse(words);
+    } catch (const CLI::ParseError& problem) {
+        if (problem.get_exit_code() == 0) return static_cast<exit_code>(app.exit(problem));
+        throw launcher_error(exit_code::usage,
+                             std::string("command line: ") + problem.what() + ", expected what `thinwire --help` says");
+    }
+    spdlog::set_level(spdlog::level::from_str(a.log_level));
+    return chosen();
+}
+
+exit_code code_of(const runtime::node_error& problem) {
+    using runtime::node_errc;
+    switch (problem.code()) {
+        case node_errc::port_in_use:
+        case node_errc::unreachable: return exit_code::network;
+        case node_errc::version_mismatch:
+        case node_errc::run_mismatch:
+        case node_errc::refused:
+        case node_errc::protocol: return exit_code::mismatch;
+        case node_errc::founder_lost:
+        case node_errc::run_stopped: return exit_code::run_lost;
+        case node_errc::replica_diverged: return exit_code::diverged;
+        case node_errc::storage: return exit_code::storage;
+    }
+    return exit_code::failed;
+}
+
+exit_code complain(const char* line, exit_code code) {
+    spdlog::error("{}", line);
+    return code;
+}
+
+exit_code guarded(const std::function<exit_code()>& body) {
+    try {
+        return body();
+    } catch (const launcher_error& problem) {
+        return complain(problem.what(), problem.code());
+    } catch (const runtime::node_error& problem) {
+        return complain(problem.what(), code_of(problem));
+    } catch (const io_error& problem) {
+        return complain(problem.what(), exit_code::storage);
+    } catch (const std::exception& problem) {
+        return complain(problem.what(), exit_code::failed);
+    }
+}
+
+}  // namespace
+}  // namespace thinwire::launcher
+
+int main(int argc, char** argv) {
+    using namespace thinwire::launcher;
+    set_up_logging("info");
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    return static_cast<int>(guarded([&] {
+        watch_stop_signals();
+        return run(words);
+    }));
+}

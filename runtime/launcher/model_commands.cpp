@@ -1,0 +1,106 @@
+#include <thinwire/hf/config.hpp>
+#include <thinwire/hf/model.hpp>
+#include <thinwire/nn/sampling.hpp>
+
+#include "commands.hpp"
+#include "model_folder.hpp"
+#include "replica.hpp"
+#include "text.hpp"
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/fmt.h>
+
+#include <cstdio>
+#include <numbers>
+
+namespace thinwire::launcher {
+namespace {
+
+nn::transformer_config config_of(const std::filesystem::path& folder) {
+    const std::filesystem::path file = folder / "config.json";
+    const auto refuse = [&](const std::string& why, exit_code code = exit_code::storage) {
+        throw launcher_error(code, "model '" + folder.string() + "': " + why);
+    };
+    if (!std::filesystem::exists(file))
+        refuse("there is no config.json: expected a folder that `thinwire train` wrote");
+    const result<nn::transformer_config> config = hf::load_config(file);
+    if (!config) refuse("config.json: " + config.error().message);
+    if (config->vocab_size < 256)
+        refuse("vocab_size is " + std::to_string(config->vocab_size) + ": expected at least 256, one for each byte",
+               exit_code::usage);
+    return *config;
+}
+
+/// One byte for each token; what is no byte becomes '?'.
+std::string text_of(std::span<const std::int32_t> tokens) {
+    std::string text;
+    for (const std::int32_t token : tokens) text += token < 256 ? static_cast<char>(token) : '?';
+    return text;
+}
+
+}  // namespace
+
+model_folder::model_folder(const std::filesystem::path& folder, int threads)
+    : pool_(thread_count(threads)), backend_(pool_), model_(backend_, config_of(folder)) {
+    const std::filesystem::path file = folder / "model.safetensors";
+    if (!std::filesystem::exists(file))
+        throw launcher_error(exit_code::storage, "model '" + folder.string() + "': there is no model.safetensors");
+    if (const result<ok> loaded = hf::load_weights(file, model_.parameters()); !loaded)
+        throw launcher_error(exit_code::storage, "model '" + folder.string() + "': " + loaded.error().message);
+}
+
+std::string generated_text(const generate_options& options) {
+    if (options.prompt.empty())
+        throw launcher_error(exit_code::usage, "generate: --prompt is empty: expected at least one character");
+    model_folder folder(options.model, options.threads);
+    std::vector<std::int32_t> tokens;
+    for (const char c : options.prompt) tokens.push_back(static_cast<unsigned char>(c));
+    const auto limit = static_cast<std::size_t>(folder.model().config().max_position_embeddings);
+    const std::size_t begin = tokens.size();
+    const std::size_t end = begin + static_cast<std::size_t>(options.count);
+    nn::sampling_options sampling;
+    sampling.temperature = static_cast<float>(options.temperature);
+    sampling.top_k = options.top_k;
+    sampling.seed = options.seed;
+    // Longer than the model's positions: go on from the later half of what there is.
+    while (tokens.size() < end) {
+        const std::size_t keep = tokens.size() < limit ? tokens.size() : std::max<std::size_t>(1, limit / 2);
+        const std::size_t count = std::min(end - tokens.size(), limit - keep);
+        const std::vector<std::int32_t> prompt(tokens.end() - static_cast<std::ptrdiff_t>(keep), tokens.end());
+        const auto made = nn::generate(folder.model(), prompt, static_cast<int>(count), sampling);
+        tokens.insert(tokens.end(), made.begin(), made.end());
+        ++sampling.seed;
+    }
+    return text_of(std::span(tokens).subspan(begin));
+}
+
+exit_code generate(const generate_options& options) {
+    fmt::print("{}{}\n", options.prompt, generated_text(options));
+    return exit_code::ok;
+}
+
+exit_code evaluate(const evaluate_options& options) {
+    model_folder folder(options.model, options.threads);
+    const std::int64_t longest = folder.model().config().max_position_embeddings;
+    const std::int64_t length =
+        options.sequence_length > 0 ? options.sequence_length : std::min<std::int64_t>(longest, 1024);
+    if (length > longest)
+        throw launcher_error(exit_code::usage, "eval: --sequence-length is " + std::to_string(length) +
+                                                   ": expected at most " + std::to_string(longest) +
+                                                   ", the model's max_position_embeddings");
+    const byte_corpus corpus = load_text(options.data, length, "--data");
+    const double loss = mean_loss(folder.model(), corpus.bytes(), length, options.windows);
+    const std::int64_t fit = (static_cast<std::int64_t>(corpus.bytes().size()) - 1) / length;
+    const std::int64_t rows = options.windows > 0 ? std::min(options.windows, fit) : fit;
+    if (options.json)
+        fmt::print("{}\n", nlohmann::json{{"loss", loss},
+                                          {"bits_per_byte", loss / std::numbers::ln2},
+                                          {"tokens", rows * length},
+                                          {"sequence_length", length}}
+                               .dump());
+    else
+        fmt::print("loss {:.4f} nats a byte ({:.4f} bits) over {} bytes in rows of {}\n", loss,
+                   loss / std::numbers::ln2, rows * length, length);
+    return exit_code::ok;
+}
+
+}  // namespace thinwire::launcher

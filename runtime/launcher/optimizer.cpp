@@ -1,0 +1,70 @@
+#include <thinwire/optim/adamw.hpp>
+#include <thinwire/optim/demo.hpp>
+
+#include "replica.hpp"
+
+namespace thinwire::launcher {
+namespace {
+
+template <class Optimizer>
+class optimizer_of final : public any_optimizer {
+ public:
+    template <class Options>
+    optimizer_of(std::span<const parameter> parameters, const Options& options, thread_pool& pool)
+        : optimizer_(parameters, options, &pool) {}
+
+    std::span<const std::byte> begin_step(peer_id self) override { return optimizer_.begin_step(self); }
+    step_report end_step(std::span<const commit> commits) override { return optimizer_.end_step(commits); }
+    void apply(const commit& one) override { optimizer_.apply(one); }
+    [[nodiscard]] std::uint64_t round() const override { return optimizer_.round(); }
+    void set_round(std::uint64_t round) override { optimizer_.set_round(round); }
+    void set_learning_rate(float rate) override { optimizer_.set_learning_rate(rate); }
+    [[nodiscard]] digest replica_digest() const override { return optimizer_.replica_digest(); }
+    [[nodiscard]] payload_layout layout() const override { return optimizer_.layout(); }
+    [[nodiscard]] std::span<const std::byte> in_flight() const override { return optimizer_.in_flight(); }
+    [[nodiscard]] std::vector<std::byte> save_private() const override { return optimizer_.save_private(); }
+    result<ok> restore_private(std::span<const std::byte> bytes) override { return optimizer_.restore_private(bytes); }
+    [[nodiscard]] std::vector<std::byte> save_replica() const override { return optimizer_.save_replica(); }
+    result<ok> restore_replica(std::span<const std::byte> bytes) override { return optimizer_.restore_replica(bytes); }
+
+ private:
+    Optimizer optimizer_;
+};
+
+demo_options demo_options_of(const configuration& settings, const digest& run) {
+    const auto& o = settings.optimizer;
+    demo_options options;
+    options.learning_rate = static_cast<float>(o.learning_rate);
+    options.momentum_decay = static_cast<float>(o.momentum_decay);
+    options.k = static_cast<int>(o.k);
+    options.chunk = static_cast<int>(o.chunk);
+    options.values = o.values == "f32" ? value_code::f32 : value_code::sign;
+    options.weight_decay = static_cast<float>(o.weight_decay);
+    options.clip_norm = static_cast<float>(o.clip_norm);
+    options.run = run;
+    return options;
+}
+
+adamw_options adamw_options_of(const configuration& settings, const digest& run) {
+    const auto& o = settings.optimizer;
+    adamw_options options;
+    options.learning_rate = static_cast<float>(o.learning_rate);
+    options.beta1 = o.beta1;
+    options.beta2 = o.beta2;
+    options.epsilon = o.eps;
+    options.weight_decay = static_cast<float>(o.weight_decay);
+    options.clip_norm = static_cast<float>(o.clip_norm);
+    options.run = run;
+    return options;
+}
+
+}  // namespace
+
+std::unique_ptr<any_optimizer> make_optimizer(const configuration& settings, const digest& run,
+                                              std::span<const parameter> parameters, thread_pool& pool) {
+    if (settings.optimizer.kind == "adamw")
+        return std::make_unique<optimizer_of<adamw>>(parameters, adamw_options_of(settings, run), pool);
+    return std::make_unique<optimizer_of<demo>>(parameters, demo_options_of(settings, run), pool);
+}
+
+}  // namespace thinwire::launcher

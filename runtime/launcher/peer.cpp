@@ -1,0 +1,396 @@
+#include "peer.hpp"
+
+#include "exit_code.hpp"
+#include "stop_signal.hpp"
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <limits>
+#include <mutex>
+#include <thread>
+
+namespace thinwire::launcher {
+namespace {
+
+using clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+/// How long a stop signal waits for a round that does not end, such as one whose founder is gone.
+constexpr std::chrono::seconds stop_grace{10};
+
+/// Gives up a waiting node some time after a stop signal. What it waited with is on disk by then.
+class stop_watch {
+ public:
+    explicit stop_watch(runtime::node& node)
+        : thread_([this, &node](const std::stop_token& end) { watch(node, end); }) {}
+
+ private:
+    void watch(runtime::node& node, const std::stop_token& end) {
+        std::optional<clock::time_point> asked;
+        std::unique_lock lock(mutex_);
+        while (!end.stop_requested()) {
+            wake_.wait_for(lock, end, milliseconds(200), [] { return false; });
+            if (stop_requested() && !asked) asked = clock::now();
+            if (asked && clock::now() - *asked > stop_grace) return node.stop();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable_any wake_;
+    std::jthread thread_;
+};
+
+/// The host of "host:port".
+std::string host_of(const std::string& address) {
+    const std::size_t colon = address.rfind(':');
+    return colon == std::string::npos ? address : address.substr(0, colon);
+}
+
+double unix_seconds() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+/// Options that the node refuses are the operator's.
+template <class Open>
+std::unique_ptr<runtime::node> configured(const Open& open) {
+    try {
+        return open();
+    } catch (const value_error& problem) {
+        throw launcher_error(exit_code::usage, std::string("configuration: peer: ") + problem.what());
+    }
+}
+
+/// JSON has no NaN.
+nlohmann::json finite_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+}  // namespace
+
+schedule schedule_of(const configuration& settings) {
+    schedule plan;
+    plan.kind = settings.schedule.kind == "constant" ? schedule_kind::constant
+                : settings.schedule.kind == "wsd"    ? schedule_kind::wsd
+                                                     : schedule_kind::cosine;
+    plan.peak = static_cast<float>(settings.optimizer.learning_rate);
+    plan.warmup = static_cast<std::uint64_t>(settings.schedule.warmup);
+    plan.total = static_cast<std::uint64_t>(settings.run.rounds);
+    plan.decay = static_cast<std::uint64_t>(settings.schedule.decay);
+    plan.floor_fraction = static_cast<float>(settings.schedule.floor);
+    return plan;
+}
+
+peer::peer(configuration settings, bool founder)
+    : settings_(std::move(settings)),
+      founder_(founder),
+      where_{settings_.peer.directory},
+      lock_(where_),
+      self_(identity_of(where_, settings_, founder)),
+      text_(settings_) {
+    check(settings_);
+    if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
+    if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_.peer % 10000);
+    if (founder_)
+        open_founder();
+    else
+        open_joiner();
+    sampler_.emplace(text_.train(),
+                     batch_sampler_options{.sequence_length = static_cast<std::size_t>(settings_.data.sequence_length),
+                                           .slots_per_round = static_cast<std::uint64_t>(settings_.run.max_peers *
+                                                                                         settings_.run.batch_size),
+                                           .seed = static_cast<std::uint64_t>(settings_.run.seed)});
+    tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
+    targets_.resize(tokens_.size());
+    metrics_.emplace(where_.metrics());
+}
+
+peer::~peer() = default;
+
+runtime::node_options peer::node_options() const {
+    runtime::node_options options;
+    options.self = self_.peer;
+    options.name = settings_.peer.name;
+    options.address = settings_.peer.address;
+    options.min_peers = static_cast<int>(settings_.run.min_peers);
+    options.connect_timeout = milliseconds(settings_.peer.connect_timeout_ms);
+    options.reconnect_timeout = milliseconds(settings_.peer.reconnect_timeout_ms);
+    options.min_deadline = milliseconds(settings_.peer.min_deadline_ms);
+    options.max_deadline = milliseconds(settings_.peer.max_deadline_ms);
+    options.allow_plaintext_beyond_loopback = settings_.peer.allow_plaintext;
+    return options;
+}
+
+void peer::take_manifest_of(const snapshot& stored) {
+    adopt_manifest(settings_, stored.manifest);
+    compare_text();
+}
+
+void peer::compare_text() {
+    check(settings_);
+    text_ = text(settings_);
+    text_.require_digest(settings_.data.train_digest);
+}
+
+void peer::build(const snapshot* from) {
+    replica_.emplace(settings_);
+    if (from != nullptr) {
+        replica_->restore(*from);
+        replica_->restore_private(where_);
+    } else {
+        replica_->begin();
+    }
+}
+
+void peer::open_founder() {
+    if (std::filesystem::exists(where_.snapshot())) {
+        const snapshot stored = load_snapshot(where_);
+        take_manifest_of(stored);
+        build(&stored);
+    } else {
+        settings_.data.train_digest = text_.train_digest();
+        build(nullptr);
+        replica_->save(where_);
+    }
+    runtime::node_options options = node_options();
+    options.run = replica_->run();
+    options.manifest = manifest(settings_);
+    options.next_round = replica_->optimizer().round();
+    options.log = where_.run_log();
+    options.validate = replica_->payload_check();
+    node_ = configured([&] { return runtime::node::found(std::move(options)); });
+    replay();
+    node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
+    const std::string address = host_of(settings_.peer.address) + ":" + std::to_string(node_->port());
+    write_text(where_.address(), address + "\n");
+    fmt::print("{}\n", address);
+    std::fflush(stdout);
+    spdlog::info("run {} listens on {}; others enter with: thinwire join {} --dir DIR --data FILE",
+                 to_string(replica_->run(), 16), address, address);
+}
+
+void peer::open_joiner() {
+    runtime::node_options options = node_options();
+    const bool returns = std::filesystem::exists(where_.snapshot());
+    if (returns) {
+        const snapshot stored = load_snapshot(where_);
+        take_manifest_of(stored);
+        build(&stored);
+        options.run = replica_->run();
+        options.next_round = replica_->optimizer().round();
+    }
+    options.fresh = !returns;
+    node_ = configured([&] { return runtime::node::join(std::move(options)); });
+    if (!returns) {
+        adopt_manifest(settings_, node_->manifest());
+        compare_text();
+        const std::vector<std::byte> bytes = node_->take_snapshot();
+        const result<snapshot> received = snapshot::decode(bytes);
+        if (!received) throw launcher_error(exit_code::mismatch, "the founder's snapshot: " + received.error().message);
+        if (received->run != node_->run() || received->manifest != node_->manifest())
+            throw launcher_error(exit_code::mismatch, "the founder's snapshot is of another run than it announced");
+        build(&*received);
+        if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
+            throw launcher_error(exit_code::mismatch, "the founder's first weights do not have the digest of run " +
+                                                          to_string(node_->run(), 16));
+        replica_->save(where_);
+    }
+    replay();
+    spdlog::info("entered run {} in round {}", to_string(replica_->run(), 16), replica_->optimizer().round());
+}
+
+void peer::replay() {
+    any_optimizer& optimizer = replica_->optimizer();
+    for (;;) {
+        const std::span<const commit> missed = node_->catch_up(optimizer.round());
+        if (missed.empty()) return;
+        for (const commit& one : missed) optimizer.apply(one);
+    }
+}
+
+nlohmann::json peer::event(const char* kind) const {
+    return {{"event", kind}, {"time", unix_seconds()}, {"peer", settings_.peer.name}};
+}
+
+void peer::announce_start() {
+    nlohmann::json line = event("start");
+    line["round"] = replica_->optimizer().round();
+    line["parameters"] = replica_->parameter_count();
+    line["run"] = to_string(replica_->run());
+    line["pid"] = static_cast<std::int64_t>(::getpid());
+    metrics_->write(line);
+}
+
+void peer::gather() {
+    if (!founder_) return;
+    const auto present = [this] {
+        const auto peers = node_->status().peers;
+        return std::count_if(peers.begin(), peers.end(), [](const auto& p) { return p.present; });
+    };
+    while (present() < settings_.run.min_peers && !stop_requested()) wait_for_signal(20);
+}
+
+bool peer::finished() {
+    const std::uint64_t next = replica_->optimizer().round();
+    const auto stop_at = static_cast<std::uint64_t>(settings_.peer.stop_at);
+    return stop_requested() || next >= static_cast<std::uint64_t>(settings_.run.rounds) ||
+           (stop_at > 0 && next >= stop_at);
+}
+
+void peer::train() {
+    announce_start();
+    gather();
+    try {
+        const stop_watch watch(*node_);
+        train_rounds();
+    } catch (const std::exception& problem) {
+        const auto* lost = dynamic_cast<const runtime::node_error*>(&problem);
+        const bool stopped = lost != nullptr && lost->code() == runtime::node_errc::run_stopped;
+        try {
+            finish(false);
+        } catch (const std::exception& second) {
+            if (stopped) throw;
+            spdlog::debug("while saving after an error: {}", second.what());
+        }
+        if (!stopped) throw;
+        spdlog::info("stopped in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+        return;
+    }
+    const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
+    finish(true);
+    if (!whole) spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+}
+
+void peer::train_rounds() {
+    const auto every = static_cast<std::uint64_t>(settings_.run.snapshot_every);
+    const auto evaluate_every = static_cast<std::uint64_t>(settings_.run.eval_every);
+    if (!finished() && replica_->optimizer().round() == 0) evaluate();
+    while (!finished()) {
+        const std::uint64_t before = replica_->optimizer().round();
+        if (evaluate_every > 0 && before % evaluate_every == 0) evaluate();
+        round();
+        const std::uint64_t now = replica_->optimizer().round();
+        if (now / every == before / every) continue;
+        save();
+        if (founder_) node_->publish_snapshot(now, replica_->make_snapshot().encode());
+    }
+}
+
+float peer::compute() {
+    const std::uint64_t now = replica_->optimizer().round();
+    const auto first = static_cast<std::uint64_t>(self_.place(settings_.run.max_peers) * settings_.run.batch_size);
+    sampler_->fill(now, first, tokens_, targets_);
+    const float loss = replica_->loss_and_gradient(tokens_, targets_, static_cast<int>(settings_.run.batch_size));
+    if (!std::isfinite(loss))
+        throw launcher_error(exit_code::not_finite, "training: loss of round " + std::to_string(now) + " is " +
+                                                        std::to_string(loss) +
+                                                        ": expected a finite number; lower optimizer.learning_rate or "
+                                                        "model.initializer_range");
+    return loss;
+}
+
+void peer::pace() const {
+    if (!founder_ || settings_.run.min_round_ms == 0) return;
+    const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
+    while (clock::now() < end && !stop_requested())
+        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(end - clock::now()).count()));
+}
+
+/// The payload of this round: the one that was under way when this peer was killed, or a new one.
+std::span<const std::byte> peer::contribute(double rate, float& loss) {
+    any_optimizer& optimizer = replica_->optimizer();
+    if (const auto waiting = optimizer.in_flight(); !waiting.empty()) return waiting;
+    loss = compute();
+    optimizer.set_learning_rate(static_cast<float>(rate));
+    std::span<const std::byte> payload;
+    try {
+        payload = optimizer.begin_step(self_.peer);
+    } catch (const value_error& problem) {
+        throw launcher_error(exit_code::not_finite, std::string("training: ") + problem.what());
+    }
+    if (optimizer.round() % static_cast<std::uint64_t>(settings_.peer.save_private_every) == 0)
+        replica_->save_private(where_);
+    return payload;
+}
+
+void peer::round() {
+    any_optimizer& optimizer = replica_->optimizer();
+    const std::uint64_t now = optimizer.round();
+    round_began_ = clock::now();
+    const double rate = schedule_of(settings_).at(now);
+    float loss = std::numeric_limits<float>::quiet_NaN();
+    const std::span<const std::byte> payload = contribute(rate, loss);
+    pace();
+    const step_report step = optimizer.end_step(node_->exchange(now, payload));
+    report(step, loss, rate);
+    if (step.disagreeing > 0 && step.disagreeing >= step.agreeing)
+        throw launcher_error(
+            exit_code::diverged,
+            "replica: round " + std::to_string(now) + ": " + std::to_string(step.disagreeing) + " of " +
+                std::to_string(step.contributors) +
+                " contributions come from other weights than these: expected equal digests; this replica stops");
+}
+
+void peer::report(const step_report& step, float loss, double rate) {
+    const double seconds = std::chrono::duration<double>(clock::now() - round_began_).count();
+    const runtime::node_status status = node_->status();
+    nlohmann::json line = event("round");
+    line["round"] = step.round;
+    line["loss"] = finite_or_null(loss);
+    line["learning_rate"] = rate;
+    line["gradient_norm"] = finite_or_null(step.gradient_norm);
+    line["tokens"] = tokens_.size();
+    line["seconds"] = seconds;
+    line["tokens_per_second"] = static_cast<double>(tokens_.size()) * step.contributors / std::max(seconds, 1e-9);
+    line["contributors"] = step.contributors;
+    line["own_included"] = step.own_included;
+    line["agreeing"] = step.agreeing;
+    line["disagreeing"] = step.disagreeing;
+    line["rejected"] = step.rejected;
+    line["payload_bytes"] = step.bytes_sent;
+    line["bytes_sent"] = status.bytes_sent;
+    line["bytes_received"] = status.bytes_received;
+    line["wait_seconds"] = status.wait_seconds;
+    if (founder_) {
+        line["present"] = nlohmann::json::array();
+        for (const auto& other : status.peers)
+            if (other.present) line["present"].push_back(other.name);
+    }
+    metrics_->write(line);
+}
+
+void peer::evaluate() {
+    const std::uint64_t now = replica_->optimizer().round();
+    if (!founder_ || text_.validation().empty() || last_evaluated_ == now) return;
+    last_evaluated_ = now;
+    nlohmann::json line = event("evaluation");
+    line["round"] = now;
+    line["loss"] = finite_or_null(replica_->evaluate(text_.validation(), settings_.run.eval_windows));
+    metrics_->write(line);
+}
+
+void peer::save() {
+    replica_->save(where_);
+    replica_->save_private(where_);
+}
+
+void peer::finish(bool completed) {
+    save();
+    if (completed) {
+        // The run is over for all when its founder goes: at its end, and when it is stopped.
+        node_->leave(founder_);
+        evaluate();
+    }
+    const runtime::node_status status = node_->status();
+    nlohmann::json line = event("end");
+    line["round"] = replica_->optimizer().round();
+    line["replica_digest"] = to_string(replica_->optimizer().replica_digest());
+    line["bytes_sent"] = status.bytes_sent;
+    line["bytes_received"] = status.bytes_received;
+    metrics_->write(line);
+}
+
+}  // namespace thinwire::launcher

@@ -1,0 +1,95 @@
+#ifndef THINWIRE_LAUNCHER_PEER_HPP
+#define THINWIRE_LAUNCHER_PEER_HPP
+
+#include <thinwire/core/digest.hpp>
+#include <thinwire/io/batch_sampler.hpp>
+#include <thinwire/optim/schedule.hpp>
+#include <thinwire/runtime/node.hpp>
+
+#include "configuration.hpp"
+#include "directory.hpp"
+#include "json_lines.hpp"
+#include "replica.hpp"
+#include "text.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace thinwire::launcher {
+
+/// Who a peer is, remembered in DIR/identity.json so that it returns as the same.
+struct identity {
+    peer_id peer = 0;
+    std::int64_t index = 0;  ///< peer.index; -1: by chance
+
+    /// Its place among run.max_peers: which rows of the data it trains on.
+    [[nodiscard]] std::int64_t place(std::int64_t max_peers) const;
+};
+
+/// The identity of DIR, made and stored the first time. `founder` decides what peer.index = -1 stands for.
+/// Throws launcher_error(usage) when DIR belongs to another peer.index.
+[[nodiscard]] identity identity_of(const directory& where, const configuration& settings, bool founder);
+
+/// Learning rate of each round.
+[[nodiscard]] schedule schedule_of(const configuration& settings);
+
+/// One peer of a run, from its folder to its last round.
+class peer {
+ public:
+    /// Founds the run or goes on with it (`founder`), or enters it. Returns when ready to train.
+    peer(configuration settings, bool founder);
+    ~peer();
+    peer(const peer&) = delete;
+    peer& operator=(const peer&) = delete;
+
+    /// Trains until the run's last round, peer.stop_at, or a stop signal, and saves. A run that its founder stopped is
+    /// saved, too. Throws launcher_error and runtime::node_error; what was learned is on disk then.
+    void train();
+
+    [[nodiscard]] std::uint16_t port() const { return node_->port(); }
+
+ private:
+    void open_founder();
+    void open_joiner();
+    void take_manifest_of(const snapshot& stored);
+    void compare_text();
+    void build(const snapshot* from);
+    void replay();
+    void gather();
+    void announce_start();
+
+    void train_rounds();
+    [[nodiscard]] bool finished();
+    void round();
+    [[nodiscard]] float compute();
+    [[nodiscard]] std::span<const std::byte> contribute(double rate, float& loss);
+    void pace() const;
+    void report(const step_report& step, float loss, double rate);
+    void evaluate();
+    void save();
+    void finish(bool completed);
+    [[nodiscard]] runtime::node_options node_options() const;
+    [[nodiscard]] nlohmann::json event(const char* kind) const;
+
+    configuration settings_;
+    bool founder_;
+    directory where_;
+    directory_lock lock_;
+    identity self_;
+    text text_;
+    std::optional<replica> replica_;
+    std::unique_ptr<runtime::node> node_;
+    std::optional<json_lines_writer> metrics_;
+    std::optional<batch_sampler> sampler_;
+    std::vector<std::int32_t> tokens_, targets_;
+    std::uint64_t last_evaluated_ = UINT64_MAX;
+    std::chrono::steady_clock::time_point round_began_{};
+};
+
+}  // namespace thinwire::launcher
+
+#endif  // THINWIRE_LAUNCHER_PEER_HPP

@@ -1,0 +1,241 @@
+"""What cannot work is refused in one clear line with its own exit code; nothing is lost and nothing hangs."""
+
+import os
+import resource
+import socket
+import struct
+import threading
+
+import common
+from common import DATA, MISMATCH, NETWORK, NOT_FINITE, OK, RUN_LOST, STORAGE, TINY, USAGE
+
+
+class Configuration(common.Case):
+    def refuses_start(self, *arguments, naming):
+        self.refuses(USAGE, "start", self.write_config(), "--dir", "run", *TINY, *arguments, naming=naming)
+
+    def test_values(self):
+        self.refuses_start("--optimizer.k", "0", naming=("optimizer.k", "0", "1..65536"))
+        self.refuses_start("--optimizer.k", "257", naming=("optimizer.k", "257", "256"))
+        self.refuses_start("--optimizer.kay", "3", naming=("optimizer.kay", "optimizer.k"))
+        self.refuses_start("--optimizer.learning_rate", "fast", naming=("optimizer.learning_rate", "fast", "number"))
+        self.refuses_start("--run.rounds", naming=("run.rounds", "no value"))
+        self.refuses_start("--model.hidden_size", "33", naming=("model.hidden_size", "33"))
+        self.refuses_start("--model.family", "mamba", naming=("model.family", "mamba", "llama|qwen3|olmo2|gpt2"))
+        self.refuses_start("--optimizer.momentum_decay", "1", naming=("momentum_decay",))
+
+    def test_files(self):
+        self.refuses(USAGE, "start", "missing.toml", naming=("missing.toml",))
+        broken = self.folder / "broken.toml"
+        broken.write_text("[run]\nrounds = \n")
+        self.refuses(USAGE, "start", broken, naming=("broken.toml:2",))
+        broken.write_text('[run]\nrounds = "many"\n')
+        self.refuses(USAGE, "start", broken, naming=("run.rounds", "many", "integer"))
+        self.refuses(USAGE, "start", self.write_config(), naming=("peer.directory",))
+
+    def test_every_family_trains(self):
+        for family in ("llama", "qwen3", "olmo2", "gpt2"):
+            with self.subTest(family):
+                self.trained(family, 2, "--model.family", family)
+
+
+class Data(common.Case):
+    def refuses_text(self, path, *naming):
+        self.refuses(DATA, "train", "--data", path, "--out", "run", "--rounds", "2", *TINY, naming=(path, *naming))
+        self.assertFalse((self.folder / "run").exists(), "nothing is written for a text that cannot be used")
+
+    def test_texts(self):
+        self.refuses_text("missing.txt")
+        (self.folder / "empty.txt").write_bytes(b"")
+        self.refuses_text("empty.txt", "empty")
+        (self.folder / "short.txt").write_bytes(b"x" * 32)
+        self.refuses_text("short.txt", "32 bytes", "33")
+        self.refuses_text(str(self.folder))
+
+    def test_text_of_another_run(self):
+        self.trained("run", 2)
+        self.text.write_bytes(common.make_text(50000))
+        self.refuses(DATA, "start", self.write_config(), "--dir", "run", "--run.rounds", "2", *TINY,
+                     naming=("data.train", "SHA-256"))
+
+    def test_joiner_with_another_text(self):
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        other = self.folder / "other.txt"
+        other.write_bytes(common.make_text(50000))
+        self.refuses(DATA, "join", address, "--dir", "peer", "--data", other, naming=("other.txt", "SHA-256"))
+        self.assertIsNone(founder.poll(), "the founder goes on")
+
+
+class Files(common.Case):
+    def test_truncated_snapshot(self):
+        run = self.trained()
+        snapshot = run / "replica.snapshot"
+        whole = snapshot.read_bytes()
+        for size in (0, 7, len(whole) // 2, len(whole) - 1):
+            snapshot.write_bytes(whole[:size])
+            self.refuses(STORAGE, "start", self.write_config(), "--dir", "run", "--run.rounds", "4", *TINY,
+                         naming=("replica.snapshot",))
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        snapshot.write_bytes(flipped)
+        self.refuses(STORAGE, "start", self.write_config(), "--dir", "run", "--run.rounds", "4", *TINY,
+                     naming=("replica.snapshot",))
+        self.assertEqual(snapshot.read_bytes(), bytes(flipped), "a damaged snapshot is left for a person to look at")
+
+    def test_damaged_private_state(self):
+        run = self.trained()
+        (run / "private.state").write_bytes((run / "private.state").read_bytes()[:-3])
+        self.refuses(STORAGE, "start", self.write_config(), "--dir", "run", "--run.rounds", "4", *TINY,
+                     naming=("private.state", "damaged"))
+
+    def test_foreign_weights(self):
+        run = self.trained()
+        weights = run / "model.safetensors"
+        header = b'{"stranger":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+        self.refuses(STORAGE, "generate", run, "--prompt", "a", naming=("stranger",))
+        weights.write_bytes(b"GGUF" + bytes(100))
+        self.refuses(STORAGE, "generate", run, "--prompt", "a", naming=("safetensors",))
+        self.refuses(STORAGE, "inspect", weights, naming=("neither",))
+
+    def test_wrong_shapes(self):
+        run = self.trained()
+        other = self.trained("wide", 2, "--model.intermediate_size", "48")
+        (run / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+        self.refuses(STORAGE, "eval", run, "--data", self.text, naming=("shape", "48", "64"))
+
+    def test_full_disk(self):
+        """A limit on the size of files: the writes fail as on a full disk."""
+        run = self.trained("run", 4, "--peer.stop_at", "2")
+        before = {name: (run / name).read_bytes() for name in ("replica.snapshot", "model.safetensors")}
+        limit = 20000
+        self.refuses(STORAGE, "start", self.write_config(), "--dir", "run", "--run.rounds", "4", *TINY,
+                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+                     naming=("run/", "File too large"))
+        for name, bytes_before in before.items():
+            self.assertEqual((run / name).read_bytes(), bytes_before, name)
+        self.assertEqual([p.name for p in run.iterdir() if p.name.endswith(".tmp")], [])
+        self.trained("run", 4)
+        self.trained("straight", 4)
+        self.assertEqual(self.digest("run"), self.digest("straight"), "with room again it goes on where it was")
+
+    def test_folder_in_use(self):
+        process, _ = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        self.refuses(USAGE, "start", self.write_config(), "--dir", "run", *TINY, naming=("run", "used by another"))
+        self.assertIsNone(process.poll())
+
+    def test_folder_that_cannot_be(self):
+        self.refuses(STORAGE, "start", self.write_config(), "--dir", self.text / "run", *TINY, naming=("text.txt/run",))
+
+
+class Numbers(common.Case):
+    def test_not_finite(self):
+        self.refuses(NOT_FINITE, "start", self.write_config(), "--dir", "run", *TINY, "--run.rounds", "5",
+                     "--model.initializer_range", "1e18", naming=("training:", "expected a finite number"))
+        self.assertTrue((self.folder / "run/replica.snapshot").exists())
+
+
+class Network(common.Case):
+    def test_port_in_use(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.refuses(NETWORK, "start", self.write_config(), "--dir", "run", *TINY, "--peer.address",
+                         f"127.0.0.1:{port}", naming=(port,))
+
+    def test_unreachable_founder(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.refuses(NETWORK, "join", f"127.0.0.1:{port}", "--dir", "peer", "--data", self.text,
+                     "--peer.connect_timeout_ms", "1500", limit=30, naming=(port,))
+        self.refuses(USAGE, "join", "no colon here", "--dir", "peer", "--data", self.text,
+                     "--peer.connect_timeout_ms", "1500", limit=30, naming=("no colon here",))
+
+    def test_founder_that_is_something_else(self):
+        """A server that answers garbage, and one that says nothing."""
+        for answer, codes in ((b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, (MISMATCH, NETWORK)),
+                              (b"", (MISMATCH, NETWORK))):
+            with self.subTest(answer[:8]), socket.create_server(("127.0.0.1", 0)) as server:
+                ended = threading.Event()
+                thread = threading.Thread(target=answer_all, args=(server, answer, ended))
+                thread.start()
+                code, _, stderr = self.run_program("join", f"127.0.0.1:{server.getsockname()[1]}", "--dir", "peer",
+                                                   "--data", self.text, "--peer.connect_timeout_ms", "2000", limit=30)
+                ended.set()
+                thread.join()
+                self.assertIn(code, codes, stderr)
+                self.refusal(code, code, stderr)
+
+    def test_garbage_on_the_port(self):
+        founder, address = self.found("run", "--run.rounds", "60", "--run.min_round_ms", "20")
+        host, port = address.split(":")
+        held = []
+        for garbage in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"\xff" * 64, b"", b"TW"):
+            connection = socket.create_connection((host, int(port)))
+            connection.sendall(garbage)
+            held.append(connection)
+        joiner = self.join(address, "peer", "--peer.index", "1")
+        for process in (founder, joiner):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        for connection in held:
+            connection.close()
+        self.assertEqual(self.digest("run"), self.digest("peer"))
+
+    def test_peer_with_another_configuration(self):
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        self.refuses(MISMATCH, "join", address, "--dir", "peer", "--data", self.text, "--optimizer.k", "5",
+                     naming=("optimizer.k", "5", "8"))
+        self.assertIsNone(founder.poll(), "the founder goes on")
+
+    def test_peer_of_another_run(self):
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        other, other_address = self.found("other", "--run.rounds", "10000", "--run.min_round_ms", "20",
+                                          "--run.seed", "2")
+        peer = self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "1")
+        code, stderr = self.finish(peer)
+        self.assertEqual(code, OK, stderr)
+        self.refuses(MISMATCH, "join", other_address, "--dir", "peer", "--data", self.text, naming=("run",))
+        self.assertIsNone(founder.poll())
+        self.assertIsNone(other.poll())
+
+    def test_founder_lost_and_nothing_lost_with_it(self):
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20", "--run.min_peers", "2")
+        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
+        self.wait_for(lambda: len(self.events("peer", "round")) >= 3, "three rounds")
+        founder.kill()
+        self.finish(founder)
+        code, stderr = self.finish(joiner, limit=30)
+        self.refusal(RUN_LOST, code, stderr)
+        stopped = self.events("peer", "end")[-1]["round"]
+        self.assertGreaterEqual(stopped, 3)
+
+        until = stopped + 10
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--peer.stop_at", until)
+        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", until)
+        for process in (founder, joiner):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        self.assertEqual(self.digest("run"), self.digest("peer"))
+
+
+def answer_all(server, answer, ended):
+    """Accepts and answers until told to end."""
+    server.settimeout(0.1)
+    connections = []
+    while not ended.is_set():
+        try:
+            connection, _ = server.accept()
+        except TimeoutError:
+            continue
+        connections.append(connection)
+        if answer:
+            try:
+                connection.sendall(answer)
+            except OSError:
+                pass
+    for connection in connections:
+        connection.close()
+
+
+if __name__ == "__main__":
+    common.main()

@@ -1,0 +1,152 @@
+"""What the end-to-end tests share: the program, a folder, a tiny model, real processes.
+
+Every test file is called as `python3 NAME.py PROGRAM [unittest arguments]` and works in folders that it makes itself.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = str(pathlib.Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else "thinwire"
+LIMIT = 120  # seconds that any one command may take before it counts as hanging
+
+OK, FAILED, USAGE, DATA, NETWORK, MISMATCH, STORAGE, DIVERGED, RUN_LOST, NOT_FINITE = range(10)
+
+TINY = [
+    "--model.hidden_size", "32", "--model.intermediate_size", "64", "--model.num_hidden_layers", "2",
+    "--model.num_attention_heads", "2", "--data.sequence_length", "32", "--run.batch_size", "4",
+    "--optimizer.learning_rate", "0.003", "--optimizer.k", "8", "--optimizer.chunk", "16",
+    "--schedule.warmup", "4", "--run.eval_windows", "16", "--peer.threads", "1",
+]
+
+# A round waits for every peer, however busy the machine is: what is compared bit for bit must not depend on time.
+PATIENT = ["--peer.min_deadline_ms", "60000"]
+
+
+def make_text(size=60000):
+    """Text with something to learn: words of a small vocabulary in a fixed pseudo-random order."""
+    words = "in the beginning was a light and it said let there be water over all earth".split()
+    state, out, length = 12345, [], 0
+    while length < size:
+        state = (state * 1103515245 + 12345) % 2**31
+        word = words[(state >> 16) % len(words)]
+        out.append(word)
+        length += len(word) + 1
+    return " ".join(out)[:size].encode()
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="thinwire-e2e-", dir=os.getcwd()))
+        self.text = self.folder / "text.txt"
+        self.text.write_bytes(make_text())
+        self.started = []
+
+    def tearDown(self):
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run_program(self, *arguments, limit=LIMIT, preexec_fn=None):
+        """Runs to the end; (exit code, stdout, stderr). Running longer than `limit` is a failure."""
+        try:
+            done = subprocess.run([PROGRAM, *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
+                                  timeout=limit, cwd=self.folder, preexec_fn=preexec_fn)
+        except subprocess.TimeoutExpired:
+            self.fail(f"hangs: {arguments}")
+        return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+    def spawn(self, *arguments):
+        process = subprocess.Popen([PROGRAM, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, cwd=self.folder)
+        self.started.append(process)
+        return process
+
+    def finish(self, process, limit=LIMIT):
+        """(exit code, stderr) of a spawned process."""
+        try:
+            _, stderr = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            self.fail("hangs: " + " ".join(process.args))
+        return process.returncode, stderr.decode(errors="replace")
+
+    def refuses(self, code, *arguments, naming=(), **options):
+        """The program ends with `code` and one error line that holds every word of `naming`."""
+        found, _, stderr = self.run_program(*arguments, **options)
+        self.refusal(code, found, stderr, naming)
+
+    def refusal(self, code, found, stderr, naming=()):
+        self.assertEqual(found, code, stderr)
+        errors = [line for line in stderr.splitlines() if line.startswith("thinwire: error:")]
+        self.assertEqual(len(errors), 1, stderr)
+        for word in naming:
+            self.assertIn(str(word), errors[0])
+
+    def wait_for(self, holds, what, limit=LIMIT):
+        """Waits for an event outside this process; fails when it does not come."""
+        end = time.monotonic() + limit
+        while not holds():
+            if time.monotonic() > end:
+                self.fail("did not happen: " + what)
+            time.sleep(0.02)
+
+    def write_config(self, name="run.toml"):
+        """A TOML file that says where the text is."""
+        path = self.folder / name
+        path.write_text(f'[data]\ntrain = "{self.text}"\n')
+        return path
+
+    def found(self, directory, *arguments):
+        """Starts a founder; (process, address)."""
+        address = self.folder / directory / "address"
+        if address.exists():
+            address.unlink()
+        process = self.spawn("start", self.write_config(), "--dir", directory, *TINY, *PATIENT, *arguments)
+        self.wait_for(lambda: address.exists() or process.poll() is not None, "the founder listens")
+        if process.poll() is not None:
+            self.fail("the founder ended: " + self.finish(process)[1])
+        return process, address.read_text().strip()
+
+    def join(self, address, directory, *arguments):
+        return self.spawn("join", address, "--dir", directory, "--data", self.text, "--peer.threads", "1", *arguments)
+
+    def events(self, directory, kind=None):
+        path = self.folder / directory / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = []
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # the line that a SIGKILL cut
+        return [line for line in lines if kind is None or line["event"] == kind]
+
+    def digest(self, directory):
+        return self.events(directory, "end")[-1]["replica_digest"]
+
+    def trained(self, directory="run", rounds=4, *arguments):
+        """A folder with a tiny model that one peer trained."""
+        config = self.write_config()
+        code, _, stderr = self.run_program("start", config, "--dir", directory, "--run.rounds", rounds, *TINY,
+                                           *arguments)
+        self.assertEqual(code, OK, stderr)
+        return self.folder / directory
+
+
+def interrupt(process):
+    process.send_signal(signal.SIGINT)
+
+
+def main():
+    del sys.argv[1:2]
+    unittest.main(verbosity=2)

@@ -1,0 +1,85 @@
+"""generate, eval, inspect, keys, help, version: what works on files."""
+
+import json
+import pathlib
+import re
+
+import common
+from common import DATA, OK, STORAGE, USAGE
+
+
+class Model(common.Case):
+    def test_generate(self):
+        run = self.trained()
+        code, once, stderr = self.run_program("generate", run, "--prompt", "in the ", "--count", "100", "--seed", "5")
+        self.assertEqual(code, OK, stderr)
+        self.assertTrue(once.startswith("in the "))
+        again = self.run_program("generate", run, "--prompt", "in the ", "--count", "100", "--seed", "5")[1]
+        other = self.run_program("generate", run, "--prompt", "in the ", "--count", "100", "--seed", "6")[1]
+        self.assertEqual(once, again)
+        self.assertNotEqual(once, other)
+        self.refuses(USAGE, "generate", run, "--prompt", "", naming=("--prompt",))
+        self.refuses(USAGE, "generate", run, "--prompt", "a", "--temperature", "-1", naming=("--temperature", "-1"))
+        self.refuses(STORAGE, "generate", "nowhere", "--prompt", "a", naming=("nowhere", "config.json"))
+
+    def test_evaluate(self):
+        run = self.trained(rounds=30)
+        code, output, stderr = self.run_program("eval", run, "--data", self.text, "--json")
+        self.assertEqual(code, OK, stderr)
+        found = json.loads(output)
+        self.assertLess(found["loss"], 5.0)
+        self.assertGreater(found["tokens"], 50000)
+        self.assertAlmostEqual(found["bits_per_byte"] / found["loss"], 1.442695, places=4)
+        noise = self.folder / "noise.bin"
+        noise.write_bytes(bytes((i * i * 31 + i // 7) % 256 for i in range(4000)))
+        worse = json.loads(self.run_program("eval", run, "--data", noise, "--json")[1])
+        self.assertGreater(worse["loss"], found["loss"])
+        self.refuses(DATA, "eval", run, "--data", "missing.txt", naming=("missing.txt",))
+
+    def test_inspect(self):
+        run = self.trained()
+        for name, words in (("replica.snapshot", ("snapshot", "round     4", "hidden_size = 32")),
+                            ("run.log", ("run log", "4 from 0", "learning rate")),
+                            ("model.safetensors", ("safetensors", "embed_tokens")),
+                            ("private.state", ("private state",))):
+            code, output, stderr = self.run_program("inspect", run / name)
+            self.assertEqual(code, OK, stderr)
+            for word in words:
+                self.assertIn(word, output)
+        self.refuses(STORAGE, "inspect", self.text, naming=("text.txt",))
+        self.refuses(STORAGE, "inspect", "missing", naming=("missing",))
+        torn = (run / "run.log").read_bytes()[:-5]
+        (self.folder / "torn.log").write_bytes(torn)
+        self.refuses(STORAGE, "inspect", "torn.log", naming=("torn.log", "round 3"))
+        self.assertEqual((self.folder / "torn.log").read_bytes(), torn)
+
+    def test_payload(self):
+        log = (self.trained() / "run.log").read_bytes()
+        begin = log.index(b"TWPL")
+        length = int.from_bytes(log[begin + 8:begin + 16], "little")
+        (self.folder / "payload").write_bytes(log[begin:begin + length])
+        code, output, _ = self.run_program("inspect", "payload")
+        self.assertEqual(code, OK)
+        self.assertIn("thinwire payload", output)
+        (self.folder / "payload").write_bytes(log[begin:begin + length - 1])
+        self.refuses(STORAGE, "inspect", "payload", naming=("truncated",))
+
+    def test_help_and_version(self):
+        self.assertRegex(self.run_program("--version")[1], r"^thinwire \d+\.\d+\.\d+\n$")
+        for command in ("train", "start", "join", "generate", "eval", "inspect"):
+            code, output, _ = self.run_program(command, "--help")
+            self.assertEqual(code, OK)
+            self.assertIn("Exit codes:", output)
+            self.assertIn(f"thinwire {command} ", output)
+        code, output, _ = self.run_program("keys")
+        self.assertEqual(code, OK)
+        self.assertIn("--optimizer.k 32", output)
+        page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launcher.md").read_text()
+        for key in re.findall(r"--([a-z]+\.[a-z_0-9]+)", output):
+            self.assertIn(f"| `{key}` |", page, "docs/launcher.md describes every key")
+        self.refuses(USAGE, naming=("subcommand",))
+        self.refuses(USAGE, "trian", naming=("trian",))
+
+
+if __name__ == "__main__":
+    common.main()

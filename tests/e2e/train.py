@@ -1,0 +1,100 @@
+"""thinwire train: four peers over TCP, one of which is killed and returns."""
+
+import json
+import signal
+
+import common
+from common import OK, USAGE, TINY, PATIENT
+
+
+class Train(common.Case):
+    def train(self, out, *arguments):
+        return ["train", "--data", self.text, "--out", out, "--peers", "4", *TINY, *PATIENT, *arguments]
+
+    def test_four_peers_one_killed_and_back(self):
+        code, output, stderr = self.run_program(*self.train("run", "--rounds", "40", "--kill-and-return",
+                                                            "--run.min_round_ms", "150"))
+        self.assertEqual(code, OK, output + stderr)
+        report = json.loads((self.folder / "run" / "report.json").read_text())
+
+        loss = report["validation_loss"]
+        self.assertLess(loss["final"], loss["start"] - 0.5)
+        self.assertLess(loss["solo"], loss["start"] - 0.5)
+
+        self.assertTrue(report["digests_equal"])
+        self.assertEqual(len({peer["replica_digest"] for peer in report["peers"]}), 1)
+        self.assertEqual([peer["round"] for peer in report["peers"]], [40] * 4)
+        self.assertEqual(report["disagreeing"], 0)
+        self.assertGreater(report["bytes"]["ratio"], 20)
+        self.assertTrue(report["sample"]["text"])
+        for name in ("parameters", "seconds", "tokens_per_second", "rounds", "rounds_done", "exit_code"):
+            self.assertIn(name, report)
+
+        event = report["kill_and_return"]
+        self.assertTrue(event["returned"])
+        self.assertLess(event["killed_in_round"], event["returned_in_round"])
+        contributors = [line["contributors"] for line in self.events("run", "round")]
+        self.assertEqual(len(contributors), 40)
+        self.assertIn(3, contributors)
+        back = [line for line in self.events("run/peers/3", "round") if line["round"] >= event["returned_in_round"]]
+        self.assertTrue(any(line["own_included"] for line in back), "the peer that returned contributes again")
+
+        for name in ("replica.snapshot", "run.log", "run.toml", "model.safetensors", "config.json"):
+            self.assertTrue((self.folder / "run" / name).exists(), name)
+        for word in ("validation loss", "bytes sent", "replica digest", "equal", "SIGKILL"):
+            self.assertIn(word, output)
+
+    def test_ctrl_c_saves_and_the_same_command_goes_on(self):
+        arguments = self.train("run", "--rounds", "30", "--no-solo", "--run.min_round_ms", "50")
+        process = self.spawn(*arguments)
+        self.wait_for(lambda: len(self.events("run", "round")) >= 5, "five rounds")
+        common.interrupt(process)
+        code, stderr = self.finish(process)
+        self.assertEqual(code, OK, stderr)
+        stopped = self.events("run", "end")[-1]["round"]
+        self.assertGreaterEqual(stopped, 5)
+        self.assertLess(stopped, 30)
+
+        code, output, stderr = self.run_program(*arguments)
+        self.assertEqual(code, OK, output + stderr)
+        report = json.loads((self.folder / "run" / "report.json").read_text())
+        self.assertEqual(report["rounds_done"], 30)
+        self.assertTrue(report["digests_equal"])
+        self.assertEqual([line["round"] for line in self.events("run", "round")], list(range(30)))
+
+    def test_second_ctrl_c_ends_at_once_and_leaves_nobody_behind(self):
+        process = self.spawn(*self.train("run", "--rounds", "1000", "--no-solo", "--run.min_round_ms", "60000"))
+        folders = ("run", "run/peers/1", "run/peers/2", "run/peers/3")
+        self.wait_for(lambda: all(self.events(folder, "start") for folder in folders), "all peers are there")
+        pids = [self.events(folder, "start")[-1]["pid"] for folder in folders]
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        code, _ = self.finish(process, limit=20)
+        self.assertEqual(code, 130)
+        for pid in pids:
+            self.wait_for(lambda: not alive(pid), f"process {pid} is gone", limit=20)
+
+    def test_another_configuration_for_the_same_folder_is_refused(self):
+        self.trained("run", 2)
+        config = self.write_config()
+        self.refuses(common.MISMATCH, "start", config, "--dir", "run", "--run.rounds", "2", *TINY, "--optimizer.k", "9",
+                     naming=("optimizer.k", "9", "8"))
+        before = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        self.refuses(common.MISMATCH, "train", "--data", self.text, "--out", "run", "--optimizer.k", "9",
+                     naming=("optimizer.k", "9", "8"))
+        self.refuses(USAGE, "train", "--data", self.text, "--out", "run", "--peers", "65", naming=("65", "64"))
+        after = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        self.assertEqual(before, after)
+        self.refuses(USAGE, "train", "--data", self.text, naming=("--out",))
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+if __name__ == "__main__":
+    common.main()
