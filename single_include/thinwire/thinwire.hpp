@@ -163,9 +163,12 @@ std::size_t pack_panel_transposed(float* to, operand from, std::size_t steps) no
 /// Full panel whose lines lie beside each other at every step: rows copied.
 template <std::size_t Width>
 std::size_t pack_panel_copied(float* to, operand from, std::size_t steps) noexcept {
+    constexpr std::size_t ahead = 12;  // steps: rows lie far apart, where the hardware does not look ahead
     for (std::size_t s = 0; s < steps; ++s) {
         const float* p = from.data + s * from.step_stride;
         float* q = to + s * Width;
+        for (std::size_t i = 0; i < Width && s + ahead < steps; i += 16)
+            _mm_prefetch(reinterpret_cast<const char*>(p + ahead * from.step_stride + i), _MM_HINT_T0);
         std::size_t i = 0;
         for (; i + 4 <= Width; i += 4) _mm_storeu_ps(q + i, _mm_loadu_ps(p + i));
         for (; i < Width; ++i) q[i] = p[i];
@@ -2801,7 +2804,7 @@ namespace thinwire {
 struct payload_info {
     payload_kind kind = payload_kind::demo;
     value_code values = value_code::f32;
-    digest run;
+    digest run{};
     std::uint64_t round = 0;
     std::uint64_t peer = 0;
     std::uint64_t fingerprint = 0;  ///< of the layout
@@ -2809,7 +2812,7 @@ struct payload_info {
     std::uint32_t chunk = 0;
     float learning_rate = 0.0F;
     float weight_decay = 0.0F;
-    digest replica;  ///< of the sender's share of weights before it applies this round
+    digest replica{};  ///< of the sender's share of weights before it applies this round
     std::uint32_t sections = 0;
     std::uint64_t bytes = 0;  ///< of the whole payload
 };
@@ -2940,7 +2943,7 @@ class payload_writer {
 
 /// What a payload must be for a commit to accept it.
 struct payload_expectation {
-    digest run;
+    digest run{};
     std::uint64_t round = 0;
     std::uint64_t peer = 0;
 };
@@ -4239,21 +4242,33 @@ inline commit_message decode_commit(body_reader& in, const wire_limits& limits) 
 
 namespace thinwire {
 
-/// A frame: body length (32 bits), type (8), zero (24), CRC-32 of the eight bytes before it and the body, body.
-/// All numbers little-endian.
+/// A frame: body length (32 bits), type (8), check of these two (24: the high bits of their CRC-32), CRC-32 of the
+/// body (32), body. All numbers little-endian. The check of the header keeps a damaged length from being waited for.
 inline constexpr std::size_t frame_header_size = 12;
+
+namespace detail::comm {
+
+/// Type and check as they stand in a header.
+[[nodiscard]] inline std::uint32_t typed_check(std::uint32_t length, std::uint32_t type) noexcept {
+    byte_writer out;
+    out.put(length);
+    out.put(type);
+    return (type & 0xffU) | (crc32(0, out.bytes()) & 0xffffff00U);
+}
+
+}  // namespace detail::comm
 
 /// The frame that carries a message. The message must keep the limits that the receiver checks.
 [[nodiscard]] inline std::vector<std::byte> encode_frame(const message& m) {
     byte_writer out;
     out.put(std::uint32_t{0});
-    out.put(static_cast<std::uint32_t>(m.index()));
+    out.put(std::uint32_t{0});
     out.put(std::uint32_t{0});
     std::visit([&](const auto& body) { detail::comm::encode_body(out, body); }, m);
-    out.patch(0, static_cast<std::uint32_t>(out.size() - frame_header_size));
-    const std::uint32_t crc =
-        detail::comm::crc32(detail::comm::crc32(0, out.bytes().first(8)), out.bytes().subspan(frame_header_size));
-    out.patch(8, crc);
+    const auto length = static_cast<std::uint32_t>(out.size() - frame_header_size);
+    out.patch(0, length);
+    out.patch(4, detail::comm::typed_check(length, static_cast<std::uint32_t>(m.index())));
+    out.patch(8, detail::comm::crc32(0, out.bytes().subspan(frame_header_size)));
     return out.take();
 }
 
@@ -4284,8 +4299,11 @@ class frame_decoder {
         if (rest.size() < frame_header_size) return compact();
         byte_reader header(rest);
         const auto length = header.get<std::uint32_t>();
-        const auto type = header.get<std::uint32_t>();
+        const auto typed = header.get<std::uint32_t>();
         const auto crc = header.get<std::uint32_t>();
+        const std::uint32_t type = typed & 0xffU;
+        if (typed != detail::comm::typed_check(length, type))
+            return failure{errc::bad_checksum, "frame: a header with a wrong checksum"};
         if (type >= message_types)
             return failure{errc::malformed, "frame: type " + std::to_string(type) + " is not known"};
         const auto what = static_cast<message_type>(type);
@@ -4297,7 +4315,7 @@ class frame_decoder {
                                                 std::to_string(limit) + " allowed"};
         if (rest.size() - frame_header_size < length) return compact();
         const auto body = rest.subspan(frame_header_size, length);
-        if (detail::comm::crc32(detail::comm::crc32(0, rest.first(8)), body) != crc)
+        if (detail::comm::crc32(0, body) != crc)
             return failure{errc::bad_checksum, "frame: " + name + " with a wrong checksum"};
         at_ += frame_header_size + length;
         result<message> decoded = detail::comm::decode_body(what, body, limits_);

@@ -119,7 +119,7 @@ void for_each_large_operation(const Visit& visit) {
                       std::to_string(flags));
     for (const int columns : {1, 2, 7, 8, 9, 15, 16, 31, 64, 100, 257}) {
         for (const int rows : {1, 3, 37}) {
-            const std::string size = " " + std::to_string(rows) + "x" + std::to_string(columns);
+            const std::string size = std::string(" ") + std::to_string(rows) + "x" + std::to_string(columns);
             visit(add_bias_op{rows, columns}, "add_bias" + size);
             visit(rms_norm_op{rows, columns, columns % 2 == 0}, "rms_norm" + size);
             // Two columns normalise to -1 and 1: the gradient is nothing but cancelled rounding.
@@ -139,7 +139,7 @@ void for_each_large_operation(const Visit& visit) {
         visit(rope_op{34, 17, 3, head_dim, 3 * head_dim + 5, 4}, "rope " + std::to_string(head_dim));
     for (const int tokens : {1, 2, 7, 16, 33, 65, 130})
         for (const int head_dim : {1, 5, 8, 16, 40, 64}) {
-            const std::string size = " T " + std::to_string(tokens) + " d " + std::to_string(head_dim);
+            const std::string size = std::string(" T ") + std::to_string(tokens) + " d " + std::to_string(head_dim);
             const int width = head_dim * 4;
             visit(attention_op{{2, tokens, 4, 2, head_dim, width, head_dim * 2, width}}, "attention grouped" + size);
             visit(attention_op{{1, tokens, 2, 2, head_dim, 6 * head_dim, 6 * head_dim, 2 * head_dim + 3}, 8.0F},

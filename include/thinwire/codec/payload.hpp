@@ -23,7 +23,7 @@ namespace thinwire {
 struct payload_info {
     payload_kind kind = payload_kind::demo;
     value_code values = value_code::f32;
-    digest run;
+    digest run{};
     std::uint64_t round = 0;
     std::uint64_t peer = 0;
     std::uint64_t fingerprint = 0;  ///< of the layout
@@ -31,7 +31,7 @@ struct payload_info {
     std::uint32_t chunk = 0;
     float learning_rate = 0.0F;
     float weight_decay = 0.0F;
-    digest replica;  ///< of the sender's share of weights before it applies this round
+    digest replica{};  ///< of the sender's share of weights before it applies this round
     std::uint32_t sections = 0;
     std::uint64_t bytes = 0;  ///< of the whole payload
 };
@@ -162,7 +162,7 @@ class payload_writer {
 
 /// What a payload must be for a commit to accept it.
 struct payload_expectation {
-    digest run;
+    digest run{};
     std::uint64_t round = 0;
     std::uint64_t peer = 0;
 };

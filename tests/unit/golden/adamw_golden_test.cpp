@@ -26,8 +26,8 @@ TEST_CASE("golden: torch.optim.AdamW") {
 
     std::vector<std::vector<float>> values, gradients;
     std::vector<shape> shapes;
-    for (std::size_t i = 0; file.find("x." + std::to_string(i) + ".0") != nullptr; ++i) {
-        const std::string name = "x." + std::to_string(i) + ".0";
+    for (std::size_t i = 0; file.find(std::string("x.").append(std::to_string(i)).append(".0")) != nullptr; ++i) {
+        const std::string name = std::string("x.").append(std::to_string(i)).append(".0");
         values.push_back(file.floats(name).value());
         gradients.emplace_back(values.back().size());
         shapes.emplace_back(file.find(name)->sides);

@@ -76,7 +76,7 @@ class replay {
             for (std::size_t i = 0; i < run.shapes.size(); ++i) {
                 values_[r][i] = run.floats(key("x", i, 0));
                 gradients_[r][i].resize(values_[r][i].size());
-                parameters.push_back({.name = "p" + std::to_string(i),
+                parameters.push_back({.name = std::to_string(i),
                                       .shape = run.shapes[i],
                                       .values = values_[r][i],
                                       .gradient = gradients_[r][i]});

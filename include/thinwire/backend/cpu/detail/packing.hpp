@@ -64,9 +64,12 @@ std::size_t pack_panel_transposed(float* to, operand from, std::size_t steps) no
 /// Full panel whose lines lie beside each other at every step: rows copied.
 template <std::size_t Width>
 std::size_t pack_panel_copied(float* to, operand from, std::size_t steps) noexcept {
+    constexpr std::size_t ahead = 12;  // steps: rows lie far apart, where the hardware does not look ahead
     for (std::size_t s = 0; s < steps; ++s) {
         const float* p = from.data + s * from.step_stride;
         float* q = to + s * Width;
+        for (std::size_t i = 0; i < Width && s + ahead < steps; i += 16)
+            _mm_prefetch(reinterpret_cast<const char*>(p + ahead * from.step_stride + i), _MM_HINT_T0);
         std::size_t i = 0;
         for (; i + 4 <= Width; i += 4) _mm_storeu_ps(q + i, _mm_loadu_ps(p + i));
         for (; i < Width; ++i) q[i] = p[i];

@@ -1,0 +1,278 @@
+#include <thinwire/comm/loopback.hpp>
+#include <thinwire/core/random.hpp>
+#include <thinwire/optim/adamw.hpp>
+#include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/schedule.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace thinwire;
+
+namespace {
+
+/// A peer with memory of its own; all start from equal weights.
+template <class Optimizer, class Options>
+struct peer {
+    std::vector<std::vector<float>> values, gradients;
+    std::vector<parameter> parameters;
+    std::unique_ptr<Optimizer> optimizer;
+    random_stream random;
+
+    peer(peer_id self, const Options& options, thread_pool* pool = nullptr) : random(77, self) {
+        const std::vector<shape> shapes = {{64, 128}, {130}, {31, 12}};
+        random_stream start(5);
+        values.resize(shapes.size());
+        gradients.resize(shapes.size());
+        for (std::size_t i = 0; i < shapes.size(); ++i) {
+            for (std::size_t e = 0; e < shapes[i].count(); ++e) values[i].push_back(start.normal());
+            gradients[i].resize(values[i].size());
+            parameters.push_back({.name = std::string("tensor").append(std::to_string(i)),
+                                  .shape = shapes[i],
+                                  .values = values[i],
+                                  .gradient = gradients[i]});
+        }
+        optimizer = std::make_unique<Optimizer>(parameters, options, pool);
+    }
+    void new_gradients() {
+        for (auto& g : gradients)
+            for (float& value : g) value = random.normal();
+    }
+    std::vector<std::byte> begin(peer_id self) {
+        new_gradients();
+        const auto payload = optimizer->begin_step(self);
+        return {payload.begin(), payload.end()};
+    }
+};
+using demo_peer = peer<demo, demo_options>;
+using adamw_peer = peer<adamw, adamw_options>;
+
+step_report finish(auto& optimizer, std::uint64_t round, const std::vector<contribution>& list) {
+    const commit c = {.round = round, .contributions = list};
+    return optimizer.end_step({&c, 1});
+}
+
+}  // namespace
+
+TEST_CASE("demo: options out of range name the option") {
+    const auto refused = [](const demo_options& o, const std::string& word) {
+        try {
+            const demo_peer p(0, o);
+            FAIL("accepted");
+        } catch (const value_error& e) {
+            CHECK(std::string(e.what()).find(word) != std::string::npos);
+        }
+    };
+    refused({.k = 0}, "k 0");
+    refused({.k = 4097}, "k 4097");
+    refused({.k = 1, .chunk = 0}, "chunk 0");
+    refused({.chunk = 257}, "chunk 257");
+    refused({.learning_rate = std::numeric_limits<float>::quiet_NaN()}, "learning_rate");
+    refused({.learning_rate = -1.0F}, "learning_rate");
+    refused({.momentum_decay = 1.0F}, "momentum_decay");
+    refused({.weight_decay = -0.1F}, "weight_decay");
+    refused({.clip_norm = -1.0F}, "clip_norm");
+}
+
+TEST_CASE("a gradient that is not finite is refused by name and index, and nothing changes") {
+    demo_peer p(0, {});
+    p.begin(0);
+    p.optimizer->abandon();
+    const auto before = p.optimizer->save_private();
+    const digest replica = p.optimizer->replica_digest();
+    p.new_gradients();
+    p.gradients[1][17] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS_WITH_AS(static_cast<void>(p.optimizer->begin_step(0)), doctest::Contains("'tensor1': element 17"),
+                         value_error);
+    p.gradients[1][17] = 1e30F;
+    CHECK_THROWS_AS(static_cast<void>(p.optimizer->begin_step(0)), value_error);
+    CHECK(p.optimizer->save_private() == before);
+    CHECK(p.optimizer->replica_digest() == replica);
+    CHECK(p.optimizer->in_flight().empty());
+}
+
+TEST_CASE("demo: a payload that missed its commit goes back into the momentum") {
+    for (const value_code values : {value_code::f32, value_code::sign}) {
+        demo_peer a(0, {.learning_rate = 1.0F, .momentum_decay = 0.5F, .values = values});
+        a.begin(0);
+        CHECK_FALSE(finish(*a.optimizer, 0, {}).own_included);
+        for (std::size_t i = 0; i < a.values.size(); ++i)  // nothing was lost: the momentum is the whole gradient again
+            for (std::size_t e = 0; e < a.values[i].size(); ++e)
+                REQUIRE(std::abs(a.optimizer->momentum(i)[e] - a.gradients[i][e]) < 1e-5F);
+        CHECK(a.optimizer->round() == 1);
+    }
+}
+
+TEST_CASE("demo: a contribution that does not belong is skipped alike by all") {
+    demo_peer a(0, {}), b(1, {}), watcher(9, {});
+    const auto from_a = a.begin(0);
+    const auto from_b = b.begin(1);
+    auto damaged = from_b;
+    damaged[200] ^= std::byte{1};
+    const std::vector<contribution> list = {{.peer = 0, .payload = from_a},
+                                            {.peer = 0, .payload = from_a},
+                                            {.peer = 1, .payload = damaged},
+                                            {.peer = 2, .payload = from_b}};
+    const step_report report = finish(*a.optimizer, 0, list);
+    CHECK(report.contributors == 1);
+    CHECK(report.rejected == 3);
+    CHECK(report.own_included);
+    CHECK_FALSE(finish(*b.optimizer, 0, list).own_included);
+    CHECK(watcher.optimizer->apply({.round = 0, .contributions = list}).contributors == 1);
+    CHECK(a.optimizer->replica_digest() == b.optimizer->replica_digest());
+    CHECK(a.optimizer->replica_digest() == watcher.optimizer->replica_digest());
+    CHECK_THROWS_AS(watcher.optimizer->apply({.round = 0, .contributions = list}), value_error);
+}
+
+TEST_CASE("demo: a replica with a flipped bit is reported within 16 rounds") {
+    demo_peer a(0, {}), b(1, {});
+    a.values[0][4000] += 1.0F;
+    int disagreeing = 0;
+    for (std::uint64_t round = 0; round < 16; ++round) {
+        const auto from_a = a.begin(0), from_b = b.begin(1);
+        const std::vector<contribution> list = {{.peer = 0, .payload = from_a}, {.peer = 1, .payload = from_b}};
+        disagreeing += finish(*a.optimizer, round, list).disagreeing;
+        finish(*b.optimizer, round, list);
+    }
+    CHECK(disagreeing > 0);
+}
+
+TEST_CASE("demo: saved with a payload in flight and restored, it goes on bit for bit") {
+    for (const value_code values : {value_code::f32, value_code::sign}) {
+        demo_peer a(0, {.values = values}), b(0, {.values = values});
+        const auto first = a.begin(0);
+        finish(*a.optimizer, 0, {{.peer = 0, .payload = first}});
+        const auto second = a.begin(0);
+        const auto saved = a.optimizer->save_private();
+        for (std::size_t i = 0; i < a.values.size(); ++i)
+            std::copy(a.values[i].begin(), a.values[i].end(), b.values[i].begin());
+        b.optimizer->set_round(1);
+        REQUIRE(b.optimizer->restore_private(saved).has_value());
+        CHECK(b.optimizer->save_private() == saved);
+        CHECK(std::ranges::equal(b.optimizer->in_flight(), second));
+        b.random = a.random;
+        for (demo_peer* p : {&a, &b}) CHECK_FALSE(finish(*p->optimizer, 1, {}).own_included);
+        CHECK(a.begin(0) == b.begin(0));
+        CHECK(a.optimizer->save_private() == b.optimizer->save_private());
+
+        for (std::size_t length = 0; length < saved.size(); length += 97)
+            CHECK_FALSE(b.optimizer->restore_private(std::span(saved).first(length)).has_value());
+        for (std::size_t at = 0; at < saved.size(); at += 101) {
+            auto altered = saved;
+            altered[at] ^= std::byte{0x10};
+            CHECK_FALSE(b.optimizer->restore_private(altered).has_value());
+        }
+        CHECK(a.optimizer->save_private() == b.optimizer->save_private());
+    }
+}
+
+TEST_CASE("demo: threads and instruction sets do not change the replica, threads not even the payload") {
+    thread_pool pool(3);
+    demo_peer one(0, {.clip_norm = 1.0F}), many(0, {.clip_norm = 1.0F}, &pool),
+        plain(0, {.clip_norm = 1.0F, .level = isa::scalar});
+    for (std::uint64_t round = 0; round < 3; ++round) {
+        const auto payload = one.begin(0);
+        CHECK(many.begin(0) == payload);
+        plain.begin(0);
+        for (demo_peer* p : {&one, &many, &plain}) finish(*p->optimizer, round, {{.peer = 0, .payload = payload}});
+        CHECK(one.optimizer->replica_digest() == many.optimizer->replica_digest());
+        CHECK(one.optimizer->replica_digest() == plain.optimizer->replica_digest());
+    }
+}
+
+TEST_CASE("demo: an unused tensor sends no sign values, and its weights stay") {
+    demo_peer p(0, {.values = value_code::sign});
+    p.new_gradients();
+    std::fill(p.gradients[2].begin(), p.gradients[2].end(), 0.0F);
+    const std::vector<float> before = p.values[2];
+    const auto payload = p.optimizer->begin_step(0);
+    finish(*p.optimizer, 0, {{.peer = 0, .payload = {payload}}});
+    CHECK(p.values[2] == before);
+}
+
+TEST_CASE("adamw: replicas agree, state is saved exactly, foreign bytes are refused") {
+    adamw_peer a(0, {.weight_decay = 0.1F}), b(1, {.weight_decay = 0.1F}), c(2, {.weight_decay = 0.1F});
+    const auto round = [&](std::uint64_t r) {
+        const auto from_a = a.begin(0), from_b = b.begin(1);
+        const std::vector<contribution> list = {{.peer = 0, .payload = from_a}, {.peer = 1, .payload = from_b}};
+        CHECK(finish(*a.optimizer, r, list).agreeing == 2);
+        finish(*b.optimizer, r, list);
+        if (c.optimizer->round() == r) c.optimizer->apply({.round = r, .contributions = list});
+        CHECK(a.optimizer->replica_digest() == b.optimizer->replica_digest());
+    };
+    for (std::uint64_t r = 0; r < 3; ++r) round(r);
+    CHECK(c.optimizer->replica_digest() == a.optimizer->replica_digest());
+    const auto saved = a.optimizer->save_replica();
+    adamw_peer d(3, {.weight_decay = 0.1F});
+    for (std::size_t length = 0; length < saved.size(); length += 997)
+        CHECK_FALSE(d.optimizer->restore_replica(std::span(saved).first(length)).has_value());
+    REQUIRE(d.optimizer->restore_replica(saved).has_value());
+    for (std::size_t i = 0; i < a.values.size(); ++i)
+        std::copy(a.values[i].begin(), a.values[i].end(), d.values[i].begin());
+    CHECK(d.optimizer->replica_digest() == a.optimizer->replica_digest());
+    CHECK(d.optimizer->save_replica() == saved);
+}
+
+TEST_CASE("loopback: a skipped payload, a member that leaves and one that returns; replicas stay equal") {
+    loopback_group group(3);
+    group.skip(1, 2);
+    std::vector<std::unique_ptr<demo_peer>> peers;
+    for (peer_id i = 0; i < 3; ++i) peers.push_back(std::make_unique<demo_peer>(i, demo_options{}));
+    std::vector<int> missed(3);
+    const auto run = [&](std::size_t i, std::uint64_t until) {
+        while (peers[i]->optimizer->round() < until) {
+            peers[i]->new_gradients();
+            missed[i] += peers[i]->optimizer->step(group[i]).own_included ? 0 : 1;
+        }
+    };
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < 3; ++i) {
+        threads.emplace_back([&, i] {
+            run(i, i == 2 ? 3 : 6);
+            if (i == 2) group.leave(2);
+        });
+    }
+    for (std::thread& t : threads) t.join();
+    CHECK(missed[1] == 1);
+    peers[2]->new_gradients();
+    const step_report caught_up = peers[2]->optimizer->step(group[2]);
+    CHECK(caught_up.round == 5);
+    CHECK_FALSE(caught_up.own_included);
+    CHECK(caught_up.contributors == 6);
+    CHECK(peers[2]->optimizer->replica_digest() == peers[0]->optimizer->replica_digest());
+    CHECK(peers[1]->optimizer->replica_digest() == peers[0]->optimizer->replica_digest());
+    CHECK_THROWS_AS(static_cast<void>(group[0].exchange(9, {})), value_error);
+}
+
+TEST_CASE("schedule: warm-up, cosine, and a stable phase with a final decay") {
+    const schedule cosine = {
+        .kind = schedule_kind::cosine, .peak = 1.0F, .warmup = 10, .total = 110, .floor_fraction = 0.1F};
+    CHECK(cosine.at(0) == doctest::Approx(0.1));
+    CHECK(cosine.at(9) == doctest::Approx(1.0));
+    CHECK(cosine.at(10) == doctest::Approx(1.0));
+    CHECK(cosine.at(60) == doctest::Approx(0.55));
+    CHECK(cosine.at(110) == doctest::Approx(0.1));
+    CHECK(cosine.at(5000) == doctest::Approx(0.1));
+    const schedule wsd = {
+        .kind = schedule_kind::wsd, .peak = 2.0F, .warmup = 4, .total = 100, .decay = 20, .floor_fraction = 0.0F};
+    CHECK(wsd.at(1) == doctest::Approx(1.0));
+    CHECK(wsd.at(79) == doctest::Approx(2.0));
+    CHECK(wsd.at(90) == doctest::Approx(1.0));
+    CHECK(wsd.at(100) == doctest::Approx(0.0));
+    CHECK(schedule{.peak = 3.0F}.at(12345) == 3.0F);
+}
+
+TEST_CASE("clip: the norm over all tensors, and the factor of torch") {
+    std::vector<float> x(3), g = {3.0F, 0.0F, 4.0F};
+    const std::vector<parameter> p = {{.name = "p", .shape = {3}, .values = x, .gradient = g}};
+    CHECK(gradient_norm(p) == doctest::Approx(5.0));
+    CHECK(clip_factor(5.0, 1.0) == doctest::Approx(0.2));
+    CHECK(clip_factor(0.5, 1.0) == 1.0);
+    CHECK(clip_factor(5.0, 0.0) == 1.0);
+}

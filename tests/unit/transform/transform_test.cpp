@@ -1,0 +1,117 @@
+#include <thinwire/core/random.hpp>
+#include <thinwire/transform/chunk_grid.hpp>
+#include <thinwire/transform/kernels.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <numbers>
+#include <vector>
+
+using namespace thinwire;
+
+TEST_CASE("chunk_side: the largest divisor not above the target") {
+    CHECK(chunk_side(50257, 64) == 29);
+    CHECK(chunk_side(50280, 64) == 60);
+    CHECK(chunk_side(32000, 64) == 64);
+    CHECK(chunk_side(2730, 64) == 42);
+    CHECK(chunk_side(127, 64) == 1);
+    CHECK(chunk_side(61, 64) == 61);
+    CHECK(chunk_side(7, 4) == 1);
+}
+
+TEST_CASE("chunk_grid: chunks cover a tensor once") {
+    for (const shape& s : {shape{}, shape{130}, shape{12, 5}, shape{127, 61}, shape{3, 2, 96, 160}, shape{1, 1}}) {
+        const chunk_grid grid(s, 64);
+        std::vector<int> seen(s.count());
+        for (std::size_t chunk = 0; chunk < grid.count(); ++chunk)
+            for (std::size_t r = 0; r < grid.rows(); ++r)
+                for (std::size_t c = 0; c < grid.cols(); ++c) ++seen.at(grid.offset(chunk) + r * grid.stride() + c);
+        INFO(to_string(s));
+        for (const int times : seen) REQUIRE(times == 1);
+    }
+    CHECK(chunk_grid({130}, 64).rows() == 1);
+    CHECK_THROWS_AS(chunk_grid({4}, 0), value_error);
+    CHECK_THROWS_AS(chunk_grid({4}, 257), value_error);
+}
+
+TEST_CASE("dct_entry: the cosine to the last of its 22 bits") {
+    for (const int side : {1, 2, 3, 16, 29, 61, 64, 255, 256}) {
+        double worst = 0.0;
+        for (int f = 0; f < side; ++f) {
+            for (int x = 0; x < side; ++x) {
+                const double scale = std::sqrt((f == 0 ? 1.0 : 2.0) / side);
+                const double expected = scale * std::cos(std::numbers::pi * (2 * x + 1) * f / (2.0 * side)) * 0x1p22;
+                worst = std::max(worst, std::abs(expected - static_cast<double>(dct_entry(side, f, x))));
+                REQUIRE(dct_entry(side, f, x) == (f % 2 == 0 ? 1 : -1) * dct_entry(side, f, side - 1 - x));
+            }
+        }
+        CHECK(worst < 0.51);
+    }
+}
+
+TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the same bits at every level") {
+    struct sides {
+        std::size_t rows, cols;
+    };
+    for (const auto [h, w] : {sides{64, 64}, {1, 7}, {61, 1}, {12, 5}, {37, 53}, {1, 256}, {1, 1}, {2, 128}}) {
+        INFO(h, "x", w);
+        const dct_basis rows(h), cols(w);
+        transform_scratch s(h, w);
+        random_stream random(5);
+        std::vector<float> input(h * w);
+        for (float& value : input) value = random.normal();
+        std::vector<float> exact;
+        for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+            if (level > best_isa()) continue;
+            const transform_kernels& kernels = kernels_for(level);
+            std::fill(s.tile.begin(), s.tile.end(), 0.0F);
+            for (std::size_t i = 0; i < h * w; ++i) s.tile[i / w * cols.full() + i % w] = input[i];
+            kernels.forward(rows, cols, s);
+            std::vector<std::uint16_t> positions;
+            std::vector<float> values;
+            std::vector<double> integers;
+            for (std::size_t i = 0; i < h * w; ++i) {
+                const std::size_t c = i % w;
+                positions.push_back(static_cast<std::uint16_t>(i));
+                values.push_back(s.coefficients[i / w * 2 * cols.half() + c % 2 * cols.half() + c / 2]);
+                integers.push_back(static_cast<double>(static_cast<int>(random_stream(9, i).normal() * 1e5F)) *
+                                   0x1p-22);
+            }
+            for (std::size_t i = 0; i < h * w; i += 7) {
+                double expected = 0.0;
+                for (std::size_t e = 0; e < h * w; ++e)
+                    expected += static_cast<double>(input[e]) * 0x1p-44 *
+                                static_cast<double>(
+                                    dct_entry(static_cast<int>(h), static_cast<int>(i / w), static_cast<int>(e / w))) *
+                                static_cast<double>(
+                                    dct_entry(static_cast<int>(w), static_cast<int>(i % w), static_cast<int>(e % w)));
+                REQUIRE(std::abs(expected - static_cast<double>(values[i])) < 2e-5);
+            }
+            sparse_chunk<float> local(h * w);
+            local.assign(positions, values, w);
+            kernels.inverse(rows, cols, local, s);
+            for (std::size_t i = 0; i < h * w; ++i)
+                REQUIRE(std::abs(s.tile[i / w * cols.full() + i % w] - input[i]) < 5e-6F);
+            sparse_chunk<double> chunk(h * w);
+            chunk.assign(positions, integers, w);
+            kernels.inverse_exact(rows, cols, chunk, s);
+            std::vector<float> found;
+            for (std::size_t i = 0; i < h * w; ++i) found.push_back(s.tile[i / w * cols.full() + i % w]);
+            if (exact.empty()) exact = found;
+            CHECK(std::memcmp(exact.data(), found.data(), found.size() * sizeof(float)) == 0);
+        }
+    }
+}
+
+TEST_CASE("apply_sign: one step each way, none at zero, tiny weights to zero") {
+    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+        if (level > best_isa()) continue;
+        std::vector<float> x = {1.0F, 1.0F, 1.0F, 1e-40F, -0.0F};
+        const std::vector<float> d = {3.0F, -2.0F, 0.0F, 0.0F, 0.0F};
+        kernels_for(level).apply_sign(x.data(), d.data(), x.size(), 0.25F, 0.5F);
+        CHECK(x == std::vector<float>{0.25F, 0.75F, 0.5F, 0.0F, 0.0F});
+        CHECK_FALSE(std::signbit(x[4]));
+    }
+}
