@@ -55,7 +55,8 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
     struct sides {
         std::size_t rows, cols;
     };
-    for (const auto [h, w] : {sides{64, 64}, {1, 7}, {61, 1}, {12, 5}, {37, 53}, {1, 256}, {1, 1}, {2, 128}}) {
+    for (const sides& chunk_sides : {sides{64, 64}, {1, 7}, {61, 1}, {12, 5}, {37, 53}, {1, 256}, {1, 1}, {2, 128}}) {
+        const std::size_t h = chunk_sides.rows, w = chunk_sides.cols;
         INFO(h, "x", w);
         const dct_basis rows(h), cols(w);
         transform_scratch s(h, w);
