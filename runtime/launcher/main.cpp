@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -294,6 +295,9 @@ exit_code guarded(const std::function<exit_code()>& body) {
         return complain(problem.what(), code_of(problem));
     } catch (const io_error& problem) {
         return complain(problem.what(), exit_code::storage);
+    } catch (const std::bad_alloc&) {
+        return complain("not enough memory: expected room for the model of [model] and run.batch_size",
+                        exit_code::failed);
     } catch (const std::exception& problem) {
         return complain(problem.what(), exit_code::failed);
     }

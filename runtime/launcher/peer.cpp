@@ -9,9 +9,12 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <mutex>
+#include <stop_token>
 #include <thread>
+#include <utility>
 
 namespace thinwire::launcher {
 namespace {
@@ -22,23 +25,25 @@ using std::chrono::milliseconds;
 /// How long a stop signal waits for a round that does not end, such as one whose founder is gone.
 constexpr std::chrono::seconds stop_grace{10};
 
-/// Gives up a waiting node some time after a stop signal. What it waited with is on disk by then.
+/// Ends a waiting call some time after a stop signal. What it waited with is on disk by then.
 class stop_watch {
  public:
-    explicit stop_watch(runtime::node& node)
-        : thread_([this, &node](const std::stop_token& end) { watch(node, end); }) {}
+    stop_watch(clock::duration grace, std::function<void()> give_up)
+        : grace_(grace), give_up_(std::move(give_up)), thread_([this](const std::stop_token& end) { watch(end); }) {}
 
  private:
-    void watch(runtime::node& node, const std::stop_token& end) {
+    void watch(const std::stop_token& end) {
         std::optional<clock::time_point> asked;
         std::unique_lock lock(mutex_);
         while (!end.stop_requested()) {
             wake_.wait_for(lock, end, milliseconds(200), [] { return false; });
             if (stop_requested() && !asked) asked = clock::now();
-            if (asked && clock::now() - *asked > stop_grace) return node.stop();
+            if (asked && clock::now() - *asked >= grace_) return give_up_();
         }
     }
 
+    clock::duration grace_;
+    std::function<void()> give_up_;
     std::mutex mutex_;
     std::condition_variable_any wake_;
     std::jthread thread_;
@@ -183,7 +188,13 @@ void peer::open_joiner() {
         options.next_round = replica_->optimizer().round();
     }
     options.fresh = !returns;
-    node_ = configured([&] { return runtime::node::join(std::move(options)); });
+    std::stop_source stop;
+    options.stop = stop.get_token();
+    {
+        // Nothing has changed yet that would have to be saved, so a signal ends the wait for a founder at once.
+        const stop_watch watch(clock::duration::zero(), [&stop] { stop.request_stop(); });
+        node_ = configured([&] { return runtime::node::join(std::move(options)); });
+    }
     if (!returns) {
         adopt_manifest(settings_, node_->manifest());
         compare_text();
@@ -230,6 +241,8 @@ void peer::gather() {
         const auto peers = node_->status().peers;
         return std::count_if(peers.begin(), peers.end(), [](const auto& p) { return p.present; });
     };
+    if (const auto here = present(); here < settings_.run.min_peers)
+        spdlog::info("waiting for run.min_peers = {} peers, {} present", settings_.run.min_peers, here);
     while (present() < settings_.run.min_peers && !stop_requested()) wait_for_signal(20);
 }
 
@@ -244,24 +257,39 @@ void peer::train() {
     announce_start();
     gather();
     try {
-        const stop_watch watch(*node_);
+        const stop_watch watch(stop_grace, [this] { node_->stop(); });
         train_rounds();
     } catch (const std::exception& problem) {
-        const auto* lost = dynamic_cast<const runtime::node_error*>(&problem);
-        const bool stopped = lost != nullptr && lost->code() == runtime::node_errc::run_stopped;
-        try {
-            finish(false);
-        } catch (const std::exception& second) {
-            if (stopped) throw;
-            spdlog::debug("while saving after an error: {}", second.what());
-        }
-        if (!stopped) throw;
+        if (!cut_short(problem)) throw;
         spdlog::info("stopped in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
         return;
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
-    finish(true);
+    save();
+    // The run is over for all when its founder goes: at its end, and when it is stopped.
+    node_->leave(founder_);
+    evaluate();
+    announce_end();
     if (!whole) spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+}
+
+/// Leaves in order what an exception ended. True when the run was only stopped; throws when that could not be saved.
+bool peer::cut_short(const std::exception& problem) {
+    const auto* node = dynamic_cast<const runtime::node_error*>(&problem);
+    const auto* own = dynamic_cast<const launcher_error*>(&problem);
+    const bool stopped = node != nullptr && node->code() == runtime::node_errc::run_stopped;
+    const bool spoilt = own != nullptr && (own->code() == exit_code::not_finite || own->code() == exit_code::diverged);
+    // Weights that are not worth going on with neither replace the last good ones nor keep the others waiting; after
+    // any other failure the founder may come back, and they look for it.
+    if (founder_) node_->leave(stopped || spoilt);
+    try {
+        if (!spoilt) save();
+        announce_end();
+    } catch (const std::exception& second) {
+        if (stopped) throw;
+        spdlog::debug("while saving after an error: {}", second.what());
+    }
+    return stopped;
 }
 
 void peer::train_rounds() {
@@ -295,8 +323,11 @@ float peer::compute() {
 void peer::pace() const {
     if (!founder_ || settings_.run.min_round_ms == 0) return;
     const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
-    while (clock::now() < end && !stop_requested())
-        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(end - clock::now()).count()));
+    while (!stop_requested()) {
+        const auto left = end - clock::now();
+        if (left <= clock::duration::zero()) return;
+        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
+    }
 }
 
 /// The payload of this round: the one that was under way when this peer was killed, or a new one.
@@ -372,18 +403,14 @@ void peer::evaluate() {
     metrics_->write(line);
 }
 
+/// The private state first: with an older snapshot it goes on from the log, but a newer snapshot would take a payload
+/// that is still under way in an older private state for one that was committed.
 void peer::save() {
-    replica_->save(where_);
     replica_->save_private(where_);
+    replica_->save(where_);
 }
 
-void peer::finish(bool completed) {
-    save();
-    if (completed) {
-        // The run is over for all when its founder goes: at its end, and when it is stopped.
-        node_->leave(founder_);
-        evaluate();
-    }
+void peer::announce_end() {
     const runtime::node_status status = node_->status();
     nlohmann::json line = event("end");
     line["round"] = replica_->optimizer().round();

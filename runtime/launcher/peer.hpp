@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,7 +48,8 @@ class peer {
     peer& operator=(const peer&) = delete;
 
     /// Trains until the run's last round, peer.stop_at, or a stop signal, and saves. A run that its founder stopped is
-    /// saved, too. Throws launcher_error and runtime::node_error; what was learned is on disk then.
+    /// saved, too. Throws launcher_error and runtime::node_error; what was learned is on disk then, except that weights
+    /// which diverged or are not finite do not replace the last good snapshot.
     void train();
 
     [[nodiscard]] std::uint16_t port() const { return node_->port(); }
@@ -61,6 +63,7 @@ class peer {
     void replay();
     void gather();
     void announce_start();
+    void announce_end();
 
     void train_rounds();
     [[nodiscard]] bool finished();
@@ -71,7 +74,7 @@ class peer {
     void report(const step_report& step, float loss, double rate);
     void evaluate();
     void save();
-    void finish(bool completed);
+    [[nodiscard]] bool cut_short(const std::exception& problem);
     [[nodiscard]] runtime::node_options node_options() const;
     [[nodiscard]] nlohmann::json event(const char* kind) const;
 

@@ -19,6 +19,25 @@ int decode(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/// Makes stop signals wait while it lives. A child born meanwhile inherits that through exec until it calls
+/// watch_stop_signals(): one that is interrupted before it can listen neither dies of it nor misses it.
+class held_stop_signals {
+ public:
+    held_stop_signals() noexcept {
+        sigset_t held;
+        sigemptyset(&held);
+        sigaddset(&held, SIGINT);
+        sigaddset(&held, SIGTERM);
+        (void)::pthread_sigmask(SIG_BLOCK, &held, &before_);
+    }
+    held_stop_signals(const held_stop_signals&) = delete;
+    held_stop_signals& operator=(const held_stop_signals&) = delete;
+    ~held_stop_signals() { (void)::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+    sigset_t before_{};
+};
+
 /// Between fork and exec: only async-signal-safe calls.
 [[noreturn]] void become(char* const* arguments, const char* log, pid_t parent) {
     (void)::setpgid(0, 0);
@@ -44,6 +63,7 @@ process::process(const std::vector<std::string>& arguments, const std::filesyste
     pointers.push_back(nullptr);
     const std::string log_name = log.string();
     const pid_t parent = ::getpid();
+    const held_stop_signals held;
     const pid_t child = ::fork();
     if (child < 0) throw launcher_error(exit_code::failed, std::string("cannot start a process: ") + strerror(errno));
     if (child == 0) become(pointers.data(), log_name.c_str(), parent);

@@ -42,6 +42,11 @@ void watch_stop_signals() {
     for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) (void)::sigaction(signal, &action, nullptr);
     action.sa_handler = SIG_IGN;
     for (const int signal : {SIGPIPE, SIGXFSZ}) (void)::sigaction(signal, &action, nullptr);
+    // A parent that starts this program holds them until here.
+    sigset_t held;
+    sigemptyset(&held);
+    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&held, signal);
+    (void)::pthread_sigmask(SIG_UNBLOCK, &held, nullptr);
 }
 
 bool stop_requested() noexcept {

@@ -14,7 +14,9 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 namespace thinwire::launcher {
 namespace {
@@ -39,7 +41,9 @@ std::string last_line(const std::filesystem::path& file) {
     std::string content = read_text(file);
     while (!content.empty() && content.back() == '\n') content.pop_back();
     const std::size_t begin = content.rfind('\n');
-    return begin == std::string::npos ? content : content.substr(begin + 1);
+    if (begin != std::string::npos) content.erase(0, begin + 1);
+    constexpr std::string_view prefix = "thinwire: error: ";
+    return content.starts_with(prefix) ? content.substr(prefix.size()) : content;
 }
 
 /// The peers of one run, from their start to their end.
@@ -57,6 +61,8 @@ class crew {
     [[nodiscard]] const std::vector<child>& children() const noexcept { return children_; }
     /// ok, or the code of the first peer that failed.
     [[nodiscard]] exit_code outcome() const noexcept { return outcome_; }
+    /// What went wrong first; empty: nothing.
+    [[nodiscard]] const std::string& failure() const noexcept { return failure_; }
     [[nodiscard]] double seconds() const noexcept { return seconds_; }
 
  private:
@@ -73,6 +79,7 @@ class crew {
     progress_display display_;
     std::string address_;
     exit_code outcome_ = exit_code::ok;
+    std::string failure_;
     double seconds_ = 0;
     bool interrupted_ = false;
 };
@@ -141,10 +148,14 @@ void crew::reap(std::size_t index) {
     one.code = *code;
     progress_[index].state = *code == 0 ? "ended" : "failed";
     if (*code == 0) return;
-    display_.announce(
-        fmt::format("{} failed with exit code {}: {}", progress_[index].name, *code, last_line(one.where.output())));
+    const std::string line =
+        fmt::format("{} failed with exit code {}: {}", progress_[index].name, *code, last_line(one.where.output()));
+    display_.announce(line);
     const bool ours = *code > 0 && *code <= static_cast<int>(exit_code::not_finite);
-    if (outcome_ == exit_code::ok) outcome_ = ours ? static_cast<exit_code>(*code) : exit_code::failed;
+    if (outcome_ == exit_code::ok) {
+        outcome_ = ours ? static_cast<exit_code>(*code) : exit_code::failed;
+        failure_ = line;
+    }
     // Without the founder the others would only look for it.
     if (index == 0)
         for (child& other : children_)
@@ -227,6 +238,7 @@ nlohmann::json make_report(const crew& run, const configuration& settings) {
     std::uint64_t disagreeing = 0;
     double tokens = 0;
     bool equal = true;
+    bool diverged = false;
     const auto& peers = run.peers();
     for (std::size_t i = 0; i < peers.size(); ++i) {
         report["peers"].push_back(peer_report(run, i));
@@ -234,7 +246,10 @@ nlohmann::json make_report(const crew& run, const configuration& settings) {
         dense_bytes += peers[i].rounds_sent * peers.front().parameters * 4;
         disagreeing += peers[i].disagreeing;
         tokens += static_cast<double>(peers[i].tokens);
-        equal = equal && !peers[i].digest.empty() && peers[i].digest == peers.front().digest;
+        const bool same = !peers[i].digest.empty() && peers[i].digest == peers.front().digest;
+        equal = equal && same;
+        // A peer that ended in another round is only behind.
+        diverged = diverged || (!same && !peers[i].digest.empty() && peers[i].round == peers.front().round);
     }
     report["parameters"] = peers.front().parameters;
     report["rounds"] = settings.run.rounds;
@@ -249,6 +264,7 @@ nlohmann::json make_report(const crew& run, const configuration& settings) {
         {"dense_float32", dense_bytes},
         {"ratio", payload_bytes > 0 ? static_cast<double>(dense_bytes) / static_cast<double>(payload_bytes) : 0.0}};
     report["digests_equal"] = equal;
+    report["diverged"] = diverged;
     report["disagreeing"] = disagreeing;
     const child& last = run.children().back();
     if (last.killed)
@@ -286,7 +302,9 @@ void print_report(const nlohmann::json& report) {
     for (const auto& peer : report["peers"])
         fmt::print("replica digest     {} {}\n", peer["replica_digest"].get<std::string>(),
                    peer["name"].get<std::string>());
-    fmt::print("replicas           {}\n", report["digests_equal"].get<bool>() ? "equal" : "NOT EQUAL");
+    fmt::print("replicas           {}\n", report["digests_equal"].get<bool>() ? "equal"
+                                          : report["diverged"].get<bool>()    ? "NOT EQUAL"
+                                                                              : "not all in the same round");
     if (report.contains("sample"))
         fmt::print("sample\n{}{}\n", report["sample"]["prompt"].get<std::string>(),
                    report["sample"]["text"].get<std::string>());
@@ -300,17 +318,17 @@ void write_settings(const configuration& settings) {
 }
 
 /// One peer alone, on the rows that peer 0 of the run trained on.
-exit_code train_alone(configuration settings, nlohmann::json& report) {
+std::pair<exit_code, std::string> train_alone(configuration settings, nlohmann::json& report) {
     settings.peer.directory = (std::filesystem::path(settings.peer.directory) / "solo").string();
     settings.run.min_peers = 1;
-    settings.peer.threads = 0;
+    settings.peer.threads = 0;  // all processors, which the peers of the run shared; results do not depend on it
     write_settings(settings);
     crew alone(settings, 1, "alone");
     alone.launch();
     alone.follow(false);
     if (alone.outcome() == exit_code::ok && !stop_requested())
         report["validation_loss"]["solo"] = optional_number(alone.peers().front().last_evaluation);
-    return alone.outcome();
+    return {alone.outcome(), alone.failure()};
 }
 
 void add_sample(const configuration& settings, const std::string& prompt, nlohmann::json& report) {
@@ -334,6 +352,10 @@ void complete_settings(configuration& settings, const train_options& options) {
     settings.peer.index = -1;
     settings.peer.name.clear();
     const directory where{settings.peer.directory};
+    if (std::filesystem::exists(where.lock())) {
+        // Another run there must keep its settings and report; from here on the founder's process holds the lock.
+        const directory_lock free(where);
+    }
     const bool goes_on = std::filesystem::exists(where.snapshot());
     if (goes_on) adopt_manifest(settings, load_snapshot(where).manifest);
     settings.run.min_peers = options.peers;
@@ -348,22 +370,40 @@ void complete_settings(configuration& settings, const train_options& options) {
 }  // namespace
 
 exit_code train(configuration settings, const train_options& options) {
+    if (options.kill_and_return && options.peers < 2)
+        throw launcher_error(exit_code::usage, "command line: --kill-and-return with --peers " +
+                                                   std::to_string(options.peers) + ": expected at least 2 peers");
     complete_settings(settings, options);
     write_settings(settings);
 
     crew run(settings, options.peers, "training");
     run.launch();
-    run.follow(options.kill_and_return && options.peers > 1);
+    run.follow(options.kill_and_return);
+    // A run that never began leaves the report of an earlier part as it is.
+    if (run.peers().front().parameters == 0 && run.outcome() != exit_code::ok)
+        throw launcher_error(run.outcome(), "train: " + run.failure());
     nlohmann::json report = make_report(run, settings);
     exit_code code = run.outcome();
+    std::string failure = run.failure();
     const bool complete = code == exit_code::ok && !stop_requested();
-    if (complete && options.solo) code = train_alone(settings, report);
+    if (complete && options.solo) {
+        const auto [outcome, why] = train_alone(settings, report);
+        code = outcome;
+        failure = why;
+    }
     if (run.outcome() == exit_code::ok) add_sample(settings, options.prompt, report);
-    if (code == exit_code::ok && complete && !report["digests_equal"].get<bool>()) code = exit_code::diverged;
+    if (code == exit_code::ok && report["diverged"].get<bool>()) {
+        code = exit_code::diverged;
+        failure = "peers that ended in the same round have different replicas";
+    } else if (code == exit_code::ok && complete && !report["digests_equal"].get<bool>()) {
+        code = exit_code::failed;
+        failure = "not all peers reached the last round";
+    }
     report["exit_code"] = static_cast<int>(code);
     const directory where{settings.peer.directory};
     write_text(where.report(), report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     print_report(report);
+    if (code != exit_code::ok) throw launcher_error(code, "train: " + failure);
     return code;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -58,7 +59,8 @@ std::string_view to_string(node_errc code) noexcept {
 /// The caller's side: what was handed out, and where the replica stands.
 class node::implementation {
  public:
-    implementation(std::unique_ptr<driver> with, bool founder) : driver_(std::move(with)), founder_(founder) {
+    implementation(std::unique_ptr<driver> with, bool founder)
+        : driver_(std::move(with)), stopped_(driver_->options().stop, stopper{driver_->box()}), founder_(founder) {
         next_ = driver_->options().next_round;
         if (founder_) return;
         driver_->box().wait_admitted(driver_->options().fresh);
@@ -91,7 +93,13 @@ class node::implementation {
     }
 
  private:
+    struct stopper {
+        mailbox& box;
+        void operator()() const { box.stop(); }
+    };
+
     std::unique_ptr<driver> driver_;
+    std::stop_callback<stopper> stopped_;
     bool founder_;
     std::uint64_t next_ = 0;
     std::vector<commit_ptr> records_;

@@ -1,5 +1,6 @@
 """What cannot work is refused in one clear line with its own exit code; nothing is lost and nothing hangs."""
 
+import hashlib
 import os
 import resource
 import socket
@@ -7,7 +8,7 @@ import struct
 import threading
 
 import common
-from common import DATA, MISMATCH, NETWORK, NOT_FINITE, OK, RUN_LOST, STORAGE, TINY, USAGE
+from common import DATA, DIVERGED, MISMATCH, NETWORK, NOT_FINITE, OK, RUN_LOST, STORAGE, TINY, USAGE
 
 
 class Configuration(common.Case):
@@ -119,6 +120,29 @@ class Files(common.Case):
         self.trained("straight", 4)
         self.assertEqual(self.digest("run"), self.digest("straight"), "with room again it goes on where it was")
 
+    def test_a_founder_that_cannot_write_and_its_joiner_go_on_later(self):
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--run.min_round_ms", "50")
+        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
+        self.wait_for(lambda: len(self.events("peer", "round")) >= 3, "three rounds")
+        state = self.folder / "run/private.state"
+        while not state.is_dir():
+            state.unlink(missing_ok=True)
+            try:
+                state.mkdir()
+            except FileExistsError:
+                pass  # the founder was faster
+        code, stderr = self.finish(founder)
+        self.refusal(STORAGE, code, stderr, naming=("private.state",))
+        code, stderr = self.finish(joiner, limit=30)
+        self.refusal(RUN_LOST, code, stderr)
+        state.rmdir()
+        until = ["--peer.stop_at", self.events("peer", "end")[-1]["round"] + 5]
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", *until)
+        for process in (founder, self.join(address, "peer", "--peer.index", "1", *until)):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        self.assertEqual(self.digest("run"), self.digest("peer"))
+
     def test_folder_in_use(self):
         process, _ = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
         self.refuses(USAGE, "start", self.write_config(), "--dir", "run", *TINY, naming=("run", "used by another"))
@@ -133,6 +157,59 @@ class Numbers(common.Case):
         self.refuses(NOT_FINITE, "start", self.write_config(), "--dir", "run", *TINY, "--run.rounds", "5",
                      "--model.initializer_range", "1e18", naming=("training:", "expected a finite number"))
         self.assertTrue((self.folder / "run/replica.snapshot").exists())
+
+    def test_not_finite_keeps_the_last_good_weights_and_stops_the_run(self):
+        options = ["--run.rounds", "10000", "--run.min_peers", "2"]
+        founder, address = self.found("run", *options, "--peer.stop_at", "3")
+        for process in (founder, self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "3")):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        set_last_weight(self.folder / "run/replica.snapshot", struct.pack("<f", float("nan")))
+        before = (self.folder / "run/model.safetensors").read_bytes()
+        founder, address = self.found("run", *options)
+        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "600000")
+        code, stderr = self.finish(founder)
+        self.refusal(NOT_FINITE, code, stderr, naming=("round 3",))
+        self.assertEqual((self.folder / "run/model.safetensors").read_bytes(), before)
+        code, stderr = self.finish(joiner, limit=60)
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("stopped in round", stderr)
+
+
+class Replicas(common.Case):
+    def test_a_replica_that_differs_stops_and_the_others_go_on(self):
+        def run(rounds):
+            founder, address = self.found("peers/0", "--run.rounds", "40", "--run.min_peers", "3", "--peer.stop_at",
+                                          rounds)
+            others = [self.join(address, f"peers/{i}", "--peer.index", i, "--peer.stop_at", rounds) for i in (1, 2)]
+            return [self.finish(process) for process in (founder, *others)]
+
+        for code, stderr in run(4):
+            self.assertEqual(code, OK, stderr)
+        set_last_weight(self.folder / "peers/2/replica.snapshot", struct.pack("<f", 0.5))
+        before = (self.folder / "peers/2/replica.snapshot").read_bytes()
+        (code, stderr), (second, second_stderr), (third, third_stderr) = run(40)
+        self.assertEqual(code, OK, stderr)
+        self.assertEqual(second, OK, second_stderr)
+        self.refusal(DIVERGED, third, third_stderr, naming=("2 of 3 contributions", "expected equal digests"))
+        stopped = self.events("peers/2", "end")[-1]["round"]
+        self.assertLessEqual(stopped, 4 + 16, "sixteen rounds look at every weight")
+        self.assertEqual((self.folder / "peers/2/replica.snapshot").read_bytes(), before)
+        self.assertEqual([self.events(f"peers/{i}", "end")[-1]["round"] for i in (0, 1)], [40, 40])
+        self.assertEqual(self.digest("peers/0"), self.digest("peers/1"))
+        self.assertNotEqual(self.digest("peers/0"), self.digest("peers/2"))
+
+
+def set_last_weight(snapshot, value):
+    """Changes a snapshot's last weight and writes the digest that makes the file whole again."""
+    data = bytearray(snapshot.read_bytes()[:-32])
+    at = 16
+    for section in (1, 2, 3):
+        tag, length = struct.unpack_from("<IQ", data, at)
+        assert tag == section
+        at += 12 + length
+    data[at - 4:at] = value
+    snapshot.write_bytes(bytes(data) + hashlib.sha256(data).digest())
 
 
 class Network(common.Case):
@@ -150,6 +227,18 @@ class Network(common.Case):
         self.refuses(USAGE, "join", "no colon here", "--dir", "peer", "--data", self.text,
                      "--peer.connect_timeout_ms", "1500", limit=30, naming=("no colon here",))
 
+    def test_ctrl_c_while_no_founder_answers(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            joiner = self.join(f"127.0.0.1:{silent.getsockname()[1]}", "peer", "--peer.connect_timeout_ms", "600000")
+            silent.settimeout(common.LIMIT)
+            connection, _ = silent.accept()
+            with connection:
+                common.receive_frame(connection)
+                common.interrupt(joiner)
+                code, stderr = self.finish(joiner, limit=30)
+                self.assertEqual(code, OK, stderr)
+                self.assertIn("before it entered", stderr)
+
     def test_founder_that_is_something_else(self):
         """A server that answers garbage, and one that says nothing."""
         for answer, codes in ((b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, (MISMATCH, NETWORK)),
@@ -164,6 +253,45 @@ class Network(common.Case):
                 thread.join()
                 self.assertIn(code, codes, stderr)
                 self.refusal(code, code, stderr)
+
+    def test_founder_with_another_version(self):
+        """A founder of a later version reads the stable beginning of a hello and refuses the rest."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(common.LIMIT)
+            heard = []
+
+            def refuse_one():
+                connection, _ = server.accept()
+                with connection:
+                    heard.append(common.receive_frame(connection))
+                    text = "the peer speaks protocol 1, the run protocol 99"
+                    connection.sendall(common.frame(common.REFUSE, b"\x01" + common.wire_text(text)))
+                    connection.recv(1)
+
+            thread = threading.Thread(target=refuse_one)
+            thread.start()
+            self.refuses(MISMATCH, "join", f"127.0.0.1:{server.getsockname()[1]}", "--dir", "peer", "--data",
+                         self.text, limit=30, naming=("refused", "protocol 99"))
+            thread.join()
+        kind, body = heard[0]
+        self.assertEqual(kind, common.HELLO)
+        self.assertEqual(body[:4], b"TWIR")
+
+    def test_peer_with_another_version(self):
+        """A peer of a later version, whose hello goes on in a way that this founder does not know."""
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        host, port = address.split(":")
+        hello = b"TWIR" + struct.pack("<H", 99) + common.wire_text("9.0.0") + b"what version 99 says next"
+        with socket.create_connection((host, int(port)), timeout=common.LIMIT) as peer:
+            peer.sendall(common.frame(common.HELLO, hello))
+            kind, body = common.receive_frame(peer)
+            self.assertEqual(kind, common.REFUSE)
+            self.assertEqual(body[0], 1, "the code for another version")
+            for word in (b"protocol 99", b"9.0.0", b"protocol 1"):
+                self.assertIn(word, body)
+            self.assertEqual(peer.recv(1), b"", "and the connection ends")
+        seen = len(self.events("run", "round"))
+        self.wait_for(lambda: len(self.events("run", "round")) > seen, "the founder goes on")
 
     def test_garbage_on_the_port(self):
         founder, address = self.found("run", "--run.rounds", "60", "--run.min_round_ms", "20")

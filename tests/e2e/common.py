@@ -8,11 +8,14 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import zlib
 
 PROGRAM = str(pathlib.Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else "thinwire"
 LIMIT = 120  # seconds that any one command may take before it counts as hanging
@@ -141,6 +144,46 @@ class Case(unittest.TestCase):
                                            *arguments)
         self.assertEqual(code, OK, stderr)
         return self.folder / directory
+
+
+HELLO, REFUSE = 0, 2  # message_type of include/thinwire/comm/message.hpp
+
+
+def frame(kind, body):
+    """A frame as include/thinwire/comm/frame.hpp describes it."""
+    head = struct.pack("<II", len(body), kind)
+    check = kind | (zlib.crc32(head) & 0xFFFFFF00)
+    return struct.pack("<III", len(body), check, zlib.crc32(body)) + body
+
+
+def receive_frame(connection):
+    """(type, body) of the next frame; an EOFError when the stream ends before it."""
+    def receive(count):
+        data = b""
+        while len(data) < count:
+            more = connection.recv(count - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    length, check, _ = struct.unpack("<III", receive(12))
+    return check & 0xFF, receive(length)
+
+
+def wire_text(text):
+    return struct.pack("<I", len(text)) + text.encode()
+
+
+def free_port():
+    """A port that no connection of this machine is given by chance, so that a founder can come back to it."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise OSError("no free port")
 
 
 def interrupt(process):

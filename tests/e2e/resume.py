@@ -51,6 +51,26 @@ class Resume(common.Case):
         self.assertEqual(self.events("parts/2", "end")[-1]["round"], 10)
         self.assertEqual(self.peers("parts", 3), straight)
 
+    def test_a_founder_killed_under_its_joiners_comes_back_to_them(self):
+        straight = self.peers("straight", 3)
+        address = ["--peer.address", f"127.0.0.1:{common.free_port()}"]
+        slow = ["--run.rounds", self.ROUNDS, "--run.min_peers", "3", "--run.max_peers", "3", "--run.min_round_ms",
+                "100", *address]
+        founder, where = self.found("killed/0", *slow)
+        joiners = [self.join(where, f"killed/{i}", "--peer.index", i, "--peer.reconnect_timeout_ms", "120000")
+                   for i in (1, 2)]
+        for rounds in (4, 11):
+            self.wait_for(lambda: len(self.events("killed/0", "round")) >= rounds, f"{rounds} rounds")
+            founder.kill()
+            self.finish(founder)
+            founder, _ = self.found("killed/0", *slow)
+        for process in (founder, *joiners):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        for i in (1, 2):
+            self.assertEqual(len(self.events(f"killed/{i}", "start")), 1, "the joiners were never started again")
+        self.assertEqual({self.digest(f"killed/{i}") for i in range(3)}, {straight})
+
     def test_private_state_of_another_run_is_refused(self):
         self.one_peer("one", "--peer.stop_at", "2")
         self.one_peer("two", "--peer.stop_at", "2", "--run.seed", "2")

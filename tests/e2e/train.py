@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 
 import common
 from common import OK, USAGE, TINY, PATIENT
@@ -86,6 +87,34 @@ class Train(common.Case):
         after = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
         self.assertEqual(before, after)
         self.refuses(USAGE, "train", "--data", self.text, naming=("--out",))
+        self.refuses(USAGE, "train", "--data", self.text, "--out", "one", "--peers", "1", "--kill-and-return",
+                     naming=("--kill-and-return", "at least 2"))
+
+    def test_a_failed_peer_is_one_line_on_stderr_and_spoils_no_report(self):
+        code, _, stderr = self.run_program(*self.train("run", "--rounds", "2", "--no-solo"))
+        self.assertEqual(code, OK, stderr)
+        report = (self.folder / "run/report.json").read_bytes()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.refuses(common.NETWORK, *self.train("run", "--rounds", "2", "--no-solo", "--peer.address",
+                                                     f"127.0.0.1:{taken.getsockname()[1]}"),
+                         naming=("peer0", "exit code 4", "already in use"))
+        self.assertEqual((self.folder / "run/report.json").read_bytes(), report)
+
+    def test_a_folder_in_use_is_left_alone(self):
+        self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        address = (self.folder / "run/address").read_bytes()
+        self.refuses(USAGE, *self.train("run", "--rounds", "2"), naming=("run", "used by another"))
+        self.assertEqual((self.folder / "run/address").read_bytes(), address)
+        self.assertFalse((self.folder / "run/run.toml").exists())
+
+    def test_ctrl_c_while_the_peers_start(self):
+        for name, file in (("first", "run.toml"), ("second", "address"), ("third", "peers/3/lock")):
+            with self.subTest(file):
+                process = self.spawn(*self.train(name, "--rounds", "100000", "--no-solo"))
+                self.wait_for(lambda: (self.folder / name / file).exists(), file)
+                common.interrupt(process)
+                code, stderr = self.finish(process, limit=60)
+                self.assertEqual(code, OK, stderr)
 
 
 def alive(pid):

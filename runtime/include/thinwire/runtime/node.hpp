@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -96,6 +97,8 @@ struct node_options {
     /// Until TLS is there, traffic is readable and forgeable by whoever is on the path: other than loopback
     /// addresses are refused unless this is set.
     bool allow_plaintext_beyond_loopback = false;
+    /// Does what stop() does, and also ends a join() that still waits for the founder.
+    std::stop_token stop{};
 };
 
 /// A peer of a run over TCP: a star whose centre, the founder, orders the rounds and keeps the log. Satisfies
