@@ -28,6 +28,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <new>
 #include <utility>
@@ -42,7 +43,7 @@ class aligned_buffer {
 
     aligned_buffer() = default;
     explicit aligned_buffer(std::size_t size)
-        : data_(size == 0 ? nullptr : static_cast<T*>(::operator new (size * sizeof(T), std::align_val_t{alignment}))),
+        : data_(size == 0 ? nullptr : static_cast<T*>(::operator new (bytes(size), std::align_val_t{alignment}))),
           size_(size) {
         std::fill_n(data_.get(), size, T{});
     }
@@ -60,6 +61,11 @@ class aligned_buffer {
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
+    static std::size_t bytes(std::size_t size) {
+        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+        return size * sizeof(T);
+    }
+
     struct release {
         void operator()(T* p) const noexcept { ::operator delete (p, std::align_val_t{alignment}); }
     };
@@ -1742,22 +1748,21 @@ namespace thinwire {
 /// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own tasks.
 class thread_pool {
  public:
-    /// Throws value_error unless 1 <= threads <= 1024.
+    /// Throws value_error unless 1 <= threads <= 1024, std::system_error when the system starts no more of them.
     explicit thread_pool(int threads = 1) {
         if (threads < 1 || threads > 1024)
             throw value_error("thread_pool: threads " + std::to_string(threads) + ", expected 1..1024");
-        for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+        workers_.reserve(static_cast<std::size_t>(threads) - 1);
+        try {
+            for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+        } catch (...) {
+            stop();
+            throw;
+        }
     }
     thread_pool(const thread_pool&) = delete;
     thread_pool& operator=(const thread_pool&) = delete;
-    ~thread_pool() {
-        {
-            const std::lock_guard lock(mutex_);
-            stopping_ = true;
-        }
-        wake_.notify_all();
-        for (std::thread& worker : workers_) worker.join();
-    }
+    ~thread_pool() { stop(); }
 
     [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
@@ -1785,6 +1790,15 @@ class thread_pool {
     }
 
  private:
+    void stop() noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+
     void drain() noexcept {
         for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, i);
     }
@@ -3015,6 +3029,9 @@ class payload_view {
     return view->info();
 }
 
+/// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
+inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 2^60
+
 /// Proves that a dense payload holds a finite, sane number for every element.
 [[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
                                                              const payload_layout& layout,
@@ -3032,7 +3049,7 @@ class payload_view {
         byte_reader in(raw);
         for (std::uint64_t e = 0; e < elements; ++e) largest = std::max(largest, in.get<std::uint32_t>() & 0x7fffffffU);
         if (largest >= 0x7f800000U) return detail::payload_failure(errc::not_finite, "section " + std::to_string(i));
-        if (largest > largest_value_bits)
+        if (largest > largest_gradient_bits)
             return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
     }
     return view;
@@ -3314,6 +3331,7 @@ static_assert(transport<loopback_group::member>);
 #define THINWIRE_CORE_ALIGNED_HPP
 
 #include <cstddef>
+#include <limits>
 #include <new>
 #include <vector>
 
@@ -3329,6 +3347,7 @@ struct aligned_allocator {
     constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
 
     [[nodiscard]] T* allocate(std::size_t count) {
+        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
         return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
     }
     void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
@@ -3677,7 +3696,7 @@ class batch_sampler {
         const std::size_t length = options.sequence_length;
         if (length == 0) throw value_error("batch_sampler: sequence_length 0, expected at least 1");
         if (options.slots_per_round == 0) throw value_error("batch_sampler: slots_per_round 0, expected at least 1");
-        if (corpus.size() < length + 1)
+        if (corpus.size() <= length)  // length + 1 may not fit
             throw value_error("batch_sampler: corpus of " + std::to_string(corpus.size()) +
                               " bytes, expected at least " + std::to_string(length + 1));
         // One window fewer than fit leaves room for the shift.
@@ -3976,7 +3995,7 @@ class byte_corpus {
 
  private:
     void require(const char* part, std::size_t found, std::size_t tokens) const {
-        if (found < tokens + 1)
+        if (found <= tokens)  // tokens + 1 may not fit
             throw value_error("corpus '" + name_ + "': " + std::to_string(found) + " bytes" + part +
                               ", expected at least " + std::to_string(tokens + 1) + " (a sequence of " +
                               std::to_string(tokens) + " and the byte after it)");
@@ -5998,7 +6017,7 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_
             for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
                 sum += chunk.value(i) * *reinterpret_cast<const vec*>(basis + chunk.row(i) * rows.full() + x);
             if constexpr (std::is_same_v<T, double>) {
-                // Rounds half up to an integer, exactly and in any rounding mode: see exact_decode.hpp.
+                // Rounds half up to an integer, exactly and in any rounding mode: see optim/detail/exact_mean.hpp.
                 using integers = typename vector_of<std::int32_t, lanes>::type;
                 const integers whole = __builtin_convertvector(sum + (0x1p28 + 0.5), integers);
                 sum = __builtin_convertvector(whole - (1 << 28), vec);
@@ -7047,7 +7066,7 @@ class adamw {
     /// Forgets the payload in flight.
     void abandon() noexcept { rounds_.settle(); }
 
-    /// For the payloads to come. Throws value_error unless finite and not negative.
+    /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         adamw_options changed = options_;
         changed.learning_rate = rate;
@@ -7109,6 +7128,8 @@ class adamw {
         aligned_vector<float> mean(mean_.size()), square(mean_.size());
         if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
             return refuse(errc::not_finite, "moments");
+        if (std::ranges::any_of(square, [](float s) { return s < 0.0F; }))
+            return refuse(errc::out_of_range, "a negative second moment");
         if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
         mean_ = std::move(mean);
         square_ = std::move(square);
@@ -7136,6 +7157,9 @@ class adamw {
         require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
         require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.level > best_isa())
+            throw value_error("adamw: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                              std::string(to_string(best_isa())));
         return o;
     }
 
@@ -7581,7 +7605,7 @@ class demo {
         rounds_.settle();
     }
 
-    /// For the payloads to come. Throws value_error unless finite and not negative.
+    /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
         changed.learning_rate = rate;
@@ -7638,6 +7662,9 @@ class demo {
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
         if (o.values != value_code::f32 && o.values != value_code::sign)
             throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+        if (o.level > best_isa())
+            throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                              std::string(to_string(best_isa())));
         return o;
     }
 
