@@ -92,6 +92,9 @@ class replay {
         for (std::size_t r = 0; r < run_.workers; ++r) {
             for (std::size_t i = 0; i < run_.shapes.size(); ++i)
                 std::ranges::copy(run_.floats(key("grad", i, t, r)), gradients_[r][i].begin());
+            before_.clear();
+            for (std::size_t i = 0; i < run_.shapes.size(); ++i)
+                before_.emplace_back(peers_[r]->momentum(i).begin(), peers_[r]->momentum(i).end());
             contributions.push_back({.peer = r, .payload = peers_[r]->begin_step(r)});
             check_payload(t, r, contributions.back().payload);
         }
@@ -156,6 +159,24 @@ class replay {
         auto operator<=>(const chunk_key&) const = default;
     };
 
+    /// The coefficient that a worker has at a position of a chunk, by the definition.
+    double coefficient(const chunk_key& where, std::int64_t position) const {
+        const chunk_grid grid(run_.shapes[where.parameter], static_cast<std::size_t>(run_.options.chunk));
+        const auto h = static_cast<std::int64_t>(grid.rows()), w = static_cast<std::int64_t>(grid.cols());
+        double sum = 0.0;
+        for (std::int64_t y = 0; y < h; ++y)
+            for (std::int64_t x = 0; x < w; ++x) {
+                const std::size_t at = grid.offset(where.chunk) + static_cast<std::size_t>(y) * grid.stride() +
+                                       static_cast<std::size_t>(x);
+                const double momentum = static_cast<double>(run_.options.momentum_decay) *
+                                            static_cast<double>(before_[where.parameter][at]) +
+                                        static_cast<double>(run_.options.learning_rate) *
+                                            static_cast<double>(gradients_[where.worker][where.parameter][at]);
+                sum += momentum * static_cast<double>(dct_entry(h, position / w, y)) *
+                       static_cast<double>(dct_entry(w, position % w, x)) * 0x1p-44;
+            }
+        return sum;
+    }
     /// Positions that only one side chose must be near ties with the smallest that both could have chosen.
     void compare(const std::map<std::int64_t, float>& ours, const std::map<std::int64_t, float>& theirs,
                  float tolerance, const chunk_key& where) {
@@ -168,8 +189,11 @@ class replay {
             else
                 CHECK(std::abs(match->second - value) <= tolerance);
         }
-        for (const auto& [position, value] : theirs)
-            if (!ours.contains(position)) contested.push_back(std::abs(value));
+        for (const auto& [position, value] : theirs) {
+            if (ours.contains(position)) continue;
+            contested.push_back(std::abs(value));
+            CHECK(std::abs(coefficient(where, position) - static_cast<double>(value)) <= tolerance);
+        }
         if (contested.empty()) return;
         const auto [low, high] = std::minmax_element(contested.begin(), contested.end());
         CHECK(*high - *low <= 1e-6F * *high);
@@ -202,6 +226,7 @@ class replay {
     const recorded_run& run_;
     std::vector<std::vector<std::vector<float>>> values_, gradients_;
     std::vector<std::unique_ptr<demo>> peers_;
+    std::vector<std::vector<float>> before_;  ///< momentum of the worker at hand before its step
     std::set<chunk_key> near_ties_;
 };
 

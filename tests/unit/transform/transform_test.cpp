@@ -106,6 +106,55 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
     }
 }
 
+TEST_CASE("inverse_exact: equal to integer arithmetic, also where all means are as large as they can be and add up") {
+    for (const std::size_t side : {256U, 64U, 61U, 1U}) {
+        INFO("side ", side);
+        const auto n = static_cast<std::int64_t>(side);
+        const auto sides = static_cast<std::int64_t>(side * side);
+        const auto entry = [&](std::int64_t frequency, std::int64_t x) { return dct_entry(n, frequency, x); };
+        std::vector<std::int64_t> basis;
+        for (std::int64_t i = 0; i < sides; ++i) basis.push_back(entry(i / n, i % n));
+        const auto at = [&](std::int64_t frequency, std::int64_t x) {
+            return basis[static_cast<std::size_t>(frequency * n + x)];
+        };
+        // 2^22 times the sign that the basis has at one corner: no element of any chunk is larger there.
+        std::vector<std::uint16_t> positions;
+        std::vector<double> means;
+        std::vector<std::int64_t> whole;
+        for (std::int64_t i = 0; i < sides; ++i) {
+            const bool negative = (at(i / n, 0) < 0) != (at(i % n, n / 3) < 0);
+            positions.push_back(static_cast<std::uint16_t>(i));
+            means.push_back(negative ? -1.0 : 1.0);
+            whole.push_back((negative ? -1 : 1) * (std::int64_t{1} << 22U));
+        }
+        std::vector<std::int64_t> middle(side * side);  // [x][column], rounded half up to a multiple of 2^22
+        for (std::int64_t x = 0; x < n; ++x)
+            for (std::int64_t c = 0; c < n; ++c) {
+                std::int64_t sum = std::int64_t{1} << 21U;
+                for (std::int64_t r = 0; r < n; ++r) sum += whole[static_cast<std::size_t>(r * n + c)] * at(r, x);
+                middle[static_cast<std::size_t>(x * n + c)] = sum >> 22U;
+            }
+        const dct_basis table(side);
+        transform_scratch s(side, side);
+        sparse_chunk<double> chunk(side * side);
+        chunk.assign(positions, means, side);
+        for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+            if (level > best_isa()) continue;
+            kernels_for(level).inverse_exact(table, table, chunk, s);
+            std::size_t wrong = 0;
+            for (std::int64_t x = 0; x < n; ++x)
+                for (std::int64_t y = 0; y < n; ++y) {
+                    std::int64_t sum = 0;
+                    for (std::int64_t c = 0; c < n; ++c) sum += middle[static_cast<std::size_t>(x * n + c)] * at(c, y);
+                    const float found =
+                        s.tile[static_cast<std::size_t>(x) * table.full() + static_cast<std::size_t>(y)];
+                    wrong += found != static_cast<float>(static_cast<double>(sum)) ? 1U : 0U;
+                }
+            CHECK(wrong == 0);
+        }
+    }
+}
+
 TEST_CASE("apply_sign: one step each way, none at zero, tiny weights to zero") {
     for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
         if (level > best_isa()) continue;
