@@ -108,6 +108,17 @@ inline std::uint64_t take_part(node& n, std::uint64_t round, std::uint64_t end, 
     return round;
 }
 
+/// Takes part from `round` on until a commit holds a payload of `peer`. Returns the round after it.
+inline std::uint64_t take_part_until(node& n, std::uint64_t round, peer_id peer, ledger& l) {
+    for (bool found = false; !found;)
+        for (const commit& c : n.exchange(round, payload_of(n.self(), round))) {
+            l.apply(c, n.self());
+            round = c.round + 1;
+            for (const contribution& part : c.contributions) found = found || part.peer == peer;
+        }
+    return round;
+}
+
 /// Applies everything that is there from `round` on. Returns the next round.
 inline std::uint64_t catch_up(node& n, std::uint64_t round, ledger& l) {
     for (;;) {
