@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes include/thinwire/thinwire.hpp (the umbrella) and single_include/thinwire/thinwire.hpp (the same in one file).
 
-The umbrella includes every public header of the host core: all below include/thinwire but detail/, hf/ and what needs a
-device or a foreign library. The single header is the umbrella with each header pasted once, after those it includes.
+The umbrella includes every public header of the host core that a training program calls: all below include/thinwire but
+detail/, hf/, what needs a device or a foreign library, and what only drives a run (the protocol's machines and the log). The single header is the umbrella with each header pasted once, after those it includes.
 Both depend on nothing but the headers' bytes.
 
     tools/amalgamate.py            writes both
@@ -16,6 +16,9 @@ import sys
 
 NOT_IN_CORE = {"hf", "cuda", "mpi", "nccl", "runtime"}
 UMBRELLA = "thinwire/thinwire.hpp"
+# For who writes a runtime: a second of compile time that a training program does not pay.
+FOR_RUNTIMES = {f"thinwire/{name}.hpp" for name in (
+    "comm/effect", "comm/follower", "comm/frame", "comm/machine", "comm/message", "comm/sequencer", "io/run_log")}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](thinwire/[^>"]+)[>"].*$')
 
 
@@ -24,12 +27,13 @@ def public_headers(include):
         parts = path.relative_to(include).parts
         if "detail" in parts or NOT_IN_CORE & set(parts) or "/".join(parts) == UMBRELLA:
             continue
-        yield "/".join(parts)
+        if "/".join(parts) not in FOR_RUNTIMES:
+            yield "/".join(parts)
 
 
 def umbrella(include):
     lines = ["#ifndef THINWIRE_THINWIRE_HPP", "#define THINWIRE_THINWIRE_HPP", "",
-             "/// Everything of thinwire::thinwire. Written by tools/amalgamate.py."]
+             "/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py."]
     lines += [f"#include <{header}>" for header in public_headers(include)]
     lines += ["", "#endif  // THINWIRE_THINWIRE_HPP", ""]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 #ifndef THINWIRE_THINWIRE_HPP
 #define THINWIRE_THINWIRE_HPP
 
-/// Everything of thinwire::thinwire. Written by tools/amalgamate.py.
+/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py.
 #include <thinwire/backend/cpu/buffer.hpp>
 #include <thinwire/backend/cpu/fast.hpp>
 #include <thinwire/backend/cpu/reference.hpp>
@@ -12,13 +12,7 @@
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/codec/top_k.hpp>
 #include <thinwire/codec/value_code.hpp>
-#include <thinwire/comm/effect.hpp>
-#include <thinwire/comm/follower.hpp>
-#include <thinwire/comm/frame.hpp>
 #include <thinwire/comm/loopback.hpp>
-#include <thinwire/comm/machine.hpp>
-#include <thinwire/comm/message.hpp>
-#include <thinwire/comm/sequencer.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/config.hpp>
 #include <thinwire/core/aligned.hpp>
@@ -36,7 +30,6 @@
 #include <thinwire/io/batch_sampler.hpp>
 #include <thinwire/io/corpus.hpp>
 #include <thinwire/io/file.hpp>
-#include <thinwire/io/run_log.hpp>
 #include <thinwire/io/snapshot.hpp>
 #include <thinwire/nn/backend.hpp>
 #include <thinwire/nn/block.hpp>

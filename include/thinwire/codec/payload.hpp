@@ -234,6 +234,9 @@ class payload_view {
     return view->info();
 }
 
+/// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
+inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 2^60
+
 /// Proves that a dense payload holds a finite, sane number for every element.
 [[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
                                                              const payload_layout& layout,
@@ -251,7 +254,7 @@ class payload_view {
         byte_reader in(raw);
         for (std::uint64_t e = 0; e < elements; ++e) largest = std::max(largest, in.get<std::uint32_t>() & 0x7fffffffU);
         if (largest >= 0x7f800000U) return detail::payload_failure(errc::not_finite, "section " + std::to_string(i));
-        if (largest > largest_value_bits)
+        if (largest > largest_gradient_bits)
             return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
     }
     return view;

@@ -2,6 +2,7 @@
 #define THINWIRE_CORE_ALIGNED_HPP
 
 #include <cstddef>
+#include <limits>
 #include <new>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct aligned_allocator {
     constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
 
     [[nodiscard]] T* allocate(std::size_t count) {
+        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
         return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
     }
     void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }

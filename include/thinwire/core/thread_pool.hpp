@@ -19,22 +19,21 @@ namespace thinwire {
 /// parallel_for then runs on the spot. One parallel_for at a time; not to be called from within its own tasks.
 class thread_pool {
  public:
-    /// Throws value_error unless 1 <= threads <= 1024.
+    /// Throws value_error unless 1 <= threads <= 1024, std::system_error when the system starts no more of them.
     explicit thread_pool(int threads = 1) {
         if (threads < 1 || threads > 1024)
             throw value_error("thread_pool: threads " + std::to_string(threads) + ", expected 1..1024");
-        for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+        workers_.reserve(static_cast<std::size_t>(threads) - 1);
+        try {
+            for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+        } catch (...) {
+            stop();
+            throw;
+        }
     }
     thread_pool(const thread_pool&) = delete;
     thread_pool& operator=(const thread_pool&) = delete;
-    ~thread_pool() {
-        {
-            const std::lock_guard lock(mutex_);
-            stopping_ = true;
-        }
-        wake_.notify_all();
-        for (std::thread& worker : workers_) worker.join();
-    }
+    ~thread_pool() { stop(); }
 
     [[nodiscard]] int size() const noexcept { return static_cast<int>(workers_.size()) + 1; }
 
@@ -62,6 +61,15 @@ class thread_pool {
     }
 
  private:
+    void stop() noexcept {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& worker : workers_) worker.join();
+    }
+
     void drain() noexcept {
         for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(context_, i);
     }

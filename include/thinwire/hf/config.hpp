@@ -215,7 +215,7 @@ inline void read_llama_like(config_reader& in, nn::transformer_config& c, const 
 
 /// Reads a config.json, or the one in a folder. Throws io_error when there is no such file.
 [[nodiscard]] inline result<nn::transformer_config> load_config(std::filesystem::path path) {
-    if (std::filesystem::is_directory(path)) path /= "config.json";
+    if (detail::is_folder(path)) path /= "config.json";
     const std::vector<std::byte> bytes = detail::read_whole(path);
     return parse_config({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "'" + path.string() + "'");
 }

@@ -41,9 +41,10 @@ namespace detail {
 
 /// The files that hold the weights of a folder: model.safetensors, or those its index names.
 [[nodiscard]] inline result<std::vector<std::filesystem::path>> weight_files(const std::filesystem::path& path) {
-    if (!std::filesystem::is_directory(path)) return std::vector{path};
+    if (!is_folder(path)) return std::vector{path};
     const std::filesystem::path index = path / "model.safetensors.index.json";
-    if (std::filesystem::exists(path / "model.safetensors") || !std::filesystem::exists(index))
+    std::error_code ignored;
+    if (std::filesystem::exists(path / "model.safetensors", ignored) || !std::filesystem::exists(index, ignored))
         return std::vector{path / "model.safetensors"};
     const std::vector<std::byte> bytes = read_whole(index);
     const std::string where = "'" + index.string() + "'";

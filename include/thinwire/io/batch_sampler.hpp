@@ -40,7 +40,7 @@ class batch_sampler {
         const std::size_t length = options.sequence_length;
         if (length == 0) throw value_error("batch_sampler: sequence_length 0, expected at least 1");
         if (options.slots_per_round == 0) throw value_error("batch_sampler: slots_per_round 0, expected at least 1");
-        if (corpus.size() < length + 1)
+        if (corpus.size() <= length)  // length + 1 may not fit
             throw value_error("batch_sampler: corpus of " + std::to_string(corpus.size()) +
                               " bytes, expected at least " + std::to_string(length + 1));
         // One window fewer than fit leaves room for the shift.

@@ -53,7 +53,7 @@ class byte_corpus {
 
  private:
     void require(const char* part, std::size_t found, std::size_t tokens) const {
-        if (found < tokens + 1)
+        if (found <= tokens)  // tokens + 1 may not fit
             throw value_error("corpus '" + name_ + "': " + std::to_string(found) + " bytes" + part +
                               ", expected at least " + std::to_string(tokens + 1) + " (a sequence of " +
                               std::to_string(tokens) + " and the byte after it)");

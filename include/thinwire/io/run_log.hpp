@@ -273,9 +273,16 @@ inline void run_log::append(const commit& c) {
                           std::to_string(next_round()));
     const std::vector<std::byte> bytes = detail::encode_log_frame(c);
     const std::uint64_t at = file_.size();
-    frames_.reserve(frames_.size() + 1);
+    if (frames_.size() == frames_.capacity()) frames_.reserve(2 * frames_.size() + 16);
     file_.append(bytes);
-    if (durable_) file_.sync();
+    if (durable_) {
+        try {
+            file_.sync();
+        } catch (...) {
+            file_.cut(at);
+            throw;
+        }
+    }
     frames_.push_back({.at = at, .length = static_cast<std::uint32_t>(bytes.size() - detail::log_frame_bytes)});
 }
 

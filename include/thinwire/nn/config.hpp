@@ -3,9 +3,10 @@
 
 #include <thinwire/core/error.hpp>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
-#include <sstream>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -78,12 +79,19 @@ struct transformer_config {
 
 namespace detail {
 
-template <class Value>
-void require(bool holds, std::string_view field, Value value, std::string_view expectation) {
+inline void require(bool holds, std::string_view field, const char* value, std::string_view expectation) {
+    if (!holds)
+        throw value_error("transformer_config: " + std::string(field) + " is " + value + ", expected " +
+                          std::string(expectation));
+}
+inline void require(bool holds, std::string_view field, int value, std::string_view expectation) {
+    if (!holds) require(false, field, std::to_string(value).c_str(), expectation);
+}
+inline void require(bool holds, std::string_view field, double value, std::string_view expectation) {
+    std::array<char, 32> text{};
     if (holds) return;
-    std::ostringstream text;
-    text << "transformer_config: " << field << " is " << value << ", expected " << expectation;
-    throw value_error(text.str());
+    std::snprintf(text.data(), text.size(), "%g", value);
+    require(false, field, text.data(), expectation);
 }
 
 inline void check_gpt2(const transformer_config& c) {

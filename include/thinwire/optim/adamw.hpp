@@ -145,7 +145,7 @@ class adamw {
     /// Forgets the payload in flight.
     void abandon() noexcept { rounds_.settle(); }
 
-    /// For the payloads to come. Throws value_error unless finite and not negative.
+    /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         adamw_options changed = options_;
         changed.learning_rate = rate;
@@ -207,6 +207,8 @@ class adamw {
         aligned_vector<float> mean(mean_.size()), square(mean_.size());
         if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
             return refuse(errc::not_finite, "moments");
+        if (std::ranges::any_of(square, [](float s) { return s < 0.0F; }))
+            return refuse(errc::out_of_range, "a negative second moment");
         if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
         mean_ = std::move(mean);
         square_ = std::move(square);
@@ -234,6 +236,9 @@ class adamw {
         require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
         require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.level > best_isa())
+            throw value_error("adamw: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                              std::string(to_string(best_isa())));
         return o;
     }
 

@@ -159,7 +159,7 @@ class demo {
         rounds_.settle();
     }
 
-    /// For the payloads to come. Throws value_error unless finite and not negative.
+    /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
         changed.learning_rate = rate;
@@ -216,6 +216,9 @@ class demo {
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
         if (o.values != value_code::f32 && o.values != value_code::sign)
             throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+        if (o.level > best_isa())
+            throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                              std::string(to_string(best_isa())));
         return o;
     }
 

@@ -1,7 +1,12 @@
 #include <thinwire/backend/cpu/fast.hpp>
+#include <thinwire/core/aligned.hpp>
 
 #include <doctest/doctest.h>
 #include <support/backend_checks.hpp>
+
+#include <cstddef>
+#include <limits>
+#include <new>
 
 using namespace thinwire;
 
@@ -97,4 +102,10 @@ TEST_CASE("fast back end: an instruction set that the machine lacks is refused")
     thread_pool pool(1);
     if (best_isa() == isa::avx512) return;
     CHECK_THROWS_AS(cpu::fast(pool, isa::avx512), value_error);
+}
+
+TEST_CASE("aligned_buffer: a size whose bytes cannot be counted is refused, not wrapped around") {
+    const std::size_t wraps = std::numeric_limits<std::size_t>::max() / sizeof(float) + 2;
+    CHECK_THROWS_AS(cpu::aligned_buffer<float>{wraps}, std::bad_array_new_length);
+    CHECK_THROWS_AS((void)aligned_allocator<float>{}.allocate(wraps), std::bad_array_new_length);
 }

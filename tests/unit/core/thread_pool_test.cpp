@@ -3,7 +3,19 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <system_error>
 #include <vector>
+
+// A sanitizer reserves far more address space than the limit below.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define THINWIRE_TEST_LIMITS_MEMORY 1
+#include <sys/resource.h>
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#undef THINWIRE_TEST_LIMITS_MEMORY
+#endif
+#endif
 
 using namespace thinwire;
 
@@ -30,3 +42,15 @@ TEST_CASE("thread_pool: refuses sizes that make no sense") {
     CHECK_THROWS_WITH_AS(thread_pool(0), "thread_pool: threads 0, expected 1..1024", value_error);
     CHECK_THROWS_AS(thread_pool(5000), value_error);
 }
+
+#if defined(THINWIRE_TEST_LIMITS_MEMORY)
+TEST_CASE("thread_pool: a system without room for the threads gives an exception, not an abort") {
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_AS, &before) == 0);
+    rlimit tight = before;
+    tight.rlim_cur = std::size_t{1} << 30U;  // 1023 stacks of 8 MB do not fit
+    REQUIRE(setrlimit(RLIMIT_AS, &tight) == 0);
+    CHECK_THROWS_AS(thread_pool(1024), std::system_error);
+    REQUIRE(setrlimit(RLIMIT_AS, &before) == 0);
+}
+#endif

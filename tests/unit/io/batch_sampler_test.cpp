@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <set>
 #include <vector>
 
@@ -115,4 +116,10 @@ TEST_CASE("batch_sampler: every corpus size keeps windows inside") {
             REQUIRE(window.data() + window.size() <= corpus.data() + corpus.size());
         }
     }
+}
+
+TEST_CASE("batch_sampler: the longest sequence that can be written is refused, not wrapped around") {
+    const std::vector<std::byte> text(100);
+    CHECK_THROWS_AS(batch_sampler(text, {.sequence_length = std::numeric_limits<std::size_t>::max()}),
+                    thinwire::value_error);
 }

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 using thinwire::byte_corpus;
@@ -53,4 +54,9 @@ TEST_CASE("corpus: a fraction outside (0, 1) is refused") {
     const byte_corpus corpus("text", bytes_of("0123456789"));
     for (const double fraction : {0.0, 1.0, -0.1, 1.5, std::nan("")})
         CHECK_THROWS_AS((void)corpus.split(fraction, 1), thinwire::value_error);
+}
+
+TEST_CASE("corpus: the longest sequence that can be written is refused, not wrapped around") {
+    const byte_corpus text("text", std::vector<std::byte>(100));
+    CHECK_THROWS_AS(text.require_sequence(std::numeric_limits<std::size_t>::max()), thinwire::value_error);
 }

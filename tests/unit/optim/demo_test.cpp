@@ -78,6 +78,7 @@ TEST_CASE("demo: options out of range name the option") {
     refused({.momentum_decay = 1.0F}, "momentum_decay");
     refused({.weight_decay = -0.1F}, "weight_decay");
     refused({.clip_norm = -1.0F}, "clip_norm");
+    refused({.level = static_cast<isa>(static_cast<int>(isa::avx512) + 1)}, "level");
 }
 
 TEST_CASE("a gradient that is not finite is refused by name and index, and nothing changes") {
@@ -217,6 +218,39 @@ TEST_CASE("adamw: replicas agree, state is saved exactly, foreign bytes are refu
         std::copy(a.values[i].begin(), a.values[i].end(), d.values[i].begin());
     CHECK(d.optimizer->replica_digest() == a.optimizer->replica_digest());
     CHECK(d.optimizer->save_replica() == saved);
+}
+
+TEST_CASE("adamw: a foreign gradient whose square float32 cannot hold is refused, one that it can leaves no infinity") {
+    for (const auto& [value, accepted] : {std::pair{0x1p60F, 1}, std::pair{0x1.8p60F, 0}, std::pair{0x1p99F, 0}}) {
+        adamw_peer p(0, {.learning_rate = 1e-3F});
+        const payload_layout& layout = p.optimizer->layout();
+        payload_writer out(
+            {.kind = payload_kind::dense, .peer = 9, .fingerprint = layout.fingerprint, .learning_rate = 1e-3F},
+            layout.sections.size(), {});
+        for (const payload_section& section : layout.sections) {
+            byte_writer bytes(std::move(out.bytes()));
+            for (std::uint64_t e = 0; e < section.coefficients(); ++e) bytes.put(value);
+            out.bytes() = bytes.take();
+            out.end_section();
+        }
+        const auto payload = out.finish();
+        const std::vector<contribution> list = {{.peer = 9, .payload = payload}};
+        CHECK(p.optimizer->apply({.round = 0, .contributions = list}).contributors == accepted);
+        const auto state = p.optimizer->save_replica();
+        CHECK(p.optimizer->restore_replica(state).has_value());  // refuses what is not finite
+    }
+}
+
+TEST_CASE("adamw: replica state with a negative second moment is refused") {
+    adamw_peer p(0, {});
+    std::vector<std::byte> state = p.optimizer->save_replica();
+    state[state.size() - 9] = std::byte{0x80};  // the sign and exponent of the last one
+    state[state.size() - 10] = std::byte{0x80};
+    const std::uint64_t sum = checksum64(std::span(state).first(state.size() - 8));
+    for (std::size_t i = 0; i < 8; ++i) state[state.size() - 8 + i] = static_cast<std::byte>((sum >> (8 * i)) & 0xffU);
+    const auto taken = p.optimizer->restore_replica(state);
+    REQUIRE(!taken.has_value());
+    CHECK(taken.error().code == errc::out_of_range);
 }
 
 TEST_CASE("loopback: a skipped payload, a member that leaves and one that returns; replicas stay equal") {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <new>
 #include <utility>
@@ -17,7 +18,7 @@ class aligned_buffer {
 
     aligned_buffer() = default;
     explicit aligned_buffer(std::size_t size)
-        : data_(size == 0 ? nullptr : static_cast<T*>(::operator new (size * sizeof(T), std::align_val_t{alignment}))),
+        : data_(size == 0 ? nullptr : static_cast<T*>(::operator new (bytes(size), std::align_val_t{alignment}))),
           size_(size) {
         std::fill_n(data_.get(), size, T{});
     }
@@ -35,6 +36,11 @@ class aligned_buffer {
     [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
+    static std::size_t bytes(std::size_t size) {
+        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+        return size * sizeof(T);
+    }
+
     struct release {
         void operator()(T* p) const noexcept { ::operator delete (p, std::align_val_t{alignment}); }
     };

@@ -14,6 +14,12 @@
 
 namespace thinwire::hf::detail {
 
+/// Whether a path names a folder; what cannot be asked about is none, and reading it will say why.
+[[nodiscard]] inline bool is_folder(const std::filesystem::path& path) noexcept {
+    std::error_code ignored;
+    return std::filesystem::is_directory(path, ignored);
+}
+
 /// The whole content of a file. Throws io_error when it cannot be read.
 [[nodiscard]] inline std::vector<std::byte> read_whole(const std::filesystem::path& path) {
     const auto complain = [&](const std::string& why) { throw io_error("read '" + path.string() + "': " + why); };

@@ -65,7 +65,7 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_
             for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
                 sum += chunk.value(i) * *reinterpret_cast<const vec*>(basis + chunk.row(i) * rows.full() + x);
             if constexpr (std::is_same_v<T, double>) {
-                // Rounds half up to an integer, exactly and in any rounding mode: see exact_decode.hpp.
+                // Rounds half up to an integer, exactly and in any rounding mode: see optim/detail/exact_mean.hpp.
                 using integers = typename vector_of<std::int32_t, lanes>::type;
                 const integers whole = __builtin_convertvector(sum + (0x1p28 + 0.5), integers);
                 sum = __builtin_convertvector(whole - (1 << 28), vec);
