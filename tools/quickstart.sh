@@ -17,5 +17,5 @@ if [ ! -s "$folder/kjv.txt" ]; then
     bible -f gen1:1-rev22:21 > "$folder/kjv.txt.tmp"
     mv "$folder/kjv.txt.tmp" "$folder/kjv.txt"
 fi
-exec build/thinwire train --data "$folder/kjv.txt" --peers 4 --rounds 500 \
+exec build/thinwire train --data "$folder/kjv.txt" --peers 4 --rounds 400 \
     --optimizer.k 64 --out "$folder/run" --kill-and-return
