@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include <cmath>
 #include <cstdio>
 #include <numbers>
 
@@ -51,6 +52,9 @@ model_folder::model_folder(const std::filesystem::path& folder, int threads)
 std::string generated_text(const generate_options& options) {
     if (options.prompt.empty())
         throw launcher_error(exit_code::usage, "generate: --prompt is empty: expected at least one character");
+    if (!std::isfinite(options.temperature))
+        throw launcher_error(exit_code::usage, "generate: --temperature is " + std::to_string(options.temperature) +
+                                                   ": expected a number in 0..100");
     model_folder folder(options.model, options.threads);
     std::vector<std::int32_t> tokens;
     for (const char c : options.prompt) tokens.push_back(static_cast<unsigned char>(c));

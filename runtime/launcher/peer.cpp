@@ -261,7 +261,8 @@ void peer::train() {
         train_rounds();
     } catch (const std::exception& problem) {
         if (!cut_short(problem)) throw;
-        spdlog::info("stopped in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+        spdlog::info("stopped in round {}, saved in '{}': {}", replica_->optimizer().round(), where_.root.string(),
+                     problem.what());
         return;
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);

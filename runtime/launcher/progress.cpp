@@ -114,7 +114,8 @@ void progress_display::show(const std::vector<peer_progress>& peers, bool last) 
     fmt::print("{}\n{:<12} {:>9} {:>9} {:>10} {:>10}  {}\n", summary, "peer", "round", "loss", "sent", "received",
                "state");
     for (const peer_progress& p : peers)
-        fmt::print("{:<12} {:>9} {:>9.4f} {:>10} {:>10}  {}\n", p.name, p.round, p.loss,
+        fmt::print("{:<12} {:>9} {:>9} {:>10} {:>10}  {}\n", p.name, p.round,
+                   p.rounds_sent > 0 ? fmt::format("{:.4f}", p.loss) : "-",
                    human_bytes(static_cast<double>(p.wire_sent())), human_bytes(static_cast<double>(p.wire_received())),
                    p.state);
     drawn_ = last ? 0 : static_cast<int>(peers.size()) + 2;

@@ -55,10 +55,13 @@ run_log open_log(const node_options& options) {
         const std::uint64_t first = log->first_round();
         const std::uint64_t next = log->next_round();
         if (options.next_round < first || options.next_round > next)
-            throw node_error(node_errc::replica_diverged, "log '" + options.log.string() + "' has rounds " +
-                                                              std::to_string(first) + " to " + std::to_string(next) +
-                                                              ", the replica is at round " +
-                                                              std::to_string(options.next_round));
+            throw node_error(node_errc::replica_diverged,
+                             "log '" + options.log.string() + "' has rounds " + std::to_string(first) + " to " +
+                                 std::to_string(next) + ", the replica is at round " +
+                                 std::to_string(options.next_round) +
+                                 (options.next_round > next ? ": the end of the log was lost, as by a power "
+                                                              "cut; without the log the run goes on from there"
+                                                            : ""));
         return std::move(*log);
     } catch (const io_error& problem) {
         throw node_error(node_errc::storage, problem.what());

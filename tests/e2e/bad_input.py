@@ -120,6 +120,39 @@ class Files(common.Case):
         self.trained("straight", 4)
         self.assertEqual(self.digest("run"), self.digest("straight"), "with room again it goes on where it was")
 
+    def test_the_disk_fills_up_under_the_run_log(self):
+        """The log is the only file that grows beyond the limit; its joiner is told, and both go on when there is room."""
+        limit = 300000
+        options = ["--run.rounds", "10000", "--run.min_peers", "2", "--run.snapshot_every", "10000"]
+        founder, address = self.found("run", *options,
+                                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        joiner = self.join(address, "peer", "--peer.index", "1")
+        code, stderr = self.finish(founder)
+        self.refusal(STORAGE, code, stderr, naming=("run.log", "File too large"))
+        code, stderr = self.finish(joiner)
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("run log failed", stderr)
+        stopped = self.events("run", "end")[-1]["round"]
+        self.assertEqual(self.events("peer", "end")[-1]["round"], stopped)
+        self.assertEqual(self.digest("run"), self.digest("peer"))
+        until = ["--peer.stop_at", stopped + 5]
+        founder, address = self.found("run", *options, *until)
+        for process in (founder, self.join(address, "peer", "--peer.index", "1", *until)):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        self.assertEqual(self.digest("run"), self.digest("peer"))
+
+    def test_a_run_log_that_lost_its_end(self):
+        run = self.trained("run", 8, "--peer.stop_at", "4")
+        (run / "run.log").write_bytes((run / "run.log").read_bytes()[:-1000])
+        arguments = ("start", self.write_config(), "--dir", "run", "--run.rounds", "8", *TINY)
+        self.refuses(DIVERGED, *arguments, naming=("run.log", "round 4", "lost"))
+        (run / "run.log").unlink()
+        code, _, stderr = self.run_program(*arguments)
+        self.assertEqual(code, OK, stderr)
+        self.trained("straight", 8)
+        self.assertEqual(self.digest("run"), self.digest("straight"))
+
     def test_a_founder_that_cannot_write_and_its_joiner_go_on_later(self):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--run.min_round_ms", "50")
         joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")

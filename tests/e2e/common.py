@@ -68,9 +68,9 @@ class Case(unittest.TestCase):
             self.fail(f"hangs: {arguments}")
         return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
-    def spawn(self, *arguments):
+    def spawn(self, *arguments, preexec_fn=None):
         process = subprocess.Popen([PROGRAM, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, cwd=self.folder)
+                                   stderr=subprocess.PIPE, cwd=self.folder, preexec_fn=preexec_fn)
         self.started.append(process)
         return process
 
@@ -108,12 +108,13 @@ class Case(unittest.TestCase):
         path.write_text(f'[data]\ntrain = "{self.text}"\n')
         return path
 
-    def found(self, directory, *arguments):
+    def found(self, directory, *arguments, preexec_fn=None):
         """Starts a founder; (process, address)."""
         address = self.folder / directory / "address"
         if address.exists():
             address.unlink()
-        process = self.spawn("start", self.write_config(), "--dir", directory, *TINY, *PATIENT, *arguments)
+        process = self.spawn("start", self.write_config(), "--dir", directory, *TINY, *PATIENT, *arguments,
+                             preexec_fn=preexec_fn)
         self.wait_for(lambda: address.exists() or process.poll() is not None, "the founder listens")
         if process.poll() is not None:
             self.fail("the founder ended: " + self.finish(process)[1])
