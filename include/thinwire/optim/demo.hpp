@@ -3,6 +3,7 @@
 
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
@@ -57,6 +58,7 @@ class demo {
           options_(check_options(options)),
           pool_(pool),
           plan_(parameters, options.k, options.chunk, options.values),
+          meter_(parameters),
           momentum_(plan_.elements()) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
@@ -79,7 +81,8 @@ class demo {
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const standard_float_mode mode;
+        const double norm = meter_.norm(pool_, options_.level);
         const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) +
@@ -112,6 +115,7 @@ class demo {
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
         static_cast<void>(share);
@@ -283,6 +287,7 @@ class demo {
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
+    gradient_meter meter_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
