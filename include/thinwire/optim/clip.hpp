@@ -17,6 +17,21 @@
 
 namespace thinwire {
 
+namespace detail {
+
+/// Throws value_error that names tensor and element of the first gradient that is not finite. Precondition: there is
+/// one.
+[[noreturn]] inline void refuse_gradient(std::span<const parameter> parameters) {
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    throw value_error("gradient: an element is not finite");
+}
+
+}  // namespace detail
+
 /// Measures the gradients of the same parameters again and again. Refers to their memory; not thread-safe.
 class gradient_meter {
  public:
@@ -43,7 +58,7 @@ class gradient_meter {
             sum += p.sum;
             finite = finite && p.largest < 0x7f800000U;
         }
-        if (!finite) complain();
+        if (!finite) detail::refuse_gradient(parameters_);
         return std::sqrt(sum);
     }
 
@@ -53,15 +68,6 @@ class gradient_meter {
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-
-    [[noreturn]] void complain() const {
-        for (const parameter& p : parameters_)
-            for (std::size_t i = 0; i < p.gradient.size(); ++i)
-                if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
-                    throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
-                                      std::to_string(p.gradient[i]) + ", expected a finite number");
-        throw value_error("gradients: changed while they were measured");
-    }
 
     std::vector<parameter> parameters_;
     std::vector<piece> pieces_;
