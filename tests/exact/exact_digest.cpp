@@ -132,6 +132,14 @@ const std::vector<setting> settings = {
     {.name = "f32, k = 700", .options = {.k = 700, .clip_norm = 1.0F}},
     {.name = "sign, k = 1", .options = {.k = 1, .values = value_code::sign}},
     {.name = "sign, chunk 16", .options = {.k = 32, .chunk = 16, .values = value_code::sign, .weight_decay = 0.1F}},
+    {.name = "sgd, f32", .options = {.alpha = 0.2F, .k = 32, .rule = std::make_shared<const sgd>()}},
+    {.name = "sgd, sign, groups",
+     .options = {.gradient = gradient_scale::complement,
+                 .k = 8,
+                 .values = value_code::sign,
+                 .rule = std::make_shared<const sgd>(),
+                 .groups = {{.parameters = {1, 3}, .learning_rate = 0.3F, .weight_decay = 0.01F, .k = 3},
+                            {.parameters = {4}, .rule = std::make_shared<const signum>()}}}},
     {.name = "adamw", .dense = true},
 };
 

@@ -105,6 +105,8 @@ TEST_CASE("demo allocates nothing once it runs") {
         {.k = 700, .clip_norm = 1.0F},
         {.k = 8, .values = value_code::sign},
         {.k = 1, .chunk = 16, .values = value_code::sign},
+        {.alpha = 0.2F, .gradient = gradient_scale::none, .k = 8, .rule = std::make_shared<const sgd>()},
+        {.k = 8, .groups = {{.parameters = {0, 2}, .learning_rate = 0.5F, .k = 3}}},
     };
     thread_pool three(3);
     for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
