@@ -12,6 +12,7 @@
 #include <thinwire/optim/detail/private_state.hpp>
 #include <thinwire/optim/detail/round_keeper.hpp>
 #include <thinwire/optim/optimizer.hpp>
+#include <thinwire/transform/basis.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -30,6 +31,7 @@ struct demo_options {
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
     value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
     digest run{};            ///< payloads of another run are refused
@@ -56,7 +58,7 @@ class demo {
         : parameters_(parameters.begin(), parameters.end()),
           options_(check_options(options)),
           pool_(pool),
-          plan_(parameters, options.k, options.chunk, options.values),
+          plan_(parameters, options.k, options.chunk, options.values, options.basis),
           momentum_(plan_.elements()) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
@@ -85,6 +87,7 @@ class demo {
             throw value_error("begin_step: gradient norm " + std::to_string(norm) +
                               ", expected learning rate times norm below 2^60");
         gradient_norm_ = static_cast<float>(norm);
+        plan_.set_round(round(), pool_);
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[i];
             const auto& t = plan_.tensors()[piece.tensor];
@@ -261,6 +264,7 @@ class demo {
     void update(const payload_info& rates) {
         const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
                                                          static_cast<double>(rates.weight_decay));
+        plan_.set_round(round(), pool_);
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[i];
             const auto& t = plan_.tensors()[piece.tensor];
@@ -271,6 +275,7 @@ class demo {
     }
 
     void take_back() {
+        plan_.set_round(rounds_.pending_round(), pool_);
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[i];
             const auto& t = plan_.tensors()[piece.tensor];

@@ -6,8 +6,10 @@
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/parameter.hpp>
+#include <thinwire/optim/detail/parallel.hpp>
+#include <thinwire/transform/basis.hpp>
+#include <thinwire/transform/basis_tables.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
-#include <thinwire/transform/dct.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -15,6 +17,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thinwire::detail {
@@ -42,8 +45,8 @@ class chunk_plan {
     /// A tensor's chunks. The totals count those of the tensors before it.
     struct tensor {
         chunk_grid grid;
-        const dct_basis* rows;
-        const dct_basis* cols;
+        const basis_tables* rows;
+        const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
@@ -55,7 +58,9 @@ class chunk_plan {
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+    /// Throws value_error for a setting out of range or a custom basis that is not orthonormal.
+    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values, basis transform)
+        : basis_(std::move(transform)) {
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
         if (k < 1 || k > chunk * chunk)
@@ -76,7 +81,8 @@ class chunk_plan {
             const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
             for (std::size_t from = 0; from < grid.count(); from += per_piece)
                 pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            tensors_.push_back(
+                {grid, tables(grid.rows(), 0), tables(grid.cols(), 1), kept, chunks, coefficients, elements_});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept)});
@@ -87,11 +93,25 @@ class chunk_plan {
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        layout_.fingerprint = joined_fingerprint(layout_.fingerprint);
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
+
+    /// Brings the tables of a round, where the basis has others for each.
+    void set_round(std::uint64_t round, thread_pool* pool) {
+        if (!basis_.each_round() || round == round_) return;
+        round_ = round;
+        for_each_item(pool, tensors_.size(), [&](std::size_t, std::size_t i) {
+            for (const std::uint32_t axis : {0U, 1U}) {
+                const std::size_t side = axis == 0 ? tensors_[i].grid.rows() : tensors_[i].grid.cols();
+                tables_.at({2 * i + axis + 1, side}) =
+                    basis_tables(basis_.kind(), side, basis_.table(side, {.round = round, .tensor = i, .axis = axis}));
+            }
+        });
+    }
 
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
@@ -115,10 +135,34 @@ class chunk_plan {
     }
 
  private:
-    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
+    /// The tables of a side: one for all tensors, unless the basis gives every tensor its own.
+    const basis_tables* tables(std::size_t side, std::uint32_t axis) {
+        const std::uint64_t owner = basis_.each_round() ? 2 * tensors_.size() + axis + 1 : 0;
+        const basis::place at = {.round = round_, .tensor = tensors_.size(), .axis = axis};
+        const auto known = tables_.find({owner, side});
+        if (known != tables_.end()) return &known->second;
+        const std::vector<std::int32_t> table = basis_.table(side, at);
+        if (!basis_.each_round())
+            for (const std::int32_t entry : table) table_bytes_.put(entry);
+        return &tables_.emplace(std::pair(owner, side), basis_tables(basis_.kind(), side, table)).first->second;
+    }
 
+    /// Shapes and what the basis does to them.
+    [[nodiscard]] std::uint64_t joined_fingerprint(std::uint64_t shapes) const {
+        byte_writer bytes;
+        bytes.put(shapes);
+        bytes.put(static_cast<std::uint8_t>(basis_.kind()));
+        bytes.put(basis_.seed());
+        bytes.put(static_cast<std::uint8_t>(basis_.each_round()));
+        bytes.put(checksum64(table_bytes_.bytes()));
+        return checksum64(bytes.bytes());
+    }
+
+    basis basis_;
+    std::uint64_t round_ = 0;
+    std::map<std::pair<std::uint64_t, std::size_t>, basis_tables> tables_;
+    byte_writer table_bytes_;
     payload_layout layout_;
-    std::map<std::size_t, dct_basis> bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
     std::size_t elements_ = 0;
