@@ -6312,6 +6312,21 @@ inline constexpr transform_kernels kernels_of = {
 
 namespace thinwire {
 
+namespace detail {
+
+/// Throws value_error that names tensor and element of the first gradient that is not finite. Precondition: there is
+/// one.
+[[noreturn]] inline void refuse_gradient(std::span<const parameter> parameters) {
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    throw value_error("gradient: an element is not finite");
+}
+
+}  // namespace detail
+
 /// The Euclidean norm of all gradients together; the same for any number of threads.
 /// Throws value_error that names tensor and element of the first gradient that is not finite.
 [[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
@@ -6336,13 +6351,8 @@ namespace thinwire {
         sum += p.sum;
         finite = finite && p.largest < 0x7f800000U;
     }
-    if (finite) return std::sqrt(sum);
-    for (const parameter& p : parameters)
-        for (std::size_t i = 0; i < p.gradient.size(); ++i)
-            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
-                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
-                                  std::to_string(p.gradient[i]) + ", expected a finite number");
-    return 0.0;
+    if (!finite) detail::refuse_gradient(parameters);
+    return std::sqrt(sum);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
@@ -6355,6 +6365,95 @@ namespace thinwire {
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_CLIP_HPP
+
+// ---- thinwire/optim/detail/update_kernels.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
+#define THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace thinwire::detail {
+
+/// A number that the compiler may not fold into the operation that uses it.
+[[nodiscard]] inline double settled(double value) noexcept {
+    keep(&value);
+    return value;
+}
+
+/// As float32, what would be subnormal as 0.
+[[nodiscard]] inline float normal_or_zero(double value) noexcept {
+    const auto narrow = static_cast<float>(value);
+    return (std::bit_cast<std::uint32_t>(narrow) & 0x7fffffffU) > 0x00800000U ? narrow : 0.0F;
+}
+
+/// 2^exponent. Precondition: -126 <= exponent <= 127.
+[[nodiscard]] constexpr float power_of_two(int exponent) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23U);
+}
+
+/// A block of floats. Each function does one IEEE operation an element and ends with a barrier, so that neither
+/// contraction nor -ffast-math changes a bit; what hardware may flush to zero is zero already.
+struct float_block {
+    static constexpr std::size_t width = 64;
+    using row = float[width];
+    using lanes = vector_of<float, 4>::type;
+
+    static void load(row& a, const float* from, std::size_t count) noexcept {
+        std::memset(a, 0, sizeof a);
+        std::memcpy(a, from, count * sizeof(float));
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+    static void scale(row& a, float factor) noexcept {
+        for (std::size_t i = 0; i < width; i += 4) *reinterpret_cast<lanes*>(a + i) *= factor;
+        keep(a);
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+    static void subtract(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; i += 4)
+            *reinterpret_cast<lanes*>(a + i) -= *reinterpret_cast<const lanes*>(b + i);
+        keep(a);
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+};
+
+/// out = d * 2^exponent: the decoded mean of a chunk's row in true units. d are integers up to 2^53 in magnitude, as
+/// floats; exponent in -169..57. Exact but for results below 2^-126, which become 0.
+inline void scale_decoded(const float* d, float* out, std::size_t n, int exponent) noexcept {
+    alignas(64) float_block::row block;
+    for (std::size_t at = 0; at < n; at += float_block::width) {
+        const std::size_t count = std::min(float_block::width, n - at);
+        float_block::load(block, d + at, count);
+        float_block::scale(block, power_of_two(-60));
+        float_block::scale(block, power_of_two(exponent + 60));
+        std::memcpy(out + at, block, count * sizeof(float));
+    }
+}
+
+/// x <- factor * x - rate * d. `factor` 1 skips the product.
+inline void apply_direction(float* x, const float* d, std::size_t n, float rate, float factor) noexcept {
+    alignas(64) float_block::row value, step;
+    const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
+    for (std::size_t at = 0; at < n; at += float_block::width) {
+        const std::size_t count = std::min(float_block::width, n - at);
+        float_block::load(value, x + at, count);
+        if (decay) float_block::scale(value, factor);
+        float_block::load(step, d + at, count);
+        float_block::scale(step, rate);
+        float_block::subtract(value, step);
+        std::memcpy(x + at, value, count * sizeof(float));
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
 
 // ---- thinwire/optim/detail/adamw_kernel.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
@@ -6369,12 +6468,6 @@ namespace thinwire {
 #include <span>
 
 namespace thinwire::detail {
-
-/// A number that the compiler may not fold into the operation that uses it.
-[[nodiscard]] inline double settled(double value) noexcept {
-    keep(&value);
-    return value;
-}
 
 /// The numbers of one AdamW step that are the same for all elements.
 struct adamw_step {
@@ -6481,6 +6574,260 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
 
 #endif  // THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 
+// ---- thinwire/optim/update_rule.hpp
+#ifndef THINWIRE_OPTIM_UPDATE_RULE_HPP
+#define THINWIRE_OPTIM_UPDATE_RULE_HPP
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace thinwire {
+
+/// What an update rule has to see at once of the decoded mean D of a tensor.
+enum class update_scope {
+    sign,      ///< nothing: the direction is sign(D), sign(0) = 0, and the rule is not called
+    elements,  ///< any part: the rule is called with runs of at most 256 elements, from several threads
+    matrix,    ///< each matrix of the last two dimensions as a whole
+};
+
+/// What a rule of scope matrix works with.
+struct update_workspace {
+    thread_pool* pool = nullptr;   ///< may be null; a rule uses detail::for_each_item, as the optimizer does
+    isa level = isa::scalar;       ///< kernels that the processor runs
+    aligned_vector<float> memory;  ///< at least what workspace() asked for; contents unspecified
+};
+
+/// The phi of  X <- (1 - rate * weight_decay) X - rate * phi(D):  how the mean of what the peers sent, transformed
+/// back, becomes a direction. Given to demo_options or to a parameter_group.
+///
+/// Replicas stay equal only if every one of them computes the same bits: an own rule must not depend on the machine,
+/// the number of threads, or on how a compiler contracts or reorders floating-point operations. Safe are comparisons,
+/// choices, single operations from memory to memory, and powers of two. Const calls from several threads at once.
+class update_rule {
+ public:
+    update_rule() = default;
+    update_rule(const update_rule&) = delete;
+    update_rule& operator=(const update_rule&) = delete;
+    virtual ~update_rule() = default;
+
+    /// Name and settings: rules that compute something else have another name. Part of the run's fingerprint.
+    [[nodiscard]] virtual std::string name() const = 0;
+    /// What the rule does with a tensor of this shape.
+    [[nodiscard]] virtual update_scope scope(const shape&) const { return update_scope::elements; }
+    /// Multiplies the learning rate of a tensor of this shape; not its weight decay. In 2^-20..2^20.
+    [[nodiscard]] virtual float rate(const shape&) const { return 1.0F; }
+    /// Scope elements: d <- phi(d). Numbers must stay finite and below 2^100.
+    virtual void direct(std::span<float> d) const { static_cast<void>(d); }
+    /// Scope matrix: floats of working memory for one matrix.
+    [[nodiscard]] virtual std::size_t workspace(std::size_t rows, std::size_t cols) const { return 0 * rows * cols; }
+    /// Scope matrix: d <- phi(d), row-major. Called from one thread.
+    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const {
+        static_cast<void>(rows + cols + work.memory.size());
+        direct(d);
+    }
+};
+
+/// phi(D) = sign(D), as the published DeMo has it: every weight moves by the learning rate.
+class signum final : public update_rule {
+ public:
+    [[nodiscard]] std::string name() const override { return "signum"; }
+    [[nodiscard]] update_scope scope(const shape&) const override { return update_scope::sign; }
+};
+
+/// phi(D) = D: the step is as long as what was sent. With gradients scaled by the learning rate (the default of
+/// demo_options::gradient) the rate would enter twice.
+class sgd final : public update_rule {
+ public:
+    [[nodiscard]] std::string name() const override { return "sgd"; }
+};
+
+using update_rule_ptr = std::shared_ptr<const update_rule>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_UPDATE_RULE_HPP
+
+// ---- thinwire/optim/demo_options.hpp
+#ifndef THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+#define THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thinwire {
+
+/// What is added to the momentum for a gradient g.
+enum class gradient_scale : std::uint8_t {
+    learning_rate = 0,  ///< learning_rate * g, as the published code does
+    none = 1,           ///< g, as the paper's second version writes it
+    complement = 2,     ///< (1 - momentum_decay) * g: the momentum is an average
+};
+
+[[nodiscard]] constexpr std::string_view to_string(gradient_scale scale) noexcept {
+    return scale == gradient_scale::none         ? "none"
+           : scale == gradient_scale::complement ? "complement"
+                                                 : "learning_rate";
+}
+
+/// Settings of some parameters that differ from those of the others. It holds the parameters at the positions listed,
+/// and, where prefix or suffix is not empty, those whose name begins and ends so. A parameter belongs to the
+/// first group that holds it; a group that holds none is refused. All peers of a run have the same groups.
+struct parameter_group {
+    std::vector<std::size_t> parameters{};
+    std::string prefix{}, suffix{};
+    float learning_rate = 1.0F;           ///< multiplies the rate: 0, or 2^-20..2^20
+    std::optional<float> weight_decay{};  ///< instead of that of the options
+    int k = 0;                            ///< instead of that of the options; 0: the same
+    update_rule_ptr rule{};               ///< instead of that of the options; null: the same
+
+    [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
+        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
+               name.starts_with(prefix) && name.ends_with(suffix);
+    }
+};
+
+struct demo_options {
+    float learning_rate = 1e-3F;
+    float momentum_decay = 0.999F;                            ///< beta, in [0, 1)
+    float alpha = 1.0F;                                       ///< part of what is sent that leaves the momentum: (0, 1]
+    gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
+    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                       ///< side of a chunk: 1..256
+    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    update_rule_ptr rule = std::make_shared<const signum>();
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
+    std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
+    digest run{};                           ///< payloads of another run are refused
+    isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+};
+
+/// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
+/// float32 values, everything that is sent leaves the momentum, gradients scaled by the learning rate, sign of the
+/// mean.
+[[nodiscard]] inline demo_options reference_compatible(float learning_rate = 1e-3F, float momentum_decay = 0.999F,
+                                                       int k = 32, int chunk = 64, float weight_decay = 0.0F) {
+    demo_options options;
+    options.learning_rate = learning_rate;
+    options.momentum_decay = momentum_decay;
+    options.alpha = 1.0F;
+    options.gradient = gradient_scale::learning_rate;
+    options.k = k;
+    options.chunk = chunk;
+    options.values = value_code::f32;
+    options.rule = std::make_shared<const signum>();
+    options.weight_decay = weight_decay;
+    return options;
+}
+
+namespace detail {
+
+/// Throws value_error with field, value and expectation.
+inline void require_option(bool good, const std::string& field, double value, const char* expected) {
+    if (!good) throw value_error("demo: " + field + " " + std::to_string(value) + ", expected " + expected);
+}
+
+[[nodiscard]] constexpr bool sane_multiplier(float m) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(m);
+    return bits == 0 || (bits >= (127U - 20U) << 23U && bits <= (127U + 20U) << 23U);
+}
+
+inline void check_group(const demo_options& o, std::size_t i) {
+    const parameter_group& g = o.groups[i];
+    const std::string name = "groups[" + std::to_string(i) + "].";
+    require_option(sane_multiplier(g.learning_rate), name + "learning_rate", static_cast<double>(g.learning_rate),
+                   "0, or 2^-20..2^20");
+    require_option(g.k >= 0 && g.k <= o.chunk * o.chunk, name + "k", g.k, "0 (that of the options)..chunk^2");
+    const float decay = g.weight_decay.value_or(o.weight_decay);
+    require_option(sane_rate(decay), name + "weight_decay", static_cast<double>(decay), "0, or 2^-100..2^20");
+    require_option(
+        static_cast<double>(o.learning_rate) * static_cast<double>(g.learning_rate) * static_cast<double>(decay) <= 1.0,
+        name + "weight_decay", static_cast<double>(decay), "at most 1 / learning rate of the group");
+}
+
+/// Throws value_error for what no set of parameters could be trained with.
+inline demo_options checked(const demo_options& o) {
+    const auto require = [](bool good, const char* field, float value, const char* expected) {
+        require_option(good, field, static_cast<double>(value), expected);
+    };
+    require(sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+    require(sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+    require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+            o.weight_decay, "at most 1 / learning_rate");
+    require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay, "0 <= decay < 1");
+    require(o.alpha >= 0x1p-20F && o.alpha <= 1.0F, "alpha", o.alpha, "above 0 (2^-20) and at most 1");
+    require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+    if (o.gradient > gradient_scale::complement)
+        throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
+                          ", expected learning_rate, none or complement");
+    if (o.values != value_code::f32 && o.values != value_code::sign)
+        throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+    if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
+    if (o.level > best_isa())
+        throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                          std::string(to_string(best_isa())));
+    for (std::size_t i = 0; i < o.groups.size(); ++i) check_group(o, i);
+    return o;
+}
+
+/// What holds for one parameter.
+struct tensor_settings {
+    double learning_rate = 1.0;         ///< of the group
+    double direction_rate = 1.0;        ///< of the rule, on top
+    std::optional<float> weight_decay;  ///< none: that of the payload
+    int k = 0;
+    const update_rule* rule = nullptr;
+    update_scope scope = update_scope::sign;
+};
+
+/// The settings of each parameter. Throws value_error for a group that holds none.
+[[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
+                                                                const demo_options& o) {
+    std::vector<tensor_settings> out(parameters.size());
+    std::vector<bool> used(o.groups.size());
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        out[i].k = o.k;
+        out[i].rule = o.rule.get();
+        for (std::size_t g = 0; g < o.groups.size(); ++g) {
+            const parameter_group& group = o.groups[g];
+            if (!group.holds(i, parameters[i].name)) continue;
+            used[g] = true;
+            out[i].learning_rate = static_cast<double>(group.learning_rate);
+            out[i].weight_decay = group.weight_decay;
+            if (group.k > 0) out[i].k = group.k;
+            if (group.rule) out[i].rule = group.rule.get();
+            break;
+        }
+        out[i].scope = out[i].rule->scope(parameters[i].shape);
+        const float rate = out[i].rule->rate(parameters[i].shape);
+        require_option(sane_multiplier(rate), "rate of rule '" + out[i].rule->name() + "'", static_cast<double>(rate),
+                       "0, or 2^-20..2^20");
+        out[i].direction_rate = static_cast<double>(rate);
+    }
+    for (std::size_t g = 0; g < used.size(); ++g)
+        if (!used[g])
+            throw value_error("demo: groups[" + std::to_string(g) + "] holds no parameter (prefix '" +
+                              o.groups[g].prefix + "', suffix '" + o.groups[g].suffix +
+                              "'), expected at least one that no earlier group holds");
+    return out;
+}
+
+}  // namespace detail
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+
 // ---- thinwire/optim/detail/chunk_plan.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
 #define THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
@@ -6491,16 +6838,40 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace thinwire::detail {
 
-/// A number that differs when ranks or sides differ.
-[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
-    byte_writer bytes;
+/// Appends ranks and sides.
+inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters) {
     for (const parameter& p : parameters) {
         bytes.put(static_cast<std::uint32_t>(p.shape.rank()));
         for (const std::int64_t side : p.shape) bytes.put(side);
+    }
+}
+
+/// A number that differs when ranks or sides differ.
+[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    return checksum64(bytes.bytes());
+}
+
+/// A number that differs when shapes differ, or anything else that all replicas must have in common.
+[[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
+                                                       std::span<const tensor_settings> settings) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint32_t>(o.chunk));
+    for (const tensor_settings& s : settings) {
+        bytes.put(static_cast<float>(s.learning_rate));
+        bytes.put(static_cast<float>(s.direction_rate));
+        bytes.put(static_cast<std::uint8_t>(s.weight_decay.has_value() ? 1 : 0));
+        bytes.put(s.weight_decay.value_or(0.0F));
+        bytes.put(static_cast<std::uint32_t>(s.k));
+        bytes.put(std::string_view(s.rule->name()));
     }
     return checksum64(bytes.bytes());
 }
@@ -6524,41 +6895,46 @@ class chunk_plan {
         std::size_t first_chunk;
         std::size_t first_coefficient;
         std::size_t first_element;
+        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
+        tensor_settings settings;
     };
-    /// Chunks [from, to) of a tensor.
+    /// Chunks [from, to) of a tensor, all in one row of chunks.
     struct piece {
         std::size_t tensor;
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options) {
+        const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
         if (k < 1 || k > chunk * chunk)
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .values = values,
+                   .values = options.values,
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
-                   .fingerprint = shapes_fingerprint(parameters),
                    .sections = {}};
+        const std::vector<tensor_settings> settings = settle_groups(parameters, options);
+        layout_.fingerprint = replica_fingerprint(parameters, options, settings);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
+            const tensor_settings& own = settings[tensors_.size()];
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
-            const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
+            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
             require_section_fits(p, 16 + 9 * grid.count() * kept);
-            const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
-            for (std::size_t from = 0; from < grid.count(); from += per_piece)
-                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            cut(grid);
+            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_,
+                                directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept)});
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();
+            if (own.scope == update_scope::matrix) directions_ += p.shape.count();
             max_rows_ = std::max(max_rows_, grid.rows());
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
@@ -6573,6 +6949,8 @@ class chunk_plan {
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
     [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
     [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
+    /// Elements of the tensors whose rule needs whole matrices.
+    [[nodiscard]] std::size_t direction_elements() const noexcept { return directions_; }
     [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
     [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
@@ -6591,13 +6969,21 @@ class chunk_plan {
     }
 
  private:
+    void cut(const chunk_grid& grid) {
+        const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+        const std::size_t across = grid.stride() / grid.cols();
+        for (std::size_t row = 0; row < grid.count(); row += across)
+            for (std::size_t from = row; from < row + across; from += per_piece)
+                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
+    }
+
     const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
 
     payload_layout layout_;
     std::map<std::size_t, dct_basis> bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
-    std::size_t elements_ = 0;
+    std::size_t elements_ = 0, directions_ = 0;
     std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
 };
 
@@ -6722,6 +7108,8 @@ class round_keeper {
         pending_round_ = round;
     }
     void settle() noexcept { pending_ = false; }
+    /// What start() was last given, in flight or settled.
+    [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
@@ -6785,6 +7173,7 @@ class round_keeper {
 #ifndef THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
 #define THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -6796,34 +7185,55 @@ class round_keeper {
 namespace thinwire::detail {
 
 inline constexpr std::uint32_t private_magic = 0x53505754;  // "TWPS"
-inline constexpr std::uint16_t private_version = 1;
+inline constexpr std::uint16_t private_version = 2;
 
 [[nodiscard]] inline failure private_failure(errc code, const std::string& what) {
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Header, momentum, then round, peer, values and payload when one is in flight, then a checksum.
-[[nodiscard]] inline std::vector<std::byte> save_private_state(const payload_layout& layout, const digest& run,
-                                                               std::span<const float> momentum,
-                                                               const round_keeper& rounds, const sparse_content& own) {
-    byte_writer out;
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
+/// What a peer's private state consists of, and what it was made with.
+struct private_view {
+    const payload_layout* layout;
+    const digest* run;
+    float alpha;
+    std::uint8_t gradient;
+};
+
+inline void put_private_header(byte_writer& out, const private_view& of, sent_state state) {
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(layout.values));
-    out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
-    out.put(layout.fingerprint);
-    out.put(layout.k);
-    out.put(layout.chunk);
-    out.put(std::span<const std::byte>(run.bytes));
+    out.put(static_cast<std::uint8_t>(of.layout->values));
+    out.put(static_cast<std::uint8_t>(state));
+    out.put(of.layout->fingerprint);
+    out.put(of.layout->k);
+    out.put(of.layout->chunk);
+    out.put(of.alpha);
+    out.put(static_cast<std::uint32_t>(of.gradient));
+    out.put(std::span<const std::byte>(of.run->bytes));
+}
+
+/// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
+[[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
+                                                               sent_state state, const round_keeper& rounds,
+                                                               const sparse_content& own) {
+    byte_writer out;
+    put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
     for (const float value : momentum) out.put(value);
-    if (rounds.pending()) {
+    if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
         for (const float value : own.values) out.put(value);
-        out.put(static_cast<std::uint64_t>(rounds.payload().size()));
-        out.put(rounds.payload());
+        out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
+        out.put(rounds.last_payload());
     }
     out.put(checksum64(out.bytes()));
     return out.take();
@@ -6839,17 +7249,17 @@ inline constexpr std::uint16_t private_version = 1;
     return !in.failed();
 }
 
-/// The part that is there only while a payload is in flight.
-[[nodiscard]] inline result<ok> restore_in_flight(byte_reader& in, const payload_layout& layout, const digest& run,
-                                                  round_keeper& rounds, sparse_content& own) {
+/// The part that is there only when something was sent.
+[[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
+                                             round_keeper& rounds, sparse_content& own) {
     const auto round = in.get<std::uint64_t>();
     const auto self = in.get<std::uint64_t>();
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
-        return private_failure(errc::malformed, "values in flight");
+        return private_failure(errc::malformed, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
-    if (in.failed()) return private_failure(errc::truncated, "payload in flight");
+    if (in.failed()) return private_failure(errc::truncated, "payload sent");
     const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
@@ -6858,10 +7268,10 @@ inline constexpr std::uint16_t private_version = 1;
 }
 
 /// Total; changes nothing when it refuses.
-[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                      const digest& run, aligned_vector<float>& momentum,
+[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
+                                                      aligned_vector<float>& momentum, sent_state& state,
                                                       round_keeper& rounds, sparse_content& own) {
-    constexpr std::size_t frame = 64 + 8;
+    constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
     if (in.get<std::uint16_t>() != private_version) return private_failure(errc::bad_version, "format version");
@@ -6869,26 +7279,30 @@ inline constexpr std::uint16_t private_version = 1;
     byte_reader tail(bytes.last(8));
     if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
         return private_failure(errc::bad_checksum, "checksum differs");
-    const auto values = in.get<std::uint8_t>();
-    const auto flag = in.get<std::uint8_t>();
-    const bool same = values == static_cast<std::uint8_t>(layout.values) &&
-                      in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
-                      in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
-                      in.get<std::uint64_t>() == momentum.size();
-    if (!same) return private_failure(errc::mismatch, "of other tensors, options or another run");
+    byte_writer expected;
+    const auto flag = std::to_integer<std::uint8_t>(bytes[7]);
+    if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
+    put_private_header(expected, of, static_cast<sent_state>(flag));
+    expected.put(static_cast<std::uint64_t>(momentum.size()));
+    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+        return private_failure(errc::mismatch, "of other tensors, options or another run");
+    in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
-    if (flag > 1) return private_failure(errc::malformed, "flags");
     round_keeper next = rounds;
     sparse_content sent = own;
     next.settle();
-    if (flag == 1)
-        if (const auto part = restore_in_flight(in, layout, run, next, sent); !part) return part;
+    const auto found = static_cast<sent_state>(flag);
+    if (found != sent_state::none) {
+        if (const auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
+        if (found == sent_state::committed) next.settle();
+    }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
+    state = found;
     return ok{};
 }
 
@@ -7348,10 +7762,13 @@ class chunk_worker {
         keys_.reserve(plan.max_chunk_size());
     }
 
-    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
+    /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content) {
+                value_code code, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
             kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
@@ -7372,19 +7789,20 @@ class chunk_worker {
             values[count++] = value;
         }
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
-        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
-            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
-        } else {
-            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
-        }
     }
 
-    /// m <- m + what was sent of this chunk.
-    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+    /// m <- m - factor * inverse transform of what `content` holds of this chunk.
+    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+                  float factor) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols();
+        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
+            return;
+        }
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), 1.0F);
+                    std::span(content.values).subspan(place, count), -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
@@ -7459,6 +7877,8 @@ class chunk_worker {
 #ifndef THINWIRE_OPTIM_DEMO_HPP
 #define THINWIRE_OPTIM_DEMO_HPP
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -7470,29 +7890,21 @@ class chunk_worker {
 
 namespace thinwire {
 
-struct demo_options {
-    float learning_rate = 1e-3F;
-    float momentum_decay = 0.999F;        ///< in [0, 1)
-    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
-    int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    float weight_decay = 0.0F;
-    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
-    digest run{};            ///< payloads of another run are refused
-    isa level = best_isa();  ///< instruction set to use; replicas need not agree on it
-};
-
-/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870), as the published code computes it:
+/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
+/// alpha and the update rules):
 ///
-///   M <- momentum_decay * M + learning_rate * G
-///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - inverse(S);  publish S
+///   M <- momentum_decay * M + G'                     G': the gradient as demo_options::gradient scales it
+///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - alpha * inverse(S);  publish S
 ///   D <- inverse(mean of each coefficient over the peers that sent it)
-///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * sign(D)
+///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * phi(D)            phi: the update rule
 ///
-/// M is private, X the replica. With f32 values it reproduces the published code to float32 rounding. What is
+/// M is private, X the replica. reference_compatible() reproduces the published code to float32 rounding. What is
 /// applied depends on the committed payloads alone, whose header carries both rates, and is bit-equal on every
-/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp). Subnormal
-/// weights, and -0, become +0 in a round that changes their tensor.
+/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp and
+/// detail/update_kernels.hpp). Subnormal weights, and -0, become +0 in a round that changes their tensor.
+///
+/// What is sent leaves M only once it is committed, at the next begin_step: a payload that is lost costs nothing, and M
+/// is then exactly what it would be had it not been sent.
 ///
 /// Refers to the parameters' memory, which must outlive it. Not thread-safe; uses the pool's threads within a call.
 class demo {
@@ -7500,14 +7912,16 @@ class demo {
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
         : parameters_(parameters.begin(), parameters.end()),
-          options_(check_options(options)),
+          options_(detail::checked(options)),
           pool_(pool),
-          plan_(parameters, options.k, options.chunk, options.values),
-          momentum_(plan_.elements()) {
+          plan_(parameters, options_),
+          momentum_(plan_.elements()),
+          scans_(plan_.pieces().size()) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
         own_.resize(plan_.layout());
+        prepare_matrices();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -7520,33 +7934,33 @@ class demo {
         return end_step(t.exchange(round(), payload));
     }
 
-    /// Takes the gradients into the momentum and the largest coefficients out of it: the payload for round(), valid
+    /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
-        const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
+        const double norm = scan_gradients();
+        const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) +
-                              ", expected learning rate times norm below 2^60");
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
+        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
                                       parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), options_.values, own_);
+                                      static_cast<float>(gain), options_.values, own_, taken);
             }
         });
+        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), write_payload(self));
         return rounds_.payload();
     }
 
-    /// Applies commits in order; the first must be that of round() (value_error). Takes the payload in flight back into
-    /// the momentum when its round's commit does not hold it.
+    /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
+    /// momentum when its round's commit does not hold it.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -7579,10 +7993,7 @@ class demo {
             report.learning_rate = first->learning_rate;
             update(*first);
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) {
-            if (!report.own_included) take_back();
-            rounds_.settle();
-        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
         rounds_.next_round();
         return report;
     }
@@ -7593,30 +8004,29 @@ class demo {
     /// taken as committed.
     void set_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
     }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
-    /// Takes the payload in flight back into the momentum: its round will never commit it.
-    void abandon() {
-        if (!rounds_.pending()) return;
-        take_back();
-        rounds_.settle();
+    /// The payload in flight stays in the momentum: its round will never commit it.
+    void abandon() noexcept {
+        if (rounds_.pending()) settle(false);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
         changed.learning_rate = rate;
-        options_ = check_options(changed);
+        options_ = detail::checked(changed);
     }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's validate_payload().
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
-    /// The private momentum of parameter i.
-    [[nodiscard]] std::span<const float> momentum(std::size_t i) const noexcept {
+    /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
 
@@ -7629,11 +8039,11 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(layout(), options_.run, momentum_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
     }
     /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, layout(), options_.run, momentum_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
@@ -7647,25 +8057,62 @@ class demo {
     }
 
  private:
-    static demo_options check_options(const demo_options& o) {
-        const auto require = [](bool good, const char* name, float value, const char* expected) {
-            if (!good)
-                throw value_error("demo: " + std::string(name) + " " + std::to_string(value) + ", expected " +
-                                  expected);
-        };
-        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
-        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
-        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
-                o.weight_decay, "at most 1 / learning_rate");
-        require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
-                "0 <= decay < 1");
-        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
-        if (o.values != value_code::f32 && o.values != value_code::sign)
-            throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
-        if (o.level > best_isa())
-            throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
-                              std::string(to_string(best_isa())));
-        return o;
+    template <class Task>
+    void for_each_piece(const Task& task) {
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            task(lane, plan_.tensors()[piece.tensor], piece);
+        });
+    }
+
+    /// The norm of all gradients: sums of pieces, in their order.
+    double scan_gradients() {
+        const transform_kernels& kernels = kernels_for(options_.level);
+        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
+            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
+            scans_[i] = {};
+            for (std::size_t r = 0; r < grid.rows(); ++r)
+                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
+                             scans_[i].largest);
+        });
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+        for (const scanned& s : scans_) {
+            sum += s.sum;
+            largest = std::max(largest, s.largest);
+        }
+        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+    [[nodiscard]] double gradient_gain() const noexcept {
+        if (options_.gradient == gradient_scale::none) return 1.0;
+        if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
+        return static_cast<double>(options_.learning_rate);
+    }
+
+    void settle(bool committed) noexcept {
+        rounds_.settle();
+        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
+    }
+
+    [[nodiscard]] detail::private_view private_part() const noexcept {
+        return {.layout = &plan_.layout(),
+                .run = &options_.run,
+                .alpha = options_.alpha,
+                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+    }
+
+    void take_out_committed() {
+        if (sent_ != detail::sent_state::committed) return;
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
+                                        options_.alpha);
+        });
+        sent_ = detail::sent_state::none;
     }
 
     std::vector<std::byte> write_payload(peer_id self) {
@@ -7704,26 +8151,98 @@ class demo {
         });
     }
 
-    void update(const payload_info& rates) {
-        const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
-                                                         static_cast<double>(rates.weight_decay));
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].apply(t, chunk, parameters_[piece.tensor].values.data() + t.grid.offset(chunk),
-                                     accepted_, rates.learning_rate, factor);
+    /// The numbers of a tensor's update, from those of the payload.
+    struct rates {
+        float step, factor;
+    };
+    [[nodiscard]] static rates rates_of(const detail::tensor_settings& s, const payload_info& info) noexcept {
+        using detail::settled;
+        const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
+        const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
+        return {.step = detail::normal_or_zero(settled(rate * s.direction_rate)),
+                .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
+    }
+
+    void update(const payload_info& info) {
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            const rates r = rates_of(t.settings, info);
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                float* x = parameters_[piece.tensor].values.data() + at;
+                if (t.settings.scope == update_scope::sign)
+                    workers_[lane].apply(t, chunk, x, accepted_, r.step, r.factor);
+                else if (t.settings.scope == update_scope::elements)
+                    apply_elements(workers_[lane], t, chunk, x, r);
+                else
+                    decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
+                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
+                                                                                              row * t.grid.stride()));
+                    });
+            }
+        });
+        for (std::size_t i = 0; i < parameters_.size(); ++i)
+            if (plan_.tensors()[i].settings.scope == update_scope::matrix)
+                apply_matrices(i, rates_of(plan_.tensors()[i].settings, info));
+    }
+
+    /// Calls use(row, D of that row) for the rows of a chunk.
+    template <class Use>
+    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+                     const Use& use) {
+        const float* decoded = worker.decode_mean(t, chunk, accepted_);
+        std::array<float, chunk_grid::max_target> row;
+        const std::span<float> d = std::span(row).first(t.grid.cols());
+        for (std::size_t r = 0; r < t.grid.rows(); ++r) {
+            detail::scale_decoded(decoded + r * t.cols->full(), d.data(), d.size(), worker.exponent());
+            use(r, d);
+        }
+    }
+
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
+                        const rates& r) {
+        decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
+            t.settings.rule->direct(d);
+            detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
-    void take_back() {
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].take_back(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_);
+    void apply_matrices(std::size_t i, const rates& r) {
+        const auto& t = plan_.tensors()[i];
+        const shape& sides = parameters_[i].shape;
+        const std::size_t rank = sides.rank();
+        const std::size_t rows = rank >= 2 ? static_cast<std::size_t>(sides[rank - 2]) : 1;
+        const std::size_t cols = t.grid.stride(), size = rows * cols;
+        const std::span<float> x = parameters_[i].values;
+        const std::span<float> d = std::span(direction_).subspan(t.first_direction, x.size());
+        for (std::size_t at = 0; at < d.size(); at += size)
+            t.settings.rule->direct_matrix(d.subspan(at, size), rows, cols, work_);
+        constexpr std::size_t block = 1U << 14U;
+        detail::for_each_item(pool_, (x.size() + block - 1) / block, [&](std::size_t, std::size_t n) {
+            const std::size_t at = n * block;
+            detail::apply_direction(x.data() + at, d.data() + at, std::min(block, x.size() - at), r.step, r.factor);
         });
     }
+
+    /// Memory for the tensors whose rule needs whole matrices.
+    void prepare_matrices() {
+        std::size_t memory = 0;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const auto& t = plan_.tensors()[i];
+            if (t.settings.scope != update_scope::matrix) continue;
+            const shape& sides = parameters_[i].shape;
+            const std::size_t rows = sides.rank() >= 2 ? static_cast<std::size_t>(sides[sides.rank() - 2]) : 1;
+            memory = std::max(memory, t.settings.rule->workspace(rows, t.grid.stride()));
+        }
+        direction_.resize(plan_.direction_elements());
+        work_.pool = pool_;
+        work_.level = options_.level;
+        work_.memory.resize(memory);
+    }
+
+    struct scanned {
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
 
     std::vector<parameter> parameters_;
     demo_options options_;
@@ -7731,7 +8250,11 @@ class demo {
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
+    std::vector<scanned> scans_;  ///< of the pieces' gradients
+    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    detail::sent_state sent_ = detail::sent_state::none;
+    aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
+    update_workspace work_;
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;

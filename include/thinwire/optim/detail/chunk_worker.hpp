@@ -26,10 +26,13 @@ class chunk_worker {
         keys_.reserve(plan.max_chunk_size());
     }
 
-    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
+    /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content) {
+                value_code code, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
             kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
@@ -50,19 +53,20 @@ class chunk_worker {
             values[count++] = value;
         }
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
-        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
-            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
-        } else {
-            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
-        }
     }
 
-    /// m <- m + what was sent of this chunk.
-    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+    /// m <- m - factor * inverse transform of what `content` holds of this chunk.
+    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+                  float factor) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols();
+        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
+            return;
+        }
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), 1.0F);
+                    std::span(content.values).subspan(place, count), -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
