@@ -13,14 +13,14 @@
 namespace thinwire::detail {
 
 /// Stores the lanes in reverse order.
-template <class Vec>
-THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const Vec& v) {
-    Vec& to = *reinterpret_cast<Vec*>(out);
-    if constexpr (sizeof(Vec) == 8)
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vector<float, Lanes>::type& v) {
+    auto& to = *reinterpret_cast<typename vector_of<float, Lanes>::type*>(out);
+    if constexpr (Lanes == 2)
         to = __builtin_shufflevector(v, v, 1, 0);
-    else if constexpr (sizeof(Vec) == 16)
+    else if constexpr (Lanes == 4)
         to = __builtin_shufflevector(v, v, 3, 2, 1, 0);
-    else if constexpr (sizeof(Vec) == 32)
+    else if constexpr (Lanes == 8)
         to = __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
     else
         to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -160,8 +160,8 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
                     const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
                     const vec o = *reinterpret_cast<const vec*>(differences + b * half + x);
                     *reinterpret_cast<floats*>(out + x) = __builtin_convertvector(e + o, floats);
-                    const floats mirrored = __builtin_convertvector(e - o, floats);
-                    store_reversed<floats>(out + w - lanes - x, mirrored);
+                    const typename local_vector<float, lanes>::type mirrored = __builtin_convertvector(e - o, floats);
+                    store_reversed<lanes>(out + w - lanes - x, mirrored);
                 }
                 continue;
             }

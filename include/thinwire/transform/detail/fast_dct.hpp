@@ -81,7 +81,7 @@ THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
 template <std::size_t N, int Lanes>
 THINWIRE_ALWAYS_INLINE void fast_dct_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
     using vec = typename vector_of<float, Lanes>::type;
-    typedef float local __attribute__((vector_size(Lanes * sizeof(float))));
+    using local = typename local_vector<float, Lanes>::type;
     constexpr auto scale =
         static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << 61U) / N)) * 0x1p-30);
     for (std::size_t column = 0; column < width; column += Lanes) {
