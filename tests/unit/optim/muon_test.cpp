@@ -31,7 +31,8 @@ std::vector<float> direction(std::vector<float> d, std::size_t rows, std::size_t
 }  // namespace
 
 TEST_CASE("muon: the direction is nearly orthogonal, of every shape and scale") {
-    for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{40, 70}, {70, 40}, {33, 33}, {2, 100}}) {
+    for (const auto& sides : {std::pair<std::size_t, std::size_t>{40, 70}, {70, 40}, {33, 33}, {2, 100}}) {
+        const std::size_t rows = sides.first, cols = sides.second;
         const std::vector<float> whole = direction(random_matrix(rows * cols, 1.0F), rows, cols);
         const bool tall = rows > cols;
         const std::size_t m = tall ? cols : rows, n = tall ? rows : cols;
