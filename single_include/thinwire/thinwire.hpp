@@ -5576,10 +5576,7 @@ void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexc
 #ifndef THINWIRE_TRANSFORM_DCT_HPP
 #define THINWIRE_TRANSFORM_DCT_HPP
 
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
-#include <numbers>
 
 namespace thinwire {
 
@@ -5623,71 +5620,328 @@ namespace detail {
 
 }  // namespace detail
 
+namespace detail {
+
+/// sqrt((frequency == 0 ? 1 : 2) / scale_side) * cos(pi * (2 * position + 1) * frequency / (2 * side)), times 2^22,
+/// rounded to an integer, magnitudes alike for either sign. With integer arithmetic alone.
+[[nodiscard]] constexpr std::int64_t scaled_cosine(std::int64_t scale_side, std::int64_t side, std::int64_t frequency,
+                                                   std::int64_t position) noexcept {
+    if (scale_side == 1) return std::int64_t{1} << basis_bits;
+    const std::uint64_t power =
+        (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(scale_side);
+    const auto scale = static_cast<std::int64_t>(integer_sqrt(power));  // 30 fraction bits
+    const std::int64_t cosine = integer_cos((2 * position + 1) * frequency, side);
+    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
+    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
+    return cosine < 0 ? -rounded : rounded;
+}
+
+}  // namespace detail
+
 /// Entry (frequency, position) of the orthonormal DCT-II of a side, times 2^22, rounded to an integer:
 /// s * cos(pi * (2 * position + 1) * frequency / (2 * side)), s = sqrt(1/side) for frequency 0, else sqrt(2/side).
 /// Computed with integer arithmetic alone, so that every compiler, flag and math library gives the same table.
 /// Precondition: frequency, position < side <= 256.
 [[nodiscard]] constexpr std::int64_t dct_entry(std::int64_t side, std::int64_t frequency,
                                                std::int64_t position) noexcept {
-    if (side == 1) return std::int64_t{1} << basis_bits;
-    const std::uint64_t power = (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(side);
-    const auto scale = static_cast<std::int64_t>(detail::integer_sqrt(power));  // 30 fraction bits
-    const std::int64_t cosine = detail::integer_cos((2 * position + 1) * frequency, side);
-    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
-    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
-    return cosine < 0 ? -rounded : rounded;
+    return detail::scaled_cosine(side, side, frequency, position);
 }
 
-/// The tables of one side's transform. Row `f`, column `x` of the basis mirrors: entry(f, side-1-x) =
-/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
-class dct_basis {
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_DCT_HPP
+
+// ---- thinwire/transform/orthogonal.hpp
+#ifndef THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+#define THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// Entry of the Walsh-Hadamard basis of side 2^p * q (q odd), times 2^22: with frequency = d * 2^p + g and
+/// position = a * q + b it is sign(g, a) * sqrt((d == 0 ? 1 : 2) / side) * cos(pi * (2 b + 1) * d / (2 q)), where
+/// sign(g, a) = (-1)^popcount(reverse(g) & a), reverse = the p bits in reverse order (Paley).
+/// Precondition: frequency, position < side <= 256.
+[[nodiscard]] constexpr std::int64_t hadamard_entry(std::size_t side, std::size_t frequency,
+                                                    std::size_t position) noexcept {
+    const std::size_t power = side & (~side + 1), odd = side / power;
+    const std::size_t g = frequency % power, a = position / odd;
+    int flips = 0;
+    for (std::size_t low = 1, high = power / 2; high > 0; low *= 2, high /= 2)
+        flips += static_cast<int>((g & low) != 0 && (a & high) != 0);
+    const std::int64_t size =
+        detail::scaled_cosine(static_cast<std::int64_t>(side), static_cast<std::int64_t>(odd),
+                              static_cast<std::int64_t>(frequency / power), static_cast<std::int64_t>(position % odd));
+    return flips % 2 == 0 ? size : -size;
+}
+
+namespace detail {
+
+/// Vectors of integers with 30 fraction bits. |x| <= 1 and every product of two of them, summed in any order, stays
+/// within 64 bits.
+using fixed_vector = std::span<std::int32_t>;
+
+[[nodiscard]] inline std::int64_t fixed_product(std::span<const std::int32_t> a,
+                                                std::span<const std::int32_t> b) noexcept {
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += std::int64_t{a[i]} * b[i];
+    return sum;
+}
+
+/// Takes from v its parts along the first `count` rows, which are orthonormal.
+inline void make_orthogonal(std::span<const std::int32_t> rows, std::size_t count, fixed_vector v) noexcept {
+    const std::size_t n = v.size();
+    for (std::size_t r = 0; r < count; ++r) {
+        const auto row = rows.subspan(r * n, n);
+        const std::int64_t along = (fixed_product(row, v) + (1 << 29)) >> 30U;
+        for (std::size_t i = 0; i < n; ++i) v[i] -= static_cast<std::int32_t>((along * row[i] + (1 << 29)) >> 30U);
+    }
+}
+
+/// Scales v to length 1; false where it is too short for that to be precise.
+[[nodiscard]] inline bool make_unit(fixed_vector v) noexcept {
+    const std::uint64_t length = integer_sqrt(static_cast<std::uint64_t>(fixed_product(v, v)));  // 30 fraction bits
+    if (length < (1U << 18U)) return false;
+    const auto divisor = static_cast<std::int64_t>(length);
+    for (std::int32_t& x : v) {
+        const std::int64_t wide = std::int64_t{x} * (std::int64_t{1} << 30U);
+        x = static_cast<std::int32_t>((wide + (wide < 0 ? -divisor / 2 : divisor / 2)) / divisor);
+    }
+    return true;
+}
+
+}  // namespace detail
+
+/// A matrix drawn from the uniform (Haar) distribution over the orthogonal ones, times 2^22: Gram and Schmidt's process
+/// over vectors of independent, nearly normal entries (sums of twelve uniform numbers; Stewart, SIAM J. Numer. Anal.
+/// 17, 1980), in 30-bit integers. Orthonormal up to the rounding of its entries. Depends on (key, stream, side) alone.
+inline void fill_random_orthogonal(std::uint64_t key, std::uint64_t stream, std::size_t side,
+                                   std::span<std::int32_t> table) {
+    random_stream random(key, stream);
+    for (std::size_t f = 0; f < side;) {
+        const auto row = table.subspan(f * side, side);
+        // At most 6 * 2^16 each: the length of 256 of them stays below 2^23, scaled up to 2^30 at most.
+        for (std::int32_t& x : row) {
+            std::int32_t sum = 0;
+            for (int i = 0; i < 6; ++i) {
+                const std::uint32_t bits = random.bits32();
+                sum += static_cast<std::int32_t>(bits >> 16U) + static_cast<std::int32_t>(bits & 0xffffU) - 0xffff;
+            }
+            x = sum * 128;
+        }
+        bool good = detail::make_unit(row);
+        for (int pass = 0; pass < 2 && good; ++pass) {
+            detail::make_orthogonal(table, f, row);
+            good = detail::make_unit(row);
+        }
+        f += good ? 1U : 0U;
+    }
+    constexpr int drop = 30 - basis_bits;
+    for (std::int32_t& x : table) x = (x + (1 << (drop - 1))) >> drop;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+
+// ---- thinwire/transform/basis.hpp
+#ifndef THINWIRE_TRANSFORM_BASIS_HPP
+#define THINWIRE_TRANSFORM_BASIS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Which orthonormal matrix a chunk is multiplied with from either side.
+enum class basis_kind : std::uint8_t { dct = 0, hadamard = 1, random_orthogonal = 2, identity = 3, custom = 4 };
+
+[[nodiscard]] constexpr std::string_view to_string(basis_kind kind) noexcept {
+    constexpr std::string_view names[] = {"dct", "hadamard", "random_orthogonal", "identity", "custom"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+/// Fills the table of a side, side * side entries: table[frequency * side + position] = the entry of the orthonormal
+/// matrix times 2^basis_bits, rounded. Must give the same integers on every peer of a run.
+using basis_function = std::function<void(std::size_t side, std::span<std::int32_t> table)>;
+
+/// An orthonormal matrix for every side from 1 to 256: the transform of a chunk is rows * chunk * transpose(cols).
+///
+/// The matrix is DEFINED by its integer table (basis_bits fraction bits), made with integer arithmetic alone, so that
+/// replicas agree on it bit for bit; faster ways to multiply with it are chosen by the kind. A plain value; reading it
+/// from several threads is safe.
+class basis {
  public:
-    /// Precondition: 1 <= side <= 256.
-    explicit dct_basis(std::size_t side)
-        : side_(side),
-          half_(round_up((side + 1) / 2)),
-          full_(round_up(side)),
-          analysis_even_(half_ * half_),
-          analysis_odd_(half_ * half_),
-          rows_even_(half_ * half_),
-          rows_odd_(half_ * half_),
-          synthesis_(side * full_),
-          synthesis_half_(side * half_),
-          exact_(side * full_),
-          exact_half_(side * half_) {
-        const std::size_t middle = (side + 1) / 2;
-        for (std::size_t f = 0; f < side; ++f) {
+    /// The DCT-II, as the published code uses it.
+    basis() noexcept = default;
+    [[nodiscard]] static basis dct() noexcept { return {}; }
+    /// Walsh-Hadamard in Paley's order, in which a row's number grows with its frequency. A side that is 2^p * q, q
+    /// odd: 2^p blocks of the DCT-II of q, joined by a Hadamard matrix (q = side: the DCT).
+    [[nodiscard]] static basis hadamard() noexcept { return basis(basis_kind::hadamard, 0, false); }
+    /// Drawn uniformly from the orthogonal matrices, one for each side; with `each_round`, a new one for every round,
+    /// tensor and axis.
+    [[nodiscard]] static basis random_orthogonal(std::uint64_t seed, bool each_round = false) noexcept {
+        return basis(basis_kind::random_orthogonal, seed, each_round);
+    }
+    /// No transform: the largest elements of the momentum are sent.
+    [[nodiscard]] static basis identity() noexcept { return basis(basis_kind::identity, 0, false); }
+    /// The integrator's own. Throws value_error when `fill` is empty.
+    [[nodiscard]] static basis custom(basis_function fill) {
+        if (!fill) throw value_error("basis::custom: an empty function, expected one that fills the table of a side");
+        basis b(basis_kind::custom, 0, false);
+        b.fill_ = std::move(fill);
+        return b;
+    }
+
+    [[nodiscard]] basis_kind kind() const noexcept { return kind_; }
+    [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
+    /// Whether the tables depend on round, tensor and axis.
+    [[nodiscard]] bool each_round() const noexcept { return each_round_; }
+
+    /// What a table depends on besides the side, where each_round() is true.
+    struct place {
+        std::uint64_t round = 0;
+        std::uint64_t tensor = 0;
+        std::uint32_t axis = 0;  ///< 0: rows of a chunk, 1: columns
+    };
+
+    /// The table of a side: entry (frequency, position) at frequency * side + position.
+    /// Throws value_error when the side is not within 1..256, or when a custom function's table is not orthonormal.
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side, const place& at) const {
+        if (side < 1 || side > 256) throw value_error("basis: side " + std::to_string(side) + ", expected 1..256");
+        std::vector<std::int32_t> out(side * side);
+        if (kind_ == basis_kind::random_orthogonal) {
+            const std::uint64_t stream = each_round_ ? (2 * at.tensor + at.axis) << 9U | side : side;
+            fill_random_orthogonal(seed_ + (each_round_ ? 0x9E3779B97F4A7C15U * (at.round + 1) : 0), stream, side, out);
+        } else if (kind_ == basis_kind::custom) {
+            fill_(side, out);
+            require_orthonormal(side, out);
+        } else {
+            fill_regular(side, out);
+        }
+        return out;
+    }
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
+
+ private:
+    basis(basis_kind kind, std::uint64_t seed, bool each_round) noexcept
+        : kind_(kind), each_round_(each_round), seed_(seed) {}
+
+    void fill_regular(std::size_t side, std::span<std::int32_t> out) const {
+        for (std::size_t f = 0; f < side; ++f)
             for (std::size_t x = 0; x < side; ++x) {
-                const double scale = std::sqrt((f == 0 ? 1.0 : 2.0) / static_cast<double>(side));
-                const double angle =
-                    std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * static_cast<double>(side));
-                const auto value = static_cast<float>(scale * std::cos(angle));
-                const auto exact = static_cast<double>(dct_entry(
-                    static_cast<std::int64_t>(side), static_cast<std::int64_t>(f), static_cast<std::int64_t>(x)));
-                synthesis_[f * full_ + x] = value;
-                exact_[f * full_ + x] = exact;
-                if (x >= middle) continue;
-                synthesis_half_[f * half_ + x] = value;
-                exact_half_[f * half_ + x] = exact;
-                (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
-                (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+                std::int64_t entry = f == x ? std::int64_t{1} << basis_bits : 0;
+                if (kind_ == basis_kind::dct)
+                    entry = dct_entry(static_cast<std::int64_t>(side), static_cast<std::int64_t>(f),
+                                      static_cast<std::int64_t>(x));
+                if (kind_ == basis_kind::hadamard) entry = hadamard_entry(side, f, x);
+                out[f * side + x] = static_cast<std::int32_t>(entry);
+            }
+    }
+
+    /// Rows that are roundings of orthonormal ones pass: their products are off by 2^26 + 64 at most.
+    static void require_orthonormal(std::size_t side, std::span<const std::int32_t> table) {
+        for (std::size_t f = 0; f < side; ++f) {
+            for (std::size_t g = 0; g <= f; ++g) {
+                std::int64_t product = f == g ? -(std::int64_t{1} << (2 * basis_bits)) : 0;
+                for (std::size_t x = 0; x < side; ++x) {
+                    const std::int64_t a = table[f * side + x], b = table[g * side + x];
+                    if (a > (1 << basis_bits) || a < -(1 << basis_bits))
+                        throw value_error("basis: entry " + std::to_string(a) + " of side " + std::to_string(side) +
+                                          ", expected at most 2^22 in magnitude");
+                    product += a * b;
+                }
+                if (product > (1 << 27) || product < -(1 << 27))
+                    throw value_error("basis: rows " + std::to_string(g) + " and " + std::to_string(f) + " of side " +
+                                      std::to_string(side) + " are " +
+                                      std::to_string(static_cast<double>(product) * 0x1p-44) +
+                                      " from orthonormal, expected within 2^-17");
             }
         }
     }
 
+    basis_kind kind_ = basis_kind::dct;
+    bool each_round_ = false;
+    std::uint64_t seed_ = 0;
+    basis_function fill_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_BASIS_HPP
+
+// ---- thinwire/transform/basis_tables.hpp
+#ifndef THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+#define THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+
+namespace thinwire {
+
+/// What the kernels multiply with along one side. Of the DCT, row `f`, column `x` mirrors: entry(f, side-1-x) =
+/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
+class basis_tables {
+ public:
+    /// Precondition: `table` is what basis::table() gave for this kind and side.
+    basis_tables(basis_kind kind, std::size_t side, std::span<const std::int32_t> table)
+        : side_(side), mirrored_(kind == basis_kind::dct), half_(round_up((side + 1) / 2)), full_(round_up(side)) {
+        synthesis_.resize(side * full_);
+        exact_.resize(side * full_);
+        if (mirrored_) {
+            for (auto* t : {&analysis_even_, &analysis_odd_, &rows_even_, &rows_odd_}) t->resize(half_ * half_);
+            synthesis_half_.resize(side * half_);
+            exact_half_.resize(side * half_);
+        } else {
+            analysis_.resize(side * full_);
+        }
+        for (std::size_t f = 0; f < side; ++f)
+            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+    }
+
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
+    [[nodiscard]] bool mirrored() const noexcept { return mirrored_; }
     /// ceil(side / 2) and side, rounded up to the width of the tables' rows: multiples of 16.
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
+    /// How the kernels store one row of a spectrum: spectrum_width() numbers, that of a frequency at spectrum_at(), and
+    /// the other way about (at least side() where nothing is stored).
+    [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
+    [[nodiscard]] std::size_t spectrum_at(std::size_t frequency) const noexcept {
+        return mirrored_ ? frequency % 2 * half_ + frequency / 2 : frequency;
+    }
+    [[nodiscard]] std::size_t frequency_at(std::size_t place) const noexcept {
+        if (!mirrored_) return place;
+        return place < half_ ? 2 * place : 2 * (place - half_) + 1;
+    }
+
+    /// Mirrored: [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
     [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
-    /// [position][frequency / 2] for even or odd frequencies.
+    /// Mirrored: [position][frequency / 2] for even or odd frequencies.
     [[nodiscard]] const float* analysis(bool odd) const noexcept {
         return (odd ? analysis_odd_ : analysis_even_).data();
     }
+    /// Not mirrored: [position][frequency].
+    [[nodiscard]] const float* analysis() const noexcept { return analysis_.data(); }
 
-    /// [frequency][position], rows of full() and of half() entries; as float32, or as integers times 2^22 in doubles.
+    /// [frequency][position], rows of full() and, mirrored, of half() entries; as float32, or as integers times 2^22 in
+    /// doubles.
     template <class T>
     [[nodiscard]] const T* synthesis() const noexcept {
         if constexpr (sizeof(T) == sizeof(float))
@@ -5706,14 +5960,34 @@ class dct_basis {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    std::size_t side_, half_, full_;
-    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_;
+    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+        const auto exact = static_cast<double>(entry);
+        exact_[f * full_ + x] = exact;
+        if (!mirrored_) {
+            synthesis_[f * full_ + x] = analysis_[x * full_ + f] = static_cast<float>(exact * 0x1p-22);
+            return;
+        }
+        const auto n = static_cast<double>(side_);
+        const double angle = std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * n);
+        const auto value = static_cast<float>(std::sqrt((f == 0 ? 1.0 : 2.0) / n) * std::cos(angle));
+        synthesis_[f * full_ + x] = value;
+        if (x >= (side_ + 1) / 2) return;
+        synthesis_half_[f * half_ + x] = value;
+        exact_half_[f * half_ + x] = exact;
+        (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
+        (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+    }
+
+    std::size_t side_;
+    bool mirrored_;
+    std::size_t half_, full_;
+    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
     aligned_vector<double> exact_, exact_half_;
 };
 
 }  // namespace thinwire
 
-#endif  // THINWIRE_TRANSFORM_DCT_HPP
+#endif  // THINWIRE_TRANSFORM_BASIS_TABLES_HPP
 
 // ---- thinwire/transform/detail/small_gemm.hpp
 #ifndef THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
@@ -5963,12 +6237,33 @@ struct transform_scratch {
 
 namespace thinwire::detail {
 
+/// s.middle or s.tile -> coefficients by plain products.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
+    const std::size_t h = rows.side();
+    for (std::size_t r = 0; r < h; ++r) s.at[r] = static_cast<std::uint32_t>(r * stride);
+    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, s.tile.data(), s.at.data(), h, s.middle.data(),
+                stride, h, stride);
+}
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables& cols, transform_scratch& s) {
+    const std::size_t w = cols.side(), stride = cols.full();
+    for (std::size_t x = 0; x < w; ++x) s.at[x] = static_cast<std::uint32_t>(x * stride);
+    Level::gemm(s.middle.data(), stride, 1, cols.analysis(), s.at.data(), w, s.coefficients.data(), stride, h, stride);
+}
+
 /// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
 /// The tile has rows of cols.full() elements, zero beyond the chunk's width.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {
+THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols,
+                                              transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    if (!rows.mirrored()) {
+        forward_rows_plain<Level>(rows, stride, s);
+        forward_cols_plain<Level>(h, cols, s);
+        return;
+    }
     const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
     const float* tile = s.tile.data();
     float* sums = s.mirrored.data();
@@ -6007,7 +6302,7 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_b
 
 /// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_chunk<T>& chunk, T* out) {
+THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const sparse_chunk<T>& chunk, T* out) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
     const T* basis = rows.synthesis<T>();
@@ -6030,7 +6325,7 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_
 /// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
 /// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_basis& cols,
+THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const basis_tables& cols,
                                               const sparse_chunk<T>& chunk, transform_scratch& s) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
@@ -6038,6 +6333,21 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_b
     const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
     T* columns = s.pass<T>();
     inverse_columns<T, Level>(rows, chunk, columns);
+    if (!cols.mirrored()) {
+        for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+            s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * cols.full());
+        T* const sums = s.parts<T>();
+        for (std::size_t r = 0; r < h; r += 4) {
+            const std::size_t block = h - r < 4 ? h - r : 4;
+            Level::gemm(columns + r, 1, rows.full(), cols.synthesis<T>(), s.at.data(), chunk.slots(), sums, cols.full(),
+                        block, cols.full());
+            for (std::size_t b = 0; b < block; ++b)
+                for (std::size_t x = 0; x < cols.full(); x += lanes)
+                    *reinterpret_cast<floats*>(s.tile.data() + (r + b) * cols.full() + x) =
+                        __builtin_convertvector(*reinterpret_cast<const vec*>(sums + b * cols.full() + x), floats);
+        }
+        return;
+    }
     for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
         s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * half);
     const std::size_t even = chunk.even(), odd = chunk.slots() - even;
@@ -6213,10 +6523,10 @@ namespace thinwire {
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
 /// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
 struct transform_kernels {
-    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
-    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+    void (*forward)(const basis_tables& rows, const basis_tables& cols, transform_scratch& s);
+    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk,
                     transform_scratch& s);
-    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+    void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           transform_scratch& s);
     void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
@@ -6228,46 +6538,46 @@ struct transform_kernels {
 namespace detail {
 
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
-    struct NAME {                                                                                                  \
-        static constexpr int lanes = LANES;                                                                        \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
-        }                                                                                                          \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
-        }                                                                                                          \
-        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
-            forward_transform<NAME>(rows, cols, s);                                                                \
-        }                                                                                                          \
-        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
-                                   transform_scratch& s) {                                                         \
-            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
-        }                                                                                                          \
-        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
-                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
-            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
-        }                                                                                                          \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
-                                           float gain) {                                                           \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
-        }                                                                                                          \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
-        }                                                                                                          \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
-        }                                                                                                          \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
-            detail::scan<LANES>(g, n, sum, largest);                                                               \
-        }                                                                                                          \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
-        }                                                                                                          \
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                              \
+    struct NAME {                                                                                               \
+        static constexpr int lanes = LANES;                                                                     \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,         \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,      \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                \
+        }                                                                                                       \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,       \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,     \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);           \
+        }                                                                                                       \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, transform_scratch& s) {  \
+            forward_transform<NAME>(rows, cols, s);                                                             \
+        }                                                                                                       \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                          \
+                                   const sparse_chunk<float>& chunk, transform_scratch& s) {                    \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                               \
+        }                                                                                                       \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                    \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {             \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
+        }                                                                                                       \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
+                                           float gain) {                                                        \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                          \
+        }                                                                                                       \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                         \
+        }                                                                                                       \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {      \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                   \
+        }                                                                                                       \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {           \
+            detail::scan<LANES>(g, n, sum, largest);                                                            \
+        }                                                                                                       \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                      \
+        }                                                                                                       \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
@@ -6704,6 +7014,7 @@ struct demo_options {
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
     value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
@@ -6725,6 +7036,7 @@ struct demo_options {
     options.k = k;
     options.chunk = chunk;
     options.values = value_code::f32;
+    options.basis = basis::dct();
     options.rule = std::make_shared<const signum>();
     options.weight_decay = weight_decay;
     return options;
@@ -6828,6 +7140,73 @@ struct tensor_settings {
 
 #endif  // THINWIRE_OPTIM_DEMO_OPTIONS_HPP
 
+// ---- thinwire/optim/detail/basis_cache.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+#define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The tables of every side in use: one set for all tensors, or one for each tensor and round.
+class basis_cache {
+ public:
+    explicit basis_cache(basis of) : basis_(std::move(of)) {}
+
+    /// Stays where it is; set_round() may change what it holds. Throws what basis::table() throws.
+    const basis_tables* get(std::size_t side, std::size_t tensor, std::uint32_t axis) {
+        const key at = {basis_.each_round() ? tensor : 0, basis_.each_round() ? axis : 0, side};
+        const auto known = tables_.find(at);
+        if (known != tables_.end()) return &known->second;
+        return &tables_.emplace(at, make(at)).first->second;
+    }
+
+    /// Brings the tables of a round, where the basis has others for each.
+    void set_round(std::uint64_t round, thread_pool* pool) {
+        if (!basis_.each_round() || round == round_) return;
+        round_ = round;
+        std::vector<std::pair<const key, basis_tables>*> all;
+        for (auto& entry : tables_) all.push_back(&entry);
+        for_each_item(pool, all.size(), [&](std::size_t, std::size_t i) { all[i]->second = make(all[i]->first); });
+    }
+
+    /// Differs when the matrices of some side in use do.
+    [[nodiscard]] std::uint64_t fingerprint() const {
+        byte_writer bytes;
+        bytes.put(static_cast<std::uint8_t>(basis_.kind()));
+        bytes.put(basis_.seed());
+        bytes.put(static_cast<std::uint8_t>(basis_.each_round() ? 1 : 0));
+        if (basis_.kind() == basis_kind::custom)
+            for (const auto& [at, tables] : tables_)
+                for (const std::int32_t entry : basis_.table(at.side)) bytes.put(entry);
+        return checksum64(bytes.bytes());
+    }
+
+ private:
+    struct key {
+        std::size_t tensor;
+        std::uint32_t axis;
+        std::size_t side;
+        [[nodiscard]] auto operator<=>(const key&) const noexcept = default;
+    };
+
+    [[nodiscard]] basis_tables make(const key& at) const {
+        return {basis_.kind(), at.side, basis_.table(at.side, {.round = round_, .tensor = at.tensor, .axis = at.axis})};
+    }
+
+    basis basis_;
+    std::uint64_t round_ = 0;
+    std::map<key, basis_tables> tables_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+
 // ---- thinwire/optim/detail/chunk_plan.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
 #define THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
@@ -6835,7 +7214,6 @@ struct tensor_settings {
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -6860,11 +7238,13 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
 
 /// A number that differs when shapes differ, or anything else that all replicas must have in common.
 [[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
-                                                       std::span<const tensor_settings> settings) {
+                                                       std::span<const tensor_settings> settings,
+                                                       std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
     bytes.put(static_cast<std::uint8_t>(o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
+    bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
         bytes.put(static_cast<float>(s.learning_rate));
         bytes.put(static_cast<float>(s.direction_rate));
@@ -6889,8 +7269,8 @@ class chunk_plan {
     /// A tensor's chunks. The totals count those of the tensors before it.
     struct tensor {
         chunk_grid grid;
-        const dct_basis* rows;
-        const dct_basis* cols;
+        const basis_tables* rows;
+        const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
@@ -6904,7 +7284,7 @@ class chunk_plan {
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, const demo_options& options) {
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
         const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
@@ -6917,7 +7297,6 @@ class chunk_plan {
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
         const std::vector<tensor_settings> settings = settle_groups(parameters, options);
-        layout_.fingerprint = replica_fingerprint(parameters, options, settings);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -6926,8 +7305,9 @@ class chunk_plan {
             const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
             require_section_fits(p, 16 + 9 * grid.count() * kept);
             cut(grid);
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_,
-                                directions_, own});
+            const std::size_t i = tensors_.size();
+            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
+                                coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept)});
@@ -6939,11 +7319,15 @@ class chunk_plan {
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
+
+    /// Brings the bases of a round into the tensors' tables.
+    void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
 
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
@@ -6977,10 +7361,8 @@ class chunk_plan {
                 pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
     }
 
-    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
-
     payload_layout layout_;
-    std::map<std::size_t, dct_basis> bases_;
+    basis_cache bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
     std::size_t elements_ = 0, directions_ = 0;
@@ -7781,9 +8163,9 @@ class chunk_worker {
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const std::size_t column = positions[i] % w;
             const float value =
-                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+                scratch_
+                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
             if (code == value_code::sign && value == 0.0F) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -7835,18 +8217,17 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
         tops_.resize(top_k_groups(stored.size(), positions.size()));
         if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, half](std::size_t i) {
-            const std::size_t within = i % (2 * half);
-            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
-            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
+            const std::size_t column = cols->frequency_at(i % width);
+            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
         };
         select_top_k(stored, tops_, position_of, keys_, positions);
     }
@@ -7945,6 +8326,8 @@ class demo {
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
+        if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
+        plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
@@ -8107,6 +8490,7 @@ class demo {
 
     void take_out_committed() {
         if (sent_ != detail::sent_state::committed) return;
+        plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
@@ -8164,6 +8548,7 @@ class demo {
     }
 
     void update(const payload_info& info) {
+        plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const rates r = rates_of(t.settings, info);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {

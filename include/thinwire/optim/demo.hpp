@@ -83,6 +83,8 @@ class demo {
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
+        if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
+        plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
@@ -245,6 +247,7 @@ class demo {
 
     void take_out_committed() {
         if (sent_ != detail::sent_state::committed) return;
+        plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
@@ -302,6 +305,7 @@ class demo {
     }
 
     void update(const payload_info& info) {
+        plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const rates r = rates_of(t.settings, info);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {

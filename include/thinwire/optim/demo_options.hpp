@@ -7,6 +7,7 @@
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/optim/update_rule.hpp>
+#include <thinwire/transform/basis.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -59,6 +60,7 @@ struct demo_options {
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
     value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
@@ -80,6 +82,7 @@ struct demo_options {
     options.k = k;
     options.chunk = chunk;
     options.values = value_code::f32;
+    options.basis = basis::dct();
     options.rule = std::make_shared<const signum>();
     options.weight_decay = weight_decay;
     return options;

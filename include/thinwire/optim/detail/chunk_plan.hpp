@@ -7,13 +7,12 @@
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/optim/demo_options.hpp>
+#include <thinwire/optim/detail/basis_cache.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
-#include <thinwire/transform/dct.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,11 +37,13 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
 
 /// A number that differs when shapes differ, or anything else that all replicas must have in common.
 [[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
-                                                       std::span<const tensor_settings> settings) {
+                                                       std::span<const tensor_settings> settings,
+                                                       std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
     bytes.put(static_cast<std::uint8_t>(o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
+    bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
         bytes.put(static_cast<float>(s.learning_rate));
         bytes.put(static_cast<float>(s.direction_rate));
@@ -67,8 +68,8 @@ class chunk_plan {
     /// A tensor's chunks. The totals count those of the tensors before it.
     struct tensor {
         chunk_grid grid;
-        const dct_basis* rows;
-        const dct_basis* cols;
+        const basis_tables* rows;
+        const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
@@ -82,7 +83,7 @@ class chunk_plan {
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, const demo_options& options) {
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
         const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
@@ -95,7 +96,6 @@ class chunk_plan {
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
         const std::vector<tensor_settings> settings = settle_groups(parameters, options);
-        layout_.fingerprint = replica_fingerprint(parameters, options, settings);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -104,8 +104,9 @@ class chunk_plan {
             const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
             require_section_fits(p, 16 + 9 * grid.count() * kept);
             cut(grid);
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_,
-                                directions_, own});
+            const std::size_t i = tensors_.size();
+            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
+                                coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept)});
@@ -117,11 +118,15 @@ class chunk_plan {
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
+
+    /// Brings the bases of a round into the tensors' tables.
+    void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
 
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
@@ -155,10 +160,8 @@ class chunk_plan {
                 pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
     }
 
-    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
-
     payload_layout layout_;
-    std::map<std::size_t, dct_basis> bases_;
+    basis_cache bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
     std::size_t elements_ = 0, directions_ = 0;

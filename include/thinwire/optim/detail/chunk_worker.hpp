@@ -45,9 +45,9 @@ class chunk_worker {
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const std::size_t column = positions[i] % w;
             const float value =
-                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+                scratch_
+                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
             if (code == value_code::sign && value == 0.0F) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -99,18 +99,17 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
         tops_.resize(top_k_groups(stored.size(), positions.size()));
         if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, half](std::size_t i) {
-            const std::size_t within = i % (2 * half);
-            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
-            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
+            const std::size_t column = cols->frequency_at(i % width);
+            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
         };
         select_top_k(stored, tops_, position_of, keys_, positions);
     }
