@@ -8653,6 +8653,303 @@ static_assert(optimizer<demo>);
 
 #endif  // THINWIRE_OPTIM_DEMO_HPP
 
+// ---- thinwire/optim/detail/fused_gemm.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+#define THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+#include <cmath>
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+#endif
+
+namespace thinwire::detail {
+
+/// Matrices of fused_gemm(): columns in panels of 32, each panel row-major: element (r, c) of a matrix with `rows` rows
+/// is at (c / 32 * rows + r) * 32 + c % 32. Rows and columns are multiples of 32, filled up with zeros.
+inline constexpr std::size_t panel = 32;
+
+[[nodiscard]] constexpr std::size_t round_to_panel(std::size_t n) noexcept {
+    return (n + panel - 1) / panel * panel;
+}
+
+/// c[8 x 32] = sum over d, rising, of a[r][d] * b[d][x]: one fused multiply-add each, in this order whatever the
+/// instruction set, so that all give the same bits and no compiler flag can change them. `a` points at row 0 of the
+/// tile in panel 0, `b` at row 0 of its panel; a_panel: elements from one panel of a to the next.
+inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std::size_t depth, float* c) noexcept {
+    for (std::size_t r = 0; r < 8; ++r) {
+        float sum[panel] = {};
+        for (std::size_t d = 0; d < depth; ++d) {
+            const float left = a[d / panel * a_panel + r * panel + d % panel];
+            for (std::size_t x = 0; x < panel; ++x) sum[x] = std::fma(left, b[d * panel + x], sum[x]);
+        }
+        for (std::size_t x = 0; x < panel; ++x) c[r * panel + x] = sum[x];
+    }
+}
+
+#if THINWIRE_X86_DISPATCH
+THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_panel, const float* b, std::size_t depth,
+                                                 float* c) noexcept {
+    for (std::size_t part = 0; part < 4; ++part) {  // 4 rows x 16 columns in 8 registers
+        const float* rows = a + part / 2 * 4 * panel;
+        const float* cols = b + part % 2 * 16;
+        __m256 sum[4][2] = {};
+        for (std::size_t d = 0; d < depth; d += panel, rows += a_panel) {
+            for (std::size_t i = 0; i < panel; ++i, cols += panel) {
+                const __m256 low = _mm256_loadu_ps(cols), high = _mm256_loadu_ps(cols + 8);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; ++r) {
+                    const __m256 left = _mm256_broadcast_ss(rows + static_cast<std::size_t>(r) * panel + i);
+                    sum[r][0] = _mm256_fmadd_ps(left, low, sum[r][0]);
+                    sum[r][1] = _mm256_fmadd_ps(left, high, sum[r][1]);
+                }
+            }
+        }
+        float* to = c + part / 2 * 4 * panel + part % 2 * 16;
+        for (std::size_t r = 0; r < 4; ++r) {
+            _mm256_storeu_ps(to + r * panel, sum[r][0]);
+            _mm256_storeu_ps(to + r * panel + 8, sum[r][1]);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
+                                                     std::size_t depth, float* c) noexcept {
+    __m512 sum[8][2] = {};
+    for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
+        for (std::size_t i = 0; i < panel; ++i, b += panel) {
+            const __m512 low = _mm512_loadu_ps(b), high = _mm512_loadu_ps(b + 16);
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; ++r) {
+                const __m512 left = _mm512_set1_ps(a[static_cast<std::size_t>(r) * panel + i]);
+                sum[r][0] = _mm512_fmadd_ps(left, low, sum[r][0]);
+                sum[r][1] = _mm512_fmadd_ps(left, high, sum[r][1]);
+            }
+        }
+    }
+    for (std::size_t r = 0; r < 8; ++r) {
+        _mm512_storeu_ps(c + r * panel, sum[r][0]);
+        _mm512_storeu_ps(c + r * panel + 16, sum[r][1]);
+    }
+}
+#endif
+
+using fused_tile_function = void (*)(const float*, std::size_t, const float*, std::size_t, float*) noexcept;
+
+[[nodiscard]] inline fused_tile_function fused_tile_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return &fused_tile_avx512;
+    if (level == isa::avx2) return &fused_tile_avx2;
+#endif
+    static_cast<void>(level);
+    return &fused_tile;
+}
+
+/// out = transposed 32 x 32 block, both row-major. out is not in.
+inline void transpose_block(const float* in, float* out) noexcept {
+    for (std::size_t r = 0; r < panel; ++r)
+        for (std::size_t c = 0; c < panel; ++c) out[c * panel + r] = in[r * panel + c];
+}
+
+/// c = a b, for a: rows x depth, b: depth x cols. With `symmetric` only the blocks on and below the diagonal are
+/// computed, those above are their mirror. c is neither a nor b.
+inline void fused_gemm(thread_pool* pool, isa level, const float* a, const float* b, float* c, std::size_t rows,
+                       std::size_t depth, std::size_t cols, bool symmetric = false) noexcept {
+    const fused_tile_function tile = fused_tile_for(level);
+    const std::size_t down = rows / panel, across = cols / panel;
+    for_each_item(pool, down * across, [&](std::size_t, std::size_t item) {
+        const std::size_t i = down - 1 - item / across, j = item % across;  // the longest rows of the triangle first
+        if (symmetric && j > i) return;
+        float* to = c + (j * rows + i * panel) * panel;
+        for (std::size_t r = 0; r < panel; r += 8)
+            tile(a + (i * panel + r) * panel, rows * panel, b + j * depth * panel, depth, to + r * panel);
+        if (symmetric && j < i) transpose_block(to, c + (i * rows + j * panel) * panel);
+    });
+}
+
+/// out (cols x rows) = transposed a (rows x cols).
+inline void transpose_panels(thread_pool* pool, const float* a, float* out, std::size_t rows,
+                             std::size_t cols) noexcept {
+    const std::size_t across = cols / panel;
+    for_each_item(pool, rows / panel, [&](std::size_t, std::size_t i) {
+        for (std::size_t j = 0; j < across; ++j)
+            transpose_block(a + (j * rows + i * panel) * panel, out + (i * cols + j * panel) * panel);
+    });
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+// ---- thinwire/optim/muon.hpp
+#ifndef THINWIRE_OPTIM_MUON_HPP
+#define THINWIRE_OPTIM_MUON_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace thinwire {
+
+struct muon_options {
+    int steps = 5;           ///< of the Newton-Schulz iteration: 1..16
+    float scale = 0.2F;      ///< a matrix's update has about this root mean square for every shape
+    float fallback = 0.25F;  ///< other tensors move by sign(D) times this part of the learning rate
+};
+
+/// Muon (Jordan et al., github.com/KellerJordan/Muon, 2024) on the decoded mean: phi(D) = scale * sqrt(longer side) *
+/// D (D^T D)^(-1/2), approximated by `steps` of the quintic Newton-Schulz iteration with the coefficients of
+/// torch.optim.Muon. Tensors without two sides above 1 fall back to sign(D), times `fallback`; embeddings and output
+/// heads should too, by a parameter_group with rule signum and learning_rate = fallback.
+///
+/// Replicas stay bit-equal: the norm is an integer, sums are chains of fused multiply-adds in a fixed order. Without
+/// hardware for those (isa::scalar on x86-64 calls the C library's fma) it is slow.
+/// Working memory: for sides m <= n, rounded up to 32, 4 (2 m n + 3 m^2) bytes for the largest matrix of a model, and
+/// 4 bytes for each element of all matrices.
+class muon final : public update_rule {
+ public:
+    /// Throws value_error for an option out of range.
+    explicit muon(muon_options options = {}) : options_(options) {
+        if (options.steps < 1 || options.steps > 16)
+            throw value_error("muon: steps " + std::to_string(options.steps) + ", expected 1..16");
+        if (!(options.scale >= 0x1p-10F && options.scale <= 0x1p10F))
+            throw value_error("muon: scale " + std::to_string(options.scale) + ", expected 2^-10..2^10");
+        if (!(options.fallback >= 0x1p-10F && options.fallback <= 0x1p10F))
+            throw value_error("muon: fallback " + std::to_string(options.fallback) + ", expected 2^-10..2^10");
+    }
+
+    [[nodiscard]] std::string name() const override {
+        return "muon " + std::to_string(options_.steps) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.scale)) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.fallback));
+    }
+    [[nodiscard]] update_scope scope(const shape& s) const override {
+        return is_matrix(s) ? update_scope::matrix : update_scope::sign;
+    }
+    [[nodiscard]] float rate(const shape& s) const override {
+        if (!is_matrix(s)) return options_.fallback;
+        const auto side = static_cast<std::uint64_t>(std::max(s[s.rank() - 1], s[s.rank() - 2]));
+        const auto root = static_cast<double>(detail::integer_sqrt(std::min(side, std::uint64_t{1} << 23U) << 40U));
+        return static_cast<float>(
+            detail::settled(detail::settled(root * 0x1p-20) * static_cast<double>(options_.scale)));
+    }
+    [[nodiscard]] std::size_t workspace(std::size_t rows, std::size_t cols) const override {
+        const std::size_t m = detail::round_to_panel(std::min(rows, cols));
+        return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
+    }
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+        const bool tall = rows > cols;
+        const std::size_t m = detail::round_to_panel(tall ? cols : rows),
+                          n = detail::round_to_panel(tall ? rows : cols);
+        const double weight = inverse_norm(d);
+        if (weight == 0.0) return;
+        float* x = work.memory.data();
+        float* other = x + m * n;
+        float* gram = other + m * n;
+        load(d, rows, cols, weight, tall, m, n, x);
+        for (int step = 0; step < options_.steps; ++step) {
+            iterate(x, other, gram, m, n, work);
+            std::swap(x, other);
+        }
+        store(x, rows, cols, tall, m, d);
+    }
+
+ private:
+    static constexpr std::size_t panel = detail::panel;
+
+    [[nodiscard]] static bool is_matrix(const shape& s) noexcept {
+        return s.rank() >= 2 && s[s.rank() - 1] > 1 && s[s.rank() - 2] > 1;
+    }
+
+    [[nodiscard]] static double double_power(int exponent) noexcept {
+        return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52U);
+    }
+
+    /// 1 / the Frobenius norm, from integers: the same everywhere. 0 for a matrix of zeros.
+    [[nodiscard]] static double inverse_norm(std::span<const float> d) noexcept {
+        std::uint32_t top = 0;
+        for (const float v : d) top = std::max(top, std::bit_cast<std::uint32_t>(v) & 0x7fffffffU);
+        if (top < 0x00800000U) return 0.0;
+        const double unit = double_power(23 + 127 - static_cast<int>(top >> 23U));  // the largest becomes 2^23..2^24
+        std::uint64_t sum = 0;                                                      // in units of 2^16
+        for (std::size_t at = 0; at < d.size(); at += panel) {
+            std::uint64_t run = 0;
+            for (std::size_t i = at; i < std::min(at + panel, d.size()); ++i) {
+                const std::int64_t q = static_cast<std::int32_t>(static_cast<double>(d[i]) * unit);
+                run += static_cast<std::uint64_t>(q * q);
+            }
+            sum += run >> 16U;
+        }
+        const auto shift = static_cast<unsigned>(std::countl_zero(sum)) / 2 * 2;
+        const auto root = static_cast<double>(detail::integer_sqrt(sum << shift));
+        return detail::settled(unit / detail::settled(root * double_power(8 - static_cast<int>(shift / 2))));
+    }
+
+    /// x = d * weight in panels, transposed where it is tall.
+    static void load(std::span<const float> d, std::size_t rows, std::size_t cols, double weight, bool tall,
+                     std::size_t m, std::size_t n, float* x) noexcept {
+        std::memset(x, 0, m * n * sizeof(float));
+        for (std::size_t r = 0; r < rows; ++r) {
+            for (std::size_t from = 0; from < cols; from += panel) {
+                const std::size_t count = std::min(panel, cols - from);
+                double scaled[panel];
+                for (std::size_t i = 0; i < count; ++i)
+                    scaled[i] = static_cast<double>(d[r * cols + from + i]) * weight;
+                detail::keep(scaled);
+                for (std::size_t i = 0; i < count; ++i) {
+                    const std::size_t c = from + i;
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel] =
+                        static_cast<float>(scaled[i]);
+                }
+            }
+        }
+        detail::keep(x);
+    }
+
+    static void store(const float* x, std::size_t rows, std::size_t cols, bool tall, std::size_t m,
+                      std::span<float> d) noexcept {
+        for (std::size_t r = 0; r < rows; ++r)
+            for (std::size_t c = 0; c < cols; ++c)
+                d[r * cols + c] =
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel];
+    }
+
+    /// out = 3.4445 x - 4.775 (x x^T) x + 2.0315 (x x^T)^2 x, as (a + (b + c A) A) x with A = x x^T: m x m.
+    static void iterate(float* x, float* out, float* gram, std::size_t m, std::size_t n,
+                        const update_workspace& work) noexcept {
+        constexpr float a = 3.4445F, b = -4.7750F, c = 2.0315F;
+        float* inner = gram + m * m;
+        float* product = inner + m * m;
+        detail::transpose_panels(work.pool, x, out, m, n);
+        detail::fused_gemm(work.pool, work.level, x, out, gram, m, n, m, true);
+        detail::keep(gram);
+        for (std::size_t i = 0; i < m * m; ++i) inner[i] = c * gram[i];
+        detail::keep(inner);
+        add_to_diagonal(inner, m, b);
+        detail::fused_gemm(work.pool, work.level, inner, gram, product, m, m, m, true);
+        add_to_diagonal(product, m, a);
+        detail::fused_gemm(work.pool, work.level, product, x, out, m, m, n);
+    }
+
+    static void add_to_diagonal(float* square, std::size_t m, float term) noexcept {
+        detail::keep(square);
+        for (std::size_t i = 0; i < m; ++i) square[(i / panel * m + i) * panel + i % panel] += term;
+        detail::keep(square);
+    }
+
+    muon_options options_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_MUON_HPP
+
 // ---- thinwire/optim/schedule.hpp
 #ifndef THINWIRE_OPTIM_SCHEDULE_HPP
 #define THINWIRE_OPTIM_SCHEDULE_HPP
