@@ -20,11 +20,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-<<<<<<< HEAD
-const std::array<configuration_key, 57> keys = {{
-=======
-const std::array<configuration_key, 56> keys = {{
->>>>>>> main
+const std::array<configuration_key, 58> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -66,13 +62,6 @@ const std::array<configuration_key, 56> keys = {{
      "peak of the schedule"},
     {"optimizer.momentum_decay", [](configuration& c) -> field { return &c.optimizer.momentum_decay; }, true, 0, 1, "",
      "demo: what remains of the momentum each round"},
-    {"optimizer.alpha", [](configuration& c) -> field { return &c.optimizer.alpha; }, true, 0, 1, "",
-     "demo: the part of what is sent that leaves the momentum, above 0"},
-    {"optimizer.gradient", [](configuration& c) -> field { return &c.optimizer.gradient; }, true, 0, 0,
-     "learning_rate|none|complement",
-     "demo: what multiplies the gradient: the learning rate, 1, or 1 - momentum_decay"},
-    {"optimizer.rule", [](configuration& c) -> field { return &c.optimizer.rule; }, true, 0, 0, "signum|sgd",
-     "demo: the step made of the decoded mean"},
     {"optimizer.k", [](configuration& c) -> field { return &c.optimizer.k; }, true, 1, 65536, "",
      "demo: coefficients a chunk that are exchanged"},
     {"optimizer.chunk", [](configuration& c) -> field { return &c.optimizer.chunk; }, true, 1, 256, "",
@@ -86,6 +75,9 @@ const std::array<configuration_key, 56> keys = {{
      "demo: what a gradient is multiplied by on its way into the momentum; complement: 1 - momentum_decay"},
     {"optimizer.rule", [](configuration& c) -> field { return &c.optimizer.rule; }, true, 0, 0, "signum|sgd|muon",
      "demo: how the mean of what was sent becomes a step; muon: embeddings and head by sign, at a quarter of the rate"},
+    {"optimizer.basis", [](configuration& c) -> field { return &c.optimizer.basis; }, true, 0, 0,
+     "dct|hadamard|random_orthogonal|resampled_orthogonal|identity",
+     "demo: the transform of a chunk; the random ones are drawn from run.seed, resampled: anew each round"},
     {"optimizer.groups", [](configuration& c) -> field { return &c.optimizer.groups; }, true, 0, 0, "",
      "demo: settings of some parameters, such as \"*norm.weight weight_decay=0; lm_head.* learning_rate=0.5 k=64 "
      "rule=signum\""},

@@ -47,9 +47,7 @@ struct configuration {
         std::int64_t k = 32;
         std::int64_t chunk = 64;
         std::string values = "sign";
-        double alpha = 1.0;
-        std::string gradient = "learning_rate";
-        std::string rule = "signum";
+        std::string basis = "dct";
         std::string groups;
         double weight_decay = 0.0;
         double clip_norm = 1.0;
