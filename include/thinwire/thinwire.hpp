@@ -19,6 +19,7 @@
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/error.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/half.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>

@@ -2984,14 +2984,13 @@ class payload_view {
             return payload_failure(errc::mismatch, "of other tensors or options");
         payload_view view;
         view.info_ = *info;
-        view.sections_.reserve(layout.sections.size());
+        view.bytes_ = bytes;
         byte_reader table(bytes.subspan(detail::payload_header_bytes));
         std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
         const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
         for (std::size_t i = 0; i < layout.sections.size(); ++i) {
             const auto length = table.get<std::uint32_t>();
             if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
-            view.sections_.push_back(bytes.subspan(at, length));
             at += length;
         }
         if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
@@ -2999,12 +2998,18 @@ class payload_view {
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Adds up the lengths of those before it.
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
+        byte_reader table(bytes_.subspan(detail::payload_header_bytes));
+        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info_.sections};
+        for (; i > 0; --i) at += table.get<std::uint32_t>();
+        return bytes_.subspan(at, table.get<std::uint32_t>());
+    }
 
  private:
     payload_view() = default;
     payload_info info_;
-    std::vector<std::span<const std::byte>> sections_;
+    std::span<const std::byte> bytes_;
 };
 
 /// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
@@ -3364,6 +3369,69 @@ using aligned_vector = std::vector<T, aligned_allocator<T>>;
 }  // namespace thinwire
 
 #endif  // THINWIRE_CORE_ALIGNED_HPP
+
+// ---- thinwire/core/float_mode.hpp
+#ifndef THINWIRE_CORE_FLOAT_MODE_HPP
+#define THINWIRE_CORE_FLOAT_MODE_HPP
+
+#include <cfenv>
+#include <cstdint>
+
+namespace thinwire {
+
+/// While one lives, the thread that made it computes as IEEE 754 prescribes by default: it rounds to nearest even,
+/// keeps subnormal numbers and traps nothing, whatever its caller has set (flush-to-zero, which also comes with a
+/// program linked with -ffast-math; a rounding mode; traps). What was set comes back at the end, sticky flags included.
+/// No load or store moves across either end, and so nothing that is computed from memory to memory between them.
+class standard_float_mode {
+ public:
+#if defined(__x86_64__) || defined(_M_X64)
+    standard_float_mode() noexcept {
+        asm volatile("stmxcsr %0" : "=m"(saved_) : : "memory");
+        set(0x1f80);
+    }
+    ~standard_float_mode() {
+        set(saved_);
+    }
+#elif defined(__aarch64__)
+    standard_float_mode() noexcept {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_) : : "memory");
+        set(0);
+    }
+    ~standard_float_mode() {
+        set(saved_);
+    }
+#else
+    standard_float_mode() noexcept {
+        std::fegetenv(&saved_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~standard_float_mode() {
+        std::fesetenv(&saved_);
+    }
+#endif
+    standard_float_mode(const standard_float_mode&) = delete;
+    standard_float_mode& operator=(const standard_float_mode&) = delete;
+
+ private:
+#if defined(__x86_64__) || defined(_M_X64)
+    static void set(std::uint32_t mode) noexcept {
+        asm volatile("ldmxcsr %0" : : "m"(mode) : "memory");
+    }
+    std::uint32_t saved_;
+#elif defined(__aarch64__)
+    static void set(std::uint64_t mode) noexcept {
+        asm volatile("msr fpcr, %0" : : "r"(mode) : "memory");
+    }
+    std::uint64_t saved_;
+#else
+    std::fenv_t saved_;
+#endif
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_FLOAT_MODE_HPP
 
 // ---- thinwire/core/half.hpp
 #ifndef THINWIRE_CORE_HALF_HPP
@@ -5555,15 +5623,17 @@ namespace thinwire::detail {
     return pool == nullptr ? 1 : static_cast<std::size_t>(pool->size());
 }
 
-/// Calls task(lane, item) once for every item; no two calls with the same lane run at once.
+/// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
 template <class Task>
 void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
     if (lane_count(pool) == 1) {
+        const standard_float_mode mode;
         for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
         return;
     }
     std::atomic<std::size_t> next{0};
     pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+        const standard_float_mode mode;
         for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
     });
 }
@@ -6637,32 +6707,51 @@ namespace detail {
 
 }  // namespace detail
 
-/// The Euclidean norm of all gradients together; the same for any number of threads.
-/// Throws value_error that names tensor and element of the first gradient that is not finite.
-[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
-                                          isa level = best_isa()) {
-    constexpr std::size_t block = 1U << 15U;
+/// Measures the gradients of the same parameters again and again. Refers to their memory; not thread-safe.
+class gradient_meter {
+ public:
+    explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
+        constexpr std::size_t block = 1U << 15U;
+        for (const parameter& p : parameters_)
+            for (std::size_t at = 0; at < p.gradient.size(); at += block)
+                pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
+    /// Throws value_error that names tensor and element of the first gradient that is not finite.
+    [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
+        const transform_kernels& kernels = kernels_for(level);
+        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
+            piece& p = pieces_[i];
+            p.sum = 0.0;
+            p.largest = 0;
+            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+        });
+        double sum = 0.0;
+        bool finite = true;
+        for (const piece& p : pieces_) {
+            sum += p.sum;
+            finite = finite && p.largest < 0x7f800000U;
+        }
+        if (!finite) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+ private:
     struct piece {
         std::span<const float> values;
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-    std::vector<piece> pieces;
-    for (const parameter& p : parameters)
-        for (std::size_t at = 0; at < p.gradient.size(); at += block)
-            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
-    const transform_kernels& kernels = kernels_for(level);
-    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
-        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
-    });
-    double sum = 0.0;
-    bool finite = true;
-    for (const piece& p : pieces) {
-        sum += p.sum;
-        finite = finite && p.largest < 0x7f800000U;
-    }
-    if (!finite) detail::refuse_gradient(parameters);
-    return std::sqrt(sum);
+
+    std::vector<parameter> parameters_;
+    std::vector<piece> pieces_;
+};
+
+/// The norm of all gradients together, once: see gradient_meter.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    return gradient_meter(parameters).norm(pool, level);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
@@ -7763,7 +7852,11 @@ class adamw {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     adamw(std::span<const parameter> parameters, adamw_options options, thread_pool* pool = nullptr)
-        : parameters_(parameters.begin(), parameters.end()), options_(check_options(options)), pool_(pool) {
+        : parameters_(parameters.begin(), parameters.end()),
+          options_(check_options(options)),
+          pool_(pool),
+          meter_(parameters),
+          gradients_(detail::lane_count(pool)) {
         layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
         std::size_t elements = 0;
         for (const parameter& p : parameters) {
@@ -7790,7 +7883,8 @@ class adamw {
     /// changed, when a gradient is not finite or absurdly large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const standard_float_mode mode;
+        const double norm = meter_.norm(pool_, options_.level);
         if (!(norm < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + ", expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
@@ -7826,9 +7920,10 @@ class adamw {
     /// Applies the commit of round(), own or replayed. Gradients that missed their commit are lost with it.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        std::vector<payload_view> accepted;
+        accepted_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             result<payload_view> view = failure{errc::mismatch, "repeated"};
@@ -7841,11 +7936,11 @@ class adamw {
             }
             rounds_.count(report, from, view->info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted.push_back(std::move(*view));
+            accepted_.push_back(std::move(*view));
         }
-        if (!accepted.empty()) {
-            report.learning_rate = accepted.front().info().learning_rate;
-            update(accepted);
+        if (!accepted_.empty()) {
+            report.learning_rate = accepted_.front().info().learning_rate;
+            update();
         }
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
         rounds_.next_round();
@@ -7966,13 +8061,13 @@ class adamw {
         });
     }
 
-    void update(const std::vector<payload_view>& accepted) {
-        const payload_info& rates = accepted.front().info();
+    void update() {
+        const payload_info& rates = accepted_.front().info();
         power1_ = detail::settled(power1_ * options_.beta1);
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const detail::adamw_step step = {
-            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted.size())),
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted_.size())),
             .beta1_rest = detail::settled(1.0 - options_.beta1),
             .beta2 = options_.beta2,
             .beta2_rest = detail::settled(1.0 - options_.beta2),
@@ -7980,15 +8075,16 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
+        for (auto& lane : gradients_) lane.resize(accepted_.size());
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
-            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t, std::size_t n) {
-                std::vector<const std::byte*> gradients(accepted.size());
+            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t lane, std::size_t n) {
+                std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted.size(); ++r)
-                        gradients[r] = accepted[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < accepted_.size(); ++r)
+                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -8006,6 +8102,9 @@ class adamw {
     double power1_ = 1.0, power2_ = 1.0;  ///< beta1 and beta2 to the number of steps
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
+    gradient_meter meter_;
+    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 
 static_assert(optimizer<adamw>);
@@ -8142,6 +8241,7 @@ class chunk_worker {
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
         keys_.reserve(plan.max_chunk_size());
+        tops_.reserve(plan.max_chunk_size());
     }
 
     /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
@@ -8320,6 +8420,7 @@ class demo {
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double norm = scan_gradients();
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
@@ -8355,6 +8456,7 @@ class demo {
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
         static_cast<void>(share);
