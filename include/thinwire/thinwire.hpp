@@ -19,6 +19,7 @@
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/error.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/half.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
@@ -45,6 +46,7 @@
 #include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo.hpp>
 #include <thinwire/optim/demo_options.hpp>
+#include <thinwire/optim/muon.hpp>
 #include <thinwire/optim/optimizer.hpp>
 #include <thinwire/optim/schedule.hpp>
 #include <thinwire/optim/step_report.hpp>

@@ -2984,14 +2984,13 @@ class payload_view {
             return payload_failure(errc::mismatch, "of other tensors or options");
         payload_view view;
         view.info_ = *info;
-        view.sections_.reserve(layout.sections.size());
+        view.bytes_ = bytes;
         byte_reader table(bytes.subspan(detail::payload_header_bytes));
         std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
         const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
         for (std::size_t i = 0; i < layout.sections.size(); ++i) {
             const auto length = table.get<std::uint32_t>();
             if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
-            view.sections_.push_back(bytes.subspan(at, length));
             at += length;
         }
         if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
@@ -2999,12 +2998,18 @@ class payload_view {
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Adds up the lengths of those before it.
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
+        byte_reader table(bytes_.subspan(detail::payload_header_bytes));
+        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info_.sections};
+        for (; i > 0; --i) at += table.get<std::uint32_t>();
+        return bytes_.subspan(at, table.get<std::uint32_t>());
+    }
 
  private:
     payload_view() = default;
     payload_info info_;
-    std::vector<std::span<const std::byte>> sections_;
+    std::span<const std::byte> bytes_;
 };
 
 /// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
@@ -3364,6 +3369,69 @@ using aligned_vector = std::vector<T, aligned_allocator<T>>;
 }  // namespace thinwire
 
 #endif  // THINWIRE_CORE_ALIGNED_HPP
+
+// ---- thinwire/core/float_mode.hpp
+#ifndef THINWIRE_CORE_FLOAT_MODE_HPP
+#define THINWIRE_CORE_FLOAT_MODE_HPP
+
+#include <cfenv>
+#include <cstdint>
+
+namespace thinwire {
+
+/// While one lives, the thread that made it computes as IEEE 754 prescribes by default: it rounds to nearest even,
+/// keeps subnormal numbers and traps nothing, whatever its caller has set (flush-to-zero, which also comes with a
+/// program linked with -ffast-math; a rounding mode; traps). What was set comes back at the end, sticky flags included.
+/// No load or store moves across either end, and so nothing that is computed from memory to memory between them.
+class standard_float_mode {
+ public:
+#if defined(__x86_64__) || defined(_M_X64)
+    standard_float_mode() noexcept {
+        asm volatile("stmxcsr %0" : "=m"(saved_) : : "memory");
+        set(0x1f80);
+    }
+    ~standard_float_mode() {
+        set(saved_);
+    }
+#elif defined(__aarch64__)
+    standard_float_mode() noexcept {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_) : : "memory");
+        set(0);
+    }
+    ~standard_float_mode() {
+        set(saved_);
+    }
+#else
+    standard_float_mode() noexcept {
+        std::fegetenv(&saved_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~standard_float_mode() {
+        std::fesetenv(&saved_);
+    }
+#endif
+    standard_float_mode(const standard_float_mode&) = delete;
+    standard_float_mode& operator=(const standard_float_mode&) = delete;
+
+ private:
+#if defined(__x86_64__) || defined(_M_X64)
+    static void set(std::uint32_t mode) noexcept {
+        asm volatile("ldmxcsr %0" : : "m"(mode) : "memory");
+    }
+    std::uint32_t saved_;
+#elif defined(__aarch64__)
+    static void set(std::uint64_t mode) noexcept {
+        asm volatile("msr fpcr, %0" : : "r"(mode) : "memory");
+    }
+    std::uint64_t saved_;
+#else
+    std::fenv_t saved_;
+#endif
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_FLOAT_MODE_HPP
 
 // ---- thinwire/core/half.hpp
 #ifndef THINWIRE_CORE_HALF_HPP
@@ -5555,15 +5623,17 @@ namespace thinwire::detail {
     return pool == nullptr ? 1 : static_cast<std::size_t>(pool->size());
 }
 
-/// Calls task(lane, item) once for every item; no two calls with the same lane run at once.
+/// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
 template <class Task>
 void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
     if (lane_count(pool) == 1) {
+        const standard_float_mode mode;
         for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
         return;
     }
     std::atomic<std::size_t> next{0};
     pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+        const standard_float_mode mode;
         for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
     });
 }
@@ -6637,32 +6707,51 @@ namespace detail {
 
 }  // namespace detail
 
-/// The Euclidean norm of all gradients together; the same for any number of threads.
-/// Throws value_error that names tensor and element of the first gradient that is not finite.
-[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
-                                          isa level = best_isa()) {
-    constexpr std::size_t block = 1U << 15U;
+/// Measures the gradients of the same parameters again and again. Refers to their memory; not thread-safe.
+class gradient_meter {
+ public:
+    explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
+        constexpr std::size_t block = 1U << 15U;
+        for (const parameter& p : parameters_)
+            for (std::size_t at = 0; at < p.gradient.size(); at += block)
+                pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
+    /// Throws value_error that names tensor and element of the first gradient that is not finite.
+    [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
+        const transform_kernels& kernels = kernels_for(level);
+        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
+            piece& p = pieces_[i];
+            p.sum = 0.0;
+            p.largest = 0;
+            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+        });
+        double sum = 0.0;
+        bool finite = true;
+        for (const piece& p : pieces_) {
+            sum += p.sum;
+            finite = finite && p.largest < 0x7f800000U;
+        }
+        if (!finite) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+ private:
     struct piece {
         std::span<const float> values;
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-    std::vector<piece> pieces;
-    for (const parameter& p : parameters)
-        for (std::size_t at = 0; at < p.gradient.size(); at += block)
-            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
-    const transform_kernels& kernels = kernels_for(level);
-    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
-        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
-    });
-    double sum = 0.0;
-    bool finite = true;
-    for (const piece& p : pieces) {
-        sum += p.sum;
-        finite = finite && p.largest < 0x7f800000U;
-    }
-    if (!finite) detail::refuse_gradient(parameters);
-    return std::sqrt(sum);
+
+    std::vector<parameter> parameters_;
+    std::vector<piece> pieces_;
+};
+
+/// The norm of all gradients together, once: see gradient_meter.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    return gradient_meter(parameters).norm(pool, level);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
@@ -7763,7 +7852,11 @@ class adamw {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     adamw(std::span<const parameter> parameters, adamw_options options, thread_pool* pool = nullptr)
-        : parameters_(parameters.begin(), parameters.end()), options_(check_options(options)), pool_(pool) {
+        : parameters_(parameters.begin(), parameters.end()),
+          options_(check_options(options)),
+          pool_(pool),
+          meter_(parameters),
+          gradients_(detail::lane_count(pool)) {
         layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
         std::size_t elements = 0;
         for (const parameter& p : parameters) {
@@ -7790,7 +7883,8 @@ class adamw {
     /// changed, when a gradient is not finite or absurdly large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const standard_float_mode mode;
+        const double norm = meter_.norm(pool_, options_.level);
         if (!(norm < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + ", expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
@@ -7826,9 +7920,10 @@ class adamw {
     /// Applies the commit of round(), own or replayed. Gradients that missed their commit are lost with it.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        std::vector<payload_view> accepted;
+        accepted_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             result<payload_view> view = failure{errc::mismatch, "repeated"};
@@ -7841,11 +7936,11 @@ class adamw {
             }
             rounds_.count(report, from, view->info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted.push_back(std::move(*view));
+            accepted_.push_back(std::move(*view));
         }
-        if (!accepted.empty()) {
-            report.learning_rate = accepted.front().info().learning_rate;
-            update(accepted);
+        if (!accepted_.empty()) {
+            report.learning_rate = accepted_.front().info().learning_rate;
+            update();
         }
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
         rounds_.next_round();
@@ -7966,13 +8061,13 @@ class adamw {
         });
     }
 
-    void update(const std::vector<payload_view>& accepted) {
-        const payload_info& rates = accepted.front().info();
+    void update() {
+        const payload_info& rates = accepted_.front().info();
         power1_ = detail::settled(power1_ * options_.beta1);
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const detail::adamw_step step = {
-            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted.size())),
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted_.size())),
             .beta1_rest = detail::settled(1.0 - options_.beta1),
             .beta2 = options_.beta2,
             .beta2_rest = detail::settled(1.0 - options_.beta2),
@@ -7980,15 +8075,16 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
+        for (auto& lane : gradients_) lane.resize(accepted_.size());
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
-            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t, std::size_t n) {
-                std::vector<const std::byte*> gradients(accepted.size());
+            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t lane, std::size_t n) {
+                std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted.size(); ++r)
-                        gradients[r] = accepted[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < accepted_.size(); ++r)
+                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -8006,6 +8102,9 @@ class adamw {
     double power1_ = 1.0, power2_ = 1.0;  ///< beta1 and beta2 to the number of steps
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
+    gradient_meter meter_;
+    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 
 static_assert(optimizer<adamw>);
@@ -8142,6 +8241,7 @@ class chunk_worker {
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
         keys_.reserve(plan.max_chunk_size());
+        tops_.reserve(plan.max_chunk_size());
     }
 
     /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
@@ -8320,6 +8420,7 @@ class demo {
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double norm = scan_gradients();
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
@@ -8355,6 +8456,7 @@ class demo {
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
         static_cast<void>(share);
@@ -8652,6 +8754,303 @@ static_assert(optimizer<demo>);
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_DEMO_HPP
+
+// ---- thinwire/optim/detail/fused_gemm.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+#define THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+#include <cmath>
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+#endif
+
+namespace thinwire::detail {
+
+/// Matrices of fused_gemm(): columns in panels of 32, each panel row-major: element (r, c) of a matrix with `rows` rows
+/// is at (c / 32 * rows + r) * 32 + c % 32. Rows and columns are multiples of 32, filled up with zeros.
+inline constexpr std::size_t panel = 32;
+
+[[nodiscard]] constexpr std::size_t round_to_panel(std::size_t n) noexcept {
+    return (n + panel - 1) / panel * panel;
+}
+
+/// c[8 x 32] = sum over d, rising, of a[r][d] * b[d][x]: one fused multiply-add each, in this order whatever the
+/// instruction set, so that all give the same bits and no compiler flag can change them. `a` points at row 0 of the
+/// tile in panel 0, `b` at row 0 of its panel; a_panel: elements from one panel of a to the next.
+inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std::size_t depth, float* c) noexcept {
+    for (std::size_t r = 0; r < 8; ++r) {
+        float sum[panel] = {};
+        for (std::size_t d = 0; d < depth; ++d) {
+            const float left = a[d / panel * a_panel + r * panel + d % panel];
+            for (std::size_t x = 0; x < panel; ++x) sum[x] = std::fma(left, b[d * panel + x], sum[x]);
+        }
+        for (std::size_t x = 0; x < panel; ++x) c[r * panel + x] = sum[x];
+    }
+}
+
+#if THINWIRE_X86_DISPATCH
+THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_panel, const float* b, std::size_t depth,
+                                                 float* c) noexcept {
+    for (std::size_t part = 0; part < 4; ++part) {  // 4 rows x 16 columns in 8 registers
+        const float* rows = a + part / 2 * 4 * panel;
+        const float* cols = b + part % 2 * 16;
+        __m256 sum[4][2] = {};
+        for (std::size_t d = 0; d < depth; d += panel, rows += a_panel) {
+            for (std::size_t i = 0; i < panel; ++i, cols += panel) {
+                const __m256 low = _mm256_loadu_ps(cols), high = _mm256_loadu_ps(cols + 8);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; ++r) {
+                    const __m256 left = _mm256_broadcast_ss(rows + static_cast<std::size_t>(r) * panel + i);
+                    sum[r][0] = _mm256_fmadd_ps(left, low, sum[r][0]);
+                    sum[r][1] = _mm256_fmadd_ps(left, high, sum[r][1]);
+                }
+            }
+        }
+        float* to = c + part / 2 * 4 * panel + part % 2 * 16;
+        for (std::size_t r = 0; r < 4; ++r) {
+            _mm256_storeu_ps(to + r * panel, sum[r][0]);
+            _mm256_storeu_ps(to + r * panel + 8, sum[r][1]);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
+                                                     std::size_t depth, float* c) noexcept {
+    __m512 sum[8][2] = {};
+    for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
+        for (std::size_t i = 0; i < panel; ++i, b += panel) {
+            const __m512 low = _mm512_loadu_ps(b), high = _mm512_loadu_ps(b + 16);
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; ++r) {
+                const __m512 left = _mm512_set1_ps(a[static_cast<std::size_t>(r) * panel + i]);
+                sum[r][0] = _mm512_fmadd_ps(left, low, sum[r][0]);
+                sum[r][1] = _mm512_fmadd_ps(left, high, sum[r][1]);
+            }
+        }
+    }
+    for (std::size_t r = 0; r < 8; ++r) {
+        _mm512_storeu_ps(c + r * panel, sum[r][0]);
+        _mm512_storeu_ps(c + r * panel + 16, sum[r][1]);
+    }
+}
+#endif
+
+using fused_tile_function = void (*)(const float*, std::size_t, const float*, std::size_t, float*) noexcept;
+
+[[nodiscard]] inline fused_tile_function fused_tile_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return &fused_tile_avx512;
+    if (level == isa::avx2) return &fused_tile_avx2;
+#endif
+    static_cast<void>(level);
+    return &fused_tile;
+}
+
+/// out = transposed 32 x 32 block, both row-major. out is not in.
+inline void transpose_block(const float* in, float* out) noexcept {
+    for (std::size_t r = 0; r < panel; ++r)
+        for (std::size_t c = 0; c < panel; ++c) out[c * panel + r] = in[r * panel + c];
+}
+
+/// c = a b, for a: rows x depth, b: depth x cols. With `symmetric` only the blocks on and below the diagonal are
+/// computed, those above are their mirror. c is neither a nor b.
+inline void fused_gemm(thread_pool* pool, isa level, const float* a, const float* b, float* c, std::size_t rows,
+                       std::size_t depth, std::size_t cols, bool symmetric = false) noexcept {
+    const fused_tile_function tile = fused_tile_for(level);
+    const std::size_t down = rows / panel, across = cols / panel;
+    for_each_item(pool, down * across, [&](std::size_t, std::size_t item) {
+        const std::size_t i = down - 1 - item / across, j = item % across;  // the longest rows of the triangle first
+        if (symmetric && j > i) return;
+        float* to = c + (j * rows + i * panel) * panel;
+        for (std::size_t r = 0; r < panel; r += 8)
+            tile(a + (i * panel + r) * panel, rows * panel, b + j * depth * panel, depth, to + r * panel);
+        if (symmetric && j < i) transpose_block(to, c + (i * rows + j * panel) * panel);
+    });
+}
+
+/// out (cols x rows) = transposed a (rows x cols).
+inline void transpose_panels(thread_pool* pool, const float* a, float* out, std::size_t rows,
+                             std::size_t cols) noexcept {
+    const std::size_t across = cols / panel;
+    for_each_item(pool, rows / panel, [&](std::size_t, std::size_t i) {
+        for (std::size_t j = 0; j < across; ++j)
+            transpose_block(a + (j * rows + i * panel) * panel, out + (i * cols + j * panel) * panel);
+    });
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+// ---- thinwire/optim/muon.hpp
+#ifndef THINWIRE_OPTIM_MUON_HPP
+#define THINWIRE_OPTIM_MUON_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace thinwire {
+
+struct muon_options {
+    int steps = 5;           ///< of the Newton-Schulz iteration: 1..16
+    float scale = 0.2F;      ///< a matrix's update has about this root mean square for every shape
+    float fallback = 0.25F;  ///< other tensors move by sign(D) times this part of the learning rate
+};
+
+/// Muon (Jordan et al., github.com/KellerJordan/Muon, 2024) on the decoded mean: phi(D) = scale * sqrt(longer side) *
+/// D (D^T D)^(-1/2), approximated by `steps` of the quintic Newton-Schulz iteration with the coefficients of
+/// torch.optim.Muon. Tensors without two sides above 1 fall back to sign(D), times `fallback`; embeddings and output
+/// heads should too, by a parameter_group with rule signum and learning_rate = fallback.
+///
+/// Replicas stay bit-equal: the norm is an integer, sums are chains of fused multiply-adds in a fixed order. Without
+/// hardware for those (isa::scalar on x86-64 calls the C library's fma) it is slow.
+/// Working memory: for sides m <= n, rounded up to 32, 4 (2 m n + 3 m^2) bytes for the largest matrix of a model, and
+/// 4 bytes for each element of all matrices.
+class muon final : public update_rule {
+ public:
+    /// Throws value_error for an option out of range.
+    explicit muon(muon_options options = {}) : options_(options) {
+        if (options.steps < 1 || options.steps > 16)
+            throw value_error("muon: steps " + std::to_string(options.steps) + ", expected 1..16");
+        if (!(options.scale >= 0x1p-10F && options.scale <= 0x1p10F))
+            throw value_error("muon: scale " + std::to_string(options.scale) + ", expected 2^-10..2^10");
+        if (!(options.fallback >= 0x1p-10F && options.fallback <= 0x1p10F))
+            throw value_error("muon: fallback " + std::to_string(options.fallback) + ", expected 2^-10..2^10");
+    }
+
+    [[nodiscard]] std::string name() const override {
+        return "muon " + std::to_string(options_.steps) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.scale)) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.fallback));
+    }
+    [[nodiscard]] update_scope scope(const shape& s) const override {
+        return is_matrix(s) ? update_scope::matrix : update_scope::sign;
+    }
+    [[nodiscard]] float rate(const shape& s) const override {
+        if (!is_matrix(s)) return options_.fallback;
+        const auto side = static_cast<std::uint64_t>(std::max(s[s.rank() - 1], s[s.rank() - 2]));
+        const auto root = static_cast<double>(detail::integer_sqrt(std::min(side, std::uint64_t{1} << 23U) << 40U));
+        return static_cast<float>(
+            detail::settled(detail::settled(root * 0x1p-20) * static_cast<double>(options_.scale)));
+    }
+    [[nodiscard]] std::size_t workspace(std::size_t rows, std::size_t cols) const override {
+        const std::size_t m = detail::round_to_panel(std::min(rows, cols));
+        return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
+    }
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+        const bool tall = rows > cols;
+        const std::size_t m = detail::round_to_panel(tall ? cols : rows),
+                          n = detail::round_to_panel(tall ? rows : cols);
+        const double weight = inverse_norm(d);
+        if (weight == 0.0) return;
+        float* x = work.memory.data();
+        float* other = x + m * n;
+        float* gram = other + m * n;
+        load(d, rows, cols, weight, tall, m, n, x);
+        for (int step = 0; step < options_.steps; ++step) {
+            iterate(x, other, gram, m, n, work);
+            std::swap(x, other);
+        }
+        store(x, rows, cols, tall, m, d);
+    }
+
+ private:
+    static constexpr std::size_t panel = detail::panel;
+
+    [[nodiscard]] static bool is_matrix(const shape& s) noexcept {
+        return s.rank() >= 2 && s[s.rank() - 1] > 1 && s[s.rank() - 2] > 1;
+    }
+
+    [[nodiscard]] static double double_power(int exponent) noexcept {
+        return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52U);
+    }
+
+    /// 1 / the Frobenius norm, from integers: the same everywhere. 0 for a matrix of zeros.
+    [[nodiscard]] static double inverse_norm(std::span<const float> d) noexcept {
+        std::uint32_t top = 0;
+        for (const float v : d) top = std::max(top, std::bit_cast<std::uint32_t>(v) & 0x7fffffffU);
+        if (top < 0x00800000U) return 0.0;
+        const double unit = double_power(23 + 127 - static_cast<int>(top >> 23U));  // the largest becomes 2^23..2^24
+        std::uint64_t sum = 0;                                                      // in units of 2^16
+        for (std::size_t at = 0; at < d.size(); at += panel) {
+            std::uint64_t run = 0;
+            for (std::size_t i = at; i < std::min(at + panel, d.size()); ++i) {
+                const std::int64_t q = static_cast<std::int32_t>(static_cast<double>(d[i]) * unit);
+                run += static_cast<std::uint64_t>(q * q);
+            }
+            sum += run >> 16U;
+        }
+        const auto shift = static_cast<unsigned>(std::countl_zero(sum)) / 2 * 2;
+        const auto root = static_cast<double>(detail::integer_sqrt(sum << shift));
+        return detail::settled(unit / detail::settled(root * double_power(8 - static_cast<int>(shift / 2))));
+    }
+
+    /// x = d * weight in panels, transposed where it is tall.
+    static void load(std::span<const float> d, std::size_t rows, std::size_t cols, double weight, bool tall,
+                     std::size_t m, std::size_t n, float* x) noexcept {
+        std::memset(x, 0, m * n * sizeof(float));
+        for (std::size_t r = 0; r < rows; ++r) {
+            for (std::size_t from = 0; from < cols; from += panel) {
+                const std::size_t count = std::min(panel, cols - from);
+                double scaled[panel];
+                for (std::size_t i = 0; i < count; ++i)
+                    scaled[i] = static_cast<double>(d[r * cols + from + i]) * weight;
+                detail::keep(scaled);
+                for (std::size_t i = 0; i < count; ++i) {
+                    const std::size_t c = from + i;
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel] =
+                        static_cast<float>(scaled[i]);
+                }
+            }
+        }
+        detail::keep(x);
+    }
+
+    static void store(const float* x, std::size_t rows, std::size_t cols, bool tall, std::size_t m,
+                      std::span<float> d) noexcept {
+        for (std::size_t r = 0; r < rows; ++r)
+            for (std::size_t c = 0; c < cols; ++c)
+                d[r * cols + c] =
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel];
+    }
+
+    /// out = 3.4445 x - 4.775 (x x^T) x + 2.0315 (x x^T)^2 x, as (a + (b + c A) A) x with A = x x^T: m x m.
+    static void iterate(float* x, float* out, float* gram, std::size_t m, std::size_t n,
+                        const update_workspace& work) noexcept {
+        constexpr float a = 3.4445F, b = -4.7750F, c = 2.0315F;
+        float* inner = gram + m * m;
+        float* product = inner + m * m;
+        detail::transpose_panels(work.pool, x, out, m, n);
+        detail::fused_gemm(work.pool, work.level, x, out, gram, m, n, m, true);
+        detail::keep(gram);
+        for (std::size_t i = 0; i < m * m; ++i) inner[i] = c * gram[i];
+        detail::keep(inner);
+        add_to_diagonal(inner, m, b);
+        detail::fused_gemm(work.pool, work.level, inner, gram, product, m, m, m, true);
+        add_to_diagonal(product, m, a);
+        detail::fused_gemm(work.pool, work.level, product, x, out, m, m, n);
+    }
+
+    static void add_to_diagonal(float* square, std::size_t m, float term) noexcept {
+        detail::keep(square);
+        for (std::size_t i = 0; i < m; ++i) square[(i / panel * m + i) * panel + i % panel] += term;
+        detail::keep(square);
+    }
+
+    muon_options options_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_MUON_HPP
 
 // ---- thinwire/optim/schedule.hpp
 #ifndef THINWIRE_OPTIM_SCHEDULE_HPP

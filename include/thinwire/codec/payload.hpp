@@ -189,14 +189,13 @@ class payload_view {
             return payload_failure(errc::mismatch, "of other tensors or options");
         payload_view view;
         view.info_ = *info;
-        view.sections_.reserve(layout.sections.size());
+        view.bytes_ = bytes;
         byte_reader table(bytes.subspan(detail::payload_header_bytes));
         std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
         const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
         for (std::size_t i = 0; i < layout.sections.size(); ++i) {
             const auto length = table.get<std::uint32_t>();
             if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
-            view.sections_.push_back(bytes.subspan(at, length));
             at += length;
         }
         if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
@@ -204,12 +203,18 @@ class payload_view {
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Adds up the lengths of those before it.
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
+        byte_reader table(bytes_.subspan(detail::payload_header_bytes));
+        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info_.sections};
+        for (; i > 0; --i) at += table.get<std::uint32_t>();
+        return bytes_.subspan(at, table.get<std::uint32_t>());
+    }
 
  private:
     payload_view() = default;
     payload_info info_;
-    std::vector<std::span<const std::byte>> sections_;
+    std::span<const std::byte> bytes_;
 };
 
 /// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.

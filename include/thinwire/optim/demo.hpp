@@ -3,6 +3,7 @@
 
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
@@ -77,6 +78,7 @@ class demo {
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double norm = scan_gradients();
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
@@ -112,6 +114,7 @@ class demo {
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
         static_cast<void>(share);

@@ -24,6 +24,7 @@ class chunk_worker {
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
         keys_.reserve(plan.max_chunk_size());
+        tops_.reserve(plan.max_chunk_size());
     }
 
     /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
