@@ -5881,8 +5881,14 @@ class basis {
     /// The table of a side: entry (frequency, position) at frequency * side + position.
     /// Throws value_error when the side is not within 1..256, or when a custom function's table is not orthonormal.
     [[nodiscard]] std::vector<std::int32_t> table(std::size_t side, const place& at) const {
+        std::vector<std::int32_t> out(side <= 256 ? side * side : 0);
+        write_table(side, at, out);
+        return out;
+    }
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
+    /// The same into memory of the caller: side * side entries.
+    void write_table(std::size_t side, const place& at, std::span<std::int32_t> out) const {
         if (side < 1 || side > 256) throw value_error("basis: side " + std::to_string(side) + ", expected 1..256");
-        std::vector<std::int32_t> out(side * side);
         if (kind_ == basis_kind::random_orthogonal) {
             const std::uint64_t stream = each_round_ ? (2 * at.tensor + at.axis) << 9U | side : side;
             fill_random_orthogonal(seed_ + (each_round_ ? 0x9E3779B97F4A7C15U * (at.round + 1) : 0), stream, side, out);
@@ -5892,9 +5898,7 @@ class basis {
         } else {
             fill_regular(side, out);
         }
-        return out;
     }
-    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
 
  private:
     basis(basis_kind kind, std::uint64_t seed, bool each_round) noexcept
@@ -5971,8 +5975,13 @@ class basis_tables {
         } else {
             analysis_.resize(side * full_);
         }
-        for (std::size_t f = 0; f < side; ++f)
-            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+        assign(table);
+    }
+
+    /// Takes another matrix of the same kind and side.
+    void assign(std::span<const std::int32_t> table) noexcept {
+        for (std::size_t f = 0; f < side_; ++f)
+            for (std::size_t x = 0; x < side_; ++x) put(f, x, table[f * side_ + x]);
     }
 
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
@@ -6015,7 +6024,7 @@ class basis_tables {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+    void put(std::size_t f, std::size_t x, std::int32_t entry) noexcept {
         const auto exact = static_cast<double>(entry);
         exact_[f * full_ + x] = exact;
         if (!mirrored_) {
@@ -7454,9 +7463,11 @@ struct tensor_settings {
 #ifndef THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 #define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -7479,9 +7490,13 @@ class basis_cache {
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
-        std::vector<std::pair<const key, basis_tables>*> all;
-        for (auto& entry : tables_) all.push_back(&entry);
-        for_each_item(pool, all.size(), [&](std::size_t, std::size_t i) { all[i]->second = make(all[i]->first); });
+        prepare(lane_count(pool));
+        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
+            auto& [at, tables] = *all_[i];
+            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
+            basis_.write_table(at.side, place_of(at), memory);
+            tables.assign(memory);
+        });
     }
 
     /// Differs when the matrices of some side in use do.
@@ -7505,12 +7520,29 @@ class basis_cache {
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
-        return {basis_.kind(), at.side, basis_.table(at.side, {.round = round_, .tensor = at.tensor, .axis = at.axis})};
+        return {basis_.kind(), at.side, basis_.table(at.side, place_of(at))};
+    }
+    [[nodiscard]] basis::place place_of(const key& at) const noexcept {
+        return {.round = round_, .tensor = at.tensor, .axis = at.axis};
+    }
+
+    /// The working memory of set_round(): once for all rounds.
+    void prepare(std::size_t lanes) {
+        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
+        all_.clear();
+        std::size_t side = 0;
+        for (auto& entry : tables_) {
+            all_.push_back(&entry);
+            side = std::max(side, entry.first.side);
+        }
+        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
     std::map<key, basis_tables> tables_;
+    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::vector<std::int32_t>> lanes_;
 };
 
 }  // namespace thinwire::detail

@@ -28,8 +28,13 @@ class basis_tables {
         } else {
             analysis_.resize(side * full_);
         }
-        for (std::size_t f = 0; f < side; ++f)
-            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+        assign(table);
+    }
+
+    /// Takes another matrix of the same kind and side.
+    void assign(std::span<const std::int32_t> table) noexcept {
+        for (std::size_t f = 0; f < side_; ++f)
+            for (std::size_t x = 0; x < side_; ++x) put(f, x, table[f * side_ + x]);
     }
 
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
@@ -72,7 +77,7 @@ class basis_tables {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+    void put(std::size_t f, std::size_t x, std::int32_t entry) noexcept {
         const auto exact = static_cast<double>(entry);
         exact_[f * full_ + x] = exact;
         if (!mirrored_) {
