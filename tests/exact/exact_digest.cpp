@@ -47,7 +47,7 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
                                        float weight_decay) {
     random_stream random(1000 * round + peer);
     payload_writer out({.kind = layout.kind,
-                        .values = layout.values,
+                        .values = layout.values(),
                         .round = round,
                         .peer = peer,
                         .fingerprint = layout.fingerprint,
@@ -56,6 +56,7 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
                         .learning_rate = 0x1.0624dep-10F,
                         .weight_decay = weight_decay},
                        layout.sections.size(), {});
+    section_coder coder(layout);
     for (const payload_section& section : layout.sections) {
         std::vector<std::uint16_t> positions;
         std::vector<float> values;
@@ -69,16 +70,16 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
             }
         }
         if (layout.kind == payload_kind::demo) {
-            encode_section(section, layout.values, {.positions = positions, .values = values, .counts = counts},
-                           out.bytes());
+            coder.encode(section, {.positions = positions, .values = values, .counts = counts}, out.begin_section());
+            out.end_section();
         } else {
-            byte_writer bytes(std::move(out.bytes()));
+            byte_writer bytes(std::move(out.begin_section()));
             for (const float value : values) bytes.put(value);
-            out.bytes() = bytes.take();
+            out.end_section(bytes.take());
         }
-        out.end_section();
     }
-    return out.finish();
+    out.finish();
+    return out.take();
 }
 
 template <class Optimizer>

@@ -61,6 +61,8 @@ class demo {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
+        decoders_.assign(workers_.size(), payload_decoder(layout()));
+        coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
     }
     demo(const demo&) = delete;
@@ -214,8 +216,6 @@ class demo {
         require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
                 "0 <= decay < 1");
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
-        if (o.values != value_code::f32 && o.values != value_code::sign)
-            throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
         if (o.level > best_isa())
             throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
                               std::string(to_string(best_isa())));
@@ -237,10 +237,11 @@ class demo {
                                    .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
         payload_writer out(info, shape.sections.size(), rounds_.reuse());
         for (std::size_t i = 0; i < shape.sections.size(); ++i) {
-            encode_section(shape.sections[i], options_.values, plan_.slice(own_, i), out.bytes());
+            coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
             out.end_section();
         }
-        return out.finish();
+        out.finish();
+        return out.take();
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused.
@@ -249,11 +250,11 @@ class demo {
         headers_.assign(n, std::nullopt);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n, [&](std::size_t, std::size_t i) {
+        detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
             if (detail::round_keeper::repeated(c, i)) return;
             const contribution& from = c.contributions[i];
-            const auto info = decode_payload(from.payload, layout(),
-                                             {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
+            const auto info = decoders_[lane].decode(
+                from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
             if (info) headers_[i] = *info;
         });
     }
@@ -289,6 +290,8 @@ class demo {
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;
+    std::vector<payload_decoder> decoders_;
+    std::vector<section_coder> coders_;
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
 };

@@ -62,7 +62,7 @@ class chunk_plan {
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .values = values,
+                   .codec = &codec_of(values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .fingerprint = shapes_fingerprint(parameters),
@@ -72,14 +72,15 @@ class chunk_plan {
             check(p);
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
             const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
-            require_section_fits(p, 16 + 9 * grid.count() * kept);
+            require_section_fits(p, 1024 + 16 * grid.count() * kept);
             const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
             for (std::size_t from = 0; from < grid.count(); from += per_piece)
                 pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
             tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
-                                        .kept = static_cast<std::uint32_t>(kept)});
+                                        .kept = static_cast<std::uint32_t>(kept),
+                                        .columns = static_cast<std::uint32_t>(grid.cols())});
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();

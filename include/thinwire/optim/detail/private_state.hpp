@@ -30,7 +30,7 @@ inline constexpr std::uint16_t private_version = 1;
     byte_writer out;
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(layout.values));
+    out.put(static_cast<std::uint8_t>(layout.values()));
     out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
     out.put(layout.fingerprint);
     out.put(layout.k);
@@ -71,7 +71,7 @@ inline constexpr std::uint16_t private_version = 1;
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload in flight");
-    const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
+    const auto info = payload_decoder(layout).decode(payload, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
     rounds.start(self, round, {payload.begin(), payload.end()});
@@ -92,7 +92,7 @@ inline constexpr std::uint16_t private_version = 1;
         return private_failure(errc::bad_checksum, "checksum differs");
     const auto values = in.get<std::uint8_t>();
     const auto flag = in.get<std::uint8_t>();
-    const bool same = values == static_cast<std::uint8_t>(layout.values) &&
+    const bool same = values == static_cast<std::uint8_t>(layout.values()) &&
                       in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
                       in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
                       in.get<std::uint64_t>() == momentum.size();
