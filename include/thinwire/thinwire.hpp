@@ -44,12 +44,17 @@
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/optimizer.hpp>
 #include <thinwire/optim/schedule.hpp>
 #include <thinwire/optim/step_report.hpp>
+#include <thinwire/optim/update_rule.hpp>
+#include <thinwire/transform/basis.hpp>
+#include <thinwire/transform/basis_tables.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
 #include <thinwire/transform/dct.hpp>
 #include <thinwire/transform/kernels.hpp>
+#include <thinwire/transform/orthogonal.hpp>
 #include <thinwire/transform/sparse_chunk.hpp>
 #include <thinwire/version.hpp>
 

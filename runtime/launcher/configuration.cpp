@@ -19,7 +19,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 53> keys = {{
+const std::array<configuration_key, 56> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -61,6 +61,13 @@ const std::array<configuration_key, 53> keys = {{
      "peak of the schedule"},
     {"optimizer.momentum_decay", [](configuration& c) -> field { return &c.optimizer.momentum_decay; }, true, 0, 1, "",
      "demo: what remains of the momentum each round"},
+    {"optimizer.alpha", [](configuration& c) -> field { return &c.optimizer.alpha; }, true, 0, 1, "",
+     "demo: the part of what is sent that leaves the momentum, above 0"},
+    {"optimizer.gradient", [](configuration& c) -> field { return &c.optimizer.gradient; }, true, 0, 0,
+     "learning_rate|none|complement",
+     "demo: what multiplies the gradient: the learning rate, 1, or 1 - momentum_decay"},
+    {"optimizer.rule", [](configuration& c) -> field { return &c.optimizer.rule; }, true, 0, 0, "signum|sgd",
+     "demo: the step made of the decoded mean"},
     {"optimizer.k", [](configuration& c) -> field { return &c.optimizer.k; }, true, 1, 65536, "",
      "demo: coefficients a chunk that are exchanged"},
     {"optimizer.chunk", [](configuration& c) -> field { return &c.optimizer.chunk; }, true, 1, 256, "",

@@ -41,6 +41,9 @@ struct configuration {
         std::string kind = "demo";
         double learning_rate = 1e-3;
         double momentum_decay = 0.999;
+        double alpha = 1.0;
+        std::string gradient = "learning_rate";
+        std::string rule = "signum";
         std::int64_t k = 32;
         std::int64_t chunk = 64;
         std::string values = "sign";

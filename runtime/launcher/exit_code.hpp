@@ -4,6 +4,7 @@
 #include <thinwire/core/error.hpp>
 
 #include <string>
+#include <string_view>
 
 namespace thinwire::launcher {
 
@@ -31,6 +32,24 @@ class launcher_error : public error {
  private:
     exit_code code_;
 };
+
+/// For a terminal: bytes below space and DEL, which names in foreign files may hold, become \xNN; line ends stay when
+/// `lines` says so.
+[[nodiscard]] inline std::string printable(std::string_view text, bool lines = false) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string out;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if ((byte >= 0x20 && byte != 0x7f) || (lines && c == '\n')) {
+            out += c;
+        } else {
+            out += "\\x";
+            out += digits[byte >> 4U];
+            out += digits[byte & 15U];
+        }
+    }
+    return out;
+}
 
 }  // namespace thinwire::launcher
 

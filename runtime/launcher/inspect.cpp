@@ -33,10 +33,10 @@ void show_snapshot(const std::filesystem::path& file, bytes_view bytes) {
     for (const named_tensor& tensor : found->tensors) weights += tensor.values.size();
     fmt::print("kind      thinwire snapshot, {} bytes\nrun       {}\nround     {}\ntensors   {} with {} weights\n",
                bytes.size(), to_string(found->run), found->round, found->tensors.size(), weights);
-    for (const auto& [name, blob] : found->blobs) fmt::print("blob      {}: {} bytes\n", name, blob.size());
+    for (const auto& [name, blob] : found->blobs) fmt::print("blob      {}: {} bytes\n", printable(name), blob.size());
     for (const named_tensor& tensor : found->tensors)
-        fmt::print("tensor    {} {}\n", tensor.name, to_string(tensor.shape));
-    fmt::print("manifest\n{}", found->manifest);
+        fmt::print("tensor    {} {}\n", printable(tensor.name), to_string(tensor.shape));
+    fmt::print("manifest\n{}", printable(found->manifest, true));
 }
 
 void show_payload_info(const payload_info& info, std::string_view indent) {
@@ -101,11 +101,12 @@ void show_safetensors(const std::filesystem::path& file, std::vector<std::byte> 
         refuse(file, "neither a thinwire snapshot, payload, run log or private state nor safetensors (" +
                          found.error().message + ")");
     fmt::print("kind      safetensors, {} bytes\n", size);
-    for (const auto& [key, value] : found->metadata()) fmt::print("metadata  {}: {}\n", key, value);
+    for (const auto& [key, value] : found->metadata())
+        fmt::print("metadata  {}: {}\n", printable(key), printable(value));
     for (const auto& [name, tensor] : found->tensors()) {
         std::string sides;
         for (const std::int64_t side : tensor.sides) sides += (sides.empty() ? "" : ", ") + std::to_string(side);
-        fmt::print("tensor    {} {} [{}]\n", name, tensor.dtype, sides);
+        fmt::print("tensor    {} {} [{}]\n", printable(name), tensor.dtype, sides);
     }
 }
 

@@ -282,7 +282,7 @@ exit_code code_of(const runtime::node_error& problem) {
 }
 
 exit_code complain(const char* line, exit_code code) {
-    spdlog::error("{}", line);
+    spdlog::error("{}", printable(line));
     return code;
 }
 

@@ -36,6 +36,11 @@ demo_options demo_options_of(const configuration& settings, const digest& run) {
     demo_options options;
     options.learning_rate = static_cast<float>(o.learning_rate);
     options.momentum_decay = static_cast<float>(o.momentum_decay);
+    options.alpha = static_cast<float>(o.alpha);
+    options.gradient = o.gradient == "none"         ? gradient_scale::none
+                       : o.gradient == "complement" ? gradient_scale::complement
+                                                    : gradient_scale::learning_rate;
+    if (o.rule == "sgd") options.rule = std::make_shared<const sgd>();
     options.k = static_cast<int>(o.k);
     options.chunk = static_cast<int>(o.chunk);
     options.values = o.values == "f32" ? value_code::f32 : value_code::sign;

@@ -5576,10 +5576,7 @@ void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexc
 #ifndef THINWIRE_TRANSFORM_DCT_HPP
 #define THINWIRE_TRANSFORM_DCT_HPP
 
-#include <cmath>
-#include <cstddef>
 #include <cstdint>
-#include <numbers>
 
 namespace thinwire {
 
@@ -5623,71 +5620,328 @@ namespace detail {
 
 }  // namespace detail
 
+namespace detail {
+
+/// sqrt((frequency == 0 ? 1 : 2) / scale_side) * cos(pi * (2 * position + 1) * frequency / (2 * side)), times 2^22,
+/// rounded to an integer, magnitudes alike for either sign. With integer arithmetic alone.
+[[nodiscard]] constexpr std::int64_t scaled_cosine(std::int64_t scale_side, std::int64_t side, std::int64_t frequency,
+                                                   std::int64_t position) noexcept {
+    if (scale_side == 1) return std::int64_t{1} << basis_bits;
+    const std::uint64_t power =
+        (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(scale_side);
+    const auto scale = static_cast<std::int64_t>(integer_sqrt(power));  // 30 fraction bits
+    const std::int64_t cosine = integer_cos((2 * position + 1) * frequency, side);
+    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
+    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
+    return cosine < 0 ? -rounded : rounded;
+}
+
+}  // namespace detail
+
 /// Entry (frequency, position) of the orthonormal DCT-II of a side, times 2^22, rounded to an integer:
 /// s * cos(pi * (2 * position + 1) * frequency / (2 * side)), s = sqrt(1/side) for frequency 0, else sqrt(2/side).
 /// Computed with integer arithmetic alone, so that every compiler, flag and math library gives the same table.
 /// Precondition: frequency, position < side <= 256.
 [[nodiscard]] constexpr std::int64_t dct_entry(std::int64_t side, std::int64_t frequency,
                                                std::int64_t position) noexcept {
-    if (side == 1) return std::int64_t{1} << basis_bits;
-    const std::uint64_t power = (std::uint64_t{1} << (frequency == 0 ? 60U : 61U)) / static_cast<std::uint64_t>(side);
-    const auto scale = static_cast<std::int64_t>(detail::integer_sqrt(power));  // 30 fraction bits
-    const std::int64_t cosine = detail::integer_cos((2 * position + 1) * frequency, side);
-    const std::int64_t product = scale * (cosine < 0 ? -cosine : cosine);
-    const std::int64_t rounded = (product + (std::int64_t{1} << (59 - basis_bits))) >> (60 - basis_bits);
-    return cosine < 0 ? -rounded : rounded;
+    return detail::scaled_cosine(side, side, frequency, position);
 }
 
-/// The tables of one side's transform. Row `f`, column `x` of the basis mirrors: entry(f, side-1-x) =
-/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
-class dct_basis {
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_DCT_HPP
+
+// ---- thinwire/transform/orthogonal.hpp
+#ifndef THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+#define THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// Entry of the Walsh-Hadamard basis of side 2^p * q (q odd), times 2^22: with frequency = d * 2^p + g and
+/// position = a * q + b it is sign(g, a) * sqrt((d == 0 ? 1 : 2) / side) * cos(pi * (2 b + 1) * d / (2 q)), where
+/// sign(g, a) = (-1)^popcount(reverse(g) & a), reverse = the p bits in reverse order (Paley).
+/// Precondition: frequency, position < side <= 256.
+[[nodiscard]] constexpr std::int64_t hadamard_entry(std::size_t side, std::size_t frequency,
+                                                    std::size_t position) noexcept {
+    const std::size_t power = side & (~side + 1), odd = side / power;
+    const std::size_t g = frequency % power, a = position / odd;
+    int flips = 0;
+    for (std::size_t low = 1, high = power / 2; high > 0; low *= 2, high /= 2)
+        flips += static_cast<int>((g & low) != 0 && (a & high) != 0);
+    const std::int64_t size =
+        detail::scaled_cosine(static_cast<std::int64_t>(side), static_cast<std::int64_t>(odd),
+                              static_cast<std::int64_t>(frequency / power), static_cast<std::int64_t>(position % odd));
+    return flips % 2 == 0 ? size : -size;
+}
+
+namespace detail {
+
+/// Vectors of integers with 30 fraction bits. |x| <= 1 and every product of two of them, summed in any order, stays
+/// within 64 bits.
+using fixed_vector = std::span<std::int32_t>;
+
+[[nodiscard]] inline std::int64_t fixed_product(std::span<const std::int32_t> a,
+                                                std::span<const std::int32_t> b) noexcept {
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += std::int64_t{a[i]} * b[i];
+    return sum;
+}
+
+/// Takes from v its parts along the first `count` rows, which are orthonormal.
+inline void make_orthogonal(std::span<const std::int32_t> rows, std::size_t count, fixed_vector v) noexcept {
+    const std::size_t n = v.size();
+    for (std::size_t r = 0; r < count; ++r) {
+        const auto row = rows.subspan(r * n, n);
+        const std::int64_t along = (fixed_product(row, v) + (1 << 29)) >> 30U;
+        for (std::size_t i = 0; i < n; ++i) v[i] -= static_cast<std::int32_t>((along * row[i] + (1 << 29)) >> 30U);
+    }
+}
+
+/// Scales v to length 1; false where it is too short for that to be precise.
+[[nodiscard]] inline bool make_unit(fixed_vector v) noexcept {
+    const std::uint64_t length = integer_sqrt(static_cast<std::uint64_t>(fixed_product(v, v)));  // 30 fraction bits
+    if (length < (1U << 18U)) return false;
+    const auto divisor = static_cast<std::int64_t>(length);
+    for (std::int32_t& x : v) {
+        const std::int64_t wide = std::int64_t{x} * (std::int64_t{1} << 30U);
+        x = static_cast<std::int32_t>((wide + (wide < 0 ? -divisor / 2 : divisor / 2)) / divisor);
+    }
+    return true;
+}
+
+}  // namespace detail
+
+/// A matrix drawn from the uniform (Haar) distribution over the orthogonal ones, times 2^22: Gram and Schmidt's process
+/// over vectors of independent, nearly normal entries (sums of twelve uniform numbers; Stewart, SIAM J. Numer. Anal.
+/// 17, 1980), in 30-bit integers. Orthonormal up to the rounding of its entries. Depends on (key, stream, side) alone.
+inline void fill_random_orthogonal(std::uint64_t key, std::uint64_t stream, std::size_t side,
+                                   std::span<std::int32_t> table) {
+    random_stream random(key, stream);
+    for (std::size_t f = 0; f < side;) {
+        const auto row = table.subspan(f * side, side);
+        // At most 6 * 2^16 each: the length of 256 of them stays below 2^23, scaled up to 2^30 at most.
+        for (std::int32_t& x : row) {
+            std::int32_t sum = 0;
+            for (int i = 0; i < 6; ++i) {
+                const std::uint32_t bits = random.bits32();
+                sum += static_cast<std::int32_t>(bits >> 16U) + static_cast<std::int32_t>(bits & 0xffffU) - 0xffff;
+            }
+            x = sum * 128;
+        }
+        bool good = detail::make_unit(row);
+        for (int pass = 0; pass < 2 && good; ++pass) {
+            detail::make_orthogonal(table, f, row);
+            good = detail::make_unit(row);
+        }
+        f += good ? 1U : 0U;
+    }
+    constexpr int drop = 30 - basis_bits;
+    for (std::int32_t& x : table) x = (x + (1 << (drop - 1))) >> drop;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_ORTHOGONAL_HPP
+
+// ---- thinwire/transform/basis.hpp
+#ifndef THINWIRE_TRANSFORM_BASIS_HPP
+#define THINWIRE_TRANSFORM_BASIS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Which orthonormal matrix a chunk is multiplied with from either side.
+enum class basis_kind : std::uint8_t { dct = 0, hadamard = 1, random_orthogonal = 2, identity = 3, custom = 4 };
+
+[[nodiscard]] constexpr std::string_view to_string(basis_kind kind) noexcept {
+    constexpr std::string_view names[] = {"dct", "hadamard", "random_orthogonal", "identity", "custom"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+/// Fills the table of a side, side * side entries: table[frequency * side + position] = the entry of the orthonormal
+/// matrix times 2^basis_bits, rounded. Must give the same integers on every peer of a run.
+using basis_function = std::function<void(std::size_t side, std::span<std::int32_t> table)>;
+
+/// An orthonormal matrix for every side from 1 to 256: the transform of a chunk is rows * chunk * transpose(cols).
+///
+/// The matrix is DEFINED by its integer table (basis_bits fraction bits), made with integer arithmetic alone, so that
+/// replicas agree on it bit for bit; faster ways to multiply with it are chosen by the kind. A plain value; reading it
+/// from several threads is safe.
+class basis {
  public:
-    /// Precondition: 1 <= side <= 256.
-    explicit dct_basis(std::size_t side)
-        : side_(side),
-          half_(round_up((side + 1) / 2)),
-          full_(round_up(side)),
-          analysis_even_(half_ * half_),
-          analysis_odd_(half_ * half_),
-          rows_even_(half_ * half_),
-          rows_odd_(half_ * half_),
-          synthesis_(side * full_),
-          synthesis_half_(side * half_),
-          exact_(side * full_),
-          exact_half_(side * half_) {
-        const std::size_t middle = (side + 1) / 2;
-        for (std::size_t f = 0; f < side; ++f) {
+    /// The DCT-II, as the published code uses it.
+    basis() noexcept = default;
+    [[nodiscard]] static basis dct() noexcept { return {}; }
+    /// Walsh-Hadamard in Paley's order, in which a row's number grows with its frequency. A side that is 2^p * q, q
+    /// odd: 2^p blocks of the DCT-II of q, joined by a Hadamard matrix (q = side: the DCT).
+    [[nodiscard]] static basis hadamard() noexcept { return basis(basis_kind::hadamard, 0, false); }
+    /// Drawn uniformly from the orthogonal matrices, one for each side; with `each_round`, a new one for every round,
+    /// tensor and axis.
+    [[nodiscard]] static basis random_orthogonal(std::uint64_t seed, bool each_round = false) noexcept {
+        return basis(basis_kind::random_orthogonal, seed, each_round);
+    }
+    /// No transform: the largest elements of the momentum are sent.
+    [[nodiscard]] static basis identity() noexcept { return basis(basis_kind::identity, 0, false); }
+    /// The integrator's own. Throws value_error when `fill` is empty.
+    [[nodiscard]] static basis custom(basis_function fill) {
+        if (!fill) throw value_error("basis::custom: an empty function, expected one that fills the table of a side");
+        basis b(basis_kind::custom, 0, false);
+        b.fill_ = std::move(fill);
+        return b;
+    }
+
+    [[nodiscard]] basis_kind kind() const noexcept { return kind_; }
+    [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
+    /// Whether the tables depend on round, tensor and axis.
+    [[nodiscard]] bool each_round() const noexcept { return each_round_; }
+
+    /// What a table depends on besides the side, where each_round() is true.
+    struct place {
+        std::uint64_t round = 0;
+        std::uint64_t tensor = 0;
+        std::uint32_t axis = 0;  ///< 0: rows of a chunk, 1: columns
+    };
+
+    /// The table of a side: entry (frequency, position) at frequency * side + position.
+    /// Throws value_error when the side is not within 1..256, or when a custom function's table is not orthonormal.
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side, const place& at) const {
+        if (side < 1 || side > 256) throw value_error("basis: side " + std::to_string(side) + ", expected 1..256");
+        std::vector<std::int32_t> out(side * side);
+        if (kind_ == basis_kind::random_orthogonal) {
+            const std::uint64_t stream = each_round_ ? (2 * at.tensor + at.axis) << 9U | side : side;
+            fill_random_orthogonal(seed_ + (each_round_ ? 0x9E3779B97F4A7C15U * (at.round + 1) : 0), stream, side, out);
+        } else if (kind_ == basis_kind::custom) {
+            fill_(side, out);
+            require_orthonormal(side, out);
+        } else {
+            fill_regular(side, out);
+        }
+        return out;
+    }
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
+
+ private:
+    basis(basis_kind kind, std::uint64_t seed, bool each_round) noexcept
+        : kind_(kind), each_round_(each_round), seed_(seed) {}
+
+    void fill_regular(std::size_t side, std::span<std::int32_t> out) const {
+        for (std::size_t f = 0; f < side; ++f)
             for (std::size_t x = 0; x < side; ++x) {
-                const double scale = std::sqrt((f == 0 ? 1.0 : 2.0) / static_cast<double>(side));
-                const double angle =
-                    std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * static_cast<double>(side));
-                const auto value = static_cast<float>(scale * std::cos(angle));
-                const auto exact = static_cast<double>(dct_entry(
-                    static_cast<std::int64_t>(side), static_cast<std::int64_t>(f), static_cast<std::int64_t>(x)));
-                synthesis_[f * full_ + x] = value;
-                exact_[f * full_ + x] = exact;
-                if (x >= middle) continue;
-                synthesis_half_[f * half_ + x] = value;
-                exact_half_[f * half_ + x] = exact;
-                (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
-                (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+                std::int64_t entry = f == x ? std::int64_t{1} << basis_bits : 0;
+                if (kind_ == basis_kind::dct)
+                    entry = dct_entry(static_cast<std::int64_t>(side), static_cast<std::int64_t>(f),
+                                      static_cast<std::int64_t>(x));
+                if (kind_ == basis_kind::hadamard) entry = hadamard_entry(side, f, x);
+                out[f * side + x] = static_cast<std::int32_t>(entry);
+            }
+    }
+
+    /// Rows that are roundings of orthonormal ones pass: their products are off by 2^26 + 64 at most.
+    static void require_orthonormal(std::size_t side, std::span<const std::int32_t> table) {
+        for (std::size_t f = 0; f < side; ++f) {
+            for (std::size_t g = 0; g <= f; ++g) {
+                std::int64_t product = f == g ? -(std::int64_t{1} << (2 * basis_bits)) : 0;
+                for (std::size_t x = 0; x < side; ++x) {
+                    const std::int64_t a = table[f * side + x], b = table[g * side + x];
+                    if (a > (1 << basis_bits) || a < -(1 << basis_bits))
+                        throw value_error("basis: entry " + std::to_string(a) + " of side " + std::to_string(side) +
+                                          ", expected at most 2^22 in magnitude");
+                    product += a * b;
+                }
+                if (product > (1 << 27) || product < -(1 << 27))
+                    throw value_error("basis: rows " + std::to_string(g) + " and " + std::to_string(f) + " of side " +
+                                      std::to_string(side) + " are " +
+                                      std::to_string(static_cast<double>(product) * 0x1p-44) +
+                                      " from orthonormal, expected within 2^-17");
             }
         }
     }
 
+    basis_kind kind_ = basis_kind::dct;
+    bool each_round_ = false;
+    std::uint64_t seed_ = 0;
+    basis_function fill_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_BASIS_HPP
+
+// ---- thinwire/transform/basis_tables.hpp
+#ifndef THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+#define THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+
+namespace thinwire {
+
+/// What the kernels multiply with along one side. Of the DCT, row `f`, column `x` mirrors: entry(f, side-1-x) =
+/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
+class basis_tables {
+ public:
+    /// Precondition: `table` is what basis::table() gave for this kind and side.
+    basis_tables(basis_kind kind, std::size_t side, std::span<const std::int32_t> table)
+        : side_(side), mirrored_(kind == basis_kind::dct), half_(round_up((side + 1) / 2)), full_(round_up(side)) {
+        synthesis_.resize(side * full_);
+        exact_.resize(side * full_);
+        if (mirrored_) {
+            for (auto* t : {&analysis_even_, &analysis_odd_, &rows_even_, &rows_odd_}) t->resize(half_ * half_);
+            synthesis_half_.resize(side * half_);
+            exact_half_.resize(side * half_);
+        } else {
+            analysis_.resize(side * full_);
+        }
+        for (std::size_t f = 0; f < side; ++f)
+            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+    }
+
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
+    [[nodiscard]] bool mirrored() const noexcept { return mirrored_; }
     /// ceil(side / 2) and side, rounded up to the width of the tables' rows: multiples of 16.
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
+    /// How the kernels store one row of a spectrum: spectrum_width() numbers, that of a frequency at spectrum_at(), and
+    /// the other way about (at least side() where nothing is stored).
+    [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
+    [[nodiscard]] std::size_t spectrum_at(std::size_t frequency) const noexcept {
+        return mirrored_ ? frequency % 2 * half_ + frequency / 2 : frequency;
+    }
+    [[nodiscard]] std::size_t frequency_at(std::size_t place) const noexcept {
+        if (!mirrored_) return place;
+        return place < half_ ? 2 * place : 2 * (place - half_) + 1;
+    }
+
+    /// Mirrored: [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
     [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
-    /// [position][frequency / 2] for even or odd frequencies.
+    /// Mirrored: [position][frequency / 2] for even or odd frequencies.
     [[nodiscard]] const float* analysis(bool odd) const noexcept {
         return (odd ? analysis_odd_ : analysis_even_).data();
     }
+    /// Not mirrored: [position][frequency].
+    [[nodiscard]] const float* analysis() const noexcept { return analysis_.data(); }
 
-    /// [frequency][position], rows of full() and of half() entries; as float32, or as integers times 2^22 in doubles.
+    /// [frequency][position], rows of full() and, mirrored, of half() entries; as float32, or as integers times 2^22 in
+    /// doubles.
     template <class T>
     [[nodiscard]] const T* synthesis() const noexcept {
         if constexpr (sizeof(T) == sizeof(float))
@@ -5706,14 +5960,34 @@ class dct_basis {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    std::size_t side_, half_, full_;
-    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_;
+    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+        const auto exact = static_cast<double>(entry);
+        exact_[f * full_ + x] = exact;
+        if (!mirrored_) {
+            synthesis_[f * full_ + x] = analysis_[x * full_ + f] = static_cast<float>(exact * 0x1p-22);
+            return;
+        }
+        const auto n = static_cast<double>(side_);
+        const double angle = std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * n);
+        const auto value = static_cast<float>(std::sqrt((f == 0 ? 1.0 : 2.0) / n) * std::cos(angle));
+        synthesis_[f * full_ + x] = value;
+        if (x >= (side_ + 1) / 2) return;
+        synthesis_half_[f * half_ + x] = value;
+        exact_half_[f * half_ + x] = exact;
+        (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
+        (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+    }
+
+    std::size_t side_;
+    bool mirrored_;
+    std::size_t half_, full_;
+    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
     aligned_vector<double> exact_, exact_half_;
 };
 
 }  // namespace thinwire
 
-#endif  // THINWIRE_TRANSFORM_DCT_HPP
+#endif  // THINWIRE_TRANSFORM_BASIS_TABLES_HPP
 
 // ---- thinwire/transform/detail/small_gemm.hpp
 #ifndef THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
@@ -5963,12 +6237,33 @@ struct transform_scratch {
 
 namespace thinwire::detail {
 
+/// s.middle or s.tile -> coefficients by plain products.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
+    const std::size_t h = rows.side();
+    for (std::size_t r = 0; r < h; ++r) s.at[r] = static_cast<std::uint32_t>(r * stride);
+    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, s.tile.data(), s.at.data(), h, s.middle.data(),
+                stride, h, stride);
+}
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables& cols, transform_scratch& s) {
+    const std::size_t w = cols.side(), stride = cols.full();
+    for (std::size_t x = 0; x < w; ++x) s.at[x] = static_cast<std::uint32_t>(x * stride);
+    Level::gemm(s.middle.data(), stride, 1, cols.analysis(), s.at.data(), w, s.coefficients.data(), stride, h, stride);
+}
+
 /// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
 /// The tile has rows of cols.full() elements, zero beyond the chunk's width.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {
+THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols,
+                                              transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    if (!rows.mirrored()) {
+        forward_rows_plain<Level>(rows, stride, s);
+        forward_cols_plain<Level>(h, cols, s);
+        return;
+    }
     const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
     const float* tile = s.tile.data();
     float* sums = s.mirrored.data();
@@ -6007,7 +6302,7 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_b
 
 /// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_chunk<T>& chunk, T* out) {
+THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const sparse_chunk<T>& chunk, T* out) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
     const T* basis = rows.synthesis<T>();
@@ -6030,7 +6325,7 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_
 /// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
 /// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_basis& cols,
+THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const basis_tables& cols,
                                               const sparse_chunk<T>& chunk, transform_scratch& s) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
@@ -6038,6 +6333,21 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_b
     const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
     T* columns = s.pass<T>();
     inverse_columns<T, Level>(rows, chunk, columns);
+    if (!cols.mirrored()) {
+        for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+            s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * cols.full());
+        T* const sums = s.parts<T>();
+        for (std::size_t r = 0; r < h; r += 4) {
+            const std::size_t block = h - r < 4 ? h - r : 4;
+            Level::gemm(columns + r, 1, rows.full(), cols.synthesis<T>(), s.at.data(), chunk.slots(), sums, cols.full(),
+                        block, cols.full());
+            for (std::size_t b = 0; b < block; ++b)
+                for (std::size_t x = 0; x < cols.full(); x += lanes)
+                    *reinterpret_cast<floats*>(s.tile.data() + (r + b) * cols.full() + x) =
+                        __builtin_convertvector(*reinterpret_cast<const vec*>(sums + b * cols.full() + x), floats);
+        }
+        return;
+    }
     for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
         s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * half);
     const std::size_t even = chunk.even(), odd = chunk.slots() - even;
@@ -6213,10 +6523,10 @@ namespace thinwire {
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
 /// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
 struct transform_kernels {
-    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
-    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+    void (*forward)(const basis_tables& rows, const basis_tables& cols, transform_scratch& s);
+    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk,
                     transform_scratch& s);
-    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+    void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           transform_scratch& s);
     void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
@@ -6228,46 +6538,46 @@ struct transform_kernels {
 namespace detail {
 
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
-    struct NAME {                                                                                                  \
-        static constexpr int lanes = LANES;                                                                        \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
-        }                                                                                                          \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
-        }                                                                                                          \
-        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
-            forward_transform<NAME>(rows, cols, s);                                                                \
-        }                                                                                                          \
-        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
-                                   transform_scratch& s) {                                                         \
-            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
-        }                                                                                                          \
-        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
-                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
-            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
-        }                                                                                                          \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
-                                           float gain) {                                                           \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
-        }                                                                                                          \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
-        }                                                                                                          \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
-        }                                                                                                          \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
-            detail::scan<LANES>(g, n, sum, largest);                                                               \
-        }                                                                                                          \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
-        }                                                                                                          \
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                              \
+    struct NAME {                                                                                               \
+        static constexpr int lanes = LANES;                                                                     \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,         \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,      \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                \
+        }                                                                                                       \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,       \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,     \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);           \
+        }                                                                                                       \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, transform_scratch& s) {  \
+            forward_transform<NAME>(rows, cols, s);                                                             \
+        }                                                                                                       \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                          \
+                                   const sparse_chunk<float>& chunk, transform_scratch& s) {                    \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                               \
+        }                                                                                                       \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                    \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {             \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
+        }                                                                                                       \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
+                                           float gain) {                                                        \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                          \
+        }                                                                                                       \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                         \
+        }                                                                                                       \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {      \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                   \
+        }                                                                                                       \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {           \
+            detail::scan<LANES>(g, n, sum, largest);                                                            \
+        }                                                                                                       \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                      \
+        }                                                                                                       \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
@@ -6312,6 +6622,21 @@ inline constexpr transform_kernels kernels_of = {
 
 namespace thinwire {
 
+namespace detail {
+
+/// Throws value_error that names tensor and element of the first gradient that is not finite. Precondition: there is
+/// one.
+[[noreturn]] inline void refuse_gradient(std::span<const parameter> parameters) {
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    throw value_error("gradient: an element is not finite");
+}
+
+}  // namespace detail
+
 /// The Euclidean norm of all gradients together; the same for any number of threads.
 /// Throws value_error that names tensor and element of the first gradient that is not finite.
 [[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
@@ -6336,13 +6661,8 @@ namespace thinwire {
         sum += p.sum;
         finite = finite && p.largest < 0x7f800000U;
     }
-    if (finite) return std::sqrt(sum);
-    for (const parameter& p : parameters)
-        for (std::size_t i = 0; i < p.gradient.size(); ++i)
-            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
-                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
-                                  std::to_string(p.gradient[i]) + ", expected a finite number");
-    return 0.0;
+    if (!finite) detail::refuse_gradient(parameters);
+    return std::sqrt(sum);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as
@@ -6355,6 +6675,95 @@ namespace thinwire {
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_CLIP_HPP
+
+// ---- thinwire/optim/detail/update_kernels.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
+#define THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace thinwire::detail {
+
+/// A number that the compiler may not fold into the operation that uses it.
+[[nodiscard]] inline double settled(double value) noexcept {
+    keep(&value);
+    return value;
+}
+
+/// As float32, what would be subnormal as 0.
+[[nodiscard]] inline float normal_or_zero(double value) noexcept {
+    const auto narrow = static_cast<float>(value);
+    return (std::bit_cast<std::uint32_t>(narrow) & 0x7fffffffU) > 0x00800000U ? narrow : 0.0F;
+}
+
+/// 2^exponent. Precondition: -126 <= exponent <= 127.
+[[nodiscard]] constexpr float power_of_two(int exponent) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23U);
+}
+
+/// A block of floats. Each function does one IEEE operation an element and ends with a barrier, so that neither
+/// contraction nor -ffast-math changes a bit; what hardware may flush to zero is zero already.
+struct float_block {
+    static constexpr std::size_t width = 64;
+    using row = float[width];
+    using lanes = vector_of<float, 4>::type;
+
+    static void load(row& a, const float* from, std::size_t count) noexcept {
+        std::memset(a, 0, sizeof a);
+        std::memcpy(a, from, count * sizeof(float));
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+    static void scale(row& a, float factor) noexcept {
+        for (std::size_t i = 0; i < width; i += 4) *reinterpret_cast<lanes*>(a + i) *= factor;
+        keep(a);
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+    static void subtract(row& a, const row& b) noexcept {
+        for (std::size_t i = 0; i < width; i += 4)
+            *reinterpret_cast<lanes*>(a + i) -= *reinterpret_cast<const lanes*>(b + i);
+        keep(a);
+        flush_tiny<4>(a, width);
+        keep(a);
+    }
+};
+
+/// out = d * 2^exponent: the decoded mean of a chunk's row in true units. d are integers up to 2^53 in magnitude, as
+/// floats; exponent in -169..57. Exact but for results below 2^-126, which become 0.
+inline void scale_decoded(const float* d, float* out, std::size_t n, int exponent) noexcept {
+    alignas(64) float_block::row block;
+    for (std::size_t at = 0; at < n; at += float_block::width) {
+        const std::size_t count = std::min(float_block::width, n - at);
+        float_block::load(block, d + at, count);
+        float_block::scale(block, power_of_two(-60));
+        float_block::scale(block, power_of_two(exponent + 60));
+        std::memcpy(out + at, block, count * sizeof(float));
+    }
+}
+
+/// x <- factor * x - rate * d. `factor` 1 skips the product.
+inline void apply_direction(float* x, const float* d, std::size_t n, float rate, float factor) noexcept {
+    alignas(64) float_block::row value, step;
+    const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
+    for (std::size_t at = 0; at < n; at += float_block::width) {
+        const std::size_t count = std::min(float_block::width, n - at);
+        float_block::load(value, x + at, count);
+        if (decay) float_block::scale(value, factor);
+        float_block::load(step, d + at, count);
+        float_block::scale(step, rate);
+        float_block::subtract(value, step);
+        std::memcpy(x + at, value, count * sizeof(float));
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
 
 // ---- thinwire/optim/detail/adamw_kernel.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
@@ -6369,12 +6778,6 @@ namespace thinwire {
 #include <span>
 
 namespace thinwire::detail {
-
-/// A number that the compiler may not fold into the operation that uses it.
-[[nodiscard]] inline double settled(double value) noexcept {
-    keep(&value);
-    return value;
-}
 
 /// The numbers of one AdamW step that are the same for all elements.
 struct adamw_step {
@@ -6481,6 +6884,329 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
 
 #endif  // THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 
+// ---- thinwire/optim/update_rule.hpp
+#ifndef THINWIRE_OPTIM_UPDATE_RULE_HPP
+#define THINWIRE_OPTIM_UPDATE_RULE_HPP
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace thinwire {
+
+/// What an update rule has to see at once of the decoded mean D of a tensor.
+enum class update_scope {
+    sign,      ///< nothing: the direction is sign(D), sign(0) = 0, and the rule is not called
+    elements,  ///< any part: the rule is called with runs of at most 256 elements, from several threads
+    matrix,    ///< each matrix of the last two dimensions as a whole
+};
+
+/// What a rule of scope matrix works with.
+struct update_workspace {
+    thread_pool* pool = nullptr;   ///< may be null; a rule uses detail::for_each_item, as the optimizer does
+    isa level = isa::scalar;       ///< kernels that the processor runs
+    aligned_vector<float> memory;  ///< at least what workspace() asked for; contents unspecified
+};
+
+/// The phi of  X <- (1 - rate * weight_decay) X - rate * phi(D):  how the mean of what the peers sent, transformed
+/// back, becomes a direction. Given to demo_options or to a parameter_group.
+///
+/// Replicas stay equal only if every one of them computes the same bits: an own rule must not depend on the machine,
+/// the number of threads, or on how a compiler contracts or reorders floating-point operations. Safe are comparisons,
+/// choices, single operations from memory to memory, and powers of two. Const calls from several threads at once.
+class update_rule {
+ public:
+    update_rule() = default;
+    update_rule(const update_rule&) = delete;
+    update_rule& operator=(const update_rule&) = delete;
+    virtual ~update_rule() = default;
+
+    /// Name and settings: rules that compute something else have another name. Part of the run's fingerprint.
+    [[nodiscard]] virtual std::string name() const = 0;
+    /// What the rule does with a tensor of this shape.
+    [[nodiscard]] virtual update_scope scope(const shape&) const { return update_scope::elements; }
+    /// Multiplies the learning rate of a tensor of this shape; not its weight decay. In 2^-20..2^20.
+    [[nodiscard]] virtual float rate(const shape&) const { return 1.0F; }
+    /// Scope elements: d <- phi(d). Numbers must stay finite and below 2^100.
+    virtual void direct(std::span<float> d) const { static_cast<void>(d); }
+    /// Scope matrix: floats of working memory for one matrix.
+    [[nodiscard]] virtual std::size_t workspace(std::size_t rows, std::size_t cols) const { return 0 * rows * cols; }
+    /// Scope matrix: d <- phi(d), row-major. Called from one thread.
+    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const {
+        static_cast<void>(rows + cols + work.memory.size());
+        direct(d);
+    }
+};
+
+/// phi(D) = sign(D), as the published DeMo has it: every weight moves by the learning rate.
+class signum final : public update_rule {
+ public:
+    [[nodiscard]] std::string name() const override { return "signum"; }
+    [[nodiscard]] update_scope scope(const shape&) const override { return update_scope::sign; }
+};
+
+/// phi(D) = D: the step is as long as what was sent. With gradients scaled by the learning rate (the default of
+/// demo_options::gradient) the rate would enter twice.
+class sgd final : public update_rule {
+ public:
+    [[nodiscard]] std::string name() const override { return "sgd"; }
+};
+
+using update_rule_ptr = std::shared_ptr<const update_rule>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_UPDATE_RULE_HPP
+
+// ---- thinwire/optim/demo_options.hpp
+#ifndef THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+#define THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thinwire {
+
+/// What is added to the momentum for a gradient g.
+enum class gradient_scale : std::uint8_t {
+    learning_rate = 0,  ///< learning_rate * g, as the published code does
+    none = 1,           ///< g, as the paper's second version writes it
+    complement = 2,     ///< (1 - momentum_decay) * g: the momentum is an average
+};
+
+[[nodiscard]] constexpr std::string_view to_string(gradient_scale scale) noexcept {
+    return scale == gradient_scale::none         ? "none"
+           : scale == gradient_scale::complement ? "complement"
+                                                 : "learning_rate";
+}
+
+/// Settings of some parameters that differ from those of the others. It holds the parameters at the positions listed,
+/// and, where prefix or suffix is not empty, those whose name begins and ends so. A parameter belongs to the
+/// first group that holds it; a group that holds none is refused. All peers of a run have the same groups.
+struct parameter_group {
+    std::vector<std::size_t> parameters{};
+    std::string prefix{}, suffix{};
+    float learning_rate = 1.0F;           ///< multiplies the rate: 0, or 2^-20..2^20
+    std::optional<float> weight_decay{};  ///< instead of that of the options
+    int k = 0;                            ///< instead of that of the options; 0: the same
+    update_rule_ptr rule{};               ///< instead of that of the options; null: the same
+
+    [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
+        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
+               name.starts_with(prefix) && name.ends_with(suffix);
+    }
+};
+
+struct demo_options {
+    float learning_rate = 1e-3F;
+    float momentum_decay = 0.999F;                            ///< beta, in [0, 1)
+    float alpha = 1.0F;                                       ///< part of what is sent that leaves the momentum: (0, 1]
+    gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
+    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                       ///< side of a chunk: 1..256
+    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
+    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
+    update_rule_ptr rule = std::make_shared<const signum>();
+    float weight_decay = 0.0F;
+    float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
+    std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
+    digest run{};                           ///< payloads of another run are refused
+    isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+};
+
+/// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
+/// float32 values, everything that is sent leaves the momentum, gradients scaled by the learning rate, sign of the
+/// mean.
+[[nodiscard]] inline demo_options reference_compatible(float learning_rate = 1e-3F, float momentum_decay = 0.999F,
+                                                       int k = 32, int chunk = 64, float weight_decay = 0.0F) {
+    demo_options options;
+    options.learning_rate = learning_rate;
+    options.momentum_decay = momentum_decay;
+    options.alpha = 1.0F;
+    options.gradient = gradient_scale::learning_rate;
+    options.k = k;
+    options.chunk = chunk;
+    options.values = value_code::f32;
+    options.basis = basis::dct();
+    options.rule = std::make_shared<const signum>();
+    options.weight_decay = weight_decay;
+    return options;
+}
+
+namespace detail {
+
+/// Throws value_error with field, value and expectation.
+inline void require_option(bool good, const std::string& field, double value, const char* expected) {
+    if (!good) throw value_error("demo: " + field + " " + std::to_string(value) + ", expected " + expected);
+}
+
+[[nodiscard]] constexpr bool sane_multiplier(float m) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(m);
+    return bits == 0 || (bits >= (127U - 20U) << 23U && bits <= (127U + 20U) << 23U);
+}
+
+inline void check_group(const demo_options& o, std::size_t i) {
+    const parameter_group& g = o.groups[i];
+    const std::string name = "groups[" + std::to_string(i) + "].";
+    require_option(sane_multiplier(g.learning_rate), name + "learning_rate", static_cast<double>(g.learning_rate),
+                   "0, or 2^-20..2^20");
+    require_option(g.k >= 0 && g.k <= o.chunk * o.chunk, name + "k", g.k, "0 (that of the options)..chunk^2");
+    const float decay = g.weight_decay.value_or(o.weight_decay);
+    require_option(sane_rate(decay), name + "weight_decay", static_cast<double>(decay), "0, or 2^-100..2^20");
+    require_option(
+        static_cast<double>(o.learning_rate) * static_cast<double>(g.learning_rate) * static_cast<double>(decay) <= 1.0,
+        name + "weight_decay", static_cast<double>(decay), "at most 1 / learning rate of the group");
+}
+
+/// Throws value_error for what no set of parameters could be trained with.
+inline demo_options checked(const demo_options& o) {
+    const auto require = [](bool good, const char* field, float value, const char* expected) {
+        require_option(good, field, static_cast<double>(value), expected);
+    };
+    require(sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
+    require(sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
+    require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
+            o.weight_decay, "at most 1 / learning_rate");
+    require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay, "0 <= decay < 1");
+    require(o.alpha >= 0x1p-20F && o.alpha <= 1.0F, "alpha", o.alpha, "above 0 (2^-20) and at most 1");
+    require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+    if (o.gradient > gradient_scale::complement)
+        throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
+                          ", expected learning_rate, none or complement");
+    if (o.values != value_code::f32 && o.values != value_code::sign)
+        throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+    if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
+    if (o.level > best_isa())
+        throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
+                          std::string(to_string(best_isa())));
+    for (std::size_t i = 0; i < o.groups.size(); ++i) check_group(o, i);
+    return o;
+}
+
+/// What holds for one parameter.
+struct tensor_settings {
+    double learning_rate = 1.0;         ///< of the group
+    double direction_rate = 1.0;        ///< of the rule, on top
+    std::optional<float> weight_decay;  ///< none: that of the payload
+    int k = 0;
+    const update_rule* rule = nullptr;
+    update_scope scope = update_scope::sign;
+};
+
+/// The settings of each parameter. Throws value_error for a group that holds none.
+[[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
+                                                                const demo_options& o) {
+    std::vector<tensor_settings> out(parameters.size());
+    std::vector<bool> used(o.groups.size());
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+        out[i].k = o.k;
+        out[i].rule = o.rule.get();
+        for (std::size_t g = 0; g < o.groups.size(); ++g) {
+            const parameter_group& group = o.groups[g];
+            if (!group.holds(i, parameters[i].name)) continue;
+            used[g] = true;
+            out[i].learning_rate = static_cast<double>(group.learning_rate);
+            out[i].weight_decay = group.weight_decay;
+            if (group.k > 0) out[i].k = group.k;
+            if (group.rule) out[i].rule = group.rule.get();
+            break;
+        }
+        out[i].scope = out[i].rule->scope(parameters[i].shape);
+        const float rate = out[i].rule->rate(parameters[i].shape);
+        require_option(sane_multiplier(rate), "rate of rule '" + out[i].rule->name() + "'", static_cast<double>(rate),
+                       "0, or 2^-20..2^20");
+        out[i].direction_rate = static_cast<double>(rate);
+    }
+    for (std::size_t g = 0; g < used.size(); ++g)
+        if (!used[g])
+            throw value_error("demo: groups[" + std::to_string(g) + "] holds no parameter (prefix '" +
+                              o.groups[g].prefix + "', suffix '" + o.groups[g].suffix +
+                              "'), expected at least one that no earlier group holds");
+    return out;
+}
+
+}  // namespace detail
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_DEMO_OPTIONS_HPP
+
+// ---- thinwire/optim/detail/basis_cache.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+#define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// The tables of every side in use: one set for all tensors, or one for each tensor and round.
+class basis_cache {
+ public:
+    explicit basis_cache(basis of) : basis_(std::move(of)) {}
+
+    /// Stays where it is; set_round() may change what it holds. Throws what basis::table() throws.
+    const basis_tables* get(std::size_t side, std::size_t tensor, std::uint32_t axis) {
+        const key at = {basis_.each_round() ? tensor : 0, basis_.each_round() ? axis : 0, side};
+        const auto known = tables_.find(at);
+        if (known != tables_.end()) return &known->second;
+        return &tables_.emplace(at, make(at)).first->second;
+    }
+
+    /// Brings the tables of a round, where the basis has others for each.
+    void set_round(std::uint64_t round, thread_pool* pool) {
+        if (!basis_.each_round() || round == round_) return;
+        round_ = round;
+        std::vector<std::pair<const key, basis_tables>*> all;
+        for (auto& entry : tables_) all.push_back(&entry);
+        for_each_item(pool, all.size(), [&](std::size_t, std::size_t i) { all[i]->second = make(all[i]->first); });
+    }
+
+    /// Differs when the matrices of some side in use do.
+    [[nodiscard]] std::uint64_t fingerprint() const {
+        byte_writer bytes;
+        bytes.put(static_cast<std::uint8_t>(basis_.kind()));
+        bytes.put(basis_.seed());
+        bytes.put(static_cast<std::uint8_t>(basis_.each_round() ? 1 : 0));
+        if (basis_.kind() == basis_kind::custom)
+            for (const auto& [at, tables] : tables_)
+                for (const std::int32_t entry : basis_.table(at.side)) bytes.put(entry);
+        return checksum64(bytes.bytes());
+    }
+
+ private:
+    struct key {
+        std::size_t tensor;
+        std::uint32_t axis;
+        std::size_t side;
+        [[nodiscard]] auto operator<=>(const key&) const noexcept = default;
+    };
+
+    [[nodiscard]] basis_tables make(const key& at) const {
+        return {basis_.kind(), at.side, basis_.table(at.side, {.round = round_, .tensor = at.tensor, .axis = at.axis})};
+    }
+
+    basis basis_;
+    std::uint64_t round_ = 0;
+    std::map<key, basis_tables> tables_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
+
 // ---- thinwire/optim/detail/chunk_plan.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
 #define THINWIRE_OPTIM_DETAIL_CHUNK_PLAN_HPP
@@ -6488,19 +7214,44 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace thinwire::detail {
 
-/// A number that differs when ranks or sides differ.
-[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
-    byte_writer bytes;
+/// Appends ranks and sides.
+inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters) {
     for (const parameter& p : parameters) {
         bytes.put(static_cast<std::uint32_t>(p.shape.rank()));
         for (const std::int64_t side : p.shape) bytes.put(side);
+    }
+}
+
+/// A number that differs when ranks or sides differ.
+[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    return checksum64(bytes.bytes());
+}
+
+/// A number that differs when shapes differ, or anything else that all replicas must have in common.
+[[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
+                                                       std::span<const tensor_settings> settings,
+                                                       std::uint64_t basis_fingerprint) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint32_t>(o.chunk));
+    bytes.put(basis_fingerprint);
+    for (const tensor_settings& s : settings) {
+        bytes.put(static_cast<float>(s.learning_rate));
+        bytes.put(static_cast<float>(s.direction_rate));
+        bytes.put(static_cast<std::uint8_t>(s.weight_decay.has_value() ? 1 : 0));
+        bytes.put(s.weight_decay.value_or(0.0F));
+        bytes.put(static_cast<std::uint32_t>(s.k));
+        bytes.put(std::string_view(s.rule->name()));
     }
     return checksum64(bytes.bytes());
 }
@@ -6518,61 +7269,72 @@ class chunk_plan {
     /// A tensor's chunks. The totals count those of the tensors before it.
     struct tensor {
         chunk_grid grid;
-        const dct_basis* rows;
-        const dct_basis* cols;
+        const basis_tables* rows;
+        const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
         std::size_t first_element;
+        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
+        tensor_settings settings;
     };
-    /// Chunks [from, to) of a tensor.
+    /// Chunks [from, to) of a tensor, all in one row of chunks.
     struct piece {
         std::size_t tensor;
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
+        const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
         if (k < 1 || k > chunk * chunk)
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .values = values,
+                   .values = options.values,
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
-                   .fingerprint = shapes_fingerprint(parameters),
                    .sections = {}};
+        const std::vector<tensor_settings> settings = settle_groups(parameters, options);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
+            const tensor_settings& own = settings[tensors_.size()];
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
-            const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
+            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
             require_section_fits(p, 16 + 9 * grid.count() * kept);
-            const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
-            for (std::size_t from = 0; from < grid.count(); from += per_piece)
-                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            cut(grid);
+            const std::size_t i = tensors_.size();
+            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
+                                coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept)});
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();
+            if (own.scope == update_scope::matrix) directions_ += p.shape.count();
             max_rows_ = std::max(max_rows_, grid.rows());
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
 
+    /// Brings the bases of a round into the tensors' tables.
+    void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
+
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
     [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
     [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
+    /// Elements of the tensors whose rule needs whole matrices.
+    [[nodiscard]] std::size_t direction_elements() const noexcept { return directions_; }
     [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
     [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
@@ -6591,13 +7353,19 @@ class chunk_plan {
     }
 
  private:
-    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
+    void cut(const chunk_grid& grid) {
+        const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+        const std::size_t across = grid.stride() / grid.cols();
+        for (std::size_t row = 0; row < grid.count(); row += across)
+            for (std::size_t from = row; from < row + across; from += per_piece)
+                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
+    }
 
     payload_layout layout_;
-    std::map<std::size_t, dct_basis> bases_;
+    basis_cache bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
-    std::size_t elements_ = 0;
+    std::size_t elements_ = 0, directions_ = 0;
     std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
 };
 
@@ -6722,6 +7490,8 @@ class round_keeper {
         pending_round_ = round;
     }
     void settle() noexcept { pending_ = false; }
+    /// What start() was last given, in flight or settled.
+    [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
@@ -6785,6 +7555,7 @@ class round_keeper {
 #ifndef THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
 #define THINWIRE_OPTIM_DETAIL_PRIVATE_STATE_HPP
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -6796,34 +7567,55 @@ class round_keeper {
 namespace thinwire::detail {
 
 inline constexpr std::uint32_t private_magic = 0x53505754;  // "TWPS"
-inline constexpr std::uint16_t private_version = 1;
+inline constexpr std::uint16_t private_version = 2;
 
 [[nodiscard]] inline failure private_failure(errc code, const std::string& what) {
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Header, momentum, then round, peer, values and payload when one is in flight, then a checksum.
-[[nodiscard]] inline std::vector<std::byte> save_private_state(const payload_layout& layout, const digest& run,
-                                                               std::span<const float> momentum,
-                                                               const round_keeper& rounds, const sparse_content& own) {
-    byte_writer out;
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
+/// What a peer's private state consists of, and what it was made with.
+struct private_view {
+    const payload_layout* layout;
+    const digest* run;
+    float alpha;
+    std::uint8_t gradient;
+};
+
+inline void put_private_header(byte_writer& out, const private_view& of, sent_state state) {
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(layout.values));
-    out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
-    out.put(layout.fingerprint);
-    out.put(layout.k);
-    out.put(layout.chunk);
-    out.put(std::span<const std::byte>(run.bytes));
+    out.put(static_cast<std::uint8_t>(of.layout->values));
+    out.put(static_cast<std::uint8_t>(state));
+    out.put(of.layout->fingerprint);
+    out.put(of.layout->k);
+    out.put(of.layout->chunk);
+    out.put(of.alpha);
+    out.put(static_cast<std::uint32_t>(of.gradient));
+    out.put(std::span<const std::byte>(of.run->bytes));
+}
+
+/// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
+[[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
+                                                               sent_state state, const round_keeper& rounds,
+                                                               const sparse_content& own) {
+    byte_writer out;
+    put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
     for (const float value : momentum) out.put(value);
-    if (rounds.pending()) {
+    if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
         for (const float value : own.values) out.put(value);
-        out.put(static_cast<std::uint64_t>(rounds.payload().size()));
-        out.put(rounds.payload());
+        out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
+        out.put(rounds.last_payload());
     }
     out.put(checksum64(out.bytes()));
     return out.take();
@@ -6839,17 +7631,17 @@ inline constexpr std::uint16_t private_version = 1;
     return !in.failed();
 }
 
-/// The part that is there only while a payload is in flight.
-[[nodiscard]] inline result<ok> restore_in_flight(byte_reader& in, const payload_layout& layout, const digest& run,
-                                                  round_keeper& rounds, sparse_content& own) {
+/// The part that is there only when something was sent.
+[[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
+                                             round_keeper& rounds, sparse_content& own) {
     const auto round = in.get<std::uint64_t>();
     const auto self = in.get<std::uint64_t>();
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
-        return private_failure(errc::malformed, "values in flight");
+        return private_failure(errc::malformed, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
-    if (in.failed()) return private_failure(errc::truncated, "payload in flight");
+    if (in.failed()) return private_failure(errc::truncated, "payload sent");
     const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
@@ -6858,10 +7650,10 @@ inline constexpr std::uint16_t private_version = 1;
 }
 
 /// Total; changes nothing when it refuses.
-[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                      const digest& run, aligned_vector<float>& momentum,
+[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
+                                                      aligned_vector<float>& momentum, sent_state& state,
                                                       round_keeper& rounds, sparse_content& own) {
-    constexpr std::size_t frame = 64 + 8;
+    constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
     if (in.get<std::uint16_t>() != private_version) return private_failure(errc::bad_version, "format version");
@@ -6869,26 +7661,30 @@ inline constexpr std::uint16_t private_version = 1;
     byte_reader tail(bytes.last(8));
     if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
         return private_failure(errc::bad_checksum, "checksum differs");
-    const auto values = in.get<std::uint8_t>();
-    const auto flag = in.get<std::uint8_t>();
-    const bool same = values == static_cast<std::uint8_t>(layout.values) &&
-                      in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
-                      in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
-                      in.get<std::uint64_t>() == momentum.size();
-    if (!same) return private_failure(errc::mismatch, "of other tensors, options or another run");
+    byte_writer expected;
+    const auto flag = std::to_integer<std::uint8_t>(bytes[7]);
+    if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
+    put_private_header(expected, of, static_cast<sent_state>(flag));
+    expected.put(static_cast<std::uint64_t>(momentum.size()));
+    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+        return private_failure(errc::mismatch, "of other tensors, options or another run");
+    in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
-    if (flag > 1) return private_failure(errc::malformed, "flags");
     round_keeper next = rounds;
     sparse_content sent = own;
     next.settle();
-    if (flag == 1)
-        if (const auto part = restore_in_flight(in, layout, run, next, sent); !part) return part;
+    const auto found = static_cast<sent_state>(flag);
+    if (found != sent_state::none) {
+        if (const auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
+        if (found == sent_state::committed) next.settle();
+    }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
+    state = found;
     return ok{};
 }
 
@@ -7348,10 +8144,13 @@ class chunk_worker {
         keys_.reserve(plan.max_chunk_size());
     }
 
-    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
+    /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content) {
+                value_code code, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
             kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
@@ -7364,27 +8163,28 @@ class chunk_worker {
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const std::size_t column = positions[i] % w;
             const float value =
-                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+                scratch_
+                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
             if (code == value_code::sign && value == 0.0F) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
-        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
-            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
-        } else {
-            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
-        }
     }
 
-    /// m <- m + what was sent of this chunk.
-    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+    /// m <- m - factor * inverse transform of what `content` holds of this chunk.
+    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+                  float factor) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols();
+        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
+            return;
+        }
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), 1.0F);
+                    std::span(content.values).subspan(place, count), -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
@@ -7417,18 +8217,17 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
         tops_.resize(top_k_groups(stored.size(), positions.size()));
         if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, half](std::size_t i) {
-            const std::size_t within = i % (2 * half);
-            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
-            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
+            const std::size_t column = cols->frequency_at(i % width);
+            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
         };
         select_top_k(stored, tops_, position_of, keys_, positions);
     }
@@ -7459,6 +8258,8 @@ class chunk_worker {
 #ifndef THINWIRE_OPTIM_DEMO_HPP
 #define THINWIRE_OPTIM_DEMO_HPP
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -7470,29 +8271,21 @@ class chunk_worker {
 
 namespace thinwire {
 
-struct demo_options {
-    float learning_rate = 1e-3F;
-    float momentum_decay = 0.999F;        ///< in [0, 1)
-    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
-    int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    float weight_decay = 0.0F;
-    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
-    digest run{};            ///< payloads of another run are refused
-    isa level = best_isa();  ///< instruction set to use; replicas need not agree on it
-};
-
-/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870), as the published code computes it:
+/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
+/// alpha and the update rules):
 ///
-///   M <- momentum_decay * M + learning_rate * G
-///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - inverse(S);  publish S
+///   M <- momentum_decay * M + G'                     G': the gradient as demo_options::gradient scales it
+///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - alpha * inverse(S);  publish S
 ///   D <- inverse(mean of each coefficient over the peers that sent it)
-///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * sign(D)
+///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * phi(D)            phi: the update rule
 ///
-/// M is private, X the replica. With f32 values it reproduces the published code to float32 rounding. What is
+/// M is private, X the replica. reference_compatible() reproduces the published code to float32 rounding. What is
 /// applied depends on the committed payloads alone, whose header carries both rates, and is bit-equal on every
-/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp). Subnormal
-/// weights, and -0, become +0 in a round that changes their tensor.
+/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp and
+/// detail/update_kernels.hpp). Subnormal weights, and -0, become +0 in a round that changes their tensor.
+///
+/// What is sent leaves M only once it is committed, at the next begin_step: a payload that is lost costs nothing, and M
+/// is then exactly what it would be had it not been sent.
 ///
 /// Refers to the parameters' memory, which must outlive it. Not thread-safe; uses the pool's threads within a call.
 class demo {
@@ -7500,14 +8293,16 @@ class demo {
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
         : parameters_(parameters.begin(), parameters.end()),
-          options_(check_options(options)),
+          options_(detail::checked(options)),
           pool_(pool),
-          plan_(parameters, options.k, options.chunk, options.values),
-          momentum_(plan_.elements()) {
+          plan_(parameters, options_),
+          momentum_(plan_.elements()),
+          scans_(plan_.pieces().size()) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
         own_.resize(plan_.layout());
+        prepare_matrices();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -7520,33 +8315,35 @@ class demo {
         return end_step(t.exchange(round(), payload));
     }
 
-    /// Takes the gradients into the momentum and the largest coefficients out of it: the payload for round(), valid
+    /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
-        const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
+        const double norm = scan_gradients();
+        const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) +
-                              ", expected learning rate times norm below 2^60");
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
+        if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
+        plan_.set_round(round(), pool_);
+        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
                                       parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), options_.values, own_);
+                                      static_cast<float>(gain), options_.values, own_, taken);
             }
         });
+        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), write_payload(self));
         return rounds_.payload();
     }
 
-    /// Applies commits in order; the first must be that of round() (value_error). Takes the payload in flight back into
-    /// the momentum when its round's commit does not hold it.
+    /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
+    /// momentum when its round's commit does not hold it.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -7579,10 +8376,7 @@ class demo {
             report.learning_rate = first->learning_rate;
             update(*first);
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) {
-            if (!report.own_included) take_back();
-            rounds_.settle();
-        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
         rounds_.next_round();
         return report;
     }
@@ -7593,30 +8387,29 @@ class demo {
     /// taken as committed.
     void set_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
     }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
-    /// Takes the payload in flight back into the momentum: its round will never commit it.
-    void abandon() {
-        if (!rounds_.pending()) return;
-        take_back();
-        rounds_.settle();
+    /// The payload in flight stays in the momentum: its round will never commit it.
+    void abandon() noexcept {
+        if (rounds_.pending()) settle(false);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
         changed.learning_rate = rate;
-        options_ = check_options(changed);
+        options_ = detail::checked(changed);
     }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's validate_payload().
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
-    /// The private momentum of parameter i.
-    [[nodiscard]] std::span<const float> momentum(std::size_t i) const noexcept {
+    /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
 
@@ -7629,11 +8422,11 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(layout(), options_.run, momentum_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
     }
     /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, layout(), options_.run, momentum_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
@@ -7647,25 +8440,63 @@ class demo {
     }
 
  private:
-    static demo_options check_options(const demo_options& o) {
-        const auto require = [](bool good, const char* name, float value, const char* expected) {
-            if (!good)
-                throw value_error("demo: " + std::string(name) + " " + std::to_string(value) + ", expected " +
-                                  expected);
-        };
-        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
-        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
-        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
-                o.weight_decay, "at most 1 / learning_rate");
-        require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
-                "0 <= decay < 1");
-        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
-        if (o.values != value_code::f32 && o.values != value_code::sign)
-            throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
-        if (o.level > best_isa())
-            throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
-                              std::string(to_string(best_isa())));
-        return o;
+    template <class Task>
+    void for_each_piece(const Task& task) {
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            task(lane, plan_.tensors()[piece.tensor], piece);
+        });
+    }
+
+    /// The norm of all gradients: sums of pieces, in their order.
+    double scan_gradients() {
+        const transform_kernels& kernels = kernels_for(options_.level);
+        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
+            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
+            scans_[i] = {};
+            for (std::size_t r = 0; r < grid.rows(); ++r)
+                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
+                             scans_[i].largest);
+        });
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+        for (const scanned& s : scans_) {
+            sum += s.sum;
+            largest = std::max(largest, s.largest);
+        }
+        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+    [[nodiscard]] double gradient_gain() const noexcept {
+        if (options_.gradient == gradient_scale::none) return 1.0;
+        if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
+        return static_cast<double>(options_.learning_rate);
+    }
+
+    void settle(bool committed) noexcept {
+        rounds_.settle();
+        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
+    }
+
+    [[nodiscard]] detail::private_view private_part() const noexcept {
+        return {.layout = &plan_.layout(),
+                .run = &options_.run,
+                .alpha = options_.alpha,
+                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+    }
+
+    void take_out_committed() {
+        if (sent_ != detail::sent_state::committed) return;
+        plan_.set_round(rounds_.pending_round(), pool_);
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
+                                        options_.alpha);
+        });
+        sent_ = detail::sent_state::none;
     }
 
     std::vector<std::byte> write_payload(peer_id self) {
@@ -7704,26 +8535,99 @@ class demo {
         });
     }
 
-    void update(const payload_info& rates) {
-        const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
-                                                         static_cast<double>(rates.weight_decay));
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].apply(t, chunk, parameters_[piece.tensor].values.data() + t.grid.offset(chunk),
-                                     accepted_, rates.learning_rate, factor);
+    /// The numbers of a tensor's update, from those of the payload.
+    struct rates {
+        float step, factor;
+    };
+    [[nodiscard]] static rates rates_of(const detail::tensor_settings& s, const payload_info& info) noexcept {
+        using detail::settled;
+        const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
+        const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
+        return {.step = detail::normal_or_zero(settled(rate * s.direction_rate)),
+                .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
+    }
+
+    void update(const payload_info& info) {
+        plan_.set_round(round(), pool_);
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            const rates r = rates_of(t.settings, info);
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                float* x = parameters_[piece.tensor].values.data() + at;
+                if (t.settings.scope == update_scope::sign)
+                    workers_[lane].apply(t, chunk, x, accepted_, r.step, r.factor);
+                else if (t.settings.scope == update_scope::elements)
+                    apply_elements(workers_[lane], t, chunk, x, r);
+                else
+                    decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
+                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
+                                                                                              row * t.grid.stride()));
+                    });
+            }
+        });
+        for (std::size_t i = 0; i < parameters_.size(); ++i)
+            if (plan_.tensors()[i].settings.scope == update_scope::matrix)
+                apply_matrices(i, rates_of(plan_.tensors()[i].settings, info));
+    }
+
+    /// Calls use(row, D of that row) for the rows of a chunk.
+    template <class Use>
+    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+                     const Use& use) {
+        const float* decoded = worker.decode_mean(t, chunk, accepted_);
+        std::array<float, chunk_grid::max_target> row;
+        const std::span<float> d = std::span(row).first(t.grid.cols());
+        for (std::size_t r = 0; r < t.grid.rows(); ++r) {
+            detail::scale_decoded(decoded + r * t.cols->full(), d.data(), d.size(), worker.exponent());
+            use(r, d);
+        }
+    }
+
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
+                        const rates& r) {
+        decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
+            t.settings.rule->direct(d);
+            detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
-    void take_back() {
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].take_back(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_);
+    void apply_matrices(std::size_t i, const rates& r) {
+        const auto& t = plan_.tensors()[i];
+        const shape& sides = parameters_[i].shape;
+        const std::size_t rank = sides.rank();
+        const std::size_t rows = rank >= 2 ? static_cast<std::size_t>(sides[rank - 2]) : 1;
+        const std::size_t cols = t.grid.stride(), size = rows * cols;
+        const std::span<float> x = parameters_[i].values;
+        const std::span<float> d = std::span(direction_).subspan(t.first_direction, x.size());
+        for (std::size_t at = 0; at < d.size(); at += size)
+            t.settings.rule->direct_matrix(d.subspan(at, size), rows, cols, work_);
+        constexpr std::size_t block = 1U << 14U;
+        detail::for_each_item(pool_, (x.size() + block - 1) / block, [&](std::size_t, std::size_t n) {
+            const std::size_t at = n * block;
+            detail::apply_direction(x.data() + at, d.data() + at, std::min(block, x.size() - at), r.step, r.factor);
         });
     }
+
+    /// Memory for the tensors whose rule needs whole matrices.
+    void prepare_matrices() {
+        std::size_t memory = 0;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const auto& t = plan_.tensors()[i];
+            if (t.settings.scope != update_scope::matrix) continue;
+            const shape& sides = parameters_[i].shape;
+            const std::size_t rows = sides.rank() >= 2 ? static_cast<std::size_t>(sides[sides.rank() - 2]) : 1;
+            memory = std::max(memory, t.settings.rule->workspace(rows, t.grid.stride()));
+        }
+        direction_.resize(plan_.direction_elements());
+        work_.pool = pool_;
+        work_.level = options_.level;
+        work_.memory.resize(memory);
+    }
+
+    struct scanned {
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
 
     std::vector<parameter> parameters_;
     demo_options options_;
@@ -7731,7 +8635,11 @@ class demo {
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
+    std::vector<scanned> scans_;  ///< of the pieces' gradients
+    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    detail::sent_state sent_ = detail::sent_state::none;
+    aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
+    update_workspace work_;
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;

@@ -92,9 +92,9 @@ class Files(common.Case):
     def test_foreign_weights(self):
         run = self.trained()
         weights = run / "model.safetensors"
-        header = b'{"stranger":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        header = b'{"stran\\u001bger":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-        self.refuses(STORAGE, "generate", run, "--prompt", "a", naming=("stranger",))
+        self.refuses(STORAGE, "generate", run, "--prompt", "a", naming=("stran\\x1bger",))
         weights.write_bytes(b"GGUF" + bytes(100))
         self.refuses(STORAGE, "generate", run, "--prompt", "a", naming=("safetensors",))
         self.refuses(STORAGE, "inspect", weights, naming=("neither",))

@@ -17,6 +17,21 @@
 
 namespace thinwire {
 
+namespace detail {
+
+/// Throws value_error that names tensor and element of the first gradient that is not finite. Precondition: there is
+/// one.
+[[noreturn]] inline void refuse_gradient(std::span<const parameter> parameters) {
+    for (const parameter& p : parameters)
+        for (std::size_t i = 0; i < p.gradient.size(); ++i)
+            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
+                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
+                                  std::to_string(p.gradient[i]) + ", expected a finite number");
+    throw value_error("gradient: an element is not finite");
+}
+
+}  // namespace detail
+
 /// The Euclidean norm of all gradients together; the same for any number of threads.
 /// Throws value_error that names tensor and element of the first gradient that is not finite.
 [[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
@@ -41,13 +56,8 @@ namespace thinwire {
         sum += p.sum;
         finite = finite && p.largest < 0x7f800000U;
     }
-    if (finite) return std::sqrt(sum);
-    for (const parameter& p : parameters)
-        for (std::size_t i = 0; i < p.gradient.size(); ++i)
-            if ((std::bit_cast<std::uint32_t>(p.gradient[i]) & 0x7fffffffU) >= 0x7f800000U)
-                throw value_error("gradient of '" + p.name + "': element " + std::to_string(i) + " is " +
-                                  std::to_string(p.gradient[i]) + ", expected a finite number");
-    return 0.0;
+    if (!finite) detail::refuse_gradient(parameters);
+    return std::sqrt(sum);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as

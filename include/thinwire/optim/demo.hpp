@@ -7,12 +7,16 @@
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
 #include <thinwire/optim/clip.hpp>
+#include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/detail/chunk_worker.hpp>
 #include <thinwire/optim/detail/parallel.hpp>
 #include <thinwire/optim/detail/private_state.hpp>
 #include <thinwire/optim/detail/round_keeper.hpp>
+#include <thinwire/optim/detail/update_kernels.hpp>
 #include <thinwire/optim/optimizer.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -24,29 +28,21 @@
 
 namespace thinwire {
 
-struct demo_options {
-    float learning_rate = 1e-3F;
-    float momentum_decay = 0.999F;        ///< in [0, 1)
-    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
-    int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    float weight_decay = 0.0F;
-    float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm; 0: never
-    digest run{};            ///< payloads of another run are refused
-    isa level = best_isa();  ///< instruction set to use; replicas need not agree on it
-};
-
-/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870), as the published code computes it:
+/// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
+/// alpha and the update rules):
 ///
-///   M <- momentum_decay * M + learning_rate * G
-///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - inverse(S);  publish S
+///   M <- momentum_decay * M + G'                     G': the gradient as demo_options::gradient scales it
+///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - alpha * inverse(S);  publish S
 ///   D <- inverse(mean of each coefficient over the peers that sent it)
-///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * sign(D)
+///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * phi(D)            phi: the update rule
 ///
-/// M is private, X the replica. With f32 values it reproduces the published code to float32 rounding. What is
+/// M is private, X the replica. reference_compatible() reproduces the published code to float32 rounding. What is
 /// applied depends on the committed payloads alone, whose header carries both rates, and is bit-equal on every
-/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp). Subnormal
-/// weights, and -0, become +0 in a round that changes their tensor.
+/// processor, instruction set, thread count, compiler and optimization flag (see detail/exact_mean.hpp and
+/// detail/update_kernels.hpp). Subnormal weights, and -0, become +0 in a round that changes their tensor.
+///
+/// What is sent leaves M only once it is committed, at the next begin_step: a payload that is lost costs nothing, and M
+/// is then exactly what it would be had it not been sent.
 ///
 /// Refers to the parameters' memory, which must outlive it. Not thread-safe; uses the pool's threads within a call.
 class demo {
@@ -54,16 +50,18 @@ class demo {
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
         : parameters_(parameters.begin(), parameters.end()),
-          options_(check_options(options)),
+          options_(detail::checked(options)),
           pool_(pool),
-          plan_(parameters, options.k, options.chunk, options.values),
-          momentum_(plan_.elements()) {
+          plan_(parameters, options_),
+          momentum_(plan_.elements()),
+          scans_(plan_.pieces().size()) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
+        prepare_matrices();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -76,33 +74,35 @@ class demo {
         return end_step(t.exchange(round(), payload));
     }
 
-    /// Takes the gradients into the momentum and the largest coefficients out of it: the payload for round(), valid
+    /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
-        const double gain = static_cast<double>(options_.learning_rate) * clip_factor(norm, options_.clip_norm);
+        const double norm = scan_gradients();
+        const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) +
-                              ", expected learning rate times norm below 2^60");
+            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
+        if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
+        plan_.set_round(round(), pool_);
+        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
                                       parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), options_.values, own_);
+                                      static_cast<float>(gain), options_.values, own_, taken);
             }
         });
+        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), write_payload(self));
         return rounds_.payload();
     }
 
-    /// Applies commits in order; the first must be that of round() (value_error). Takes the payload in flight back into
-    /// the momentum when its round's commit does not hold it.
+    /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
+    /// momentum when its round's commit does not hold it.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -135,10 +135,7 @@ class demo {
             report.learning_rate = first->learning_rate;
             update(*first);
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) {
-            if (!report.own_included) take_back();
-            rounds_.settle();
-        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
         rounds_.next_round();
         return report;
     }
@@ -149,30 +146,29 @@ class demo {
     /// taken as committed.
     void set_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
     }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
-    /// Takes the payload in flight back into the momentum: its round will never commit it.
-    void abandon() {
-        if (!rounds_.pending()) return;
-        take_back();
-        rounds_.settle();
+    /// The payload in flight stays in the momentum: its round will never commit it.
+    void abandon() noexcept {
+        if (rounds_.pending()) settle(false);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
         changed.learning_rate = rate;
-        options_ = check_options(changed);
+        options_ = detail::checked(changed);
     }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's validate_payload().
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
-    /// The private momentum of parameter i.
-    [[nodiscard]] std::span<const float> momentum(std::size_t i) const noexcept {
+    /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
 
@@ -185,11 +181,11 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(layout(), options_.run, momentum_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
     }
     /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, layout(), options_.run, momentum_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
@@ -203,23 +199,63 @@ class demo {
     }
 
  private:
-    static demo_options check_options(const demo_options& o) {
-        const auto require = [](bool good, const char* name, float value, const char* expected) {
-            if (!good)
-                throw value_error("demo: " + std::string(name) + " " + std::to_string(value) + ", expected " +
-                                  expected);
-        };
-        require(detail::sane_rate(o.learning_rate), "learning_rate", o.learning_rate, "0, or 2^-100..2^20");
-        require(detail::sane_rate(o.weight_decay), "weight_decay", o.weight_decay, "0, or 2^-100..2^20");
-        require(static_cast<double>(o.learning_rate) * static_cast<double>(o.weight_decay) <= 1.0, "weight_decay",
-                o.weight_decay, "at most 1 / learning_rate");
-        require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay,
-                "0 <= decay < 1");
-        require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
-        if (o.level > best_isa())
-            throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
-                              std::string(to_string(best_isa())));
-        return o;
+    template <class Task>
+    void for_each_piece(const Task& task) {
+        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            task(lane, plan_.tensors()[piece.tensor], piece);
+        });
+    }
+
+    /// The norm of all gradients: sums of pieces, in their order.
+    double scan_gradients() {
+        const transform_kernels& kernels = kernels_for(options_.level);
+        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
+            const auto& piece = plan_.pieces()[i];
+            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
+            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
+            scans_[i] = {};
+            for (std::size_t r = 0; r < grid.rows(); ++r)
+                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
+                             scans_[i].largest);
+        });
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+        for (const scanned& s : scans_) {
+            sum += s.sum;
+            largest = std::max(largest, s.largest);
+        }
+        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+    [[nodiscard]] double gradient_gain() const noexcept {
+        if (options_.gradient == gradient_scale::none) return 1.0;
+        if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
+        return static_cast<double>(options_.learning_rate);
+    }
+
+    void settle(bool committed) noexcept {
+        rounds_.settle();
+        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
+    }
+
+    [[nodiscard]] detail::private_view private_part() const noexcept {
+        return {.layout = &plan_.layout(),
+                .run = &options_.run,
+                .alpha = options_.alpha,
+                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+    }
+
+    void take_out_committed() {
+        if (sent_ != detail::sent_state::committed) return;
+        plan_.set_round(rounds_.pending_round(), pool_);
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
+                                        options_.alpha);
+        });
+        sent_ = detail::sent_state::none;
     }
 
     std::vector<std::byte> write_payload(peer_id self) {
@@ -259,26 +295,99 @@ class demo {
         });
     }
 
-    void update(const payload_info& rates) {
-        const auto factor = static_cast<float>(1.0 - static_cast<double>(rates.learning_rate) *
-                                                         static_cast<double>(rates.weight_decay));
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].apply(t, chunk, parameters_[piece.tensor].values.data() + t.grid.offset(chunk),
-                                     accepted_, rates.learning_rate, factor);
+    /// The numbers of a tensor's update, from those of the payload.
+    struct rates {
+        float step, factor;
+    };
+    [[nodiscard]] static rates rates_of(const detail::tensor_settings& s, const payload_info& info) noexcept {
+        using detail::settled;
+        const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
+        const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
+        return {.step = detail::normal_or_zero(settled(rate * s.direction_rate)),
+                .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
+    }
+
+    void update(const payload_info& info) {
+        plan_.set_round(round(), pool_);
+        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
+            const rates r = rates_of(t.settings, info);
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                float* x = parameters_[piece.tensor].values.data() + at;
+                if (t.settings.scope == update_scope::sign)
+                    workers_[lane].apply(t, chunk, x, accepted_, r.step, r.factor);
+                else if (t.settings.scope == update_scope::elements)
+                    apply_elements(workers_[lane], t, chunk, x, r);
+                else
+                    decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
+                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
+                                                                                              row * t.grid.stride()));
+                    });
+            }
+        });
+        for (std::size_t i = 0; i < parameters_.size(); ++i)
+            if (plan_.tensors()[i].settings.scope == update_scope::matrix)
+                apply_matrices(i, rates_of(plan_.tensors()[i].settings, info));
+    }
+
+    /// Calls use(row, D of that row) for the rows of a chunk.
+    template <class Use>
+    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+                     const Use& use) {
+        const float* decoded = worker.decode_mean(t, chunk, accepted_);
+        std::array<float, chunk_grid::max_target> row;
+        const std::span<float> d = std::span(row).first(t.grid.cols());
+        for (std::size_t r = 0; r < t.grid.rows(); ++r) {
+            detail::scale_decoded(decoded + r * t.cols->full(), d.data(), d.size(), worker.exponent());
+            use(r, d);
+        }
+    }
+
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
+                        const rates& r) {
+        decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
+            t.settings.rule->direct(d);
+            detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
-    void take_back() {
-        detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].take_back(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_);
+    void apply_matrices(std::size_t i, const rates& r) {
+        const auto& t = plan_.tensors()[i];
+        const shape& sides = parameters_[i].shape;
+        const std::size_t rank = sides.rank();
+        const std::size_t rows = rank >= 2 ? static_cast<std::size_t>(sides[rank - 2]) : 1;
+        const std::size_t cols = t.grid.stride(), size = rows * cols;
+        const std::span<float> x = parameters_[i].values;
+        const std::span<float> d = std::span(direction_).subspan(t.first_direction, x.size());
+        for (std::size_t at = 0; at < d.size(); at += size)
+            t.settings.rule->direct_matrix(d.subspan(at, size), rows, cols, work_);
+        constexpr std::size_t block = 1U << 14U;
+        detail::for_each_item(pool_, (x.size() + block - 1) / block, [&](std::size_t, std::size_t n) {
+            const std::size_t at = n * block;
+            detail::apply_direction(x.data() + at, d.data() + at, std::min(block, x.size() - at), r.step, r.factor);
         });
     }
+
+    /// Memory for the tensors whose rule needs whole matrices.
+    void prepare_matrices() {
+        std::size_t memory = 0;
+        for (std::size_t i = 0; i < parameters_.size(); ++i) {
+            const auto& t = plan_.tensors()[i];
+            if (t.settings.scope != update_scope::matrix) continue;
+            const shape& sides = parameters_[i].shape;
+            const std::size_t rows = sides.rank() >= 2 ? static_cast<std::size_t>(sides[sides.rank() - 2]) : 1;
+            memory = std::max(memory, t.settings.rule->workspace(rows, t.grid.stride()));
+        }
+        direction_.resize(plan_.direction_elements());
+        work_.pool = pool_;
+        work_.level = options_.level;
+        work_.memory.resize(memory);
+    }
+
+    struct scanned {
+        double sum = 0.0;
+        std::uint32_t largest = 0;
+    };
 
     std::vector<parameter> parameters_;
     demo_options options_;
@@ -286,7 +395,11 @@ class demo {
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
+    std::vector<scanned> scans_;  ///< of the pieces' gradients
+    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    detail::sent_state sent_ = detail::sent_state::none;
+    aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
+    update_workspace work_;
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;

@@ -13,10 +13,10 @@ namespace thinwire {
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
 /// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
 struct transform_kernels {
-    void (*forward)(const dct_basis& rows, const dct_basis& cols, transform_scratch& s);
-    void (*inverse)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk,
+    void (*forward)(const basis_tables& rows, const basis_tables& cols, transform_scratch& s);
+    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk,
                     transform_scratch& s);
-    void (*inverse_exact)(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<double>& chunk,
+    void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           transform_scratch& s);
     void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
@@ -28,46 +28,46 @@ struct transform_kernels {
 namespace detail {
 
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                                 \
-    struct NAME {                                                                                                  \
-        static constexpr int lanes = LANES;                                                                        \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,            \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,         \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                   \
-        }                                                                                                          \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,          \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,        \
-                                std::size_t rows, std::size_t cols) {                                              \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);              \
-        }                                                                                                          \
-        TARGET static void forward(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {           \
-            forward_transform<NAME>(rows, cols, s);                                                                \
-        }                                                                                                          \
-        TARGET static void inverse(const dct_basis& rows, const dct_basis& cols, const sparse_chunk<float>& chunk, \
-                                   transform_scratch& s) {                                                         \
-            inverse_transform<float, NAME>(rows, cols, chunk, s);                                                  \
-        }                                                                                                          \
-        TARGET static void inverse_exact(const dct_basis& rows, const dct_basis& cols,                             \
-                                         const sparse_chunk<double>& chunk, transform_scratch& s) {                \
-            inverse_transform<double, NAME>(rows, cols, chunk, s);                                                 \
-        }                                                                                                          \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,       \
-                                           float gain) {                                                           \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                             \
-        }                                                                                                          \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                     \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                            \
-        }                                                                                                          \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {         \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                      \
-        }                                                                                                          \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {              \
-            detail::scan<LANES>(g, n, sum, largest);                                                               \
-        }                                                                                                          \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {    \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                         \
-        }                                                                                                          \
+#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                              \
+    struct NAME {                                                                                               \
+        static constexpr int lanes = LANES;                                                                     \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,         \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,      \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                \
+        }                                                                                                       \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,       \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,     \
+                                std::size_t rows, std::size_t cols) {                                           \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);           \
+        }                                                                                                       \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, transform_scratch& s) {  \
+            forward_transform<NAME>(rows, cols, s);                                                             \
+        }                                                                                                       \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                          \
+                                   const sparse_chunk<float>& chunk, transform_scratch& s) {                    \
+            inverse_transform<float, NAME>(rows, cols, chunk, s);                                               \
+        }                                                                                                       \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                    \
+                                         const sparse_chunk<double>& chunk, transform_scratch& s) {             \
+            inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
+        }                                                                                                       \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
+                                           float gain) {                                                        \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                          \
+        }                                                                                                       \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                         \
+        }                                                                                                       \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {      \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                   \
+        }                                                                                                       \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {           \
+            detail::scan<LANES>(g, n, sum, largest);                                                            \
+        }                                                                                                       \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                      \
+        }                                                                                                       \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, , 4)

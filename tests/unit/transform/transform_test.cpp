@@ -58,7 +58,7 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
     for (const sides& chunk_sides : {sides{64, 64}, {1, 7}, {61, 1}, {12, 5}, {37, 53}, {1, 256}, {1, 1}, {2, 128}}) {
         const std::size_t h = chunk_sides.rows, w = chunk_sides.cols;
         INFO(h, "x", w);
-        const dct_basis rows(h), cols(w);
+        const basis_tables rows(basis_kind::dct, h, basis().table(h)), cols(basis_kind::dct, w, basis().table(w));
         transform_scratch s(h, w);
         random_stream random(5);
         std::vector<float> input(h * w);
@@ -134,7 +134,7 @@ TEST_CASE("inverse_exact: equal to integer arithmetic, also where all means are 
                 for (std::int64_t r = 0; r < n; ++r) sum += whole[static_cast<std::size_t>(r * n + c)] * at(r, x);
                 middle[static_cast<std::size_t>(x * n + c)] = sum >> 22U;
             }
-        const dct_basis table(side);
+        const basis_tables table(basis_kind::dct, side, thinwire::basis().table(side));
         transform_scratch s(side, side);
         sparse_chunk<double> chunk(side * side);
         chunk.assign(positions, means, side);

@@ -1,7 +1,7 @@
 #ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 #define THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 
-#include <thinwire/transform/detail/element_kernels.hpp>
+#include <thinwire/optim/detail/update_kernels.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -12,12 +12,6 @@
 #include <span>
 
 namespace thinwire::detail {
-
-/// A number that the compiler may not fold into the operation that uses it.
-[[nodiscard]] inline double settled(double value) noexcept {
-    keep(&value);
-    return value;
-}
 
 /// The numbers of one AdamW step that are the same for all elements.
 struct adamw_step {

@@ -6,25 +6,51 @@
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/parameter.hpp>
+#include <thinwire/optim/demo_options.hpp>
+#include <thinwire/optim/detail/basis_cache.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
-#include <thinwire/transform/dct.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace thinwire::detail {
 
-/// A number that differs when ranks or sides differ.
-[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
-    byte_writer bytes;
+/// Appends ranks and sides.
+inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters) {
     for (const parameter& p : parameters) {
         bytes.put(static_cast<std::uint32_t>(p.shape.rank()));
         for (const std::int64_t side : p.shape) bytes.put(side);
+    }
+}
+
+/// A number that differs when ranks or sides differ.
+[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    return checksum64(bytes.bytes());
+}
+
+/// A number that differs when shapes differ, or anything else that all replicas must have in common.
+[[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
+                                                       std::span<const tensor_settings> settings,
+                                                       std::uint64_t basis_fingerprint) {
+    byte_writer bytes;
+    put_shapes(bytes, parameters);
+    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint32_t>(o.chunk));
+    bytes.put(basis_fingerprint);
+    for (const tensor_settings& s : settings) {
+        bytes.put(static_cast<float>(s.learning_rate));
+        bytes.put(static_cast<float>(s.direction_rate));
+        bytes.put(static_cast<std::uint8_t>(s.weight_decay.has_value() ? 1 : 0));
+        bytes.put(s.weight_decay.value_or(0.0F));
+        bytes.put(static_cast<std::uint32_t>(s.k));
+        bytes.put(std::string_view(s.rule->name()));
     }
     return checksum64(bytes.bytes());
 }
@@ -42,41 +68,45 @@ class chunk_plan {
     /// A tensor's chunks. The totals count those of the tensors before it.
     struct tensor {
         chunk_grid grid;
-        const dct_basis* rows;
-        const dct_basis* cols;
+        const basis_tables* rows;
+        const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
         std::size_t first_element;
+        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
+        tensor_settings settings;
     };
-    /// Chunks [from, to) of a tensor.
+    /// Chunks [from, to) of a tensor, all in one row of chunks.
     struct piece {
         std::size_t tensor;
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, int k, int chunk, value_code values) {
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
+        const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
         if (k < 1 || k > chunk * chunk)
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .codec = &codec_of(values),
+                   .codec = &codec_of(options.values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
-                   .fingerprint = shapes_fingerprint(parameters),
                    .sections = {}};
+        const std::vector<tensor_settings> settings = settle_groups(parameters, options);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
+            const tensor_settings& own = settings[tensors_.size()];
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
-            const std::size_t kept = std::min(static_cast<std::size_t>(k), grid.chunk_size());
+            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
             require_section_fits(p, 1024 + 16 * grid.count() * kept);
-            const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
-            for (std::size_t from = 0; from < grid.count(); from += per_piece)
-                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, grid.count())});
-            tensors_.push_back({grid, basis(grid.rows()), basis(grid.cols()), kept, chunks, coefficients, elements_});
+            cut(grid);
+            const std::size_t i = tensors_.size();
+            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
+                                coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept),
@@ -84,20 +114,27 @@ class chunk_plan {
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();
+            if (own.scope == update_scope::matrix) directions_ += p.shape.count();
             max_rows_ = std::max(max_rows_, grid.rows());
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
 
+    /// Brings the bases of a round into the tensors' tables.
+    void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
+
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
     [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
     [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
+    /// Elements of the tensors whose rule needs whole matrices.
+    [[nodiscard]] std::size_t direction_elements() const noexcept { return directions_; }
     [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
     [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
@@ -116,13 +153,19 @@ class chunk_plan {
     }
 
  private:
-    const dct_basis* basis(std::size_t side) { return &bases_.try_emplace(side, side).first->second; }
+    void cut(const chunk_grid& grid) {
+        const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+        const std::size_t across = grid.stride() / grid.cols();
+        for (std::size_t row = 0; row < grid.count(); row += across)
+            for (std::size_t from = row; from < row + across; from += per_piece)
+                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
+    }
 
     payload_layout layout_;
-    std::map<std::size_t, dct_basis> bases_;
+    basis_cache bases_;
     std::vector<tensor> tensors_;
     std::vector<piece> pieces_;
-    std::size_t elements_ = 0;
+    std::size_t elements_ = 0, directions_ = 0;
     std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
 };
 

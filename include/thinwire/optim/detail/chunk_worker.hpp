@@ -26,10 +26,13 @@ class chunk_worker {
         keys_.reserve(plan.max_chunk_size());
     }
 
-    /// m <- decay * m + gain * g; the coefficients to send -> content; m <- m - what is sent.
+    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
+    /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content) {
+                value_code code, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
             kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
@@ -42,27 +45,28 @@ class chunk_worker {
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const std::size_t column = positions[i] % w;
             const float value =
-                scratch_.coefficients[positions[i] / w * 2 * t.cols->half() + column % 2 * t.cols->half() + column / 2];
+                scratch_
+                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
             if (code == value_code::sign && value == 0.0F) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
-        if (t.kept == h * w) {  // everything is sent, so nothing remains, not even what rounding would leave
-            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride, w, 0.0F);
-        } else {
-            add_decoded(t, m, positions.first(count), values.first(count), -1.0F);
-        }
     }
 
-    /// m <- m + what was sent of this chunk.
-    void take_back(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content) {
+    /// m <- m - factor * inverse transform of what `content` holds of this chunk.
+    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+                  float factor) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols();
+        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+            for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
+            return;
+        }
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), 1.0F);
+                    std::span(content.values).subspan(place, count), -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
@@ -95,18 +99,17 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), half = t.cols->half();
+        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * 2 * half);
+        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
         tops_.resize(top_k_groups(stored.size(), positions.size()));
         if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, half](std::size_t i) {
-            const std::size_t within = i % (2 * half);
-            const std::size_t column = within < half ? 2 * within : 2 * (within - half) + 1;
-            return column < w ? static_cast<std::uint32_t>(i / (2 * half) * w + column) : 0x10000U;
+        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
+            const std::size_t column = cols->frequency_at(i % width);
+            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
         };
         select_top_k(stored, tops_, position_of, keys_, positions);
     }

@@ -6,6 +6,7 @@
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/optim/detail/round_keeper.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -17,34 +18,55 @@
 namespace thinwire::detail {
 
 inline constexpr std::uint32_t private_magic = 0x53505754;  // "TWPS"
-inline constexpr std::uint16_t private_version = 1;
+inline constexpr std::uint16_t private_version = 2;
 
 [[nodiscard]] inline failure private_failure(errc code, const std::string& what) {
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Header, momentum, then round, peer, values and payload when one is in flight, then a checksum.
-[[nodiscard]] inline std::vector<std::byte> save_private_state(const payload_layout& layout, const digest& run,
-                                                               std::span<const float> momentum,
-                                                               const round_keeper& rounds, const sparse_content& own) {
-    byte_writer out;
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
+/// What a peer's private state consists of, and what it was made with.
+struct private_view {
+    const payload_layout* layout;
+    const digest* run;
+    float alpha;
+    std::uint8_t gradient;
+};
+
+inline void put_private_header(byte_writer& out, const private_view& of, sent_state state) {
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(layout.values()));
-    out.put(static_cast<std::uint8_t>(rounds.pending() ? 1 : 0));
-    out.put(layout.fingerprint);
-    out.put(layout.k);
-    out.put(layout.chunk);
-    out.put(std::span<const std::byte>(run.bytes));
+    out.put(static_cast<std::uint8_t>(of.layout->values()));
+    out.put(static_cast<std::uint8_t>(state));
+    out.put(of.layout->fingerprint);
+    out.put(of.layout->k);
+    out.put(of.layout->chunk);
+    out.put(of.alpha);
+    out.put(static_cast<std::uint32_t>(of.gradient));
+    out.put(std::span<const std::byte>(of.run->bytes));
+}
+
+/// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
+[[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
+                                                               sent_state state, const round_keeper& rounds,
+                                                               const sparse_content& own) {
+    byte_writer out;
+    put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
     for (const float value : momentum) out.put(value);
-    if (rounds.pending()) {
+    if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
         for (const float value : own.values) out.put(value);
-        out.put(static_cast<std::uint64_t>(rounds.payload().size()));
-        out.put(rounds.payload());
+        out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
+        out.put(rounds.last_payload());
     }
     out.put(checksum64(out.bytes()));
     return out.take();
@@ -60,17 +82,17 @@ inline constexpr std::uint16_t private_version = 1;
     return !in.failed();
 }
 
-/// The part that is there only while a payload is in flight.
-[[nodiscard]] inline result<ok> restore_in_flight(byte_reader& in, const payload_layout& layout, const digest& run,
-                                                  round_keeper& rounds, sparse_content& own) {
+/// The part that is there only when something was sent.
+[[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
+                                             round_keeper& rounds, sparse_content& own) {
     const auto round = in.get<std::uint64_t>();
     const auto self = in.get<std::uint64_t>();
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
-        return private_failure(errc::malformed, "values in flight");
+        return private_failure(errc::malformed, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
-    if (in.failed()) return private_failure(errc::truncated, "payload in flight");
+    if (in.failed()) return private_failure(errc::truncated, "payload sent");
     const auto info = payload_decoder(layout).decode(payload, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
@@ -79,10 +101,10 @@ inline constexpr std::uint16_t private_version = 1;
 }
 
 /// Total; changes nothing when it refuses.
-[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                      const digest& run, aligned_vector<float>& momentum,
+[[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
+                                                      aligned_vector<float>& momentum, sent_state& state,
                                                       round_keeper& rounds, sparse_content& own) {
-    constexpr std::size_t frame = 64 + 8;
+    constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
     if (in.get<std::uint16_t>() != private_version) return private_failure(errc::bad_version, "format version");
@@ -90,26 +112,30 @@ inline constexpr std::uint16_t private_version = 1;
     byte_reader tail(bytes.last(8));
     if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - 8)))
         return private_failure(errc::bad_checksum, "checksum differs");
-    const auto values = in.get<std::uint8_t>();
-    const auto flag = in.get<std::uint8_t>();
-    const bool same = values == static_cast<std::uint8_t>(layout.values()) &&
-                      in.get<std::uint64_t>() == layout.fingerprint && in.get<std::uint32_t>() == layout.k &&
-                      in.get<std::uint32_t>() == layout.chunk && get_digest(in) == run &&
-                      in.get<std::uint64_t>() == momentum.size();
-    if (!same) return private_failure(errc::mismatch, "of other tensors, options or another run");
+    byte_writer expected;
+    const auto flag = std::to_integer<std::uint8_t>(bytes[7]);
+    if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
+    put_private_header(expected, of, static_cast<sent_state>(flag));
+    expected.put(static_cast<std::uint64_t>(momentum.size()));
+    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+        return private_failure(errc::mismatch, "of other tensors, options or another run");
+    in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
-    if (flag > 1) return private_failure(errc::malformed, "flags");
     round_keeper next = rounds;
     sparse_content sent = own;
     next.settle();
-    if (flag == 1)
-        if (const auto part = restore_in_flight(in, layout, run, next, sent); !part) return part;
+    const auto found = static_cast<sent_state>(flag);
+    if (found != sent_state::none) {
+        if (const auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
+        if (found == sent_state::committed) next.settle();
+    }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
+    state = found;
     return ok{};
 }
 

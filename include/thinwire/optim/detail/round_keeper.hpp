@@ -54,6 +54,8 @@ class round_keeper {
         pending_round_ = round;
     }
     void settle() noexcept { pending_ = false; }
+    /// What start() was last given, in flight or settled.
+    [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {

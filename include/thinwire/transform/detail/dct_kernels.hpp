@@ -1,7 +1,7 @@
 #ifndef THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
 #define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
 
-#include <thinwire/transform/dct.hpp>
+#include <thinwire/transform/basis_tables.hpp>
 #include <thinwire/transform/detail/small_gemm.hpp>
 #include <thinwire/transform/sparse_chunk.hpp>
 
@@ -11,12 +11,33 @@
 
 namespace thinwire::detail {
 
+/// s.middle or s.tile -> coefficients by plain products.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
+    const std::size_t h = rows.side();
+    for (std::size_t r = 0; r < h; ++r) s.at[r] = static_cast<std::uint32_t>(r * stride);
+    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, s.tile.data(), s.at.data(), h, s.middle.data(),
+                stride, h, stride);
+}
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables& cols, transform_scratch& s) {
+    const std::size_t w = cols.side(), stride = cols.full();
+    for (std::size_t x = 0; x < w; ++x) s.at[x] = static_cast<std::uint32_t>(x * stride);
+    Level::gemm(s.middle.data(), stride, 1, cols.analysis(), s.at.data(), w, s.coefficients.data(), stride, h, stride);
+}
+
 /// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
 /// The tile has rows of cols.full() elements, zero beyond the chunk's width.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_basis& cols, transform_scratch& s) {
+THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols,
+                                              transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    if (!rows.mirrored()) {
+        forward_rows_plain<Level>(rows, stride, s);
+        forward_cols_plain<Level>(h, cols, s);
+        return;
+    }
     const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
     const float* tile = s.tile.data();
     float* sums = s.mirrored.data();
@@ -55,7 +76,7 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const dct_basis& rows, const dct_b
 
 /// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_chunk<T>& chunk, T* out) {
+THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const sparse_chunk<T>& chunk, T* out) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
     const T* basis = rows.synthesis<T>();
@@ -78,7 +99,7 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const dct_basis& rows, const sparse_
 /// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
 /// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
 template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_basis& cols,
+THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const basis_tables& cols,
                                               const sparse_chunk<T>& chunk, transform_scratch& s) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
@@ -86,6 +107,21 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const dct_basis& rows, const dct_b
     const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
     T* columns = s.pass<T>();
     inverse_columns<T, Level>(rows, chunk, columns);
+    if (!cols.mirrored()) {
+        for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+            s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * cols.full());
+        T* const sums = s.parts<T>();
+        for (std::size_t r = 0; r < h; r += 4) {
+            const std::size_t block = h - r < 4 ? h - r : 4;
+            Level::gemm(columns + r, 1, rows.full(), cols.synthesis<T>(), s.at.data(), chunk.slots(), sums, cols.full(),
+                        block, cols.full());
+            for (std::size_t b = 0; b < block; ++b)
+                for (std::size_t x = 0; x < cols.full(); x += lanes)
+                    *reinterpret_cast<floats*>(s.tile.data() + (r + b) * cols.full() + x) =
+                        __builtin_convertvector(*reinterpret_cast<const vec*>(sums + b * cols.full() + x), floats);
+        }
+        return;
+    }
     for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
         s.at[slot] = static_cast<std::uint32_t>(chunk.column(slot) * half);
     const std::size_t even = chunk.even(), odd = chunk.slots() - even;

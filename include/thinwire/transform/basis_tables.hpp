@@ -1,0 +1,108 @@
+#ifndef THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+#define THINWIRE_TRANSFORM_BASIS_TABLES_HPP
+
+#include <thinwire/core/aligned.hpp>
+#include <thinwire/transform/basis.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <span>
+
+namespace thinwire {
+
+/// What the kernels multiply with along one side. Of the DCT, row `f`, column `x` mirrors: entry(f, side-1-x) =
+/// (-1)^f entry(f, x), so half of each row is enough and halves the work.
+class basis_tables {
+ public:
+    /// Precondition: `table` is what basis::table() gave for this kind and side.
+    basis_tables(basis_kind kind, std::size_t side, std::span<const std::int32_t> table)
+        : side_(side), mirrored_(kind == basis_kind::dct), half_(round_up((side + 1) / 2)), full_(round_up(side)) {
+        synthesis_.resize(side * full_);
+        exact_.resize(side * full_);
+        if (mirrored_) {
+            for (auto* t : {&analysis_even_, &analysis_odd_, &rows_even_, &rows_odd_}) t->resize(half_ * half_);
+            synthesis_half_.resize(side * half_);
+            exact_half_.resize(side * half_);
+        } else {
+            analysis_.resize(side * full_);
+        }
+        for (std::size_t f = 0; f < side; ++f)
+            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+    }
+
+    [[nodiscard]] std::size_t side() const noexcept { return side_; }
+    [[nodiscard]] bool mirrored() const noexcept { return mirrored_; }
+    /// ceil(side / 2) and side, rounded up to the width of the tables' rows: multiples of 16.
+    [[nodiscard]] std::size_t half() const noexcept { return half_; }
+    [[nodiscard]] std::size_t full() const noexcept { return full_; }
+
+    /// How the kernels store one row of a spectrum: spectrum_width() numbers, that of a frequency at spectrum_at(), and
+    /// the other way about (at least side() where nothing is stored).
+    [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
+    [[nodiscard]] std::size_t spectrum_at(std::size_t frequency) const noexcept {
+        return mirrored_ ? frequency % 2 * half_ + frequency / 2 : frequency;
+    }
+    [[nodiscard]] std::size_t frequency_at(std::size_t place) const noexcept {
+        if (!mirrored_) return place;
+        return place < half_ ? 2 * place : 2 * (place - half_) + 1;
+    }
+
+    /// Mirrored: [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
+    [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
+    /// Mirrored: [position][frequency / 2] for even or odd frequencies.
+    [[nodiscard]] const float* analysis(bool odd) const noexcept {
+        return (odd ? analysis_odd_ : analysis_even_).data();
+    }
+    /// Not mirrored: [position][frequency].
+    [[nodiscard]] const float* analysis() const noexcept { return analysis_.data(); }
+
+    /// [frequency][position], rows of full() and, mirrored, of half() entries; as float32, or as integers times 2^22 in
+    /// doubles.
+    template <class T>
+    [[nodiscard]] const T* synthesis() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_.data();
+        else
+            return exact_.data();
+    }
+    template <class T>
+    [[nodiscard]] const T* synthesis_half() const noexcept {
+        if constexpr (sizeof(T) == sizeof(float))
+            return synthesis_half_.data();
+        else
+            return exact_half_.data();
+    }
+
+ private:
+    [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
+
+    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+        const auto exact = static_cast<double>(entry);
+        exact_[f * full_ + x] = exact;
+        if (!mirrored_) {
+            synthesis_[f * full_ + x] = analysis_[x * full_ + f] = static_cast<float>(exact * 0x1p-22);
+            return;
+        }
+        const auto n = static_cast<double>(side_);
+        const double angle = std::numbers::pi * static_cast<double>((2 * x + 1) * f) / (2.0 * n);
+        const auto value = static_cast<float>(std::sqrt((f == 0 ? 1.0 : 2.0) / n) * std::cos(angle));
+        synthesis_[f * full_ + x] = value;
+        if (x >= (side_ + 1) / 2) return;
+        synthesis_half_[f * half_ + x] = value;
+        exact_half_[f * half_ + x] = exact;
+        (f % 2 == 0 ? rows_even_ : rows_odd_)[f / 2 * half_ + x] = value;
+        (f % 2 == 0 ? analysis_even_ : analysis_odd_)[x * half_ + f / 2] = value;
+    }
+
+    std::size_t side_;
+    bool mirrored_;
+    std::size_t half_, full_;
+    aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
+    aligned_vector<double> exact_, exact_half_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_TRANSFORM_BASIS_TABLES_HPP
