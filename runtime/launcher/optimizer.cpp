@@ -43,7 +43,8 @@ demo_options demo_options_of(const configuration& settings, const digest& run) {
     if (o.rule == "sgd") options.rule = std::make_shared<const sgd>();
     options.k = static_cast<int>(o.k);
     options.chunk = static_cast<int>(o.chunk);
-    options.values = o.values == "f32" ? value_code::f32 : value_code::sign;
+    for (const value_code code : {value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
+        if (o.values == to_string(code)) options.values = code;
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
     options.run = run;

@@ -1,19 +1,31 @@
-// Prints one digest of everything that replicas apply, for inputs made of integers alone. exact_builds.sh compiles it
-// with different compilers and flags; every build, instruction set and number of threads must print the same line.
+// One run, many builds. `exact_digest record LOG` trains a few small models with peers of different instruction sets
+// and numbers of threads, writes every payload to LOG and prints one digest of all replicas after every round.
+// `exact_digest replay LOG` prints the digest that this build gets from LOG. exact_builds.sh compiles this file with
+// different compilers, flags and for another processor: all must print the same line. A build also checks itself: every
+// instruction set, 1 to 8 threads and every floating-point mode of the caller give the digest that it prints.
 
 #include <thinwire/core/random.hpp>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
 
+#include "support/float_modes.hpp"
+
 #include <bit>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 using namespace thinwire;
 
 namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+    std::printf("%s\n", what.c_str());
+    std::exit(1);
+}
 
 /// Floats over a wide range of exponents, some of them subnormal or zero, made from bits.
 float wide_float(random_stream& random, std::uint32_t low, std::uint32_t high) {
@@ -35,16 +47,34 @@ struct model {
         gradients.resize(shapes.size());
         for (std::size_t i = 0; i < shapes.size(); ++i) {
             for (std::size_t e = 0; e < shapes[i].count(); ++e) values[i].push_back(wide_float(random, 90, 128));
-            for (std::size_t e = 0; e < shapes[i].count(); ++e) gradients[i].push_back(wide_float(random, 100, 130));
+            gradients[i].resize(shapes[i].count());
             parameters.push_back(
                 {.name = std::to_string(i), .shape = shapes[i], .values = values[i], .gradient = gradients[i]});
         }
     }
+    void new_gradients(std::uint64_t peer, std::uint64_t round) {
+        random_stream random(1000 + peer, round);
+        for (auto& gradient : gradients)
+            for (float& value : gradient) value = wide_float(random, 100, 130);
+    }
 };
 
+/// What one peer published in a round.
+struct published {
+    peer_id peer;
+    std::vector<std::byte> payload;
+};
+using round_log = std::vector<published>;
+using run_log = std::vector<round_log>;
+
+commit commit_of(std::uint64_t round, const round_log& log, std::vector<contribution>& contributions) {
+    contributions.clear();
+    for (const published& p : log) contributions.push_back({.peer = p.peer, .payload = p.payload});
+    return {.round = round, .contributions = contributions};
+}
+
 /// A payload as some peer could have sent it, without any floating-point arithmetic.
-std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64_t round, peer_id peer,
-                                       float weight_decay) {
+std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64_t round, peer_id peer) {
     random_stream random(1000 * round + peer);
     payload_writer out({.kind = layout.kind,
                         .values = layout.values(),
@@ -54,7 +84,7 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
                         .k = layout.k,
                         .chunk = layout.chunk,
                         .learning_rate = 0x1.0624dep-10F,
-                        .weight_decay = weight_decay},
+                        .weight_decay = round % 2 == 0 ? 0.0F : 0.1F},
                        layout.sections.size(), {});
     section_coder coder(layout);
     for (const payload_section& section : layout.sections) {
@@ -82,54 +112,170 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
     return out.take();
 }
 
-template <class Optimizer>
-void run_rounds(Optimizer& optimizer, sha256& sum, float weight_decay) {
-    for (std::uint64_t round = 0; round < 3; ++round) {
-        std::vector<std::vector<std::byte>> payloads;
-        std::vector<contribution> contributions;
-        for (peer_id peer = 0; peer < 1 + 2 * round; ++peer)
-            payloads.push_back(made_up_payload(optimizer.layout(), round, peer, weight_decay));
-        for (peer_id peer = 0; peer < payloads.size(); ++peer)
-            contributions.push_back({.peer = peer, .payload = payloads[peer]});
-        const step_report report = optimizer.apply({.round = round, .contributions = contributions});
-        if (report.rejected != 0) std::printf("rejected ");
-        const digest state = optimizer.replica_digest();
-        sum.update(std::span<const std::byte>(state.bytes));
+/// Everything that a run's replicas agree on.
+struct setting {
+    const char* name;
+    bool dense = false;  ///< adamw
+    demo_options options{};
+
+    [[nodiscard]] std::unique_ptr<demo> make_demo(model& m, isa level, thread_pool* pool) const {
+        demo_options o = options;
+        o.level = level;
+        return std::make_unique<demo>(m.parameters, o, pool);
+    }
+    [[nodiscard]] static std::unique_ptr<adamw> make_adamw(model& m, isa level, thread_pool* pool) {
+        return std::make_unique<adamw>(m.parameters, adamw_options{.weight_decay = 0.1F, .level = level}, pool);
+    }
+};
+
+const std::vector<setting> settings = {
+    {.name = "f32", .options = {.k = 32, .weight_decay = 0.1F}},
+    {.name = "f32, k = 700", .options = {.k = 700, .clip_norm = 1.0F}},
+    {.name = "sign, k = 1", .options = {.k = 1, .values = value_code::sign}},
+    {.name = "sign, chunk 16", .options = {.k = 32, .chunk = 16, .values = value_code::sign, .weight_decay = 0.1F}},
+    {.name = "sgd, f32", .options = {.alpha = 0.2F, .k = 32, .rule = std::make_shared<const sgd>()}},
+    {.name = "sgd, sign, groups",
+     .options = {.gradient = gradient_scale::complement,
+                 .k = 8,
+                 .values = value_code::sign,
+                 .rule = std::make_shared<const sgd>(),
+                 .groups = {{.parameters = {1, 3}, .learning_rate = 0.3F, .weight_decay = 0.01F, .k = 3},
+                            {.parameters = {4}, .rule = std::make_shared<const signum>()}}}},
+    {.name = "adamw", .dense = true},
+};
+
+constexpr std::uint64_t live_rounds = 3;
+constexpr std::uint64_t rounds = 6;
+
+/// Peers that live through a run: in the first rounds all send their own, one of them in vain now and then.
+template <class Make>
+run_log live(const setting& s, const Make& make) {
+    constexpr int size = 3;
+    thread_pool two(2), five(5);
+    thread_pool* const pools[size] = {nullptr, &two, &five};
+    model models[size];
+    std::vector<decltype(make(models[0], isa::scalar, nullptr))> peers;
+    for (int i = 0; i < size; ++i)
+        peers.push_back(make(models[i], std::min(static_cast<isa>(i), best_isa()), pools[i]));
+    run_log log;
+    std::vector<contribution> list;
+    for (std::uint64_t round = 0; round < rounds; ++round) {
+        round_log& sent = log.emplace_back();
+        for (peer_id i = 0; round < live_rounds && i < size; ++i) {
+            models[i].new_gradients(i, round);
+            const auto payload = peers[i]->begin_step(i);
+            if ((round + i) % 5 != 4) sent.push_back({i, {payload.begin(), payload.end()}});
+        }
+        for (peer_id i = 0; round >= live_rounds && i < 2 * (round - live_rounds) + 1; ++i)
+            sent.push_back({i, made_up_payload(peers[0]->layout(), round, i)});
+        const commit agreed = commit_of(round, sent, list);
+        for (auto& peer : peers) {
+            const step_report report = peer->end_step({&agreed, 1});
+            if (report.rejected != 0) fail(std::string(s.name) + ": a payload is refused");
+            if (peer->replica_digest() != peers[0]->replica_digest())
+                fail(std::string(s.name) + ": live peers differ in round " + std::to_string(round));
+        }
+    }
+    return log;
+}
+
+/// The digest of a replica that applies a log, after every round.
+template <class Make>
+void replay(const run_log& log, const Make& make, isa level, thread_pool* pool, sha256& sum) {
+    model m;
+    const auto replica = make(m, level, pool);
+    std::vector<contribution> list;
+    for (std::uint64_t round = 0; round < log.size(); ++round) {
+        if (replica->apply(commit_of(round, log[round], list)).rejected != 0) fail("a payload of the log is refused");
+        sum.update(std::span<const std::byte>(replica->replica_digest().bytes));
     }
 }
 
-digest digest_of_all(isa level, thread_pool* pool) {
+/// Calls use(make) with what makes the optimizer of a setting.
+template <class Use>
+void with(const setting& s, const Use& use) {
+    if (s.dense)
+        use([](model& m, isa level, thread_pool* pool) { return setting::make_adamw(m, level, pool); });
+    else
+        use([&s](model& m, isa level, thread_pool* pool) { return s.make_demo(m, level, pool); });
+}
+
+digest digest_of_all(const std::vector<run_log>& logs, isa level, thread_pool* pool) {
     sha256 sum;
-    struct setting {
-        value_code values;
-        int k;
-        float weight_decay;
-    };
-    for (const setting& s : {setting{value_code::f32, 32, 0.1F}, setting{value_code::f32, 700, 0.0F},
-                             setting{value_code::sign, 1, 0.1F}, setting{value_code::sign, 32, 0.0F}}) {
-        model m;
-        demo optimizer(m.parameters, {.k = s.k, .values = s.values, .level = level}, pool);
-        run_rounds(optimizer, sum, s.weight_decay);
-    }
-    model m;
-    adamw optimizer(m.parameters, {.level = level}, pool);
-    run_rounds(optimizer, sum, 0.1F);
+    for (std::size_t i = 0; i < settings.size(); ++i)
+        with(settings[i], [&](const auto& make) { replay(logs[i], make, level, pool, sum); });
     return sum.finish();
+}
+
+void write(const char* path, const std::vector<run_log>& logs) {
+    byte_writer out;
+    for (const run_log& log : logs)
+        for (const round_log& round : log) {
+            out.put(static_cast<std::uint64_t>(round.size()));
+            for (const published& p : round) {
+                out.put(p.peer);
+                out.put(static_cast<std::uint64_t>(p.payload.size()));
+                out.put(std::span<const std::byte>(p.payload));
+            }
+        }
+    std::FILE* file = std::fopen(path, "wb");
+    if (file == nullptr || std::fwrite(out.bytes().data(), 1, out.bytes().size(), file) != out.bytes().size() ||
+        std::fclose(file) != 0)
+        fail("cannot write the log");
+}
+
+std::vector<run_log> read(const char* path) {
+    std::FILE* file = std::fopen(path, "rb");
+    if (file == nullptr) fail("cannot read the log");
+    std::vector<std::byte> bytes;
+    for (std::byte part[4096]; const std::size_t n = std::fread(part, 1, sizeof part, file);)
+        bytes.insert(bytes.end(), part, part + n);
+    std::fclose(file);
+    byte_reader in(bytes);
+    std::vector<run_log> logs(settings.size(), run_log(rounds));
+    for (run_log& log : logs)
+        for (round_log& round : log)
+            for (auto left = in.get<std::uint64_t>(); left > 0 && !in.failed(); --left) {
+                const auto peer = in.get<std::uint64_t>();
+                const auto payload = in.get_bytes(in.get<std::uint64_t>());
+                round.push_back({peer, {payload.begin(), payload.end()}});
+            }
+    if (in.failed() || in.remaining() != 0) fail("the log is of other settings");
+    return logs;
+}
+
+/// Every level, 1 to 8 threads and every mode that a caller's thread may be in.
+void check_this_build(const std::vector<run_log>& logs, const digest& expected) {
+    const auto require = [&](isa level, thread_pool* pool, const std::string& how) {
+        if (digest_of_all(logs, level, pool) != expected) fail(std::string(to_string(level)) + " differs, " + how);
+    };
+    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+        if (level > best_isa()) continue;
+        for (int threads = 1; threads <= 8; ++threads) {
+            thread_pool pool(threads);
+            require(level, &pool, std::to_string(threads) + " threads");
+        }
+        for (const float_mode& mode : float_modes()) {
+            const in_float_mode hostile(mode);
+            thread_pool pool(2);  // its threads start in the mode of this one
+            require(level, &pool, mode.name);
+        }
+    }
 }
 
 }  // namespace
 
-int main() {
-    const digest first = digest_of_all(isa::scalar, nullptr);
-    std::printf("%s\n", to_string(first).c_str());
-    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
-        if (level > best_isa()) continue;
-        for (const int threads : {1, 3}) {
-            thread_pool pool(threads);
-            if (digest_of_all(level, &pool) == first) continue;
-            std::printf("%s with %d threads differs\n", std::string(to_string(level)).c_str(), threads);
-            return 1;
-        }
-    }
+int main(int count, char** words) {
+    const std::string task = count == 3 ? words[1] : "";
+    if (task != "record" && task != "replay") fail("usage: exact_digest record|replay LOG");
+    std::vector<run_log> logs;
+    for (const setting& s : settings) with(s, [&](const auto& make) { logs.push_back(live(s, make)); });
+    if (task == "record")
+        write(words[2], logs);
+    else
+        logs = read(words[2]);
+    const digest found = digest_of_all(logs, isa::scalar, nullptr);
+    check_this_build(logs, found);
+    std::printf("%s\n", to_string(found).c_str());
     return 0;
 }

@@ -192,15 +192,13 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with. An opened one
-/// may be opened again, which allocates nothing.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
 class payload_view {
  public:
-    /// Checks everything but the insides of the sections. When refused, the view is empty.
+    /// Checks everything but the insides of the sections.
     [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
                                   const payload_expectation& expected) {
         using detail::payload_failure;
-        sections_.clear();
         const result<payload_info> info = inspect_payload(bytes);
         if (!info) return info.error();
         if (info->run != expected.run) return payload_failure(errc::mismatch, "of another run");
@@ -215,20 +213,21 @@ class payload_view {
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
         info_ = *info;
-        sections_.reserve(layout.sections.size());
-        byte_reader in(bytes.subspan(detail::payload_header_bytes));
-        for (std::size_t i = 0; i < layout.sections.size(); ++i)
-            sections_.push_back(in.get_bytes(in.get<std::uint32_t>()));
+        bytes_ = bytes;
         return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Precondition: opened, i < layout.sections.size().
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
+        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
+        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
+        return in.get_bytes(in.get<std::uint32_t>());
+    }
 
  private:
     payload_info info_;
-    std::vector<std::span<const std::byte>> sections_;
+    std::span<const std::byte> bytes_;
 };
 
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.

@@ -4,6 +4,7 @@
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/core/bytes.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
@@ -46,7 +47,11 @@ class adamw {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     adamw(std::span<const parameter> parameters, adamw_options options, thread_pool* pool = nullptr)
-        : parameters_(parameters.begin(), parameters.end()), options_(check_options(options)), pool_(pool) {
+        : parameters_(parameters.begin(), parameters.end()),
+          options_(check_options(options)),
+          pool_(pool),
+          meter_(parameters),
+          gradients_(detail::lane_count(pool)) {
         layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
         std::size_t elements = 0;
         for (const parameter& p : parameters) {
@@ -73,7 +78,8 @@ class adamw {
     /// changed, when a gradient is not finite or absurdly large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
-        const double norm = gradient_norm(parameters_, pool_, options_.level);
+        const standard_float_mode mode;
+        const double norm = meter_.norm(pool_, options_.level);
         if (!(norm < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + ", expected below 2^60");
         gradient_norm_ = static_cast<float>(norm);
@@ -109,9 +115,10 @@ class adamw {
     /// Applies the commit of round(), own or replayed. Gradients that missed their commit are lost with it.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        std::vector<payload_view> accepted;
+        accepted_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             payload_view view;
@@ -123,11 +130,11 @@ class adamw {
             }
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted.push_back(std::move(view));
+            accepted_.push_back(view);
         }
-        if (!accepted.empty()) {
-            report.learning_rate = accepted.front().info().learning_rate;
-            update(accepted);
+        if (!accepted_.empty()) {
+            report.learning_rate = accepted_.front().info().learning_rate;
+            update();
         }
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
         rounds_.next_round();
@@ -248,13 +255,13 @@ class adamw {
         });
     }
 
-    void update(const std::vector<payload_view>& accepted) {
-        const payload_info& rates = accepted.front().info();
+    void update() {
+        const payload_info& rates = accepted_.front().info();
         power1_ = detail::settled(power1_ * options_.beta1);
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const detail::adamw_step step = {
-            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted.size())),
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted_.size())),
             .beta1_rest = detail::settled(1.0 - options_.beta1),
             .beta2 = options_.beta2,
             .beta2_rest = detail::settled(1.0 - options_.beta2),
@@ -262,15 +269,16 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
+        for (auto& lane : gradients_) lane.resize(accepted_.size());
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
-            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t, std::size_t n) {
-                std::vector<const std::byte*> gradients(accepted.size());
+            detail::for_each_item(pool_, (x.size() + piece - 1) / piece, [&](std::size_t lane, std::size_t n) {
+                std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted.size(); ++r)
-                        gradients[r] = accepted[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < accepted_.size(); ++r)
+                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -288,6 +296,9 @@ class adamw {
     double power1_ = 1.0, power2_ = 1.0;  ///< beta1 and beta2 to the number of steps
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
+    gradient_meter meter_;
+    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 
 static_assert(optimizer<adamw>);

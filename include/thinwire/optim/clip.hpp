@@ -32,32 +32,51 @@ namespace detail {
 
 }  // namespace detail
 
-/// The Euclidean norm of all gradients together; the same for any number of threads.
-/// Throws value_error that names tensor and element of the first gradient that is not finite.
-[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
-                                          isa level = best_isa()) {
-    constexpr std::size_t block = 1U << 15U;
+/// Measures the gradients of the same parameters again and again. Refers to their memory; not thread-safe.
+class gradient_meter {
+ public:
+    explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
+        constexpr std::size_t block = 1U << 15U;
+        for (const parameter& p : parameters_)
+            for (std::size_t at = 0; at < p.gradient.size(); at += block)
+                pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
+    /// Throws value_error that names tensor and element of the first gradient that is not finite.
+    [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
+        const transform_kernels& kernels = kernels_for(level);
+        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
+            piece& p = pieces_[i];
+            p.sum = 0.0;
+            p.largest = 0;
+            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+        });
+        double sum = 0.0;
+        bool finite = true;
+        for (const piece& p : pieces_) {
+            sum += p.sum;
+            finite = finite && p.largest < 0x7f800000U;
+        }
+        if (!finite) detail::refuse_gradient(parameters_);
+        return std::sqrt(sum);
+    }
+
+ private:
     struct piece {
         std::span<const float> values;
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-    std::vector<piece> pieces;
-    for (const parameter& p : parameters)
-        for (std::size_t at = 0; at < p.gradient.size(); at += block)
-            pieces.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
-    const transform_kernels& kernels = kernels_for(level);
-    detail::for_each_item(pool, pieces.size(), [&](std::size_t, std::size_t i) {
-        kernels.scan(pieces[i].values.data(), pieces[i].values.size(), pieces[i].sum, pieces[i].largest);
-    });
-    double sum = 0.0;
-    bool finite = true;
-    for (const piece& p : pieces) {
-        sum += p.sum;
-        finite = finite && p.largest < 0x7f800000U;
-    }
-    if (!finite) detail::refuse_gradient(parameters);
-    return std::sqrt(sum);
+
+    std::vector<parameter> parameters_;
+    std::vector<piece> pieces_;
+};
+
+/// The norm of all gradients together, once: see gradient_meter.
+[[nodiscard]] inline double gradient_norm(std::span<const parameter> parameters, thread_pool* pool = nullptr,
+                                          isa level = best_isa()) {
+    return gradient_meter(parameters).norm(pool, level);
 }
 
 /// What gradients of this norm are multiplied by so that the norm is at most `limit` (0: no limit); as

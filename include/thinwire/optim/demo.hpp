@@ -3,6 +3,7 @@
 
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
@@ -79,6 +80,7 @@ class demo {
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double norm = scan_gradients();
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
@@ -93,7 +95,7 @@ class demo {
                 const std::size_t at = t.grid.offset(chunk);
                 workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
                                       parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), options_.values, own_, taken);
+                                      static_cast<float>(gain), *layout().codec, own_, taken);
             }
         });
         sent_ = detail::sent_state::in_flight;
@@ -114,6 +116,7 @@ class demo {
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
     step_report apply(const commit& c) {
         rounds_.require_round(c);
+        const standard_float_mode mode;
         step_report report{.round = c.round};
         const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
         static_cast<void>(share);
@@ -164,7 +167,7 @@ class demo {
     }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
-    /// What every payload of this run looks like: for a sequencer's validate_payload().
+    /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {

@@ -128,8 +128,7 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
-    if (o.values != value_code::f32 && o.values != value_code::sign)
-        throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+    static_cast<void>(codec_of(o.values));
     if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
     if (o.level > best_isa())
         throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +

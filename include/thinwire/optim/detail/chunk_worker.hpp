@@ -24,13 +24,14 @@ class chunk_worker {
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
         keys_.reserve(plan.max_chunk_size());
+        tops_.reserve(plan.max_chunk_size());
     }
 
     /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content, float taken) {
+                const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
@@ -48,7 +49,7 @@ class chunk_worker {
             const float value =
                 scratch_
                     .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
-            if (code == value_code::sign && value == 0.0F) continue;
+            if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }

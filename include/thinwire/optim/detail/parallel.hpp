@@ -1,6 +1,7 @@
 #ifndef THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
 #define THINWIRE_OPTIM_DETAIL_PARALLEL_HPP
 
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/thread_pool.hpp>
 
 #include <atomic>
@@ -13,15 +14,17 @@ namespace thinwire::detail {
     return pool == nullptr ? 1 : static_cast<std::size_t>(pool->size());
 }
 
-/// Calls task(lane, item) once for every item; no two calls with the same lane run at once.
+/// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
 template <class Task>
 void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
     if (lane_count(pool) == 1) {
+        const standard_float_mode mode;
         for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
         return;
     }
     std::atomic<std::size_t> next{0};
     pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+        const standard_float_mode mode;
         for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
     });
 }

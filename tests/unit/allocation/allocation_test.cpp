@@ -1,0 +1,127 @@
+#include <thinwire/optim/adamw.hpp>
+#include <thinwire/optim/demo.hpp>
+
+#include "support/optimizer_peer.hpp"
+#include <doctest/doctest.h>
+
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <vector>
+
+namespace {
+
+std::atomic<std::size_t> allocations{0};
+
+void* count_and_allocate(std::size_t size, std::size_t alignment) {
+    allocations.fetch_add(1, std::memory_order_relaxed);
+    const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
+    void* memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+}
+
+}  // namespace
+
+// All other forms of new and delete end in these.
+void* operator new(std::size_t size) {
+    return count_and_allocate(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+    return count_and_allocate(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+    std::free(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+    std::free(memory);
+}
+
+using namespace thinwire;
+
+namespace {
+
+const std::vector<std::vector<shape>> models = {
+    {{128, 192}, {64}, {1000}},                    // matrices in whole chunks, vectors
+    {{61, 53}, {2, 12, 40}, {7}, {1}, {29, 130}},  // odd sides, a batch
+};
+
+/// Two peers and a replica that only watches, driven for `rounds`; every fourth round the second peer sends in vain.
+template <class Optimizer>
+class small_run {
+ public:
+    template <class Options>
+    small_run(const std::vector<shape>& shapes, const Options& options, thread_pool* pool)
+        : first_(shapes, options, pool, 1), second_(shapes, options, pool, 2), watcher_(shapes, options, pool, 3) {}
+
+    void advance(int rounds) {
+        for (int i = 0; i < rounds; ++i) {
+            first_.new_gradients();
+            second_.new_gradients();
+            const std::array<contribution, 2> list = {{{.peer = 1, .payload = first_.optimizer->begin_step(1)},
+                                                       {.peer = 2, .payload = second_.optimizer->begin_step(2)}}};
+            const std::uint64_t round = watcher_.optimizer->round();
+            const commit agreed = {.round = round, .contributions = std::span(list).first(round % 4 == 3 ? 1 : 2)};
+            first_.optimizer->end_step({&agreed, 1});
+            second_.optimizer->end_step({&agreed, 1});
+            watcher_.optimizer->apply(agreed);
+        }
+    }
+
+ private:
+    optimizer_peer<Optimizer> first_, second_, watcher_;
+};
+
+/// Allocations in 24 rounds, after 8 that may.
+template <class Optimizer, class Options>
+std::size_t steady_allocations(const std::vector<shape>& shapes, const Options& options, thread_pool* pool) {
+    small_run<Optimizer> run(shapes, options, pool);
+    run.advance(8);
+    const std::size_t before = allocations.load();
+    run.advance(24);
+    return allocations.load() - before;
+}
+
+}  // namespace
+
+TEST_CASE("the counter counts") {
+    const std::size_t before = allocations.load();
+    const std::vector<int> some(3);
+    const auto aligned = std::make_unique<aligned_vector<float>>(5);
+    CHECK(allocations.load() == before + 3);
+}
+
+TEST_CASE("demo allocates nothing once it runs") {
+    const std::vector<demo_options> all = {
+        {.k = 32, .weight_decay = 0.1F},
+        {.k = 700, .clip_norm = 1.0F},
+        {.k = 8, .values = value_code::sign},
+        {.k = 1, .chunk = 16, .values = value_code::sign},
+        {.alpha = 0.2F, .gradient = gradient_scale::none, .k = 8, .rule = std::make_shared<const sgd>()},
+        {.k = 8, .groups = {{.parameters = {0, 2}, .learning_rate = 0.5F, .k = 3}}},
+    };
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
+        for (const std::vector<shape>& shapes : models)
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
+                CHECK(steady_allocations<demo>(shapes, all[i], pool) == 0);
+            }
+}
+
+TEST_CASE("adamw allocates nothing once it runs") {
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
+        for (const std::vector<shape>& shapes : models) {
+            INFO("tensors ", shapes.size(), ", pool ", pool != nullptr);
+            CHECK(steady_allocations<adamw>(shapes, adamw_options{.weight_decay = 0.1F}, pool) == 0);
+        }
+}
