@@ -31,7 +31,7 @@ class chunk_worker {
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content, float taken) {
+                const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         if (taken > 0.0F) take_out(t, chunk, m, content, taken);
         for (std::size_t r = 0; r < h; ++r) {
@@ -49,7 +49,7 @@ class chunk_worker {
             const float value =
                 scratch_
                     .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
-            if (code == value_code::sign && value == 0.0F) continue;
+            if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }
@@ -60,7 +60,8 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+        if (t.kept == h * w && factor == 1.0F &&
+            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
