@@ -48,6 +48,7 @@
 #include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo.hpp>
 #include <thinwire/optim/demo_options.hpp>
+#include <thinwire/optim/muon.hpp>
 #include <thinwire/optim/optimizer.hpp>
 #include <thinwire/optim/schedule.hpp>
 #include <thinwire/optim/step_report.hpp>

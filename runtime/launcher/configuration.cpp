@@ -1,6 +1,7 @@
 #include "configuration.hpp"
 
 #include "exit_code.hpp"
+#include "parameter_groups.hpp"
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -19,7 +20,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 56> keys = {{
+const std::array<configuration_key, 58> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -61,19 +62,25 @@ const std::array<configuration_key, 56> keys = {{
      "peak of the schedule"},
     {"optimizer.momentum_decay", [](configuration& c) -> field { return &c.optimizer.momentum_decay; }, true, 0, 1, "",
      "demo: what remains of the momentum each round"},
-    {"optimizer.alpha", [](configuration& c) -> field { return &c.optimizer.alpha; }, true, 0, 1, "",
-     "demo: the part of what is sent that leaves the momentum, above 0"},
-    {"optimizer.gradient", [](configuration& c) -> field { return &c.optimizer.gradient; }, true, 0, 0,
-     "learning_rate|none|complement",
-     "demo: what multiplies the gradient: the learning rate, 1, or 1 - momentum_decay"},
-    {"optimizer.rule", [](configuration& c) -> field { return &c.optimizer.rule; }, true, 0, 0, "signum|sgd",
-     "demo: the step made of the decoded mean"},
     {"optimizer.k", [](configuration& c) -> field { return &c.optimizer.k; }, true, 1, 65536, "",
      "demo: coefficients a chunk that are exchanged"},
     {"optimizer.chunk", [](configuration& c) -> field { return &c.optimizer.chunk; }, true, 1, 256, "",
      "demo: side of a chunk"},
     {"optimizer.values", [](configuration& c) -> field { return &c.optimizer.values; }, true, 0, 0,
      "f32|sign|bf16|q4|q2", "demo: how a coefficient's value is sent"},
+    {"optimizer.alpha", [](configuration& c) -> field { return &c.optimizer.alpha; }, true, 0x1p-20, 1, "",
+     "demo: part of what is sent that leaves the momentum"},
+    {"optimizer.gradient", [](configuration& c) -> field { return &c.optimizer.gradient; }, true, 0, 0,
+     "learning_rate|none|complement",
+     "demo: what a gradient is multiplied by on its way into the momentum; complement: 1 - momentum_decay"},
+    {"optimizer.rule", [](configuration& c) -> field { return &c.optimizer.rule; }, true, 0, 0, "signum|sgd|muon",
+     "demo: how the mean of what was sent becomes a step; muon: embeddings and head by sign, at a quarter of the rate"},
+    {"optimizer.basis", [](configuration& c) -> field { return &c.optimizer.basis; }, true, 0, 0,
+     "dct|hadamard|random_orthogonal|resampled_orthogonal|identity",
+     "demo: the transform of a chunk; the random ones are drawn from run.seed, resampled: anew each round"},
+    {"optimizer.groups", [](configuration& c) -> field { return &c.optimizer.groups; }, true, 0, 0, "",
+     "demo: settings of some parameters, such as \"*norm.weight weight_decay=0; lm_head.* learning_rate=0.5 k=64 "
+     "rule=signum\""},
     {"optimizer.weight_decay", [](configuration& c) -> field { return &c.optimizer.weight_decay; }, true, 0, 1e3, "",
      "decoupled weight decay"},
     {"optimizer.clip_norm", [](configuration& c) -> field { return &c.optimizer.clip_norm; }, true, 0, 1e9, "",
@@ -371,6 +378,7 @@ void check(const configuration& settings) {
     if (settings.optimizer.k > area)
         complain("optimizer.k", std::to_string(settings.optimizer.k),
                  "at most optimizer.chunk squared = " + std::to_string(area));
+    static_cast<void>(parse_groups(settings.optimizer.groups));
     if (m.head_dim == 0 && m.hidden_size % m.num_attention_heads != 0)
         complain("model.hidden_size", std::to_string(m.hidden_size),
                  "a multiple of model.num_attention_heads = " + std::to_string(m.num_attention_heads));

@@ -47,6 +47,8 @@ struct configuration {
         std::int64_t k = 32;
         std::int64_t chunk = 64;
         std::string values = "sign";
+        std::string basis = "dct";
+        std::string groups;
         double weight_decay = 0.0;
         double clip_norm = 1.0;
         double beta1 = 0.9;

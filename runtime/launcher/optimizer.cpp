@@ -1,6 +1,8 @@
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/muon.hpp>
 
+#include "parameter_groups.hpp"
 #include "replica.hpp"
 
 namespace thinwire::launcher {
@@ -31,20 +33,30 @@ class optimizer_of final : public any_optimizer {
     Optimizer optimizer_;
 };
 
-demo_options demo_options_of(const configuration& settings, const digest& run) {
+basis basis_of(std::string_view name, std::uint64_t seed) {
+    if (name == "hadamard") return basis::hadamard();
+    if (name == "identity") return basis::identity();
+    if (name == "random_orthogonal") return basis::random_orthogonal(seed);
+    if (name == "resampled_orthogonal") return basis::random_orthogonal(seed, true);
+    return basis::dct();
+}
+
+demo_options demo_options_of(const configuration& settings, const digest& run, std::span<const parameter> parameters) {
     const auto& o = settings.optimizer;
     demo_options options;
     options.learning_rate = static_cast<float>(o.learning_rate);
     options.momentum_decay = static_cast<float>(o.momentum_decay);
-    options.alpha = static_cast<float>(o.alpha);
-    options.gradient = o.gradient == "none"         ? gradient_scale::none
-                       : o.gradient == "complement" ? gradient_scale::complement
-                                                    : gradient_scale::learning_rate;
-    if (o.rule == "sgd") options.rule = std::make_shared<const sgd>();
     options.k = static_cast<int>(o.k);
     options.chunk = static_cast<int>(o.chunk);
     for (const value_code code : {value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
         if (o.values == to_string(code)) options.values = code;
+    options.alpha = static_cast<float>(o.alpha);
+    options.gradient = o.gradient == "none"         ? gradient_scale::none
+                       : o.gradient == "complement" ? gradient_scale::complement
+                                                    : gradient_scale::learning_rate;
+    options.basis = basis_of(o.basis, static_cast<std::uint64_t>(settings.run.seed));
+    options.rule = rule_of(o.rule);
+    options.groups = groups_of(o.groups, parameters, o.rule == "muon" ? muon_options{}.fallback : 0.0F);
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
     options.run = run;
@@ -70,7 +82,7 @@ std::unique_ptr<any_optimizer> make_optimizer(const configuration& settings, con
                                               std::span<const parameter> parameters, thread_pool& pool) {
     if (settings.optimizer.kind == "adamw")
         return std::make_unique<optimizer_of<adamw>>(parameters, adamw_options_of(settings, run), pool);
-    return std::make_unique<optimizer_of<demo>>(parameters, demo_options_of(settings, run), pool);
+    return std::make_unique<optimizer_of<demo>>(parameters, demo_options_of(settings, run, parameters), pool);
 }
 
 }  // namespace thinwire::launcher

@@ -3528,31 +3528,22 @@ namespace thinwire {
 /// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
 ///
 /// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
-/// stored[i], or at least `none`. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
-/// stored[g], stored[g + tops.size()], ...: at least k groups have a top at or above the k-th largest top, so nothing
-/// below that is looked at. `keys` is working memory. Precondition: at least k coefficients count; k =
-/// positions.size().
+/// stored[i], or at least 2^16. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
+/// stored[g], stored[g + tops.size()], ..., and at least k tops reach `floor`, so nothing below that is looked at.
+/// `keys` is working memory. Precondition: at least k coefficients count; k = positions.size().
 template <class Position>
-void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, const Position& position_of,
-                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, std::uint32_t floor,
+                  const Position& position_of, std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
     constexpr std::uint32_t none = 0x10000;
     const std::size_t k = positions.size();
     keys.clear();
-    const auto offer = [&](std::size_t i, std::uint32_t floor) {
+    const auto offer = [&](std::size_t i, std::uint32_t least) {
         const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
-        if (magnitude < floor) return;
+        if (magnitude < least) return;
         const std::uint32_t position = position_of(i);
         if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
     };
-    std::uint32_t floor = 0;
-    if (tops.size() > k) {
-        keys.assign(tops.begin(), tops.end());
-        const auto at = keys.begin() + static_cast<std::ptrdiff_t>(k - 1);
-        std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
-        floor = static_cast<std::uint32_t>(*at);
-        keys.clear();
-    }
-    if (floor > 0) {
+    if (floor > 0 && !tops.empty()) {
         for (std::size_t g = 0; g < tops.size(); ++g)
             if (tops[g] >= floor)
                 for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);
@@ -6258,8 +6249,14 @@ class basis {
     /// The table of a side: entry (frequency, position) at frequency * side + position.
     /// Throws value_error when the side is not within 1..256, or when a custom function's table is not orthonormal.
     [[nodiscard]] std::vector<std::int32_t> table(std::size_t side, const place& at) const {
+        std::vector<std::int32_t> out(side <= 256 ? side * side : 0);
+        write_table(side, at, out);
+        return out;
+    }
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
+    /// The same into memory of the caller: side * side entries.
+    void write_table(std::size_t side, const place& at, std::span<std::int32_t> out) const {
         if (side < 1 || side > 256) throw value_error("basis: side " + std::to_string(side) + ", expected 1..256");
-        std::vector<std::int32_t> out(side * side);
         if (kind_ == basis_kind::random_orthogonal) {
             const std::uint64_t stream = each_round_ ? (2 * at.tensor + at.axis) << 9U | side : side;
             fill_random_orthogonal(seed_ + (each_round_ ? 0x9E3779B97F4A7C15U * (at.round + 1) : 0), stream, side, out);
@@ -6269,9 +6266,7 @@ class basis {
         } else {
             fill_regular(side, out);
         }
-        return out;
     }
-    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
 
  private:
     basis(basis_kind kind, std::uint64_t seed, bool each_round) noexcept
@@ -6348,8 +6343,13 @@ class basis_tables {
         } else {
             analysis_.resize(side * full_);
         }
-        for (std::size_t f = 0; f < side; ++f)
-            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+        assign(table);
+    }
+
+    /// Takes another matrix of the same kind and side.
+    void assign(std::span<const std::int32_t> table) noexcept {
+        for (std::size_t f = 0; f < side_; ++f)
+            for (std::size_t x = 0; x < side_; ++x) put(f, x, table[f * side_ + x]);
     }
 
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
@@ -6358,16 +6358,10 @@ class basis_tables {
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// How the kernels store one row of a spectrum: spectrum_width() numbers, that of a frequency at spectrum_at(), and
-    /// the other way about (at least side() where nothing is stored).
+    /// Whether the DCT of this side has a fast algorithm, used where both sides of a chunk have one.
+    [[nodiscard]] bool fast() const noexcept { return mirrored_ && (side_ == 32 || side_ == 64); }
+    /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
-    [[nodiscard]] std::size_t spectrum_at(std::size_t frequency) const noexcept {
-        return mirrored_ ? frequency % 2 * half_ + frequency / 2 : frequency;
-    }
-    [[nodiscard]] std::size_t frequency_at(std::size_t place) const noexcept {
-        if (!mirrored_) return place;
-        return place < half_ ? 2 * place : 2 * (place - half_) + 1;
-    }
 
     /// Mirrored: [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
     [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
@@ -6398,7 +6392,7 @@ class basis_tables {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+    void put(std::size_t f, std::size_t x, std::int32_t entry) noexcept {
         const auto exact = static_cast<double>(entry);
         exact_[f * full_ + x] = exact;
         if (!mirrored_) {
@@ -6423,6 +6417,33 @@ class basis_tables {
     aligned_vector<double> exact_, exact_half_;
 };
 
+/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform; else by rows,
+/// of the DCT even columns first.
+struct spectrum_layout {
+    const basis_tables& rows;
+    const basis_tables& cols;
+
+    [[nodiscard]] bool fast() const noexcept { return rows.fast() && cols.fast(); }
+    /// Numbers stored, some of which may be no coefficients.
+    [[nodiscard]] std::size_t size() const noexcept {
+        return rows.side() * (fast() ? cols.side() : cols.spectrum_width());
+    }
+    /// Where the coefficient of a position (row * width + column) is stored.
+    [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
+        const std::size_t row = position / cols.side(), column = position % cols.side();
+        if (fast()) return column * rows.side() + row;
+        const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
+        return row * cols.spectrum_width() + at;
+    }
+    /// The position that is stored at a place; 2^16 where there is none.
+    [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
+        if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
+        const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
+        const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;
+        return column < cols.side() ? static_cast<std::uint32_t>(place / width * cols.side() + column) : 0x10000U;
+    }
+};
+
 }  // namespace thinwire
 
 #endif  // THINWIRE_TRANSFORM_BASIS_TABLES_HPP
@@ -6444,6 +6465,12 @@ struct vector_of {
 template <class T>
 struct vector_of<T, 1> {
     using type = T;
+};
+
+/// The same vector as a local variable, aligned as its registers like it.
+template <class T, int Lanes>
+struct local_vector {
+    typedef T type __attribute__((vector_size(Lanes * sizeof(T))));
 };
 
 /// One block of gemm(): Rows x (Vectors * Lanes) results held in registers.
@@ -6495,6 +6522,148 @@ THINWIRE_ALWAYS_INLINE void gemm(const T* a, std::size_t a_row, std::size_t a_de
 }  // namespace thinwire::detail
 
 #endif  // THINWIRE_TRANSFORM_DETAIL_SMALL_GEMM_HPP
+
+// ---- thinwire/transform/detail/fast_dct.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
+#define THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// cos((2 n + 1) pi / (4 M)) and the sine of the same angle, n < M / 2.
+template <std::size_t M>
+struct rotation_table {
+    std::array<float, M / 2> cosine{}, sine{};
+    constexpr rotation_table() noexcept {
+        for (std::size_t n = 0; n < M / 2; ++n) {
+            const auto angle = static_cast<std::int64_t>(2 * n + 1), side = static_cast<std::int64_t>(2 * M);
+            cosine[n] = static_cast<float>(static_cast<double>(integer_cos(angle, side)) * 0x1p-30);
+            sine[n] = static_cast<float>(static_cast<double>(integer_cos(side - angle, side)) * 0x1p-30);
+        }
+    }
+};
+template <std::size_t M>
+inline constexpr rotation_table<M> rotations{};
+
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]);
+
+/// x[k] <- sum over n of x[n] cos(pi (2 n + 1) (2 k + 1) / (4 M)): rotations by at most a right angle and two DCT-II of
+/// half the size (Plonka and Tasche, Linear Algebra Appl. 394, 2005), so that rounding is not amplified.
+template <std::size_t M, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct4(Vec (&x)[M]) {
+    if constexpr (M == 1) {
+        x[0] *= 0.70710678F;
+    } else {
+        constexpr std::size_t half = M / 2;
+        Vec u[half], v[half];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < half; ++n) {
+            const Vec a = x[n], b = x[M - 1 - n];
+            const float c = rotations<M>.cosine[n], s = rotations<M>.sine[n];
+            u[n] = a * c + b * s;
+            v[n] = n % 2 == 0 ? b * c - a * s : a * s - b * c;
+        }
+        fast_dct2(u);
+        fast_dct2(v);
+        x[0] = u[0];
+        x[M - 1] = -v[0];
+#pragma GCC unroll 64
+        for (std::size_t j = 1; j < half; ++j) {
+            x[2 * j] = u[j] + v[half - j];
+            x[2 * j - 1] = u[j] - v[half - j];
+        }
+    }
+}
+
+/// x[f] <- sum over n of x[n] cos(pi (2 n + 1) f / (2 N)), in every lane. N is a power of two.
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
+    if constexpr (N > 1) {
+        Vec even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            even[n] = x[n] + x[N - 1 - n];
+            odd[n] = x[n] - x[N - 1 - n];
+        }
+        fast_dct2(even);
+        fast_dct4(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f) {
+            x[2 * f] = even[f];
+            x[2 * f + 1] = odd[f];
+        }
+    }
+}
+
+/// The orthonormal DCT-II along the N rows of `in`, for `width` columns (a multiple of Lanes), rows `stride` apart in
+/// both. The two may be the same memory.
+template <std::size_t N, int Lanes>
+THINWIRE_ALWAYS_INLINE void fast_dct_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+    using vec = typename vector_of<float, Lanes>::type;
+    using local = typename local_vector<float, Lanes>::type;
+    constexpr auto scale =
+        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << 61U) / N)) * 0x1p-30);
+    for (std::size_t column = 0; column < width; column += Lanes) {
+        local even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
+            const local b = *reinterpret_cast<const vec*>(in + (N - 1 - n) * stride + column);
+            even[n] = a + b;
+            odd[n] = a - b;
+        }
+        fast_dct2(even);
+        *reinterpret_cast<vec*>(out + column) = even[0] * (scale * 0.70710678F);
+#pragma GCC unroll 64
+        for (std::size_t f = 1; f < N / 2; ++f)
+            *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
+        fast_dct4(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f)
+            *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
+    }
+}
+
+/// fast_dct_columns() for a side that fast_dct_side() allows.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void fast_dct_columns(std::size_t side, const float* in, float* out, std::size_t stride,
+                                             std::size_t width) {
+    if (side == 64)
+        fast_dct_columns<64, Lanes>(in, out, stride, width);
+    else
+        fast_dct_columns<32, Lanes>(in, out, stride, width);
+}
+
+/// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.
+THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                      std::size_t rows, std::size_t cols) {
+    using vec = vector_of<float, 4>::type;
+    for (std::size_t y = 0; y < rows; y += 4) {
+        for (std::size_t x = 0; x < cols; x += 4) {
+            const float* from = in + y * in_stride + x;
+            const vec a = *reinterpret_cast<const vec*>(from);
+            const vec b = *reinterpret_cast<const vec*>(from + in_stride);
+            const vec c = *reinterpret_cast<const vec*>(from + 2 * in_stride);
+            const vec d = *reinterpret_cast<const vec*>(from + 3 * in_stride);
+            const vec ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+            const vec high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+                      high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            float* to = out + x * out_stride + y;
+            *reinterpret_cast<vec*>(to) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *reinterpret_cast<vec*>(to + out_stride) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            *reinterpret_cast<vec*>(to + 2 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+            *reinterpret_cast<vec*>(to + 3 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+        }
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
 
 // ---- thinwire/transform/chunk_grid.hpp
 #ifndef THINWIRE_TRANSFORM_CHUNK_GRID_HPP
@@ -6675,6 +6844,20 @@ struct transform_scratch {
 
 namespace thinwire::detail {
 
+/// Stores the lanes in reverse order.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vector<float, Lanes>::type& v) {
+    auto& to = *reinterpret_cast<typename vector_of<float, Lanes>::type*>(out);
+    if constexpr (Lanes == 2)
+        to = __builtin_shufflevector(v, v, 1, 0);
+    else if constexpr (Lanes == 4)
+        to = __builtin_shufflevector(v, v, 3, 2, 1, 0);
+    else if constexpr (Lanes == 8)
+        to = __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
+    else
+        to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
+
 /// s.middle or s.tile -> coefficients by plain products.
 template <class Level>
 THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
@@ -6697,6 +6880,12 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
                                               transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    if (rows.fast() && cols.fast()) {
+        fast_dct_columns<Level::lanes>(h, s.tile.data(), s.middle.data(), w, w);
+        transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
+        fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
+        return;
+    }
     if (!rows.mirrored()) {
         forward_rows_plain<Level>(rows, stride, s);
         forward_cols_plain<Level>(h, cols, s);
@@ -6798,6 +6987,16 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
                     differences, half, block, half);
         for (std::size_t b = 0; b < block; ++b) {
             float* out = s.tile.data() + (r + b) * cols.full();
+            if (w / 2 % lanes == 0 && w % 2 == 0) {
+                for (std::size_t x = 0; x < w / 2; x += lanes) {
+                    const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
+                    const vec o = *reinterpret_cast<const vec*>(differences + b * half + x);
+                    *reinterpret_cast<floats*>(out + x) = __builtin_convertvector(e + o, floats);
+                    const typename local_vector<float, lanes>::type mirrored = __builtin_convertvector(e - o, floats);
+                    store_reversed<lanes>(out + w - lanes - x, mirrored);
+                }
+                continue;
+            }
             alignas(64) float mirror[chunk_grid::max_target / 2];
             alignas(64) float front[chunk_grid::max_target / 2];
             for (std::size_t x = 0; x < half; x += lanes) {
@@ -6834,12 +7033,22 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
     asm volatile("" : : "r"(memory) : "memory");
 }
 
-/// m <- decay * m + gain * g, and a copy to out: one row of a chunk.
+/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain) {
+                                            float gain, float taken) {
     using vec = typename vector_of<float, Lanes>::type;
     std::size_t x = 0;
+    if (taken != 0.0F) {
+        for (; x + Lanes <= n; x += Lanes) {
+            const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
+            const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
+            *reinterpret_cast<vec*>(m + x) = sum;
+            *reinterpret_cast<vec*>(out + x) = sum;
+        }
+        for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
+        return;
+    }
     for (; x + Lanes <= n; x += Lanes) {
         const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
         *reinterpret_cast<vec*>(m + x) = sum;
@@ -6945,6 +7154,23 @@ THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_
     }
 }
 
+/// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
+/// n is a multiple of 16, k <= n.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    std::int32_t floor = 0;
+    for (std::int32_t bit = 1 << 30; bit >= 1 << 16; bit >>= 1) {
+        const std::int32_t tried = floor | bit;
+        bits below = {};
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const bits*>(tops + i) < tried;
+        std::int32_t count = static_cast<std::int32_t>(n);
+        for (int i = 0; i < Lanes; ++i) count += below[i];
+        if (count >= static_cast<std::int32_t>(k)) floor = tried;
+    }
+    return static_cast<std::uint32_t>(floor);
+}
+
 }  // namespace thinwire::detail
 
 #endif  // THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
@@ -6966,11 +7192,12 @@ struct transform_kernels {
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
+    std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
 };
 
 namespace detail {
@@ -7001,8 +7228,8 @@ namespace detail {
             inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
         }                                                                                                       \
         TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
-                                           float gain) {                                                        \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                          \
+                                           float gain, float taken) {                                           \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken);                                   \
         }                                                                                                       \
         TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
             detail::add_scaled<LANES>(m, d, n, factor);                                                         \
@@ -7016,6 +7243,9 @@ namespace detail {
         TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
             detail::group_tops<LANES>(c, n, groups, tops);                                                      \
         }                                                                                                       \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {        \
+            return detail::top_floor<LANES>(tops, n, k);                                                        \
+        }                                                                                                       \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
@@ -7027,8 +7257,8 @@ THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
 
 template <class Level>
 inline constexpr transform_kernels kernels_of = {
-    &Level::forward,    &Level::inverse,    &Level::inverse_exact, &Level::update_momentum,
-    &Level::add_scaled, &Level::apply_sign, &Level::scan,          &Level::group_tops};
+    &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
+    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor};
 
 }  // namespace detail
 
@@ -7600,9 +7830,11 @@ struct tensor_settings {
 #ifndef THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 #define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -7625,9 +7857,13 @@ class basis_cache {
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
-        std::vector<std::pair<const key, basis_tables>*> all;
-        for (auto& entry : tables_) all.push_back(&entry);
-        for_each_item(pool, all.size(), [&](std::size_t, std::size_t i) { all[i]->second = make(all[i]->first); });
+        prepare(lane_count(pool));
+        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
+            auto& [at, tables] = *all_[i];
+            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
+            basis_.write_table(at.side, place_of(at), memory);
+            tables.assign(memory);
+        });
     }
 
     /// Differs when the matrices of some side in use do.
@@ -7651,12 +7887,29 @@ class basis_cache {
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
-        return {basis_.kind(), at.side, basis_.table(at.side, {.round = round_, .tensor = at.tensor, .axis = at.axis})};
+        return {basis_.kind(), at.side, basis_.table(at.side, place_of(at))};
+    }
+    [[nodiscard]] basis::place place_of(const key& at) const noexcept {
+        return {.round = round_, .tensor = at.tensor, .axis = at.axis};
+    }
+
+    /// The working memory of set_round(): once for all rounds.
+    void prepare(std::size_t lanes) {
+        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
+        all_.clear();
+        std::size_t side = 0;
+        for (auto& entry : tables_) {
+            all_.push_back(&entry);
+            side = std::max(side, entry.first.side);
+        }
+        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
     std::map<key, basis_tables> tables_;
+    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::vector<std::int32_t>> lanes_;
 };
 
 }  // namespace thinwire::detail
@@ -8617,22 +8870,23 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
                 const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
+        const bool all = t.kept == h * w && taken == 1.0F;
+        if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
-            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
+            if (all) std::fill_n(m + r * stride, w, 0.0F);  // not even what rounding would leave remains
+            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain, all ? 0.0F : taken);
             std::fill(row + w, row + t.cols->full(), 0.0F);
         }
         kernels_->forward(*t.rows, *t.cols, scratch_);
+        const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto positions = std::span(content.positions).subspan(place, t.kept);
         const auto values = std::span(content.values).subspan(place, t.kept);
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value =
-                scratch_
-                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
+            const float value = scratch_.coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -8648,10 +8902,9 @@ class chunk_worker {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
-        const std::size_t place = chunk_plan::first_place(t, chunk);
-        const std::size_t count = content.counts[t.first_chunk + chunk];
-        add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), -factor);
+        decode(t, chunk, content);
+        for (std::size_t r = 0; r < h; ++r)
+            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
@@ -8684,28 +8937,29 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
+        const spectrum_layout layout = {*t.rows, *t.cols};
+        const auto stored = std::span<const float>(scratch_.coefficients).first(layout.size());
         tops_.resize(top_k_groups(stored.size(), positions.size()));
-        if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
-            const std::size_t column = cols->frequency_at(i % width);
-            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
-        };
-        select_top_k(stored, tops_, position_of, keys_, positions);
+        std::uint32_t floor = 0;
+        if (!tops_.empty()) {
+            kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
+            floor = kernels_->top_floor(tops_.data(), tops_.size(), positions.size());
+        }
+        select_top_k(
+            stored, tops_, floor, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
     }
 
-    void add_decoded(const chunk_plan::tensor& t, float* m, std::span<const std::uint16_t> positions,
-                     std::span<const float> values, float factor) {
-        local_.assign(positions, values, t.grid.cols());
+    /// The inverse transform of what `content` holds of a chunk -> scratch_.tile.
+    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const std::size_t count = content.counts[t.first_chunk + chunk];
+        local_.assign(std::span(content.positions).subspan(place, count),
+                      std::span(content.values).subspan(place, count), t.grid.cols());
         kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
-        for (std::size_t r = 0; r < t.grid.rows(); ++r)
-            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
-                                 factor);
     }
 
     const transform_kernels* kernels_;
@@ -9126,6 +9380,303 @@ static_assert(optimizer<demo>);
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_DEMO_HPP
+
+// ---- thinwire/optim/detail/fused_gemm.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+#define THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+#include <cmath>
+#include <cstddef>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+#endif
+
+namespace thinwire::detail {
+
+/// Matrices of fused_gemm(): columns in panels of 32, each panel row-major: element (r, c) of a matrix with `rows` rows
+/// is at (c / 32 * rows + r) * 32 + c % 32. Rows and columns are multiples of 32, filled up with zeros.
+inline constexpr std::size_t panel = 32;
+
+[[nodiscard]] constexpr std::size_t round_to_panel(std::size_t n) noexcept {
+    return (n + panel - 1) / panel * panel;
+}
+
+/// c[8 x 32] = sum over d, rising, of a[r][d] * b[d][x]: one fused multiply-add each, in this order whatever the
+/// instruction set, so that all give the same bits and no compiler flag can change them. `a` points at row 0 of the
+/// tile in panel 0, `b` at row 0 of its panel; a_panel: elements from one panel of a to the next.
+inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std::size_t depth, float* c) noexcept {
+    for (std::size_t r = 0; r < 8; ++r) {
+        float sum[panel] = {};
+        for (std::size_t d = 0; d < depth; ++d) {
+            const float left = a[d / panel * a_panel + r * panel + d % panel];
+            for (std::size_t x = 0; x < panel; ++x) sum[x] = std::fma(left, b[d * panel + x], sum[x]);
+        }
+        for (std::size_t x = 0; x < panel; ++x) c[r * panel + x] = sum[x];
+    }
+}
+
+#if THINWIRE_X86_DISPATCH
+THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_panel, const float* b, std::size_t depth,
+                                                 float* c) noexcept {
+    for (std::size_t part = 0; part < 4; ++part) {  // 4 rows x 16 columns in 8 registers
+        const float* rows = a + part / 2 * 4 * panel;
+        const float* cols = b + part % 2 * 16;
+        __m256 sum[4][2] = {};
+        for (std::size_t d = 0; d < depth; d += panel, rows += a_panel) {
+            for (std::size_t i = 0; i < panel; ++i, cols += panel) {
+                const __m256 low = _mm256_loadu_ps(cols), high = _mm256_loadu_ps(cols + 8);
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; ++r) {
+                    const __m256 left = _mm256_broadcast_ss(rows + static_cast<std::size_t>(r) * panel + i);
+                    sum[r][0] = _mm256_fmadd_ps(left, low, sum[r][0]);
+                    sum[r][1] = _mm256_fmadd_ps(left, high, sum[r][1]);
+                }
+            }
+        }
+        float* to = c + part / 2 * 4 * panel + part % 2 * 16;
+        for (std::size_t r = 0; r < 4; ++r) {
+            _mm256_storeu_ps(to + r * panel, sum[r][0]);
+            _mm256_storeu_ps(to + r * panel + 8, sum[r][1]);
+        }
+    }
+}
+
+THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
+                                                     std::size_t depth, float* c) noexcept {
+    __m512 sum[8][2] = {};
+    for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
+        for (std::size_t i = 0; i < panel; ++i, b += panel) {
+            const __m512 low = _mm512_loadu_ps(b), high = _mm512_loadu_ps(b + 16);
+#pragma GCC unroll 8
+            for (int r = 0; r < 8; ++r) {
+                const __m512 left = _mm512_set1_ps(a[static_cast<std::size_t>(r) * panel + i]);
+                sum[r][0] = _mm512_fmadd_ps(left, low, sum[r][0]);
+                sum[r][1] = _mm512_fmadd_ps(left, high, sum[r][1]);
+            }
+        }
+    }
+    for (std::size_t r = 0; r < 8; ++r) {
+        _mm512_storeu_ps(c + r * panel, sum[r][0]);
+        _mm512_storeu_ps(c + r * panel + 16, sum[r][1]);
+    }
+}
+#endif
+
+using fused_tile_function = void (*)(const float*, std::size_t, const float*, std::size_t, float*) noexcept;
+
+[[nodiscard]] inline fused_tile_function fused_tile_for(isa level) noexcept {
+#if THINWIRE_X86_DISPATCH
+    if (level == isa::avx512) return &fused_tile_avx512;
+    if (level == isa::avx2) return &fused_tile_avx2;
+#endif
+    static_cast<void>(level);
+    return &fused_tile;
+}
+
+/// out = transposed 32 x 32 block, both row-major. out is not in.
+inline void transpose_block(const float* in, float* out) noexcept {
+    for (std::size_t r = 0; r < panel; ++r)
+        for (std::size_t c = 0; c < panel; ++c) out[c * panel + r] = in[r * panel + c];
+}
+
+/// c = a b, for a: rows x depth, b: depth x cols. With `symmetric` only the blocks on and below the diagonal are
+/// computed, those above are their mirror. c is neither a nor b.
+inline void fused_gemm(thread_pool* pool, isa level, const float* a, const float* b, float* c, std::size_t rows,
+                       std::size_t depth, std::size_t cols, bool symmetric = false) noexcept {
+    const fused_tile_function tile = fused_tile_for(level);
+    const std::size_t down = rows / panel, across = cols / panel;
+    for_each_item(pool, down * across, [&](std::size_t, std::size_t item) {
+        const std::size_t i = down - 1 - item / across, j = item % across;  // the longest rows of the triangle first
+        if (symmetric && j > i) return;
+        float* to = c + (j * rows + i * panel) * panel;
+        for (std::size_t r = 0; r < panel; r += 8)
+            tile(a + (i * panel + r) * panel, rows * panel, b + j * depth * panel, depth, to + r * panel);
+        if (symmetric && j < i) transpose_block(to, c + (i * rows + j * panel) * panel);
+    });
+}
+
+/// out (cols x rows) = transposed a (rows x cols).
+inline void transpose_panels(thread_pool* pool, const float* a, float* out, std::size_t rows,
+                             std::size_t cols) noexcept {
+    const std::size_t across = cols / panel;
+    for_each_item(pool, rows / panel, [&](std::size_t, std::size_t i) {
+        for (std::size_t j = 0; j < across; ++j)
+            transpose_block(a + (j * rows + i * panel) * panel, out + (i * cols + j * panel) * panel);
+    });
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
+
+// ---- thinwire/optim/muon.hpp
+#ifndef THINWIRE_OPTIM_MUON_HPP
+#define THINWIRE_OPTIM_MUON_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+
+namespace thinwire {
+
+struct muon_options {
+    int steps = 5;           ///< of the Newton-Schulz iteration: 1..16
+    float scale = 0.2F;      ///< a matrix's update has about this root mean square for every shape
+    float fallback = 0.25F;  ///< other tensors move by sign(D) times this part of the learning rate
+};
+
+/// Muon (Jordan et al., github.com/KellerJordan/Muon, 2024) on the decoded mean: phi(D) = scale * sqrt(longer side) *
+/// D (D^T D)^(-1/2), approximated by `steps` of the quintic Newton-Schulz iteration with the coefficients of
+/// torch.optim.Muon. Tensors without two sides above 1 fall back to sign(D), times `fallback`; embeddings and output
+/// heads should too, by a parameter_group with rule signum and learning_rate = fallback.
+///
+/// Replicas stay bit-equal: the norm is an integer, sums are chains of fused multiply-adds in a fixed order. Without
+/// hardware for those (isa::scalar on x86-64 calls the C library's fma) it is slow.
+/// Working memory: for sides m <= n, rounded up to 32, 4 (2 m n + 3 m^2) bytes for the largest matrix of a model, and
+/// 4 bytes for each element of all matrices.
+class muon final : public update_rule {
+ public:
+    /// Throws value_error for an option out of range.
+    explicit muon(muon_options options = {}) : options_(options) {
+        if (options.steps < 1 || options.steps > 16)
+            throw value_error("muon: steps " + std::to_string(options.steps) + ", expected 1..16");
+        if (!(options.scale >= 0x1p-10F && options.scale <= 0x1p10F))
+            throw value_error("muon: scale " + std::to_string(options.scale) + ", expected 2^-10..2^10");
+        if (!(options.fallback >= 0x1p-10F && options.fallback <= 0x1p10F))
+            throw value_error("muon: fallback " + std::to_string(options.fallback) + ", expected 2^-10..2^10");
+    }
+
+    [[nodiscard]] std::string name() const override {
+        return "muon " + std::to_string(options_.steps) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.scale)) + " " +
+               std::to_string(std::bit_cast<std::uint32_t>(options_.fallback));
+    }
+    [[nodiscard]] update_scope scope(const shape& s) const override {
+        return is_matrix(s) ? update_scope::matrix : update_scope::sign;
+    }
+    [[nodiscard]] float rate(const shape& s) const override {
+        if (!is_matrix(s)) return options_.fallback;
+        const auto side = static_cast<std::uint64_t>(std::max(s[s.rank() - 1], s[s.rank() - 2]));
+        const auto root = static_cast<double>(detail::integer_sqrt(std::min(side, std::uint64_t{1} << 23U) << 40U));
+        return static_cast<float>(
+            detail::settled(detail::settled(root * 0x1p-20) * static_cast<double>(options_.scale)));
+    }
+    [[nodiscard]] std::size_t workspace(std::size_t rows, std::size_t cols) const override {
+        const std::size_t m = detail::round_to_panel(std::min(rows, cols));
+        return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
+    }
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+        const bool tall = rows > cols;
+        const std::size_t m = detail::round_to_panel(tall ? cols : rows),
+                          n = detail::round_to_panel(tall ? rows : cols);
+        const double weight = inverse_norm(d);
+        if (weight == 0.0) return;
+        float* x = work.memory.data();
+        float* other = x + m * n;
+        float* gram = other + m * n;
+        load(d, rows, cols, weight, tall, m, n, x);
+        for (int step = 0; step < options_.steps; ++step) {
+            iterate(x, other, gram, m, n, work);
+            std::swap(x, other);
+        }
+        store(x, rows, cols, tall, m, d);
+    }
+
+ private:
+    static constexpr std::size_t panel = detail::panel;
+
+    [[nodiscard]] static bool is_matrix(const shape& s) noexcept {
+        return s.rank() >= 2 && s[s.rank() - 1] > 1 && s[s.rank() - 2] > 1;
+    }
+
+    [[nodiscard]] static double double_power(int exponent) noexcept {
+        return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52U);
+    }
+
+    /// 1 / the Frobenius norm, from integers: the same everywhere. 0 for a matrix of zeros.
+    [[nodiscard]] static double inverse_norm(std::span<const float> d) noexcept {
+        std::uint32_t top = 0;
+        for (const float v : d) top = std::max(top, std::bit_cast<std::uint32_t>(v) & 0x7fffffffU);
+        if (top < 0x00800000U) return 0.0;
+        const double unit = double_power(23 + 127 - static_cast<int>(top >> 23U));  // the largest becomes 2^23..2^24
+        std::uint64_t sum = 0;                                                      // in units of 2^16
+        for (std::size_t at = 0; at < d.size(); at += panel) {
+            std::uint64_t run = 0;
+            for (std::size_t i = at; i < std::min(at + panel, d.size()); ++i) {
+                const std::int64_t q = static_cast<std::int32_t>(static_cast<double>(d[i]) * unit);
+                run += static_cast<std::uint64_t>(q * q);
+            }
+            sum += run >> 16U;
+        }
+        const auto shift = static_cast<unsigned>(std::countl_zero(sum)) / 2 * 2;
+        const auto root = static_cast<double>(detail::integer_sqrt(sum << shift));
+        return detail::settled(unit / detail::settled(root * double_power(8 - static_cast<int>(shift / 2))));
+    }
+
+    /// x = d * weight in panels, transposed where it is tall.
+    static void load(std::span<const float> d, std::size_t rows, std::size_t cols, double weight, bool tall,
+                     std::size_t m, std::size_t n, float* x) noexcept {
+        std::memset(x, 0, m * n * sizeof(float));
+        for (std::size_t r = 0; r < rows; ++r) {
+            for (std::size_t from = 0; from < cols; from += panel) {
+                const std::size_t count = std::min(panel, cols - from);
+                double scaled[panel];
+                for (std::size_t i = 0; i < count; ++i)
+                    scaled[i] = static_cast<double>(d[r * cols + from + i]) * weight;
+                detail::keep(scaled);
+                for (std::size_t i = 0; i < count; ++i) {
+                    const std::size_t c = from + i;
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel] =
+                        static_cast<float>(scaled[i]);
+                }
+            }
+        }
+        detail::keep(x);
+    }
+
+    static void store(const float* x, std::size_t rows, std::size_t cols, bool tall, std::size_t m,
+                      std::span<float> d) noexcept {
+        for (std::size_t r = 0; r < rows; ++r)
+            for (std::size_t c = 0; c < cols; ++c)
+                d[r * cols + c] =
+                    x[tall ? (r / panel * m + c) * panel + r % panel : (c / panel * m + r) * panel + c % panel];
+    }
+
+    /// out = 3.4445 x - 4.775 (x x^T) x + 2.0315 (x x^T)^2 x, as (a + (b + c A) A) x with A = x x^T: m x m.
+    static void iterate(float* x, float* out, float* gram, std::size_t m, std::size_t n,
+                        const update_workspace& work) noexcept {
+        constexpr float a = 3.4445F, b = -4.7750F, c = 2.0315F;
+        float* inner = gram + m * m;
+        float* product = inner + m * m;
+        detail::transpose_panels(work.pool, x, out, m, n);
+        detail::fused_gemm(work.pool, work.level, x, out, gram, m, n, m, true);
+        detail::keep(gram);
+        for (std::size_t i = 0; i < m * m; ++i) inner[i] = c * gram[i];
+        detail::keep(inner);
+        add_to_diagonal(inner, m, b);
+        detail::fused_gemm(work.pool, work.level, inner, gram, product, m, m, m, true);
+        add_to_diagonal(product, m, a);
+        detail::fused_gemm(work.pool, work.level, product, x, out, m, m, n);
+    }
+
+    static void add_to_diagonal(float* square, std::size_t m, float term) noexcept {
+        detail::keep(square);
+        for (std::size_t i = 0; i < m; ++i) square[(i / panel * m + i) * panel + i % panel] += term;
+        detail::keep(square);
+    }
+
+    muon_options options_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_MUON_HPP
 
 // ---- thinwire/optim/schedule.hpp
 #ifndef THINWIRE_OPTIM_SCHEDULE_HPP

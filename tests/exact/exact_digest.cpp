@@ -141,6 +141,12 @@ const std::vector<setting> settings = {
                  .rule = std::make_shared<const sgd>(),
                  .groups = {{.parameters = {1, 3}, .learning_rate = 0.3F, .weight_decay = 0.01F, .k = 3},
                             {.parameters = {4}, .rule = std::make_shared<const signum>()}}}},
+    {.name = "hadamard, sign", .options = {.k = 16, .values = value_code::sign, .basis = basis::hadamard()}},
+    {.name = "random orthogonal, sgd",
+     .options = {.k = 5, .basis = basis::random_orthogonal(7), .rule = std::make_shared<const sgd>()}},
+    {.name = "random orthogonal each round",
+     .options = {.k = 40, .chunk = 32, .basis = basis::random_orthogonal(8, true)}},
+    {.name = "identity", .options = {.k = 9, .values = value_code::sign, .basis = basis::identity()}},
     {.name = "adamw", .dense = true},
 };
 

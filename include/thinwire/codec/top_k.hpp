@@ -22,31 +22,22 @@ namespace thinwire {
 /// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
 ///
 /// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
-/// stored[i], or at least `none`. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
-/// stored[g], stored[g + tops.size()], ...: at least k groups have a top at or above the k-th largest top, so nothing
-/// below that is looked at. `keys` is working memory. Precondition: at least k coefficients count; k =
-/// positions.size().
+/// stored[i], or at least 2^16. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
+/// stored[g], stored[g + tops.size()], ..., and at least k tops reach `floor`, so nothing below that is looked at.
+/// `keys` is working memory. Precondition: at least k coefficients count; k = positions.size().
 template <class Position>
-void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, const Position& position_of,
-                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, std::uint32_t floor,
+                  const Position& position_of, std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
     constexpr std::uint32_t none = 0x10000;
     const std::size_t k = positions.size();
     keys.clear();
-    const auto offer = [&](std::size_t i, std::uint32_t floor) {
+    const auto offer = [&](std::size_t i, std::uint32_t least) {
         const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
-        if (magnitude < floor) return;
+        if (magnitude < least) return;
         const std::uint32_t position = position_of(i);
         if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
     };
-    std::uint32_t floor = 0;
-    if (tops.size() > k) {
-        keys.assign(tops.begin(), tops.end());
-        const auto at = keys.begin() + static_cast<std::ptrdiff_t>(k - 1);
-        std::nth_element(keys.begin(), at, keys.end(), std::greater<>());
-        floor = static_cast<std::uint32_t>(*at);
-        keys.clear();
-    }
-    if (floor > 0) {
+    if (floor > 0 && !tops.empty()) {
         for (std::size_t g = 0; g < tops.size(); ++g)
             if (tops[g] >= floor)
                 for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);

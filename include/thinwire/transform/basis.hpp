@@ -71,8 +71,14 @@ class basis {
     /// The table of a side: entry (frequency, position) at frequency * side + position.
     /// Throws value_error when the side is not within 1..256, or when a custom function's table is not orthonormal.
     [[nodiscard]] std::vector<std::int32_t> table(std::size_t side, const place& at) const {
+        std::vector<std::int32_t> out(side <= 256 ? side * side : 0);
+        write_table(side, at, out);
+        return out;
+    }
+    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
+    /// The same into memory of the caller: side * side entries.
+    void write_table(std::size_t side, const place& at, std::span<std::int32_t> out) const {
         if (side < 1 || side > 256) throw value_error("basis: side " + std::to_string(side) + ", expected 1..256");
-        std::vector<std::int32_t> out(side * side);
         if (kind_ == basis_kind::random_orthogonal) {
             const std::uint64_t stream = each_round_ ? (2 * at.tensor + at.axis) << 9U | side : side;
             fill_random_orthogonal(seed_ + (each_round_ ? 0x9E3779B97F4A7C15U * (at.round + 1) : 0), stream, side, out);
@@ -82,9 +88,7 @@ class basis {
         } else {
             fill_regular(side, out);
         }
-        return out;
     }
-    [[nodiscard]] std::vector<std::int32_t> table(std::size_t side) const { return table(side, place{}); }
 
  private:
     basis(basis_kind kind, std::uint64_t seed, bool each_round) noexcept

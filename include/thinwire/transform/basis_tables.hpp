@@ -28,8 +28,13 @@ class basis_tables {
         } else {
             analysis_.resize(side * full_);
         }
-        for (std::size_t f = 0; f < side; ++f)
-            for (std::size_t x = 0; x < side; ++x) put(f, x, table[f * side + x]);
+        assign(table);
+    }
+
+    /// Takes another matrix of the same kind and side.
+    void assign(std::span<const std::int32_t> table) noexcept {
+        for (std::size_t f = 0; f < side_; ++f)
+            for (std::size_t x = 0; x < side_; ++x) put(f, x, table[f * side_ + x]);
     }
 
     [[nodiscard]] std::size_t side() const noexcept { return side_; }
@@ -38,16 +43,10 @@ class basis_tables {
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// How the kernels store one row of a spectrum: spectrum_width() numbers, that of a frequency at spectrum_at(), and
-    /// the other way about (at least side() where nothing is stored).
+    /// Whether the DCT of this side has a fast algorithm, used where both sides of a chunk have one.
+    [[nodiscard]] bool fast() const noexcept { return mirrored_ && (side_ == 32 || side_ == 64); }
+    /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
-    [[nodiscard]] std::size_t spectrum_at(std::size_t frequency) const noexcept {
-        return mirrored_ ? frequency % 2 * half_ + frequency / 2 : frequency;
-    }
-    [[nodiscard]] std::size_t frequency_at(std::size_t place) const noexcept {
-        if (!mirrored_) return place;
-        return place < half_ ? 2 * place : 2 * (place - half_) + 1;
-    }
 
     /// Mirrored: [frequency / 2][position] for even or odd frequencies, position < ceil(side / 2).
     [[nodiscard]] const float* rows(bool odd) const noexcept { return (odd ? rows_odd_ : rows_even_).data(); }
@@ -78,7 +77,7 @@ class basis_tables {
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
 
-    void put(std::size_t f, std::size_t x, std::int32_t entry) {
+    void put(std::size_t f, std::size_t x, std::int32_t entry) noexcept {
         const auto exact = static_cast<double>(entry);
         exact_[f * full_ + x] = exact;
         if (!mirrored_) {
@@ -101,6 +100,33 @@ class basis_tables {
     std::size_t half_, full_;
     aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
     aligned_vector<double> exact_, exact_half_;
+};
+
+/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform; else by rows,
+/// of the DCT even columns first.
+struct spectrum_layout {
+    const basis_tables& rows;
+    const basis_tables& cols;
+
+    [[nodiscard]] bool fast() const noexcept { return rows.fast() && cols.fast(); }
+    /// Numbers stored, some of which may be no coefficients.
+    [[nodiscard]] std::size_t size() const noexcept {
+        return rows.side() * (fast() ? cols.side() : cols.spectrum_width());
+    }
+    /// Where the coefficient of a position (row * width + column) is stored.
+    [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
+        const std::size_t row = position / cols.side(), column = position % cols.side();
+        if (fast()) return column * rows.side() + row;
+        const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
+        return row * cols.spectrum_width() + at;
+    }
+    /// The position that is stored at a place; 2^16 where there is none.
+    [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
+        if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
+        const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
+        const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;
+        return column < cols.side() ? static_cast<std::uint32_t>(place / width * cols.side() + column) : 0x10000U;
+    }
 };
 
 }  // namespace thinwire

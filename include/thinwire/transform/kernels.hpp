@@ -18,11 +18,12 @@ struct transform_kernels {
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
+    std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
 };
 
 namespace detail {
@@ -53,8 +54,8 @@ namespace detail {
             inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
         }                                                                                                       \
         TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
-                                           float gain) {                                                        \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain);                                          \
+                                           float gain, float taken) {                                           \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken);                                   \
         }                                                                                                       \
         TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
             detail::add_scaled<LANES>(m, d, n, factor);                                                         \
@@ -68,6 +69,9 @@ namespace detail {
         TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
             detail::group_tops<LANES>(c, n, groups, tops);                                                      \
         }                                                                                                       \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {        \
+            return detail::top_floor<LANES>(tops, n, k);                                                        \
+        }                                                                                                       \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
@@ -79,8 +83,8 @@ THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
 
 template <class Level>
 inline constexpr transform_kernels kernels_of = {
-    &Level::forward,    &Level::inverse,    &Level::inverse_exact, &Level::update_momentum,
-    &Level::add_scaled, &Level::apply_sign, &Level::scan,          &Level::group_tops};
+    &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
+    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor};
 
 }  // namespace detail
 

@@ -107,6 +107,10 @@ TEST_CASE("demo allocates nothing once it runs") {
         {.k = 1, .chunk = 16, .values = value_code::sign},
         {.alpha = 0.2F, .gradient = gradient_scale::none, .k = 8, .rule = std::make_shared<const sgd>()},
         {.k = 8, .groups = {{.parameters = {0, 2}, .learning_rate = 0.5F, .k = 3}}},
+        {.k = 8, .values = value_code::sign, .basis = basis::hadamard()},
+        {.k = 8, .basis = basis::random_orthogonal(3)},
+        {.k = 8, .basis = basis::random_orthogonal(3, true)},
+        {.k = 8, .basis = basis::identity()},
     };
     thread_pool three(3);
     for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})

@@ -1,6 +1,7 @@
 #include "configuration.hpp"
 
 #include "exit_code.hpp"
+#include "parameter_groups.hpp"
 #include <doctest/doctest.h>
 
 #include <array>
@@ -138,4 +139,38 @@ TEST_CASE("overrides are taken out of the arguments wherever they stand") {
     CHECK(extract_overrides(arguments).empty());
     arguments = {"start", "--run.rounds"};
     CHECK(names(refusal([&] { (void)extract_overrides(arguments); }), {"run.rounds", "no value"}));
+}
+
+TEST_CASE("parameter groups: patterns with one star, settings by key; errors quote the entry") {
+    const auto refused = [](std::string_view text) { return refusal([&] { static_cast<void>(parse_groups(text)); }); };
+    CHECK(parse_groups("").empty());
+    const auto groups = parse_groups("*norm.weight weight_decay=0 ; lm_head.* learning_rate=0.5 k=64 rule=sgd");
+    REQUIRE(groups.size() == 2);
+    CHECK(groups[0].pattern == "*norm.weight");
+    CHECK(groups[0].values.weight_decay == 0.0F);
+    CHECK(groups[1].values.learning_rate == 0.5F);
+    CHECK(groups[1].values.k == 64);
+    CHECK(groups[1].values.rule->name() == "sgd");
+    CHECK(names(refused("a*b*c k=1"), {"a*b*c k=1", "at most one *"}));
+    CHECK(names(refused("a k=0"), {"'a k=0'", "k in 1..65536"}));
+    CHECK(names(refused("a k=x"), {"'a k=x'", "k in 1..65536"}));
+    CHECK(names(refused("a flux=1"), {"'a flux=1'", "learning_rate, weight_decay, k or rule"}));
+    CHECK(names(refused("a rule=best"), {"'a rule=best'", "signum, sgd, muon"}));
+    CHECK(names(refused("a k=1;;b k=1"), {"''", "a parameter's name"}));
+}
+
+TEST_CASE("parameter groups: of a model's names; for muon, embeddings and head go by sign") {
+    std::vector<float> memory(1);
+    std::vector<thinwire::parameter> model;
+    for (const char* name : {"model.embed_tokens.weight", "model.norm.weight", "model.up.weight", "lm_head.weight"})
+        model.push_back({.name = name, .shape = {1}, .values = memory, .gradient = memory});
+    const auto groups = groups_of("lm_head.weight k=5; *norm.weight weight_decay=0", model, 0.25F);
+    REQUIRE(groups.size() == 3);
+    CHECK(groups[0].parameters == std::vector<std::size_t>{3});
+    CHECK(groups[1].parameters == std::vector<std::size_t>{1});
+    CHECK(groups[2].parameters == std::vector<std::size_t>{0});
+    CHECK(groups[2].learning_rate == 0.25F);
+    CHECK(groups[2].rule->name() == "signum");
+    CHECK(groups_of("", model).empty());
+    CHECK(names(refusal([&] { static_cast<void>(groups_of("nose* k=1", model)); }), {"'nose*'", "embed_tokens"}));
 }

@@ -5,6 +5,7 @@
 #include <thinwire/optim/schedule.hpp>
 
 #include <doctest/doctest.h>
+#include <support/optim_peer.hpp>
 
 #include <cmath>
 #include <limits>
@@ -17,46 +18,10 @@ using namespace thinwire;
 
 namespace {
 
-/// A peer with memory of its own; all start from equal weights.
-template <class Optimizer, class Options>
-struct peer {
-    std::vector<std::vector<float>> values, gradients;
-    std::vector<parameter> parameters;
-    std::unique_ptr<Optimizer> optimizer;
-    random_stream random;
+using demo_peer = test::peer<demo, demo_options>;
+using adamw_peer = test::peer<adamw, adamw_options>;
 
-    peer(peer_id self, const Options& options, thread_pool* pool = nullptr) : random(77, self) {
-        const std::vector<shape> shapes = {{64, 128}, {130}, {31, 12}};
-        random_stream start(5);
-        values.resize(shapes.size());
-        gradients.resize(shapes.size());
-        for (std::size_t i = 0; i < shapes.size(); ++i) {
-            for (std::size_t e = 0; e < shapes[i].count(); ++e) values[i].push_back(start.normal());
-            gradients[i].resize(values[i].size());
-            parameters.push_back({.name = std::string("tensor").append(std::to_string(i)),
-                                  .shape = shapes[i],
-                                  .values = values[i],
-                                  .gradient = gradients[i]});
-        }
-        optimizer = std::make_unique<Optimizer>(parameters, options, pool);
-    }
-    void new_gradients() {
-        for (auto& g : gradients)
-            for (float& value : g) value = random.normal();
-    }
-    std::vector<std::byte> begin(peer_id self) {
-        new_gradients();
-        const auto payload = optimizer->begin_step(self);
-        return {payload.begin(), payload.end()};
-    }
-};
-using demo_peer = peer<demo, demo_options>;
-using adamw_peer = peer<adamw, adamw_options>;
-
-step_report finish(auto& optimizer, std::uint64_t round, const std::vector<contribution>& list) {
-    const commit c = {.round = round, .contributions = list};
-    return optimizer.end_step({&c, 1});
-}
+using test::finish;
 
 }  // namespace
 
@@ -96,18 +61,6 @@ TEST_CASE("a gradient that is not finite is refused by name and index, and nothi
     CHECK(p.optimizer->save_private() == before);
     CHECK(p.optimizer->replica_digest() == replica);
     CHECK(p.optimizer->in_flight().empty());
-}
-
-TEST_CASE("demo: a payload that missed its commit goes back into the momentum") {
-    for (const value_code values : {value_code::f32, value_code::sign}) {
-        demo_peer a(0, {.learning_rate = 1.0F, .momentum_decay = 0.5F, .values = values});
-        a.begin(0);
-        CHECK_FALSE(finish(*a.optimizer, 0, {}).own_included);
-        for (std::size_t i = 0; i < a.values.size(); ++i)  // nothing was lost: the momentum is the whole gradient again
-            for (std::size_t e = 0; e < a.values[i].size(); ++e)
-                REQUIRE(std::abs(a.optimizer->momentum(i)[e] - a.gradients[i][e]) < 1e-5F);
-        CHECK(a.optimizer->round() == 1);
-    }
 }
 
 TEST_CASE("demo: a contribution that does not belong is skipped alike by all") {

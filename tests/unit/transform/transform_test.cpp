@@ -55,7 +55,17 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
     struct sides {
         std::size_t rows, cols;
     };
-    for (const sides& chunk_sides : {sides{64, 64}, {1, 7}, {61, 1}, {12, 5}, {37, 53}, {1, 256}, {1, 1}, {2, 128}}) {
+    for (const sides& chunk_sides : {sides{64, 64},
+                                     {1, 7},
+                                     {61, 1},
+                                     {12, 5},
+                                     {37, 53},
+                                     {1, 256},
+                                     {1, 1},
+                                     {2, 128},
+                                     {32, 64},
+                                     {64, 32},
+                                     {32, 32}}) {
         const std::size_t h = chunk_sides.rows, w = chunk_sides.cols;
         INFO(h, "x", w);
         const basis_tables rows(basis_kind::dct, h, basis().table(h)), cols(basis_kind::dct, w, basis().table(w));
@@ -74,9 +84,9 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
             std::vector<float> values;
             std::vector<double> integers;
             for (std::size_t i = 0; i < h * w; ++i) {
-                const std::size_t c = i % w;
                 positions.push_back(static_cast<std::uint16_t>(i));
-                values.push_back(s.coefficients[i / w * 2 * cols.half() + c % 2 * cols.half() + c / 2]);
+                values.push_back(s.coefficients[spectrum_layout{rows, cols}.place(i)]);
+                REQUIRE(spectrum_layout{rows, cols}.position(spectrum_layout{rows, cols}.place(i)) == i);
                 integers.push_back(static_cast<double>(static_cast<int>(random_stream(9, i).normal() * 1e5F)) *
                                    0x1p-22);
             }

@@ -7,9 +7,11 @@
 #include <thinwire/transform/basis.hpp>
 #include <thinwire/transform/basis_tables.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -32,9 +34,13 @@ class basis_cache {
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
-        std::vector<std::pair<const key, basis_tables>*> all;
-        for (auto& entry : tables_) all.push_back(&entry);
-        for_each_item(pool, all.size(), [&](std::size_t, std::size_t i) { all[i]->second = make(all[i]->first); });
+        prepare(lane_count(pool));
+        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
+            auto& [at, tables] = *all_[i];
+            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
+            basis_.write_table(at.side, place_of(at), memory);
+            tables.assign(memory);
+        });
     }
 
     /// Differs when the matrices of some side in use do.
@@ -58,12 +64,29 @@ class basis_cache {
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
-        return {basis_.kind(), at.side, basis_.table(at.side, {.round = round_, .tensor = at.tensor, .axis = at.axis})};
+        return {basis_.kind(), at.side, basis_.table(at.side, place_of(at))};
+    }
+    [[nodiscard]] basis::place place_of(const key& at) const noexcept {
+        return {.round = round_, .tensor = at.tensor, .axis = at.axis};
+    }
+
+    /// The working memory of set_round(): once for all rounds.
+    void prepare(std::size_t lanes) {
+        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
+        all_.clear();
+        std::size_t side = 0;
+        for (auto& entry : tables_) {
+            all_.push_back(&entry);
+            side = std::max(side, entry.first.side);
+        }
+        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
     std::map<key, basis_tables> tables_;
+    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::vector<std::int32_t>> lanes_;
 };
 
 }  // namespace thinwire::detail

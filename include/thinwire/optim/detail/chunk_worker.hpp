@@ -33,22 +33,23 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
                 const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        if (taken > 0.0F) take_out(t, chunk, m, content, taken);
+        const bool all = t.kept == h * w && taken == 1.0F;
+        if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
-            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain);
+            if (all) std::fill_n(m + r * stride, w, 0.0F);  // not even what rounding would leave remains
+            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain, all ? 0.0F : taken);
             std::fill(row + w, row + t.cols->full(), 0.0F);
         }
         kernels_->forward(*t.rows, *t.cols, scratch_);
+        const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto positions = std::span(content.positions).subspan(place, t.kept);
         const auto values = std::span(content.values).subspan(place, t.kept);
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value =
-                scratch_
-                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
+            const float value = scratch_.coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -64,10 +65,9 @@ class chunk_worker {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
-        const std::size_t place = chunk_plan::first_place(t, chunk);
-        const std::size_t count = content.counts[t.first_chunk + chunk];
-        add_decoded(t, m, std::span(content.positions).subspan(place, count),
-                    std::span(content.values).subspan(place, count), -factor);
+        decode(t, chunk, content);
+        for (std::size_t r = 0; r < h; ++r)
+            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
@@ -100,28 +100,29 @@ class chunk_worker {
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
-        const std::size_t w = t.grid.cols(), width = t.cols->spectrum_width();
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const auto stored = std::span<const float>(scratch_.coefficients).first(t.grid.rows() * width);
+        const spectrum_layout layout = {*t.rows, *t.cols};
+        const auto stored = std::span<const float>(scratch_.coefficients).first(layout.size());
         tops_.resize(top_k_groups(stored.size(), positions.size()));
-        if (!tops_.empty()) kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-        const auto position_of = [w, width, cols = t.cols](std::size_t i) {
-            const std::size_t column = cols->frequency_at(i % width);
-            return column < w ? static_cast<std::uint32_t>(i / width * w + column) : 0x10000U;
-        };
-        select_top_k(stored, tops_, position_of, keys_, positions);
+        std::uint32_t floor = 0;
+        if (!tops_.empty()) {
+            kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
+            floor = kernels_->top_floor(tops_.data(), tops_.size(), positions.size());
+        }
+        select_top_k(
+            stored, tops_, floor, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
     }
 
-    void add_decoded(const chunk_plan::tensor& t, float* m, std::span<const std::uint16_t> positions,
-                     std::span<const float> values, float factor) {
-        local_.assign(positions, values, t.grid.cols());
+    /// The inverse transform of what `content` holds of a chunk -> scratch_.tile.
+    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const std::size_t count = content.counts[t.first_chunk + chunk];
+        local_.assign(std::span(content.positions).subspan(place, count),
+                      std::span(content.values).subspan(place, count), t.grid.cols());
         kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
-        for (std::size_t r = 0; r < t.grid.rows(); ++r)
-            kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
-                                 factor);
     }
 
     const transform_kernels* kernels_;

@@ -2,6 +2,7 @@
 #define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
 
 #include <thinwire/transform/basis_tables.hpp>
+#include <thinwire/transform/detail/fast_dct.hpp>
 #include <thinwire/transform/detail/small_gemm.hpp>
 #include <thinwire/transform/sparse_chunk.hpp>
 
@@ -10,6 +11,20 @@
 #include <type_traits>
 
 namespace thinwire::detail {
+
+/// Stores the lanes in reverse order.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vector<float, Lanes>::type& v) {
+    auto& to = *reinterpret_cast<typename vector_of<float, Lanes>::type*>(out);
+    if constexpr (Lanes == 2)
+        to = __builtin_shufflevector(v, v, 1, 0);
+    else if constexpr (Lanes == 4)
+        to = __builtin_shufflevector(v, v, 3, 2, 1, 0);
+    else if constexpr (Lanes == 8)
+        to = __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
+    else
+        to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
 
 /// s.middle or s.tile -> coefficients by plain products.
 template <class Level>
@@ -33,6 +48,12 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
                                               transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
+    if (rows.fast() && cols.fast()) {
+        fast_dct_columns<Level::lanes>(h, s.tile.data(), s.middle.data(), w, w);
+        transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
+        fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
+        return;
+    }
     if (!rows.mirrored()) {
         forward_rows_plain<Level>(rows, stride, s);
         forward_cols_plain<Level>(h, cols, s);
@@ -134,6 +155,16 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
                     differences, half, block, half);
         for (std::size_t b = 0; b < block; ++b) {
             float* out = s.tile.data() + (r + b) * cols.full();
+            if (w / 2 % lanes == 0 && w % 2 == 0) {
+                for (std::size_t x = 0; x < w / 2; x += lanes) {
+                    const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
+                    const vec o = *reinterpret_cast<const vec*>(differences + b * half + x);
+                    *reinterpret_cast<floats*>(out + x) = __builtin_convertvector(e + o, floats);
+                    const typename local_vector<float, lanes>::type mirrored = __builtin_convertvector(e - o, floats);
+                    store_reversed<lanes>(out + w - lanes - x, mirrored);
+                }
+                continue;
+            }
             alignas(64) float mirror[chunk_grid::max_target / 2];
             alignas(64) float front[chunk_grid::max_target / 2];
             for (std::size_t x = 0; x < half; x += lanes) {

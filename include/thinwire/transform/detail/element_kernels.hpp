@@ -17,12 +17,22 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
     asm volatile("" : : "r"(memory) : "memory");
 }
 
-/// m <- decay * m + gain * g, and a copy to out: one row of a chunk.
+/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain) {
+                                            float gain, float taken) {
     using vec = typename vector_of<float, Lanes>::type;
     std::size_t x = 0;
+    if (taken != 0.0F) {
+        for (; x + Lanes <= n; x += Lanes) {
+            const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
+            const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
+            *reinterpret_cast<vec*>(m + x) = sum;
+            *reinterpret_cast<vec*>(out + x) = sum;
+        }
+        for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
+        return;
+    }
     for (; x + Lanes <= n; x += Lanes) {
         const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
         *reinterpret_cast<vec*>(m + x) = sum;
@@ -126,6 +136,23 @@ THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_
         }
         std::memcpy(tops + g, &top, sizeof top);
     }
+}
+
+/// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
+/// n is a multiple of 16, k <= n.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    std::int32_t floor = 0;
+    for (std::int32_t bit = 1 << 30; bit >= 1 << 16; bit >>= 1) {
+        const std::int32_t tried = floor | bit;
+        bits below = {};
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const bits*>(tops + i) < tried;
+        std::int32_t count = static_cast<std::int32_t>(n);
+        for (int i = 0; i < Lanes; ++i) count += below[i];
+        if (count >= static_cast<std::int32_t>(k)) floor = tried;
+    }
+    return static_cast<std::uint32_t>(floor);
 }
 
 }  // namespace thinwire::detail

@@ -18,6 +18,12 @@ struct vector_of<T, 1> {
     using type = T;
 };
 
+/// The same vector as a local variable, aligned as its registers like it.
+template <class T, int Lanes>
+struct local_vector {
+    typedef T type __attribute__((vector_size(Lanes * sizeof(T))));
+};
+
 /// One block of gemm(): Rows x (Vectors * Lanes) results held in registers.
 template <class T, int Lanes, int Rows, int Vectors>
 THINWIRE_ALWAYS_INLINE void gemm_block(const T* a, std::size_t a_row, std::size_t a_depth, const T* b,

@@ -1,0 +1,143 @@
+#ifndef THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
+#define THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
+
+#include <thinwire/transform/dct.hpp>
+#include <thinwire/transform/detail/small_gemm.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// cos((2 n + 1) pi / (4 M)) and the sine of the same angle, n < M / 2.
+template <std::size_t M>
+struct rotation_table {
+    std::array<float, M / 2> cosine{}, sine{};
+    constexpr rotation_table() noexcept {
+        for (std::size_t n = 0; n < M / 2; ++n) {
+            const auto angle = static_cast<std::int64_t>(2 * n + 1), side = static_cast<std::int64_t>(2 * M);
+            cosine[n] = static_cast<float>(static_cast<double>(integer_cos(angle, side)) * 0x1p-30);
+            sine[n] = static_cast<float>(static_cast<double>(integer_cos(side - angle, side)) * 0x1p-30);
+        }
+    }
+};
+template <std::size_t M>
+inline constexpr rotation_table<M> rotations{};
+
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]);
+
+/// x[k] <- sum over n of x[n] cos(pi (2 n + 1) (2 k + 1) / (4 M)): rotations by at most a right angle and two DCT-II of
+/// half the size (Plonka and Tasche, Linear Algebra Appl. 394, 2005), so that rounding is not amplified.
+template <std::size_t M, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct4(Vec (&x)[M]) {
+    if constexpr (M == 1) {
+        x[0] *= 0.70710678F;
+    } else {
+        constexpr std::size_t half = M / 2;
+        Vec u[half], v[half];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < half; ++n) {
+            const Vec a = x[n], b = x[M - 1 - n];
+            const float c = rotations<M>.cosine[n], s = rotations<M>.sine[n];
+            u[n] = a * c + b * s;
+            v[n] = n % 2 == 0 ? b * c - a * s : a * s - b * c;
+        }
+        fast_dct2(u);
+        fast_dct2(v);
+        x[0] = u[0];
+        x[M - 1] = -v[0];
+#pragma GCC unroll 64
+        for (std::size_t j = 1; j < half; ++j) {
+            x[2 * j] = u[j] + v[half - j];
+            x[2 * j - 1] = u[j] - v[half - j];
+        }
+    }
+}
+
+/// x[f] <- sum over n of x[n] cos(pi (2 n + 1) f / (2 N)), in every lane. N is a power of two.
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
+    if constexpr (N > 1) {
+        Vec even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            even[n] = x[n] + x[N - 1 - n];
+            odd[n] = x[n] - x[N - 1 - n];
+        }
+        fast_dct2(even);
+        fast_dct4(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f) {
+            x[2 * f] = even[f];
+            x[2 * f + 1] = odd[f];
+        }
+    }
+}
+
+/// The orthonormal DCT-II along the N rows of `in`, for `width` columns (a multiple of Lanes), rows `stride` apart in
+/// both. The two may be the same memory.
+template <std::size_t N, int Lanes>
+THINWIRE_ALWAYS_INLINE void fast_dct_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+    using vec = typename vector_of<float, Lanes>::type;
+    using local = typename local_vector<float, Lanes>::type;
+    constexpr auto scale =
+        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << 61U) / N)) * 0x1p-30);
+    for (std::size_t column = 0; column < width; column += Lanes) {
+        local even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
+            const local b = *reinterpret_cast<const vec*>(in + (N - 1 - n) * stride + column);
+            even[n] = a + b;
+            odd[n] = a - b;
+        }
+        fast_dct2(even);
+        *reinterpret_cast<vec*>(out + column) = even[0] * (scale * 0.70710678F);
+#pragma GCC unroll 64
+        for (std::size_t f = 1; f < N / 2; ++f)
+            *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
+        fast_dct4(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f)
+            *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
+    }
+}
+
+/// fast_dct_columns() for a side that fast_dct_side() allows.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void fast_dct_columns(std::size_t side, const float* in, float* out, std::size_t stride,
+                                             std::size_t width) {
+    if (side == 64)
+        fast_dct_columns<64, Lanes>(in, out, stride, width);
+    else
+        fast_dct_columns<32, Lanes>(in, out, stride, width);
+}
+
+/// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.
+THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                      std::size_t rows, std::size_t cols) {
+    using vec = vector_of<float, 4>::type;
+    for (std::size_t y = 0; y < rows; y += 4) {
+        for (std::size_t x = 0; x < cols; x += 4) {
+            const float* from = in + y * in_stride + x;
+            const vec a = *reinterpret_cast<const vec*>(from);
+            const vec b = *reinterpret_cast<const vec*>(from + in_stride);
+            const vec c = *reinterpret_cast<const vec*>(from + 2 * in_stride);
+            const vec d = *reinterpret_cast<const vec*>(from + 3 * in_stride);
+            const vec ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+            const vec high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7),
+                      high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            float* to = out + x * out_stride + y;
+            *reinterpret_cast<vec*>(to) = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *reinterpret_cast<vec*>(to + out_stride) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            *reinterpret_cast<vec*>(to + 2 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+            *reinterpret_cast<vec*>(to + 3 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+        }
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP

@@ -1,0 +1,227 @@
+#include <thinwire/optim/demo.hpp>
+
+#include <doctest/doctest.h>
+#include <support/optim_peer.hpp>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+using namespace thinwire;
+using test::finish;
+using demo_peer = test::peer<demo, demo_options>;
+
+namespace {
+
+std::vector<std::vector<float>> momentum_of(demo_peer& p) {
+    std::vector<std::vector<float>> out;
+    for (std::size_t i = 0; i < p.values.size(); ++i)
+        out.emplace_back(p.optimizer->momentum(i).begin(), p.optimizer->momentum(i).end());
+    return out;
+}
+
+/// The message of the value_error that making a peer throws.
+std::string refusal(const demo_options& options) {
+    try {
+        const demo_peer p(0, options);
+    } catch (const value_error& e) {
+        return e.what();
+    }
+    return "accepted";
+}
+
+bool holds(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+/// Halves what it is given: a rule of an integrator.
+class halved final : public update_rule {
+ public:
+    [[nodiscard]] std::string name() const override { return "halved"; }
+    void direct(std::span<float> d) const override {
+        for (float& v : d) v *= 0.5F;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("options: errors name field, value and expectation") {
+    CHECK(refusal({}) == "accepted");
+    CHECK(holds(refusal({.alpha = 0.0F}), "alpha 0.000000, expected above 0"));
+    CHECK(holds(refusal({.alpha = 1.5F}), "alpha 1.500000, expected above 0"));
+    CHECK(holds(refusal({.alpha = std::numeric_limits<float>::quiet_NaN()}), "alpha"));
+    CHECK(holds(refusal({.gradient = static_cast<gradient_scale>(3)}), "gradient 3, expected learning_rate, none"));
+    CHECK(holds(refusal({.rule = nullptr}), "rule null, expected an update rule"));
+    CHECK(holds(refusal({.groups = {{.prefix = "nothing"}}}), "groups[0] holds no parameter (prefix 'nothing'"));
+    CHECK(holds(refusal({.groups = {{.parameters = {0}}, {.parameters = {0}}}}), "groups[1] holds no parameter"));
+    CHECK(holds(refusal({.groups = {{.prefix = "tensor", .learning_rate = -1.0F}}}), "groups[0].learning_rate -1."));
+    CHECK(holds(refusal({.groups = {{.prefix = "tensor", .weight_decay = 2000.0F}}}), "groups[0].weight_decay 2000."));
+    CHECK(holds(refusal({.groups = {{.prefix = "tensor", .k = 5000}}}), "groups[0].k 5000"));
+}
+
+TEST_CASE("gradient scale: lr * g, g, or (1 - beta) * g is added to the momentum") {
+    struct {
+        gradient_scale scale;
+        float gain;
+    } const cases[] = {
+        {gradient_scale::learning_rate, 0.125F}, {gradient_scale::none, 1.0F}, {gradient_scale::complement, 0.25F}};
+    for (const auto& [scale, gain] : cases) {
+        demo_peer p(0, {.learning_rate = 0.125F, .momentum_decay = 0.75F, .gradient = scale});
+        p.begin(0);
+        for (std::size_t i = 0; i < p.values.size(); ++i)
+            for (std::size_t e = 0; e < p.values[i].size(); ++e)
+                REQUIRE(p.optimizer->momentum(i)[e] == gain * p.gradients[i][e]);
+    }
+}
+
+TEST_CASE("alpha: that part of what was sent leaves the momentum, once it is committed") {
+    demo_peer whole(0, {.gradient = gradient_scale::none, .k = 4096}),
+        part(0, {.alpha = 0.25F, .gradient = gradient_scale::none, .k = 4096}),
+        small(0, {.alpha = 0.25F, .gradient = gradient_scale::none, .k = 16});
+    for (demo_peer* p : {&whole, &part, &small}) p->step();
+    for (std::size_t i = 0; i < whole.values.size(); ++i) {
+        double before = 0.0, after = 0.0;
+        for (std::size_t e = 0; e < whole.values[i].size(); ++e) {
+            const float g = part.gradients[i][e];
+            REQUIRE(whole.optimizer->momentum(i)[e] == 0.0F);
+            REQUIRE(std::abs(part.optimizer->momentum(i)[e] - 0.75F * g) < 1e-5F);
+            before += static_cast<double>(g) * static_cast<double>(g);
+            after += std::pow(static_cast<double>(small.optimizer->momentum(i)[e]), 2.0);
+        }
+        CHECK(after < 0.995 * before);  // the transform is orthonormal: a coefficient of c leaves 0.75^2 c^2
+        CHECK(after > 0.75 * 0.75 * before);
+    }
+}
+
+TEST_CASE("a payload that was not committed leaves the momentum exactly as if it had not been sent") {
+    for (const value_code values : {value_code::f32, value_code::sign}) {
+        for (const float alpha : {1.0F, 0.2F}) {
+            CAPTURE(alpha);
+            demo_peer p(0, {.momentum_decay = 0.9F, .alpha = alpha, .k = 8, .values = values});
+            p.step();
+            p.begin(0);
+            const auto in_flight = momentum_of(p);
+            finish(*p.optimizer, 1, {});
+            CHECK(momentum_of(p) == in_flight);
+            p.begin(0);
+            p.optimizer->abandon();
+            const auto abandoned = momentum_of(p);
+            for (std::size_t i = 0; i < p.values.size(); ++i)  // nothing left, the new gradients came
+                for (std::size_t e = 0; e < p.values[i].size(); ++e)
+                    REQUIRE(std::abs(abandoned[i][e] - 0.9F * in_flight[i][e] - 1e-3F * p.gradients[i][e]) < 1e-8F);
+        }
+    }
+}
+
+TEST_CASE("sgd: the step is rate times the mean of what was sent") {
+    demo_peer p(0, {.learning_rate = 0.25F,
+                    .gradient = gradient_scale::none,
+                    .k = 4096,
+                    .rule = std::make_shared<const sgd>(),
+                    .weight_decay = 0.5F});
+    const auto before = p.values;
+    p.step();
+    for (std::size_t i = 0; i < p.values.size(); ++i)
+        for (std::size_t e = 0; e < p.values[i].size(); ++e)
+            REQUIRE(std::abs(p.values[i][e] - (0.875F * before[i][e] - 0.25F * p.gradients[i][e])) < 1e-5F);
+}
+
+TEST_CASE("sgd: the mean is over the peers that sent a coefficient, for disjoint and for overlapping supports") {
+    const demo_options options = {.learning_rate = 1.0F,
+                                  .gradient = gradient_scale::none,
+                                  .k = 1,
+                                  .chunk = 64,
+                                  .rule = std::make_shared<const sgd>()};
+    const std::vector<shape> one = {{1}};
+    const auto update = [&](const std::vector<float>& gradients, const std::vector<shape>& shapes,
+                            const std::function<void(demo_peer&, float)>& fill) {
+        std::vector<std::unique_ptr<demo_peer>> peers;
+        std::vector<contribution> list;
+        for (peer_id i = 0; i < gradients.size(); ++i) {
+            peers.push_back(std::make_unique<demo_peer>(i, options, nullptr, shapes));
+            fill(*peers.back(), gradients[i]);
+            list.push_back({.peer = i, .payload = peers.back()->optimizer->begin_step(i)});
+        }
+        const std::vector<float> before = peers[0]->values[0];
+        finish(*peers[0]->optimizer, 0, list);
+        std::vector<float> change;
+        for (std::size_t e = 0; e < before.size(); ++e) change.push_back(before[e] - peers[0]->values[0][e]);
+        return change;
+    };
+    // One element: all three send the same coefficient.
+    const auto same = update({1.0F, 2.0F, 6.0F}, one, [](demo_peer& p, float g) { p.gradients[0][0] = g; });
+    CHECK(same[0] == doctest::Approx(3.0));
+    // Two chunks of one element would share nothing: as rows of 2, each peer sends the one that is not zero.
+    const auto apart = update({4.0F, -4.0F}, {{2}}, [](demo_peer& p, float g) {
+        p.gradients[0][0] = g;  // the sum of both for the first peer, their difference for the other
+        p.gradients[0][1] = std::abs(g);
+    });
+    // The first sends only the constant 4, the second only the alternation -4, +4: nothing is halved.
+    CHECK(apart[0] == doctest::Approx(0.0).epsilon(1e-5));
+    CHECK(apart[1] == doctest::Approx(8.0));
+}
+
+TEST_CASE("groups: rate, weight decay, k and rule of their own; a parameter belongs to the first that holds it") {
+    demo_options options = {.learning_rate = 0.125F, .k = 8, .weight_decay = 0.5F};
+    options.groups = {{.parameters = {0}, .learning_rate = 0.0F},
+                      {.prefix = "tensor", .suffix = "1", .learning_rate = 2.0F, .weight_decay = 0.0F, .k = 3},
+                      {.prefix = "tensor", .weight_decay = 0.25F, .rule = std::make_shared<const halved>()}};
+    demo_peer p(0, options), q(1, options);
+    CHECK(p.optimizer->layout().sections[0].kept == 8);
+    CHECK(p.optimizer->layout().sections[1].kept == 3);
+    const auto before = p.values;
+    const auto payload = p.begin(0), other = q.begin(1);
+    const std::vector<contribution> list = {{.peer = 0, .payload = payload}, {.peer = 1, .payload = other}};
+    CHECK(finish(*p.optimizer, 0, list).contributors == 2);
+    CHECK(finish(*q.optimizer, 0, list).contributors == 2);
+    CHECK(p.optimizer->replica_digest() == q.optimizer->replica_digest());
+    CHECK(p.values[0] == before[0]);  // rate 0: neither step nor decay
+    for (std::size_t e = 0; e < before[1].size(); ++e)
+        CHECK(std::abs(std::abs(p.values[1][e] - before[1][e]) - 0.25F) < 1e-6F);  // signum, twice the rate, no decay
+    demo_options plain = options;
+    plain.groups[2].rule = std::make_shared<const sgd>();
+    demo_peer unhalved(0, plain), second(1, plain);
+    unhalved.begin(0);
+    const auto its = unhalved.optimizer->in_flight();
+    const auto from_second = second.begin(1);
+    finish(*unhalved.optimizer, 0, {{.peer = 0, .payload = its}, {.peer = 1, .payload = from_second}});
+    for (std::size_t e = 0; e < before[2].size(); ++e) {
+        const float start = before[2][e] * (1.0F - 0.125F * 0.25F);
+        CHECK(2.0F * (p.values[2][e] - start) == doctest::Approx(unhalved.values[2][e] - start).epsilon(1e-3));
+    }
+}
+
+TEST_CASE("peers whose groups, rules or k differ do not accept each other's payloads") {
+    const auto accepted = [](const demo_options& one, const demo_options& two) {
+        demo_peer a(0, one), b(1, two);
+        const auto payload = a.begin(0);
+        const contribution from = {.peer = 0, .payload = payload};
+        return b.optimizer->apply({.round = 0, .contributions = {&from, 1}}).contributors == 1;
+    };
+    CHECK(accepted({}, {}));
+    CHECK(accepted({.alpha = 0.5F}, {}));  // how a peer chooses is its own affair
+    CHECK(accepted({.gradient = gradient_scale::none}, {.momentum_decay = 0.5F}));
+    CHECK_FALSE(accepted({.rule = std::make_shared<const sgd>()}, {}));
+    CHECK_FALSE(accepted({.groups = {{.parameters = {1}, .learning_rate = 0.5F}}}, {}));
+    CHECK_FALSE(accepted({.groups = {{.parameters = {1}, .weight_decay = 0.0F}}}, {}));
+    CHECK_FALSE(accepted({.groups = {{.parameters = {2}, .k = 31}}}, {}));
+    CHECK_FALSE(accepted({.groups = {{.parameters = {2}, .rule = std::make_shared<const halved>()}}}, {}));
+}
+
+TEST_CASE("private state: made with another alpha or gradient scale it is refused; what is committed is remembered") {
+    demo_peer a(0, {.alpha = 0.5F, .k = 8});
+    a.step();
+    const auto saved = a.optimizer->save_private();
+    demo_peer b(0, {.alpha = 0.5F, .k = 8}), other(0, {.alpha = 0.25F, .k = 8}),
+        scaled(0, {.alpha = 0.5F, .gradient = gradient_scale::none, .k = 8});
+    REQUIRE(b.optimizer->restore_private(saved).has_value());
+    CHECK(b.optimizer->save_private() == saved);
+    CHECK(b.optimizer->in_flight().empty());
+    CHECK(momentum_of(b) == momentum_of(a));
+    REQUIRE_FALSE(other.optimizer->restore_private(saved).has_value());
+    CHECK(other.optimizer->restore_private(saved).error().code == errc::mismatch);
+    CHECK_FALSE(scaled.optimizer->restore_private(saved).has_value());
+}
