@@ -8880,7 +8880,7 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
                 const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F;
+        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
         if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
@@ -8896,15 +8896,8 @@ class chunk_worker {
         select(t, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-<<<<<<< HEAD
-            const float value =
-                scratch_
-                    .coefficients[positions[i] / w * t.cols->spectrum_width() + t.cols->spectrum_at(positions[i] % w)];
-            if (value == 0.0F && !codec.sends_zero()) continue;
-=======
             const float value = scratch_.coefficients[layout.place(positions[i])];
-            if (code == value_code::sign && value == 0.0F) continue;
->>>>>>> main
+            if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }

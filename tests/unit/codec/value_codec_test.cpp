@@ -147,9 +147,10 @@ TEST_CASE("value_codec: bits a value") {
 
 TEST_CASE("value_codec: the scale is close to the best one") {
     random_stream random(13);
-    for (const auto& [code, levels, power] :
-         {std::tuple{value_code::q4, std::vector<double>{16, 19, 23, 28, 33, 40, 48, 57}, 0.02},
-          std::tuple{value_code::q2, std::vector<double>{5, 7}, 0.06}}) {
+    for (const auto& one : {std::tuple{value_code::q4, std::vector<double>{16, 19, 23, 28, 33, 40, 48, 57}, 0.02},
+                            std::tuple{value_code::q2, std::vector<double>{5, 7}, 0.06}}) {
+        const auto& [found_code, levels, power] = one;
+        const value_code code = found_code;
         for (const bool heavy : {false, true}) {
             for (const std::size_t k : {8U, 32U}) {
                 double error = 0.0, least = 0.0, square = 0.0;
