@@ -9,9 +9,11 @@
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/section_coder.hpp>
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/codec/top_k.hpp>
 #include <thinwire/codec/value_code.hpp>
+#include <thinwire/codec/value_codec.hpp>
 #include <thinwire/comm/loopback.hpp>
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/config.hpp>

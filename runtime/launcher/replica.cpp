@@ -116,9 +116,9 @@ std::size_t replica::parameter_count() {
 }
 
 std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> replica::payload_check() const {
-    return [layout = optimizer_->layout(), run = run_](std::uint64_t round, peer_id peer,
-                                                       std::span<const std::byte> payload) {
-        return validate_payload(payload, layout, {.run = run, .round = round, .peer = peer});
+    return [decoder = payload_decoder(optimizer_->layout()), run = run_](std::uint64_t round, peer_id peer,
+                                                                         std::span<const std::byte> payload) mutable {
+        return decoder.validate(payload, {.run = run, .round = round, .peer = peer});
     };
 }
 

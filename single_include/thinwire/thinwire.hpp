@@ -2137,73 +2137,107 @@ static_assert(nn::backend<fast>);
 #ifndef THINWIRE_CODEC_BIT_STREAM_HPP
 #define THINWIRE_CODEC_BIT_STREAM_HPP
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
-#include <vector>
 
 namespace thinwire {
 
-/// Appends fields of up to 32 bits to a byte buffer, lowest bit first.
+namespace detail {
+
+[[nodiscard]] constexpr std::uint64_t reverse_bytes(std::uint64_t word) noexcept {
+    word = ((word & 0x00ff00ff00ff00ffU) << 8U) | ((word >> 8U) & 0x00ff00ff00ff00ffU);
+    word = ((word & 0x0000ffff0000ffffU) << 16U) | ((word >> 16U) & 0x0000ffff0000ffffU);
+    return (word << 32U) | (word >> 32U);
+}
+
+/// The little-endian number in 8 bytes.
+[[nodiscard]] inline std::uint64_t load_word(const std::byte* at) noexcept {
+    std::uint64_t word = 0;
+    std::memcpy(&word, at, sizeof word);
+    return std::endian::native == std::endian::little ? word : reverse_bytes(word);
+}
+
+inline void store_word(std::byte* at, std::uint64_t word) noexcept {
+    if constexpr (std::endian::native != std::endian::little) word = reverse_bytes(word);
+    std::memcpy(at, &word, sizeof word);
+}
+
+}  // namespace detail
+
+/// Writes fields of up to 32 bits into memory of the caller, lowest bit first. A write past the end changes nothing
+/// there and sets failed().
 class bit_writer {
  public:
-    explicit bit_writer(std::vector<std::byte>& out) noexcept : out_(out) {}
+    /// `memory` has room for all bits to come and 8 bytes more, which may be overwritten.
+    explicit bit_writer(std::span<std::byte> memory) noexcept : memory_(memory) {}
 
     /// Precondition: bits <= 32 and value < 2^bits.
-    void put(std::uint32_t value, unsigned bits) {
+    void put(std::uint32_t value, unsigned bits) noexcept {
+        if (at_ + 8 > memory_.size()) {
+            failed_ = true;
+            return;
+        }
         pending_ |= static_cast<std::uint64_t>(value) << held_;
         held_ += bits;
-        for (; held_ >= 8; held_ -= 8, pending_ >>= 8U) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+        detail::store_word(memory_.data() + at_, pending_);
+        at_ += held_ >> 3U;
+        pending_ >>= held_ & 0x38U;
+        held_ &= 7U;
     }
     /// Fills the last byte with zero bits.
-    void flush() {
-        if (held_ > 0) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+    void flush() noexcept {
+        if (held_ > 0) ++at_;
         pending_ = 0;
         held_ = 0;
     }
+    /// Bytes begun so far.
+    [[nodiscard]] std::size_t position() const noexcept { return at_ + (held_ > 0 ? 1 : 0); }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
 
  private:
-    std::vector<std::byte>& out_;
+    std::span<std::byte> memory_;
+    std::size_t at_ = 0;
     std::uint64_t pending_ = 0;
     unsigned held_ = 0;
+    bool failed_ = false;
 };
 
-/// Reads what bit_writer wrote, from foreign bytes. Total: a read past the end gives zero and sets failed().
+/// Reads what bit_writer wrote, from foreign bytes. Total: what lies past the end reads as zero and sets failed().
 class bit_reader {
  public:
     explicit bit_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
 
     /// Precondition: bits <= 32.
     [[nodiscard]] std::uint32_t get(unsigned bits) noexcept {
-        while (held_ < bits) {
-            if (at_ == bytes_.size()) {
-                failed_ = true;
-                return 0;
-            }
-            pending_ |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[at_++])) << held_;
-            held_ += 8;
-        }
-        const auto value = static_cast<std::uint32_t>(pending_ & ((std::uint64_t{1} << bits) - 1));
-        pending_ >>= bits;
-        held_ -= bits;
+        const std::size_t byte = at_ >> 3U;
+        const std::uint64_t word =
+            byte + 8 <= bytes_.size() ? detail::load_word(bytes_.data() + byte) : load_tail(byte);
+        const auto value = static_cast<std::uint32_t>((word >> (at_ & 7U)) & ((std::uint64_t{1} << bits) - 1));
+        at_ += bits;
         return value;
     }
     /// Leaves the byte that was begun; fails when its other bits are not zero.
     void align() noexcept {
-        if (pending_ != 0) failed_ = true;
-        pending_ = 0;
-        held_ = 0;
+        if (const unsigned rest = static_cast<unsigned>(-at_ & 7U); get(rest) != 0) spoiled_ = true;
     }
     /// Bytes begun so far.
-    [[nodiscard]] std::size_t position() const noexcept { return at_; }
-    [[nodiscard]] bool failed() const noexcept { return failed_; }
+    [[nodiscard]] std::size_t position() const noexcept { return (at_ + 7) >> 3U; }
+    [[nodiscard]] bool failed() const noexcept { return spoiled_ || position() > bytes_.size(); }
 
  private:
+    [[nodiscard]] std::uint64_t load_tail(std::size_t byte) const noexcept {
+        std::uint64_t word = 0;
+        for (std::size_t i = 0; i < 8 && byte + i < bytes_.size(); ++i)
+            word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[byte + i])) << (8 * i);
+        return word;
+    }
+
     std::span<const std::byte> bytes_;
-    std::size_t at_ = 0;
-    std::uint64_t pending_ = 0;
-    unsigned held_ = 0;
-    bool failed_ = false;
+    std::size_t at_ = 0;  // bits
+    bool spoiled_ = false;
 };
 
 }  // namespace thinwire
@@ -2267,75 +2301,86 @@ namespace detail {
 
 namespace thinwire {
 
-/// How the value of a selected coefficient travels.
+/// How the value of a selected coefficient travels. Numbers from 128 on are an integrator's own (value_codec.hpp).
 enum class value_code : std::uint8_t {
     f32 = 0,   ///< 32 bits, as the published DeMo sends it
     sign = 1,  ///< one bit; a coefficient that is exactly zero is not sent
+    bf16 = 2,  ///< 16 bits: the nearest bfloat16
+    q4 = 3,    ///< sign and 8 magnitudes in 4 bits, and a scale of 12 bits a chunk
+    q2 = 4,    ///< sign and 2 magnitudes in 2 bits, and a scale of 12 bits a chunk
 };
 
 [[nodiscard]] constexpr std::string_view to_string(value_code code) noexcept {
-    return code == value_code::sign ? "sign" : "f32";
+    switch (code) {
+        case value_code::f32: return "f32";
+        case value_code::sign: return "sign";
+        case value_code::bf16: return "bf16";
+        case value_code::q4: return "q4";
+        case value_code::q2: return "q2";
+    }
+    return "custom";
 }
 
 }  // namespace thinwire
 
 #endif  // THINWIRE_CODEC_VALUE_CODE_HPP
 
-// ---- thinwire/codec/payload_layout.hpp
-#ifndef THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
-#define THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+// ---- thinwire/core/half.hpp
+#ifndef THINWIRE_CORE_HALF_HPP
+#define THINWIRE_CORE_HALF_HPP
 
-#include <algorithm>
 #include <bit>
-#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace thinwire {
 
-/// What a payload carries.
-enum class payload_kind : std::uint8_t {
-    demo = 0,   ///< selected coefficients of every chunk
-    dense = 1,  ///< every element of every gradient, f32
-};
+/// The float32 that a bfloat16 stands for: exact.
+[[nodiscard]] constexpr float from_bfloat16(std::uint16_t bits) noexcept {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
+}
 
-/// One tensor as the codec sees it: `chunks` blocks of `chunk_size` elements, `kept` of which are sent.
-struct payload_section {
-    std::uint64_t chunks = 0;
-    std::uint32_t chunk_size = 0;
-    std::uint32_t kept = 0;  ///< min(k, chunk_size); chunk_size for dense
+/// The nearest bfloat16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
+[[nodiscard]] constexpr std::uint16_t to_bfloat16(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>((bits >> 16U) | 0x40U);
+    return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U);
+}
 
-    [[nodiscard]] std::uint64_t coefficients() const noexcept { return chunks * kept; }
-    /// Bits of one position: enough for chunk_size values.
-    [[nodiscard]] unsigned position_bits() const noexcept {
-        return static_cast<unsigned>(std::bit_width(chunk_size - 1));
+/// The float32 that an IEEE binary16 stands for: exact.
+[[nodiscard]] constexpr float from_float16(std::uint16_t bits) noexcept {
+    const std::uint32_t sign = (bits & 0x8000U) << 16U;
+    const std::uint32_t exponent = (bits >> 10U) & 0x1fU;
+    const std::uint32_t fraction = bits & 0x3ffU;
+    if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000U | (fraction << 13U));
+    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (fraction << 13U));
+    const float magnitude = static_cast<float>(fraction) * 0x1p-24F;  // zero or subnormal
+    return sign != 0 ? -magnitude : magnitude;
+}
+
+/// The nearest IEEE binary16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
+[[nodiscard]] constexpr std::uint16_t to_float16(float value) noexcept {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    const auto sign = static_cast<std::uint16_t>((bits >> 16U) & 0x8000U);
+    const std::uint32_t magnitude = bits & 0x7fffffffU;
+    if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);
+    if (magnitude >= 0x477ff000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
+    const std::uint32_t exponent = magnitude >> 23U;
+    // A normal result drops 13 bits of the fraction; a subnormal one drops more, its leading bit made explicit.
+    std::uint32_t significand = magnitude - (112U << 23U);
+    std::uint32_t drop = 13;
+    if (exponent < 113) {
+        if (exponent < 102) return sign;
+        significand = (magnitude & 0x7fffffU) | 0x800000U;
+        drop = 126U - exponent;
     }
-};
-
-/// What every payload of a run must look like. All peers derive the same one from shapes and options.
-struct payload_layout {
-    payload_kind kind = payload_kind::demo;
-    value_code values = value_code::f32;
-    std::uint32_t k = 0;            ///< 0 for dense
-    std::uint32_t chunk = 0;        ///< 0 for dense
-    std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
-    std::vector<payload_section> sections;
-
-    [[nodiscard]] std::uint64_t chunks() const noexcept {
-        std::uint64_t sum = 0;
-        for (const payload_section& s : sections) sum += s.chunks;
-        return sum;
-    }
-    [[nodiscard]] std::uint64_t coefficients() const noexcept {
-        std::uint64_t sum = 0;
-        for (const payload_section& s : sections) sum += s.coefficients();
-        return sum;
-    }
-};
+    const std::uint32_t half = 1U << (drop - 1U);
+    const std::uint32_t odd = (significand >> drop) & 1U;
+    return static_cast<std::uint16_t>(sign | ((significand + half - 1U + odd) >> drop));
+}
 
 }  // namespace thinwire
 
-#endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+#endif  // THINWIRE_CORE_HALF_HPP
 
 // ---- thinwire/core/result.hpp
 #ifndef THINWIRE_CORE_RESULT_HPP
@@ -2436,19 +2481,371 @@ struct ok {};
 
 #endif  // THINWIRE_CORE_RESULT_HPP
 
+// ---- thinwire/codec/value_codec.hpp
+#ifndef THINWIRE_CODEC_VALUE_CODEC_HPP
+#define THINWIRE_CODEC_VALUE_CODEC_HPP
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace thinwire {
+
+/// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
+inline constexpr std::uint32_t largest_value_bits = (127U + 100U) << 23U;  // 2^100
+
+/// How the values of one chunk travel. Stateless: every function may be called from many threads at once.
+///
+/// An integrator's own code derives from this, takes an id() from 128 on and goes into payload_layout::codec. All peers
+/// of a run must have the same one: the layout's fingerprint covers the id, not the meaning.
+class value_codec {
+ public:
+    value_codec() = default;
+    value_codec(const value_codec&) = delete;
+    value_codec& operator=(const value_codec&) = delete;
+    virtual ~value_codec() = default;
+
+    [[nodiscard]] virtual value_code id() const noexcept = 0;
+    /// For people, e.g. "sign".
+    [[nodiscard]] virtual std::string_view name() const noexcept = 0;
+    /// Whether a coefficient that is exactly zero is sent, so that the mean counts its sender. When not, the functions
+    /// below are never given a zero and chunks may send fewer coefficients than k.
+    [[nodiscard]] virtual bool sends_zero() const noexcept = 0;
+    /// Exactly how many bits encode() writes for a chunk of `count` values; 0 for none.
+    [[nodiscard]] virtual std::uint64_t bits(std::size_t count) const noexcept = 0;
+    /// Replaces the values of one chunk, finite and at most 2^100, by what receivers decode. Changes nothing when
+    /// called again.
+    virtual void round(std::span<float> values) const noexcept = 0;
+    /// Writes the values of one chunk; they need not be rounded.
+    virtual void encode(std::span<const float> values, bit_writer& out) const noexcept = 0;
+    /// Reads the values of one chunk from foreign bits: bits(values.size()) of them, whatever they are. Refuses what
+    /// encode() never writes; must not give numbers that are not finite or above 2^100.
+    [[nodiscard]] virtual std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept = 0;
+};
+
+namespace detail {
+
+[[nodiscard]] inline std::optional<errc> refuse_absurd(std::span<const float> values) noexcept {
+    std::uint32_t largest = 0;
+    for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    if (largest >= 0x7f800000U) return errc::not_finite;
+    if (largest > largest_value_bits) return errc::out_of_range;
+    return std::nullopt;
+}
+
+class f32_codec final : public value_codec {
+ public:
+    [[nodiscard]] value_code id() const noexcept override { return value_code::f32; }
+    [[nodiscard]] std::string_view name() const noexcept override { return "f32"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return true; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 32 * std::uint64_t{count}; }
+    void round(std::span<float>) const noexcept override {}
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        for (const float value : values) out.put(std::bit_cast<std::uint32_t>(value), 32);
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        for (float& value : values) value = std::bit_cast<float>(in.get(32));
+        return refuse_absurd(values);
+    }
+};
+
+class bf16_codec final : public value_codec {
+ public:
+    [[nodiscard]] value_code id() const noexcept override { return value_code::bf16; }
+    [[nodiscard]] std::string_view name() const noexcept override { return "bf16"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return true; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 16 * std::uint64_t{count}; }
+    void round(std::span<float> values) const noexcept override {
+        for (float& value : values) value = from_bfloat16(to_bfloat16(value));
+    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        for (const float value : values) out.put(to_bfloat16(value), 16);
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        for (float& value : values) value = from_bfloat16(static_cast<std::uint16_t>(in.get(16)));
+        return refuse_absurd(values);
+    }
+};
+
+/// 1 or -1.
+class sign_codec final : public value_codec {
+ public:
+    [[nodiscard]] value_code id() const noexcept override { return value_code::sign; }
+    [[nodiscard]] std::string_view name() const noexcept override { return "sign"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return false; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return count; }
+    void round(std::span<float> values) const noexcept override {
+        for (float& value : values) value = of_bit(std::bit_cast<std::uint32_t>(value) >> 31U);
+    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        for (std::size_t i = 0; i < values.size(); i += 32) {
+            const std::size_t n = std::min<std::size_t>(32, values.size() - i);
+            std::uint32_t word = 0;
+            for (std::size_t b = 0; b < n; ++b) word |= (std::bit_cast<std::uint32_t>(values[i + b]) >> 31U) << b;
+            out.put(word, static_cast<unsigned>(n));
+        }
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        for (std::size_t i = 0; i < values.size(); i += 32) {
+            const std::size_t n = std::min<std::size_t>(32, values.size() - i);
+            const std::uint32_t word = in.get(static_cast<unsigned>(n));
+            for (std::size_t b = 0; b < n; ++b) values[i + b] = of_bit((word >> b) & 1U);
+        }
+        return std::nullopt;
+    }
+
+ private:
+    [[nodiscard]] static float of_bit(std::uint32_t bit) noexcept {
+        return std::bit_cast<float>(0x3f800000U | (bit << 31U));
+    }
+};
+
+/// Sign and one of 2^LevelBits magnitudes: a level times the chunk's scale, which is (16 + m) 2^(e - 128) with m < 16,
+/// sent as 16 e + m in 12 bits. Levels rise by a fixed ratio, because the largest k of many coefficients lie between a
+/// threshold and a few times that. Of the scales with which some levels give the same values the smallest is sent, and
+/// no other is taken. Every product has at most 11 significant bits and is normal: exact in float32.
+template <unsigned LevelBits>
+class scaled_codec final : public value_codec {
+ public:
+    static constexpr std::size_t count_of_levels = std::size_t{1} << LevelBits;
+    using level_table = std::array<std::uint8_t, count_of_levels>;
+
+    scaled_codec(value_code id, const level_table& levels) noexcept : id_(id), levels_(levels) {}
+
+    [[nodiscard]] value_code id() const noexcept override { return id_; }
+    [[nodiscard]] std::string_view name() const noexcept override { return to_string(id_); }
+    [[nodiscard]] bool sends_zero() const noexcept override { return false; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override {
+        return count == 0 ? 0 : scale_bits + (LevelBits + 1) * std::uint64_t{count};
+    }
+    void round(std::span<float> values) const noexcept override {
+        if (values.empty()) return;
+        const float scale = scale_of(choose_field(values));
+        for (float& value : values) value = decoded(scale, code_of(value, scale));
+    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        if (values.empty()) return;
+        const float chosen = scale_of(choose_field(values));
+        std::uint32_t used = 0;
+        for (const float value : values) used |= 1U << (code_of(value, chosen) % count_of_levels);
+        const std::uint32_t field = smallest_field(chosen, used);
+        const float scale = scale_of(field);
+        out.put(field, scale_bits);
+        for (const float value : values)
+            out.put(code_of(decoded(chosen, code_of(value, chosen)), scale), LevelBits + 1);
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        if (values.empty()) return std::nullopt;
+        const std::uint32_t field = in.get(scale_bits);
+        if (field > largest_field) return errc::out_of_range;
+        const float scale = scale_of(field);
+        std::uint32_t used = 0;
+        for (float& value : values) {
+            const std::uint32_t code = in.get(LevelBits + 1);
+            used |= 1U << (code % count_of_levels);
+            value = decoded(scale, code);
+        }
+        if (smallest_field(scale, used) != field) return errc::malformed;
+        return std::nullopt;
+    }
+
+ private:
+    static constexpr unsigned scale_bits = 12;
+    static constexpr std::uint32_t largest_field = 217 * 16 + 15;  // times the largest level: below 2^100
+
+    [[nodiscard]] static float scale_of(std::uint32_t field) noexcept {
+        return std::bit_cast<float>((field + 3 * 16) << 19U);
+    }
+    /// The nearest one that may be sent.
+    [[nodiscard]] static std::uint32_t field_of(float scale) noexcept {
+        const std::uint32_t nearest = (std::bit_cast<std::uint32_t>(scale) + (1U << 18U)) >> 19U;
+        return std::clamp(nearest, 48U, largest_field + 48U) - 48U;
+    }
+    [[nodiscard]] float decoded(float scale, std::uint32_t code) const noexcept {
+        const float size = static_cast<float>(levels_[code % count_of_levels]) * scale;
+        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(size) | (code >> LevelBits) << 31U);
+    }
+    /// The level nearest to the value, and above it the sign.
+    [[nodiscard]] std::uint32_t code_of(float value, float scale) const noexcept {
+        const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+        const float twice = 2.0F * std::bit_cast<float>(bits & 0x7fffffffU);
+        std::uint32_t level = 0;
+        for (std::size_t i = 1; i < count_of_levels; ++i)
+            level += twice >= static_cast<float>(levels_[i - 1] + levels_[i]) * scale ? 1U : 0U;
+        return level | (bits >> 31U) << LevelBits;
+    }
+
+    /// Sum of squared errors in units of 1 / unit; stops when it is not below `bound`.
+    [[nodiscard]] double measure(std::span<const float> values, float scale, float unit, double bound) const noexcept {
+        double error = 0.0;
+        for (const float value : values) {
+            const float size = (value < 0.0F ? -value : value) * unit;
+            const float level = static_cast<float>(levels_[code_of(value, scale) % count_of_levels]) * scale * unit;
+            error += static_cast<double>((size - level) * (size - level));
+            if (!(error < bound)) break;
+        }
+        return error;
+    }
+    /// The smallest scale of which all values are levels, if there is one: what was rounded before.
+    [[nodiscard]] std::optional<std::uint32_t> exact_field(std::span<const float> values,
+                                                           float largest) const noexcept {
+        for (std::size_t i = count_of_levels; i-- > 0;) {
+            const std::uint32_t field = field_of(largest / static_cast<float>(levels_[i]));
+            const float scale = scale_of(field);
+            if (static_cast<float>(levels_[i]) * scale == largest &&
+                std::all_of(values.begin(), values.end(),
+                            [&](float value) { return decoded(scale, code_of(value, scale)) == value; }))
+                return field;
+        }
+        return std::nullopt;
+    }
+    /// The scale with the least sum of squared errors among those that put the mean within the levels.
+    [[nodiscard]] std::uint32_t choose_field(std::span<const float> values) const noexcept {
+        float largest = 0.0F;
+        double sum = 0.0;
+        for (const float value : values) {
+            const float size = value < 0.0F ? -value : value;
+            largest = std::max(largest, size);
+            sum += static_cast<double>(size);
+        }
+        if (!(largest > scale_of(0))) return 0;
+        if (const auto exact = exact_field(values, largest)) return *exact;
+        const float unit = 1.0F / largest;
+        const double mean = sum / static_cast<double>(values.size());
+        const std::uint32_t last = field_of(static_cast<float>(mean / static_cast<double>(levels_.front())));
+        std::uint32_t best = last;
+        double least = 1e300;
+        for (std::uint32_t field = field_of(static_cast<float>(mean / static_cast<double>(levels_.back())));
+             field <= last; ++field) {
+            const double error = measure(values, scale_of(field), unit, least);
+            if (error < least) {
+                best = field;
+                least = error;
+            }
+        }
+        return best;
+    }
+    /// The smallest scale with which other levels give the same values, `used` being those that occur with `scale`.
+    [[nodiscard]] std::uint32_t smallest_field(float scale, std::uint32_t used) const noexcept {
+        const auto top = static_cast<std::size_t>(std::bit_width(used) - 1);
+        const float largest = static_cast<float>(levels_[top]) * scale;
+        for (std::size_t i = count_of_levels - 1; i > top; --i) {
+            const std::uint32_t field = field_of(largest / static_cast<float>(levels_[i]));
+            const float other = scale_of(field);
+            bool same = true;
+            for (std::uint32_t level = 0; level <= top && same; ++level)
+                if ((used >> level & 1U) != 0) {
+                    const float value = static_cast<float>(levels_[level]) * scale;
+                    same = decoded(other, code_of(value, other)) == value;
+                }
+            if (same) return field;
+        }
+        return field_of(scale);
+    }
+
+    value_code id_;
+    level_table levels_;
+};
+
+}  // namespace detail
+
+/// The built-in code of that number. Throws value_error for any other.
+[[nodiscard]] inline const value_codec& codec_of(value_code code) {
+    static const detail::f32_codec f32;
+    static const detail::sign_codec sign;
+    static const detail::bf16_codec bf16;
+    static const detail::scaled_codec<3> q4(value_code::q4, {16, 19, 23, 28, 33, 40, 48, 57});
+    static const detail::scaled_codec<1> q2(value_code::q2, {5, 7});
+    switch (code) {
+        case value_code::f32: return f32;
+        case value_code::sign: return sign;
+        case value_code::bf16: return bf16;
+        case value_code::q4: return q4;
+        case value_code::q2: return q2;
+    }
+    throw value_error("value code " + std::to_string(static_cast<int>(code)) + ", expected f32, sign, bf16, q4 or q2");
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_VALUE_CODEC_HPP
+
+// ---- thinwire/codec/payload_layout.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+#define THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace thinwire {
+
+/// What a payload carries.
+enum class payload_kind : std::uint8_t {
+    demo = 0,   ///< selected coefficients of every chunk
+    dense = 1,  ///< every element of every gradient, f32
+};
+
+/// One tensor as the codec sees it: `chunks` blocks of `chunk_size` elements, `kept` of which are sent.
+struct payload_section {
+    std::uint64_t chunks = 0;
+    std::uint32_t chunk_size = 0;  ///< rows * columns of a chunk: at most 65536
+    std::uint32_t kept = 0;        ///< min(k, chunk_size); 1 for dense
+    std::uint32_t columns = 0;     ///< of a chunk; 0 where its coefficients are in no order of frequency
+
+    [[nodiscard]] std::uint64_t coefficients() const noexcept { return chunks * kept; }
+};
+
+/// What every payload of a run must look like. All peers derive the same one from shapes and options.
+struct payload_layout {
+    payload_kind kind = payload_kind::demo;
+    const value_codec* codec = &codec_of(value_code::f32);  ///< must outlive the layout
+    std::uint32_t k = 0;                                    ///< 0 for dense
+    std::uint32_t chunk = 0;                                ///< 0 for dense
+    std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
+    std::vector<payload_section> sections;
+
+    [[nodiscard]] value_code values() const noexcept { return codec->id(); }
+    [[nodiscard]] std::uint64_t chunks() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.chunks;
+        return sum;
+    }
+    [[nodiscard]] std::uint64_t coefficients() const noexcept {
+        std::uint64_t sum = 0;
+        for (const payload_section& s : sections) sum += s.coefficients();
+        return sum;
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
+
 // ---- thinwire/codec/sparse_content.hpp
 #ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
 #define THINWIRE_CODEC_SPARSE_CONTENT_HPP
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <optional>
 #include <span>
 #include <vector>
 
 namespace thinwire {
+
+/// The part of a sparse_content that belongs to one section.
+struct section_slice {
+    std::span<std::uint16_t> positions;
+    std::span<float> values;
+    std::span<std::uint32_t> counts;
+};
 
 /// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
 /// count(chunk) are used, positions rising.
@@ -2462,117 +2859,132 @@ struct sparse_content {
         values.resize(layout.coefficients());
         counts.resize(layout.chunks());
     }
+    /// The section whose coefficients and chunks begin at these places.
+    [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
+        return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),
+                .values = std::span(values).subspan(coefficient, section.coefficients()),
+                .counts = std::span(counts).subspan(chunk, section.chunks)};
+    }
 };
-
-/// The part of a sparse_content that belongs to one section.
-struct section_slice {
-    std::span<std::uint16_t> positions;
-    std::span<float> values;
-    std::span<std::uint32_t> counts;
-};
-
-/// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
-inline constexpr std::uint32_t largest_value_bits = (127U + 100U) << 23U;  // 2^100
-
-/// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
-/// coefficients, all positions, all values. Each of the three parts starts at a byte.
-inline void encode_section(const payload_section& section, value_code code, const section_slice& in,
-                           std::vector<std::byte>& out) {
-    bool full = true;
-    for (const std::uint32_t count : in.counts) full = full && count == section.kept;
-    out.push_back(full ? std::byte{0} : std::byte{1});
-    bit_writer bits(out);
-    const auto each = [&](const auto& put) {
-        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-            for (std::size_t i = 0; i < in.counts[chunk]; ++i) put(chunk * section.kept + i);
-    };
-    if (!full) {
-        const auto width = static_cast<unsigned>(std::bit_width(section.kept));
-        for (const std::uint32_t count : in.counts) bits.put(count, width);
-        bits.flush();
-    }
-    const unsigned width = section.position_bits();
-    each([&](std::size_t i) { bits.put(in.positions[i], width); });
-    bits.flush();
-    if (code == value_code::f32)
-        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]), 32); });
-    else
-        each([&](std::size_t i) { bits.put(std::bit_cast<std::uint32_t>(in.values[i]) >> 31U, 1); });
-    bits.flush();
-}
-
-namespace detail {
-
-[[nodiscard]] inline std::optional<errc> decode_counts(const payload_section& section, value_code code, bool listed,
-                                                       bit_reader& bits, std::span<std::uint32_t> counts) noexcept {
-    if (!listed) {
-        for (std::uint32_t& count : counts) count = section.kept;
-        return std::nullopt;
-    }
-    if (code == value_code::f32) return errc::malformed;  // f32 sends zeros as well: the mean counts their senders
-    bool full = true;
-    for (std::uint32_t& count : counts) {
-        count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
-        if (count > section.kept) return errc::out_of_range;
-        full = full && count == section.kept;
-    }
-    bits.align();
-    if (full) return errc::malformed;
-    return std::nullopt;
-}
-
-[[nodiscard]] inline std::optional<errc> decode_values(const payload_section& section, value_code code,
-                                                       bit_reader& bits, const section_slice& out) noexcept {
-    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
-            if (code == value_code::sign) {
-                out.values[i] = bits.get(1) == 0 ? 1.0F : -1.0F;
-                continue;
-            }
-            const std::uint32_t value = bits.get(32);
-            const std::uint32_t magnitude = value & 0x7fffffffU;
-            if (magnitude >= 0x7f800000U) return errc::not_finite;
-            if (magnitude > largest_value_bits) return errc::out_of_range;
-            out.values[i] = std::bit_cast<float>(value);
-        }
-    }
-    bits.align();
-    return std::nullopt;
-}
-
-}  // namespace detail
-
-/// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
-/// what encode_section() writes. What it leaves in `out` when it refuses is unspecified.
-[[nodiscard]] inline std::optional<errc> decode_section(std::span<const std::byte> bytes,
-                                                        const payload_section& section, value_code code,
-                                                        const section_slice& out) noexcept {
-    if (bytes.empty()) return errc::truncated;
-    if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
-    bit_reader bits(bytes.subspan(1));
-    if (const auto bad = detail::decode_counts(section, code, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
-    const unsigned width = section.position_bits();
-    for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-        std::uint32_t next = 0;
-        for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
-            const std::uint32_t position = bits.get(width);
-            if (bits.failed()) return errc::truncated;
-            if (position < next || position >= section.chunk_size) return errc::out_of_range;
-            out.positions[i] = static_cast<std::uint16_t>(position);
-            next = position + 1;
-        }
-    }
-    bits.align();
-    if (bits.failed()) return errc::malformed;
-    if (const auto bad = detail::decode_values(section, code, bits, out)) return bad;
-    if (bits.failed()) return errc::malformed;
-    if (bits.position() + 1 != bytes.size()) return errc::trailing;
-    return std::nullopt;
-}
 
 }  // namespace thinwire
 
 #endif  // THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+// ---- thinwire/codec/section_coder.hpp
+#ifndef THINWIRE_CODEC_SECTION_CODER_HPP
+#define THINWIRE_CODEC_SECTION_CODER_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace thinwire {
+
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread; after the
+/// first payload it allocates nothing.
+class section_coder {
+ public:
+    /// The layout's codec must outlive it.
+    explicit section_coder(const payload_layout& layout) : codec_(layout.codec) {}
+
+    /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
+    /// coefficients, all positions, all values. Each of the three parts starts at a byte. Throws value_error where a
+    /// custom code writes more than its bits() or skips a zero that it says it sends.
+    void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        bool full = true;
+        std::uint64_t coefficients = 0, value_bits = 0;
+        for (const std::uint32_t count : in.counts) {
+            full = full && count == section.kept;
+            coefficients += count;
+            value_bits += codec_->bits(count);
+        }
+        const unsigned width = position_bits(section);
+        const std::size_t begin = out.size();
+        out.resize(begin + 1 + 4 * in.counts.size() + (coefficients * width + value_bits) / 8 + 16);
+        out[begin] = full ? std::byte{0} : std::byte{1};
+        bit_writer bits(std::span<std::byte>(out).subspan(begin + 1));
+        if (!full) {
+            for (const std::uint32_t count : in.counts)
+                bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
+            bits.flush();
+        }
+        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+            for (std::size_t i = 0; i < in.counts[chunk]; ++i) bits.put(in.positions[chunk * section.kept + i], width);
+        bits.flush();
+        const std::size_t values_begin = bits.position();
+        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+            codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
+        if (bits.failed() || bits.position() != values_begin + (value_bits + 7) / 8)
+            throw value_error("value codec '" + std::string(codec_->name()) +
+                              "': wrote another number of bits than it announced");
+        out.resize(begin + 1 + bits.position());
+    }
+
+    /// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
+    /// what encode() writes. What it leaves in `out` when it refuses is unspecified.
+    [[nodiscard]] std::optional<errc> decode(std::span<const std::byte> bytes, const payload_section& section,
+                                             const section_slice& out) {
+        if (bytes.empty()) return errc::truncated;
+        if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
+        bit_reader bits(bytes.subspan(1));
+        if (const auto bad = decode_counts(section, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
+        const unsigned width = position_bits(section);
+        for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+            std::uint32_t next = 0;
+            for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
+                const std::uint32_t position = bits.get(width);
+                if (position < next || position >= section.chunk_size) return errc::out_of_range;
+                out.positions[i] = static_cast<std::uint16_t>(position);
+                next = position + 1;
+            }
+        }
+        bits.align();
+        if (bits.failed()) return errc::truncated;
+        for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
+            const auto values = out.values.subspan(chunk * section.kept, out.counts[chunk]);
+            if (const auto bad = codec_->decode(bits, values)) return bad;
+            if (const auto bad = detail::refuse_absurd(values)) return bad;
+        }
+        bits.align();
+        if (bits.failed()) return errc::malformed;
+        if (bits.position() + 1 != bytes.size()) return errc::trailing;
+        return std::nullopt;
+    }
+
+ private:
+    [[nodiscard]] static unsigned position_bits(const payload_section& section) noexcept {
+        return static_cast<unsigned>(std::bit_width(section.chunk_size - 1));
+    }
+    [[nodiscard]] std::optional<errc> decode_counts(const payload_section& section, bool listed, bit_reader& bits,
+                                                    std::span<std::uint32_t> counts) const noexcept {
+        if (!listed) {
+            for (std::uint32_t& count : counts) count = section.kept;
+            return std::nullopt;
+        }
+        if (codec_->sends_zero()) return errc::malformed;
+        bool full = true;
+        for (std::uint32_t& count : counts) {
+            count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
+            if (count > section.kept) return errc::out_of_range;
+            full = full && count == section.kept;
+        }
+        bits.align();
+        if (full) return errc::malformed;
+        return std::nullopt;
+    }
+
+    const value_codec* codec_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_SECTION_CODER_HPP
 
 // ---- thinwire/core/bytes.hpp
 #ifndef THINWIRE_CORE_BYTES_HPP
@@ -2892,6 +3304,7 @@ class sha256 {
 #ifndef THINWIRE_CODEC_PAYLOAD_HPP
 #define THINWIRE_CODEC_PAYLOAD_HPP
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -2924,8 +3337,9 @@ namespace detail {
 
 inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
 inline constexpr std::uint16_t payload_version = 1;
-inline constexpr std::size_t payload_header_bytes = 128;
+inline constexpr std::size_t payload_header_bytes = 116;
 inline constexpr std::size_t payload_checksum_bytes = 8;
+inline constexpr std::size_t section_length_bytes = 4;
 
 /// Rates that survive every floating-point mode: 0, or normal numbers within 2^-100..2^20.
 [[nodiscard]] constexpr bool sane_rate(float rate) noexcept {
@@ -2946,7 +3360,8 @@ inline constexpr std::size_t payload_checksum_bytes = 8;
 
 }  // namespace detail
 
-/// Writes the header and room for the section lengths; the caller then appends each section and ends it.
+/// Writes a payload front to back: header, sections, checksum. What stands before unsent()'s end never changes, so that
+/// it can be sent while later sections are still being encoded.
 class payload_writer {
  public:
     /// Starts over in a buffer whose capacity is kept.
@@ -2957,7 +3372,6 @@ class payload_writer {
         out.put(detail::payload_version);
         out.put(static_cast<std::uint8_t>(info.kind));
         out.put(static_cast<std::uint8_t>(info.values));
-        out.put(std::uint64_t{0});
         out.put(std::span<const std::byte>(info.run.bytes));
         out.put(info.round);
         out.put(info.peer);
@@ -2968,29 +3382,46 @@ class payload_writer {
         out.put(info.weight_decay);
         out.put(std::span<const std::byte>(info.replica.bytes));
         out.put(static_cast<std::uint32_t>(sections));
-        out.put(std::uint32_t{0});
-        for (std::size_t i = 0; i < sections; ++i) out.put(std::uint32_t{0});
         bytes_ = out.take();
-        section_begin_ = bytes_.size();
+        finished_ = bytes_.size();
     }
 
-    /// Where the next section is appended.
-    [[nodiscard]] std::vector<std::byte>& bytes() noexcept { return bytes_; }
-
-    /// Ends a section: notes its length.
+    /// Begins a section: the buffer at whose end it is written, until end_section().
+    [[nodiscard]] std::vector<std::byte>& begin_section() {
+        bytes_.resize(finished_ + detail::section_length_bytes);
+        return bytes_;
+    }
+    /// Ends the section with the buffer of begin_section(), when that was moved away.
+    void end_section(std::vector<std::byte>&& buffer) noexcept {
+        bytes_ = std::move(buffer);
+        end_section();
+    }
+    /// Ends the section that begin_section() began.
     void end_section() noexcept {
-        patch(detail::payload_header_bytes + 4 * ended_++, 4, bytes_.size() - section_begin_);
-        section_begin_ = bytes_.size();
+        patch(finished_, detail::section_length_bytes, bytes_.size() - finished_ - detail::section_length_bytes);
+        finished_ = bytes_.size();
+    }
+    /// A section that was encoded elsewhere, for instance by another thread.
+    void append_section(std::span<const std::byte> section) {
+        std::vector<std::byte>& out = begin_section();
+        out.insert(out.end(), section.begin(), section.end());
+        end_section();
     }
 
-    /// Notes the total, appends the checksum and hands the payload over.
-    [[nodiscard]] std::vector<std::byte> finish() {
-        const std::size_t body = bytes_.size();
-        bytes_.resize(body + detail::payload_checksum_bytes);
-        patch(8, 8, bytes_.size());
-        patch(body, 8, checksum64(std::span(bytes_).first(body)));
-        return std::move(bytes_);
+    /// Notes the checksum: the payload ends.
+    void finish() {
+        bytes_.resize(finished_ + detail::payload_checksum_bytes);
+        patch(finished_, 8, checksum64(std::span(bytes_).first(finished_)));
+        finished_ = bytes_.size();
     }
+    /// What was finished since the last call, in the order of the payload; valid until the next section.
+    [[nodiscard]] std::span<const std::byte> unsent() noexcept {
+        const auto range = std::span<const std::byte>(bytes_).subspan(sent_, finished_ - sent_);
+        sent_ = finished_;
+        return range;
+    }
+    /// Hands the finished payload over.
+    [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(bytes_); }
 
  private:
     void patch(std::size_t at, std::size_t size, std::uint64_t value) noexcept {
@@ -2998,8 +3429,8 @@ class payload_writer {
     }
 
     std::vector<std::byte> bytes_;
-    std::size_t section_begin_ = 0;
-    std::size_t ended_ = 0;
+    std::size_t finished_ = 0;
+    std::size_t sent_ = 0;
 };
 
 /// Reads the front of foreign bytes and proves length, checksum and ranges; not the sections, for which a layout is
@@ -3015,15 +3446,7 @@ class payload_writer {
                                "format version " + std::to_string(version) + ", expected 1");
     payload_info info;
     const auto kind = in.get<std::uint8_t>();
-    const auto values = in.get<std::uint8_t>();
-    info.bytes = in.get<std::uint64_t>();
-    if (bytes.size() < frame || bytes.size() < info.bytes)
-        return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
-    if (bytes.size() > info.bytes)
-        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
-    byte_reader tail(bytes.last(detail::payload_checksum_bytes));
-    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - detail::payload_checksum_bytes)))
-        return payload_failure(errc::bad_checksum, "checksum differs");
+    info.values = static_cast<value_code>(in.get<std::uint8_t>());
     info.run = detail::get_digest(in);
     info.round = in.get<std::uint64_t>();
     info.peer = in.get<std::uint64_t>();
@@ -3034,13 +3457,26 @@ class payload_writer {
     info.weight_decay = in.get_f32();
     info.replica = detail::get_digest(in);
     info.sections = in.get<std::uint32_t>();
-    if (kind > 1 || values > 1 || in.get<std::uint32_t>() != 0) return payload_failure(errc::malformed, "header");
+    if (bytes.size() < frame) return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    std::uint64_t end = detail::payload_header_bytes;
+    for (std::uint32_t i = 0; i < info.sections; ++i) {
+        byte_reader prefix(bytes.subspan(end));
+        end += detail::section_length_bytes + std::uint64_t{prefix.get<std::uint32_t>()};
+        if (prefix.failed() || end > bytes.size() - detail::payload_checksum_bytes)
+            return payload_failure(errc::truncated,
+                                   "section " + std::to_string(i) + " of " + std::to_string(info.sections));
+    }
+    info.bytes = end + detail::payload_checksum_bytes;
+    if (bytes.size() > info.bytes)
+        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
+    byte_reader tail(bytes.subspan(end));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(end)))
+        return payload_failure(errc::bad_checksum, "checksum differs");
+    if (kind > 1) return payload_failure(errc::malformed, "kind " + std::to_string(kind));
     info.kind = static_cast<payload_kind>(kind);
-    info.values = static_cast<value_code>(values);
     if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
         static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
         return payload_failure(errc::out_of_range, "learning rate or weight decay");
-    if (info.sections > (bytes.size() - frame) / 4) return payload_failure(errc::truncated, "section table");
     return info;
 }
 
@@ -3051,12 +3487,12 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was made from.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
 class payload_view {
  public:
     /// Checks everything but the insides of the sections.
-    [[nodiscard]] static result<payload_view> open(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                   const payload_expectation& expected) {
+    [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
+                                  const payload_expectation& expected) {
         using detail::payload_failure;
         const result<payload_info> info = inspect_payload(bytes);
         if (!info) return info.error();
@@ -3067,74 +3503,38 @@ class payload_view {
         if (info->peer != expected.peer)
             return payload_failure(
                 errc::mismatch, "peer " + std::to_string(info->peer) + ", expected " + std::to_string(expected.peer));
-        if (info->kind != layout.kind || info->values != layout.values || info->k != layout.k ||
+        if (info->kind != layout.kind || info->values != layout.values() || info->k != layout.k ||
             info->chunk != layout.chunk || info->fingerprint != layout.fingerprint ||
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
-        payload_view view;
-        view.info_ = *info;
-        view.bytes_ = bytes;
-        byte_reader table(bytes.subspan(detail::payload_header_bytes));
-        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
-        const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
-        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-            const auto length = table.get<std::uint32_t>();
-            if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
-            at += length;
-        }
-        if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
-        return view;
+        info_ = *info;
+        bytes_ = bytes;
+        return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Adds up the lengths of those before it.
+    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
     [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
-        byte_reader table(bytes_.subspan(detail::payload_header_bytes));
-        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info_.sections};
-        for (; i > 0; --i) at += table.get<std::uint32_t>();
-        return bytes_.subspan(at, table.get<std::uint32_t>());
+        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
+        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
+        return in.get_bytes(in.get<std::uint32_t>());
     }
 
  private:
-    payload_view() = default;
     payload_info info_;
     std::span<const std::byte> bytes_;
 };
 
-/// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
-[[nodiscard]] inline result<payload_info> decode_payload(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                         const payload_expectation& expected, sparse_content& content) {
-    const result<payload_view> view = payload_view::open(bytes, layout, expected);
-    if (!view) return view.error();
-    if (layout.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
-    content.resize(layout);
-    std::size_t coefficient = 0, chunk = 0;
-    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-        const payload_section& section = layout.sections[i];
-        const std::size_t coefficients = section.coefficients();
-        const section_slice out = {.positions = std::span(content.positions).subspan(coefficient, coefficients),
-                                   .values = std::span(content.values).subspan(coefficient, coefficients),
-                                   .counts = std::span(content.counts).subspan(chunk, section.chunks)};
-        if (const auto bad = decode_section(view->section(i), section, layout.values, out))
-            return detail::payload_failure(*bad, "section " + std::to_string(i));
-        coefficient += coefficients;
-        chunk += section.chunks;
-    }
-    return view->info();
-}
-
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
 inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 2^60
 
-/// Proves that a dense payload holds a finite, sane number for every element.
-[[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
-                                                             const payload_layout& layout,
-                                                             const payload_expectation& expected) {
-    result<payload_view> view = payload_view::open(bytes, layout, expected);
-    if (!view) return view;
+/// Opens a dense payload and proves that it holds a finite, sane number for every element.
+[[nodiscard]] inline result<ok> open_dense_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                   const payload_expectation& expected, payload_view& view) {
+    if (auto opened = view.open(bytes, layout, expected); !opened) return opened;
     if (layout.kind != payload_kind::dense) return detail::payload_failure(errc::mismatch, "not dense");
     for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-        const auto raw = view->section(i);
+        const auto raw = view.section(i);
         const std::uint64_t elements = layout.sections[i].coefficients();
         if (raw.size() != 4 * elements)
             return detail::payload_failure(
@@ -3146,22 +3546,47 @@ inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 
         if (largest > largest_gradient_bits)
             return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
     }
-    return view;
-}
-
-/// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the content.
-[[nodiscard]] inline result<ok> validate_payload(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                 const payload_expectation& expected) {
-    if (layout.kind == payload_kind::dense) {
-        const auto view = open_dense_payload(bytes, layout, expected);
-        if (!view) return view.error();
-        return ok{};
-    }
-    sparse_content content;
-    const auto info = decode_payload(bytes, layout, expected, content);
-    if (!info) return info.error();
     return ok{};
 }
+
+/// Reads and checks payloads of one layout, whose codec must outlive it. Holds the working memory of one thread, sized
+/// from the layout and never from the bytes: after the first payload, accepting one allocates nothing.
+class payload_decoder {
+ public:
+    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
+
+    /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
+    [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
+                                              sparse_content& content) {
+        if (auto opened = view_.open(bytes, layout_, expected); !opened) return opened.error();
+        if (layout_.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
+        content.resize(layout_);
+        std::size_t coefficient = 0, chunk = 0;
+        for (std::size_t i = 0; i < layout_.sections.size(); ++i) {
+            const payload_section& section = layout_.sections[i];
+            if (const auto bad = coder_.decode(view_.section(i), section, content.slice(section, coefficient, chunk)))
+                return detail::payload_failure(*bad, "section " + std::to_string(i));
+            coefficient += section.coefficients();
+            chunk += section.chunks;
+        }
+        return view_.info();
+    }
+    /// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the
+    /// content.
+    [[nodiscard]] result<ok> validate(std::span<const std::byte> bytes, const payload_expectation& expected) {
+        if (layout_.kind == payload_kind::dense) return open_dense_payload(bytes, layout_, expected, view_);
+        const auto info = decode(bytes, expected, content_);
+        if (!info) return info.error();
+        return ok{};
+    }
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+
+ private:
+    payload_layout layout_;
+    section_coder coder_;
+    payload_view view_;
+    sparse_content content_;  ///< of validate()
+};
 
 }  // namespace thinwire
 
@@ -3512,63 +3937,6 @@ class standard_float_mode {
 }  // namespace thinwire
 
 #endif  // THINWIRE_CORE_FLOAT_MODE_HPP
-
-// ---- thinwire/core/half.hpp
-#ifndef THINWIRE_CORE_HALF_HPP
-#define THINWIRE_CORE_HALF_HPP
-
-#include <bit>
-#include <cstdint>
-
-namespace thinwire {
-
-/// The float32 that a bfloat16 stands for: exact.
-[[nodiscard]] constexpr float from_bfloat16(std::uint16_t bits) noexcept {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U);
-}
-
-/// The nearest bfloat16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
-[[nodiscard]] constexpr std::uint16_t to_bfloat16(float value) noexcept {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>((bits >> 16U) | 0x40U);
-    return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16U) & 1U)) >> 16U);
-}
-
-/// The float32 that an IEEE binary16 stands for: exact.
-[[nodiscard]] constexpr float from_float16(std::uint16_t bits) noexcept {
-    const std::uint32_t sign = (bits & 0x8000U) << 16U;
-    const std::uint32_t exponent = (bits >> 10U) & 0x1fU;
-    const std::uint32_t fraction = bits & 0x3ffU;
-    if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000U | (fraction << 13U));
-    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (fraction << 13U));
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24F;  // zero or subnormal
-    return sign != 0 ? -magnitude : magnitude;
-}
-
-/// The nearest IEEE binary16, ties to even; beyond the largest one gives infinity, NaN stays NaN (quiet).
-[[nodiscard]] constexpr std::uint16_t to_float16(float value) noexcept {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    const auto sign = static_cast<std::uint16_t>((bits >> 16U) & 0x8000U);
-    const std::uint32_t magnitude = bits & 0x7fffffffU;
-    if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);
-    if (magnitude >= 0x477ff000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
-    const std::uint32_t exponent = magnitude >> 23U;
-    // A normal result drops 13 bits of the fraction; a subnormal one drops more, its leading bit made explicit.
-    std::uint32_t significand = magnitude - (112U << 23U);
-    std::uint32_t drop = 13;
-    if (exponent < 113) {
-        if (exponent < 102) return sign;
-        significand = (magnitude & 0x7fffffU) | 0x800000U;
-        drop = 126U - exponent;
-    }
-    const std::uint32_t half = 1U << (drop - 1U);
-    const std::uint32_t odd = (significand >> drop) & 1U;
-    return static_cast<std::uint16_t>(sign | ((significand + half - 1U + odd) >> drop));
-}
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_HALF_HPP
 
 // ---- thinwire/core/shape.hpp
 #ifndef THINWIRE_CORE_SHAPE_HPP
@@ -6755,11 +7123,17 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
 }
 
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
+/// Asks for the same row of the chunk to the right, which comes next and lies where no hardware looks ahead.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
                                             float gain, float taken) {
     using vec = typename vector_of<float, Lanes>::type;
     std::size_t x = 0;
+    const auto next_m = reinterpret_cast<std::uintptr_t>(m + n), next_g = reinterpret_cast<std::uintptr_t>(g + n);
+    for (std::size_t ahead = 0; ahead < n * sizeof(float); ahead += 64) {  // addresses only: there may be no such chunk
+        __builtin_prefetch(reinterpret_cast<const void*>(next_m + ahead), 1, 2);
+        __builtin_prefetch(reinterpret_cast<const void*>(next_g + ahead), 0, 2);
+    }
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
             const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
@@ -6824,38 +7198,61 @@ THINWIRE_ALWAYS_INLINE void flush_tiny(float* values, std::size_t n) {
     }
 }
 
+/// The same barrier for a vector that may stay in its register.
+template <class Vec>
+THINWIRE_ALWAYS_INLINE void settle(Vec& v) noexcept {
+#if defined(__x86_64__) && !defined(__clang__)  // clang refuses wide registers in what a target function inlines
+    asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(v));
+#else
+    keep(&v);
+#endif
+}
+
+/// flush_tiny() for one vector.
+template <int Lanes, class Vec>
+THINWIRE_ALWAYS_INLINE void flush_lanes(Vec& v) noexcept {
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    bits b = (bits)v;
+    b &= (b & 0x7fffffff) > 0x00800000;
+    v = (Vec)b;
+}
+
 /// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
 /// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
-    using vec = typename vector_of<float, Lanes>::type;
-    using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t width = 64;
-    alignas(64) float value[width] = {};
-    alignas(64) float direction[width] = {};
+    using vec = typename local_vector<float, Lanes>::type;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
     const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
     const auto down = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate) | 0x80000000U);
     const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
-    for (std::size_t at = 0; at < n; at += width) {
-        const std::size_t count = std::min(width, n - at);
-        std::memcpy(value, x + at, count * sizeof(float));
-        std::memcpy(direction, d + at, count * sizeof(float));
-        flush_tiny<Lanes>(value, width);
+    for (std::size_t at = 0; at < n; at += Lanes) {
+        const std::size_t bytes = std::min<std::size_t>(Lanes, n - at) * sizeof(float);
+        vec value = {}, way = {};
+        if (bytes == sizeof value) {
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&way, d + at, sizeof way);
+        } else {
+            std::memcpy(&value, x + at, bytes);
+            std::memcpy(&way, d + at, bytes);
+        }
+        settle(value);
+        flush_lanes<Lanes>(value);
         if (decay) {
-            for (std::size_t i = 0; i < width; i += Lanes) *reinterpret_cast<vec*>(value + i) *= factor;
-            keep(value);
-            flush_tiny<Lanes>(value, width);
+            value *= factor;
+            settle(value);
+            flush_lanes<Lanes>(value);
         }
-        for (std::size_t i = 0; i < width; i += Lanes) {
-            const vec way = *reinterpret_cast<const vec*>(direction + i);
-            const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
-            vec rates;
-            std::memcpy(&rates, &step, sizeof rates);
-            *reinterpret_cast<vec*>(value + i) -= rates;
-        }
-        keep(value);
-        flush_tiny<Lanes>(value, width);
-        std::memcpy(x + at, value, count * sizeof(float));
+        const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
+        value -= (vec)step;
+        settle(value);
+        flush_lanes<Lanes>(value);
+        if (bytes == sizeof value)
+            std::memcpy(x + at, &value, sizeof value);
+        else
+            std::memcpy(x + at, &value, bytes);
     }
 }
 
@@ -7375,6 +7772,7 @@ using update_rule_ptr = std::shared_ptr<const update_rule>;
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -7421,8 +7819,10 @@ struct demo_options {
     gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
+    value_code values = value_code::f32;  ///< how a coefficient's value travels
+    bool error_feedback = false;          ///< what the value code rounds away stays in the momentum; local to each peer
+    std::shared_ptr<const value_codec> codec{};  ///< an own value code in place of `values`; null: none
+    thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
@@ -7444,6 +7844,7 @@ struct demo_options {
     options.k = k;
     options.chunk = chunk;
     options.values = value_code::f32;
+    options.error_feedback = false;
     options.basis = basis::dct();
     options.rule = std::make_shared<const signum>();
     options.weight_decay = weight_decay;
@@ -7490,8 +7891,11 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
-    if (o.values != value_code::f32 && o.values != value_code::sign)
-        throw value_error("demo: values " + std::to_string(static_cast<int>(o.values)) + ", expected f32 or sign");
+    if (o.codec == nullptr)
+        static_cast<void>(codec_of(o.values));
+    else
+        require_option(static_cast<int>(o.codec->id()) >= 128, "codec: id", static_cast<double>(o.codec->id()),
+                       "128..255 for an own value code");
     if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
     if (o.level > best_isa())
         throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
@@ -7508,6 +7912,7 @@ struct tensor_settings {
     int k = 0;
     const update_rule* rule = nullptr;
     update_scope scope = update_scope::sign;
+    bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
 /// The settings of each parameter. Throws value_error for a group that holds none.
@@ -7518,6 +7923,7 @@ struct tensor_settings {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();
+        out[i].keeps_rest = o.error_feedback;
         for (std::size_t g = 0; g < o.groups.size(); ++g) {
             const parameter_group& group = o.groups[g];
             if (!group.holds(i, parameters[i].name)) continue;
@@ -7673,7 +8079,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
                                                        std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
-    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
@@ -7723,7 +8129,7 @@ class chunk_plan {
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .values = options.values,
+                   .codec = options.codec != nullptr ? options.codec.get() : &codec_of(options.values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
@@ -7734,14 +8140,15 @@ class chunk_plan {
             const tensor_settings& own = settings[tensors_.size()];
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
             const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
-            require_section_fits(p, 16 + 9 * grid.count() * kept);
+            require_section_fits(p, 1024 + 16 * grid.count() * kept);
             cut(grid);
             const std::size_t i = tensors_.size();
             tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
                                 coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
-                                        .kept = static_cast<std::uint32_t>(kept)});
+                                        .kept = static_cast<std::uint32_t>(kept),
+                                        .columns = static_cast<std::uint32_t>(grid.cols())});
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();
@@ -8022,7 +8429,7 @@ struct private_view {
 inline void put_private_header(byte_writer& out, const private_view& of, sent_state state) {
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(of.layout->values));
+    out.put(static_cast<std::uint8_t>(of.layout->values()));
     out.put(static_cast<std::uint8_t>(state));
     out.put(of.layout->fingerprint);
     out.put(of.layout->k);
@@ -8073,7 +8480,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload sent");
-    const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
+    const auto info = payload_decoder(layout).decode(payload, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
     rounds.start(self, round, {payload.begin(), payload.end()});
@@ -8241,12 +8648,12 @@ class adamw {
                              .replica = share()};
         payload_writer out(info, layout_.sections.size(), rounds_.reuse());
         for (const parameter& p : parameters_) {
-            byte_writer bytes(std::move(out.bytes()));
+            byte_writer bytes(std::move(out.begin_section()));
             for (const float g : p.gradient) bytes.put(g * factor);
-            out.bytes() = bytes.take();
-            out.end_section();
+            out.end_section(bytes.take());
         }
-        rounds_.start(self, round(), out.finish());
+        out.finish();
+        rounds_.start(self, round(), out.take());
         return rounds_.payload();
     }
 
@@ -8268,17 +8675,16 @@ class adamw {
         accepted_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            result<payload_view> view = failure{errc::mismatch, "repeated"};
-            if (!detail::round_keeper::repeated(c, i))
-                view = open_dense_payload(from.payload, layout_,
-                                          {.run = options_.run, .round = c.round, .peer = from.peer});
-            if (!view) {
+            payload_view view;
+            if (detail::round_keeper::repeated(c, i) ||
+                !open_dense_payload(from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer},
+                                    view)) {
                 ++report.rejected;
                 continue;
             }
-            rounds_.count(report, from, view->info());
+            rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted_.push_back(std::move(*view));
+            accepted_.push_back(view);
         }
         if (!accepted_.empty()) {
             report.learning_rate = accepted_.front().info().learning_rate;
@@ -8590,9 +8996,9 @@ class chunk_worker {
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content, float taken) {
+                const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F;
+        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
         if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
@@ -8609,7 +9015,7 @@ class chunk_worker {
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
             const float value = scratch_.coefficients[layout.place(positions[i])];
-            if (code == value_code::sign && value == 0.0F) continue;
+            if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }
@@ -8620,7 +9026,8 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+        if (t.kept == h * w && factor == 1.0F &&
+            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
@@ -8704,8 +9111,10 @@ class chunk_worker {
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <span>
 #include <string>
@@ -8744,8 +9153,11 @@ class demo {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
+        decoders_.assign(workers_.size(), payload_decoder(layout()));
+        coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
         prepare_matrices();
+        prepare_batches();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -8762,6 +9174,13 @@ class demo {
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        return begin_step(self, [](std::span<const std::byte>) {});
+    }
+    /// The same, and calls sink(bytes) with the parts of the payload in their order as soon as each is final, so that
+    /// sending starts before the last tensor is encoded. The bytes of a call are valid until it returns. What the sink
+    /// throws passes through when the whole payload is made and in flight.
+    template <std::invocable<std::span<const std::byte>> Sink>
+    std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
         const double norm = scan_gradients();
@@ -8773,16 +9192,25 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), options_.values, own_, taken);
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        std::exception_ptr thrown;
+        const auto pass_on = [&]() noexcept {
+            try {
+                const std::span<const std::byte> part = out.unsent();
+                if (thrown == nullptr && !part.empty()) sink(part);
+            } catch (...) {
+                thrown = std::current_exception();
             }
-        });
+        };
+        for (const tensor_batch& batch : batches_) {
+            choose(batch, static_cast<float>(gain), taken);
+            encode(batch, out, pass_on);
+        }
+        out.finish();
+        pass_on();
         sent_ = detail::sent_state::in_flight;
-        rounds_.start(self, round(), write_payload(self));
+        rounds_.start(self, round(), out.take());
+        if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
     }
 
@@ -8850,7 +9278,7 @@ class demo {
     }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
-    /// What every payload of this run looks like: for a sequencer's validate_payload().
+    /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
@@ -8930,7 +9358,8 @@ class demo {
         return {.layout = &plan_.layout(),
                 .run = &options_.run,
                 .alpha = options_.alpha,
-                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+                .gradient = static_cast<std::uint8_t>(static_cast<unsigned>(options_.gradient) +
+                                                      (options_.error_feedback ? 16U : 0U))};
     }
 
     void take_out_committed() {
@@ -8944,25 +9373,88 @@ class demo {
         sent_ = detail::sent_state::none;
     }
 
-    std::vector<std::byte> write_payload(peer_id self) {
-        const payload_layout& shape = layout();
-        const payload_info info = {.kind = payload_kind::demo,
-                                   .values = options_.values,
-                                   .run = options_.run,
-                                   .round = round(),
-                                   .peer = self,
-                                   .fingerprint = shape.fingerprint,
-                                   .k = shape.k,
-                                   .chunk = shape.chunk,
-                                   .learning_rate = options_.learning_rate,
-                                   .weight_decay = options_.weight_decay,
-                                   .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
-        payload_writer out(info, shape.sections.size(), rounds_.reuse());
-        for (std::size_t i = 0; i < shape.sections.size(); ++i) {
-            encode_section(shape.sections[i], options_.values, plan_.slice(own_, i), out.bytes());
-            out.end_section();
+    /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
+    struct tensor_batch {
+        std::size_t from, to, first_piece, last_piece;
+    };
+    /// Batches large enough to keep all lanes busy.
+    void prepare_batches() {
+        const std::size_t least = 16 * workers_.size();
+        tensor_batch next = {0, 0, 0, 0};
+        for (std::size_t piece = 0, tensor = 0; tensor < parameters_.size(); ++tensor) {
+            while (piece < plan_.pieces().size() && plan_.pieces()[piece].tensor == tensor) ++piece;
+            next.to = tensor + 1;
+            next.last_piece = piece;
+            if (piece - next.first_piece < least && next.to < parameters_.size()) continue;
+            batches_.push_back(next);
+            next.from = next.to;
+            next.first_piece = piece;
         }
-        return out.finish();
+        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+    }
+
+    [[nodiscard]] payload_info header(peer_id self) {
+        const payload_layout& shape = layout();
+        return {.kind = payload_kind::demo,
+                .values = shape.values(),
+                .run = options_.run,
+                .round = round(),
+                .peer = self,
+                .fingerprint = shape.fingerprint,
+                .k = shape.k,
+                .chunk = shape.chunk,
+                .learning_rate = options_.learning_rate,
+                .weight_decay = options_.weight_decay,
+                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+    }
+
+    /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
+    void choose(const tensor_batch& batch, float gain, float taken) {
+        detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[batch.first_piece + i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
+                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
+                                      *layout().codec, own_, taken);
+                if (options_.error_feedback) round_sent(t, chunk);
+            }
+        });
+    }
+
+    /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
+    void round_sent(const detail::chunk_plan::tensor& t, std::size_t chunk) noexcept {
+        const std::span<float> values =
+            std::span(own_.values)
+                .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]);
+        if (layout().values() != value_code::sign) return layout().codec->round(values);
+        double sum = 0.0;
+        for (const float value : values) sum += std::abs(static_cast<double>(value));
+        const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
+        for (float& value : values) value = std::copysign(length, value);
+    }
+
+    /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
+    template <class PassOn>
+    void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
+        const payload_layout& shape = layout();
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        if (parallel)
+            detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
+                const std::size_t i = batch.from + n;
+                encoded_[i].clear();
+                coders_[lane].encode(shape.sections[i], plan_.slice(own_, i), encoded_[i]);
+            });
+        for (std::size_t i = batch.from; i < batch.to; ++i) {
+            if (parallel) {
+                out.append_section(encoded_[i]);
+            } else {
+                coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
+                out.end_section();
+            }
+            pass_on();
+        }
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused.
@@ -8971,11 +9463,11 @@ class demo {
         headers_.assign(n, std::nullopt);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n, [&](std::size_t, std::size_t i) {
+        detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
             if (detail::round_keeper::repeated(c, i)) return;
             const contribution& from = c.contributions[i];
-            const auto info = decode_payload(from.payload, layout(),
-                                             {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
+            const auto info = decoders_[lane].decode(
+                from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
             if (info) headers_[i] = *info;
         });
     }
@@ -9088,6 +9580,10 @@ class demo {
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;
+    std::vector<payload_decoder> decoders_;
+    std::vector<section_coder> coders_;
+    std::vector<tensor_batch> batches_;
+    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
 };

@@ -77,7 +77,7 @@ commit commit_of(std::uint64_t round, const round_log& log, std::vector<contribu
 std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64_t round, peer_id peer) {
     random_stream random(1000 * round + peer);
     payload_writer out({.kind = layout.kind,
-                        .values = layout.values,
+                        .values = layout.values(),
                         .round = round,
                         .peer = peer,
                         .fingerprint = layout.fingerprint,
@@ -86,6 +86,7 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
                         .learning_rate = 0x1.0624dep-10F,
                         .weight_decay = round % 2 == 0 ? 0.0F : 0.1F},
                        layout.sections.size(), {});
+    section_coder coder(layout);
     for (const payload_section& section : layout.sections) {
         std::vector<std::uint16_t> positions;
         std::vector<float> values;
@@ -99,16 +100,16 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
             }
         }
         if (layout.kind == payload_kind::demo) {
-            encode_section(section, layout.values, {.positions = positions, .values = values, .counts = counts},
-                           out.bytes());
+            coder.encode(section, {.positions = positions, .values = values, .counts = counts}, out.begin_section());
+            out.end_section();
         } else {
-            byte_writer bytes(std::move(out.bytes()));
+            byte_writer bytes(std::move(out.begin_section()));
             for (const float value : values) bytes.put(value);
-            out.bytes() = bytes.take();
+            out.end_section(bytes.take());
         }
-        out.end_section();
     }
-    return out.finish();
+    out.finish();
+    return out.take();
 }
 
 /// Everything that a run's replicas agree on.

@@ -1,73 +1,107 @@
 #ifndef THINWIRE_CODEC_BIT_STREAM_HPP
 #define THINWIRE_CODEC_BIT_STREAM_HPP
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
-#include <vector>
 
 namespace thinwire {
 
-/// Appends fields of up to 32 bits to a byte buffer, lowest bit first.
+namespace detail {
+
+[[nodiscard]] constexpr std::uint64_t reverse_bytes(std::uint64_t word) noexcept {
+    word = ((word & 0x00ff00ff00ff00ffU) << 8U) | ((word >> 8U) & 0x00ff00ff00ff00ffU);
+    word = ((word & 0x0000ffff0000ffffU) << 16U) | ((word >> 16U) & 0x0000ffff0000ffffU);
+    return (word << 32U) | (word >> 32U);
+}
+
+/// The little-endian number in 8 bytes.
+[[nodiscard]] inline std::uint64_t load_word(const std::byte* at) noexcept {
+    std::uint64_t word = 0;
+    std::memcpy(&word, at, sizeof word);
+    return std::endian::native == std::endian::little ? word : reverse_bytes(word);
+}
+
+inline void store_word(std::byte* at, std::uint64_t word) noexcept {
+    if constexpr (std::endian::native != std::endian::little) word = reverse_bytes(word);
+    std::memcpy(at, &word, sizeof word);
+}
+
+}  // namespace detail
+
+/// Writes fields of up to 32 bits into memory of the caller, lowest bit first. A write past the end changes nothing
+/// there and sets failed().
 class bit_writer {
  public:
-    explicit bit_writer(std::vector<std::byte>& out) noexcept : out_(out) {}
+    /// `memory` has room for all bits to come and 8 bytes more, which may be overwritten.
+    explicit bit_writer(std::span<std::byte> memory) noexcept : memory_(memory) {}
 
     /// Precondition: bits <= 32 and value < 2^bits.
-    void put(std::uint32_t value, unsigned bits) {
+    void put(std::uint32_t value, unsigned bits) noexcept {
+        if (at_ + 8 > memory_.size()) {
+            failed_ = true;
+            return;
+        }
         pending_ |= static_cast<std::uint64_t>(value) << held_;
         held_ += bits;
-        for (; held_ >= 8; held_ -= 8, pending_ >>= 8U) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+        detail::store_word(memory_.data() + at_, pending_);
+        at_ += held_ >> 3U;
+        pending_ >>= held_ & 0x38U;
+        held_ &= 7U;
     }
     /// Fills the last byte with zero bits.
-    void flush() {
-        if (held_ > 0) out_.push_back(static_cast<std::byte>(pending_ & 0xffU));
+    void flush() noexcept {
+        if (held_ > 0) ++at_;
         pending_ = 0;
         held_ = 0;
     }
+    /// Bytes begun so far.
+    [[nodiscard]] std::size_t position() const noexcept { return at_ + (held_ > 0 ? 1 : 0); }
+    [[nodiscard]] bool failed() const noexcept { return failed_; }
 
  private:
-    std::vector<std::byte>& out_;
+    std::span<std::byte> memory_;
+    std::size_t at_ = 0;
     std::uint64_t pending_ = 0;
     unsigned held_ = 0;
+    bool failed_ = false;
 };
 
-/// Reads what bit_writer wrote, from foreign bytes. Total: a read past the end gives zero and sets failed().
+/// Reads what bit_writer wrote, from foreign bytes. Total: what lies past the end reads as zero and sets failed().
 class bit_reader {
  public:
     explicit bit_reader(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
 
     /// Precondition: bits <= 32.
     [[nodiscard]] std::uint32_t get(unsigned bits) noexcept {
-        while (held_ < bits) {
-            if (at_ == bytes_.size()) {
-                failed_ = true;
-                return 0;
-            }
-            pending_ |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[at_++])) << held_;
-            held_ += 8;
-        }
-        const auto value = static_cast<std::uint32_t>(pending_ & ((std::uint64_t{1} << bits) - 1));
-        pending_ >>= bits;
-        held_ -= bits;
+        const std::size_t byte = at_ >> 3U;
+        const std::uint64_t word =
+            byte + 8 <= bytes_.size() ? detail::load_word(bytes_.data() + byte) : load_tail(byte);
+        const auto value = static_cast<std::uint32_t>((word >> (at_ & 7U)) & ((std::uint64_t{1} << bits) - 1));
+        at_ += bits;
         return value;
     }
     /// Leaves the byte that was begun; fails when its other bits are not zero.
     void align() noexcept {
-        if (pending_ != 0) failed_ = true;
-        pending_ = 0;
-        held_ = 0;
+        if (const unsigned rest = static_cast<unsigned>(-at_ & 7U); get(rest) != 0) spoiled_ = true;
     }
     /// Bytes begun so far.
-    [[nodiscard]] std::size_t position() const noexcept { return at_; }
-    [[nodiscard]] bool failed() const noexcept { return failed_; }
+    [[nodiscard]] std::size_t position() const noexcept { return (at_ + 7) >> 3U; }
+    [[nodiscard]] bool failed() const noexcept { return spoiled_ || position() > bytes_.size(); }
 
  private:
+    [[nodiscard]] std::uint64_t load_tail(std::size_t byte) const noexcept {
+        std::uint64_t word = 0;
+        for (std::size_t i = 0; i < 8 && byte + i < bytes_.size(); ++i)
+            word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes_[byte + i])) << (8 * i);
+        return word;
+    }
+
     std::span<const std::byte> bytes_;
-    std::size_t at_ = 0;
-    std::uint64_t pending_ = 0;
-    unsigned held_ = 0;
-    bool failed_ = false;
+    std::size_t at_ = 0;  // bits
+    bool spoiled_ = false;
 };
 
 }  // namespace thinwire

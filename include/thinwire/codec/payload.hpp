@@ -3,11 +3,13 @@
 
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/section_coder.hpp>
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/result.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -40,8 +42,9 @@ namespace detail {
 
 inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
 inline constexpr std::uint16_t payload_version = 1;
-inline constexpr std::size_t payload_header_bytes = 128;
+inline constexpr std::size_t payload_header_bytes = 116;
 inline constexpr std::size_t payload_checksum_bytes = 8;
+inline constexpr std::size_t section_length_bytes = 4;
 
 /// Rates that survive every floating-point mode: 0, or normal numbers within 2^-100..2^20.
 [[nodiscard]] constexpr bool sane_rate(float rate) noexcept {
@@ -62,7 +65,8 @@ inline constexpr std::size_t payload_checksum_bytes = 8;
 
 }  // namespace detail
 
-/// Writes the header and room for the section lengths; the caller then appends each section and ends it.
+/// Writes a payload front to back: header, sections, checksum. What stands before unsent()'s end never changes, so that
+/// it can be sent while later sections are still being encoded.
 class payload_writer {
  public:
     /// Starts over in a buffer whose capacity is kept.
@@ -73,7 +77,6 @@ class payload_writer {
         out.put(detail::payload_version);
         out.put(static_cast<std::uint8_t>(info.kind));
         out.put(static_cast<std::uint8_t>(info.values));
-        out.put(std::uint64_t{0});
         out.put(std::span<const std::byte>(info.run.bytes));
         out.put(info.round);
         out.put(info.peer);
@@ -84,29 +87,46 @@ class payload_writer {
         out.put(info.weight_decay);
         out.put(std::span<const std::byte>(info.replica.bytes));
         out.put(static_cast<std::uint32_t>(sections));
-        out.put(std::uint32_t{0});
-        for (std::size_t i = 0; i < sections; ++i) out.put(std::uint32_t{0});
         bytes_ = out.take();
-        section_begin_ = bytes_.size();
+        finished_ = bytes_.size();
     }
 
-    /// Where the next section is appended.
-    [[nodiscard]] std::vector<std::byte>& bytes() noexcept { return bytes_; }
-
-    /// Ends a section: notes its length.
+    /// Begins a section: the buffer at whose end it is written, until end_section().
+    [[nodiscard]] std::vector<std::byte>& begin_section() {
+        bytes_.resize(finished_ + detail::section_length_bytes);
+        return bytes_;
+    }
+    /// Ends the section with the buffer of begin_section(), when that was moved away.
+    void end_section(std::vector<std::byte>&& buffer) noexcept {
+        bytes_ = std::move(buffer);
+        end_section();
+    }
+    /// Ends the section that begin_section() began.
     void end_section() noexcept {
-        patch(detail::payload_header_bytes + 4 * ended_++, 4, bytes_.size() - section_begin_);
-        section_begin_ = bytes_.size();
+        patch(finished_, detail::section_length_bytes, bytes_.size() - finished_ - detail::section_length_bytes);
+        finished_ = bytes_.size();
+    }
+    /// A section that was encoded elsewhere, for instance by another thread.
+    void append_section(std::span<const std::byte> section) {
+        std::vector<std::byte>& out = begin_section();
+        out.insert(out.end(), section.begin(), section.end());
+        end_section();
     }
 
-    /// Notes the total, appends the checksum and hands the payload over.
-    [[nodiscard]] std::vector<std::byte> finish() {
-        const std::size_t body = bytes_.size();
-        bytes_.resize(body + detail::payload_checksum_bytes);
-        patch(8, 8, bytes_.size());
-        patch(body, 8, checksum64(std::span(bytes_).first(body)));
-        return std::move(bytes_);
+    /// Notes the checksum: the payload ends.
+    void finish() {
+        bytes_.resize(finished_ + detail::payload_checksum_bytes);
+        patch(finished_, 8, checksum64(std::span(bytes_).first(finished_)));
+        finished_ = bytes_.size();
     }
+    /// What was finished since the last call, in the order of the payload; valid until the next section.
+    [[nodiscard]] std::span<const std::byte> unsent() noexcept {
+        const auto range = std::span<const std::byte>(bytes_).subspan(sent_, finished_ - sent_);
+        sent_ = finished_;
+        return range;
+    }
+    /// Hands the finished payload over.
+    [[nodiscard]] std::vector<std::byte> take() noexcept { return std::move(bytes_); }
 
  private:
     void patch(std::size_t at, std::size_t size, std::uint64_t value) noexcept {
@@ -114,8 +134,8 @@ class payload_writer {
     }
 
     std::vector<std::byte> bytes_;
-    std::size_t section_begin_ = 0;
-    std::size_t ended_ = 0;
+    std::size_t finished_ = 0;
+    std::size_t sent_ = 0;
 };
 
 /// Reads the front of foreign bytes and proves length, checksum and ranges; not the sections, for which a layout is
@@ -131,15 +151,7 @@ class payload_writer {
                                "format version " + std::to_string(version) + ", expected 1");
     payload_info info;
     const auto kind = in.get<std::uint8_t>();
-    const auto values = in.get<std::uint8_t>();
-    info.bytes = in.get<std::uint64_t>();
-    if (bytes.size() < frame || bytes.size() < info.bytes)
-        return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
-    if (bytes.size() > info.bytes)
-        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
-    byte_reader tail(bytes.last(detail::payload_checksum_bytes));
-    if (tail.get<std::uint64_t>() != checksum64(bytes.first(bytes.size() - detail::payload_checksum_bytes)))
-        return payload_failure(errc::bad_checksum, "checksum differs");
+    info.values = static_cast<value_code>(in.get<std::uint8_t>());
     info.run = detail::get_digest(in);
     info.round = in.get<std::uint64_t>();
     info.peer = in.get<std::uint64_t>();
@@ -150,13 +162,26 @@ class payload_writer {
     info.weight_decay = in.get_f32();
     info.replica = detail::get_digest(in);
     info.sections = in.get<std::uint32_t>();
-    if (kind > 1 || values > 1 || in.get<std::uint32_t>() != 0) return payload_failure(errc::malformed, "header");
+    if (bytes.size() < frame) return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
+    std::uint64_t end = detail::payload_header_bytes;
+    for (std::uint32_t i = 0; i < info.sections; ++i) {
+        byte_reader prefix(bytes.subspan(end));
+        end += detail::section_length_bytes + std::uint64_t{prefix.get<std::uint32_t>()};
+        if (prefix.failed() || end > bytes.size() - detail::payload_checksum_bytes)
+            return payload_failure(errc::truncated,
+                                   "section " + std::to_string(i) + " of " + std::to_string(info.sections));
+    }
+    info.bytes = end + detail::payload_checksum_bytes;
+    if (bytes.size() > info.bytes)
+        return payload_failure(errc::trailing, "bytes after the " + std::to_string(info.bytes) + " announced");
+    byte_reader tail(bytes.subspan(end));
+    if (tail.get<std::uint64_t>() != checksum64(bytes.first(end)))
+        return payload_failure(errc::bad_checksum, "checksum differs");
+    if (kind > 1) return payload_failure(errc::malformed, "kind " + std::to_string(kind));
     info.kind = static_cast<payload_kind>(kind);
-    info.values = static_cast<value_code>(values);
     if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
         static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
         return payload_failure(errc::out_of_range, "learning rate or weight decay");
-    if (info.sections > (bytes.size() - frame) / 4) return payload_failure(errc::truncated, "section table");
     return info;
 }
 
@@ -167,12 +192,12 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was made from.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
 class payload_view {
  public:
     /// Checks everything but the insides of the sections.
-    [[nodiscard]] static result<payload_view> open(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                   const payload_expectation& expected) {
+    [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
+                                  const payload_expectation& expected) {
         using detail::payload_failure;
         const result<payload_info> info = inspect_payload(bytes);
         if (!info) return info.error();
@@ -183,74 +208,38 @@ class payload_view {
         if (info->peer != expected.peer)
             return payload_failure(
                 errc::mismatch, "peer " + std::to_string(info->peer) + ", expected " + std::to_string(expected.peer));
-        if (info->kind != layout.kind || info->values != layout.values || info->k != layout.k ||
+        if (info->kind != layout.kind || info->values != layout.values() || info->k != layout.k ||
             info->chunk != layout.chunk || info->fingerprint != layout.fingerprint ||
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
-        payload_view view;
-        view.info_ = *info;
-        view.bytes_ = bytes;
-        byte_reader table(bytes.subspan(detail::payload_header_bytes));
-        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info->sections};
-        const std::uint64_t end = bytes.size() - detail::payload_checksum_bytes;
-        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-            const auto length = table.get<std::uint32_t>();
-            if (length > end - at) return payload_failure(errc::truncated, "section " + std::to_string(i));
-            at += length;
-        }
-        if (at != end) return payload_failure(errc::trailing, "bytes after the last section");
-        return view;
+        info_ = *info;
+        bytes_ = bytes;
+        return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Adds up the lengths of those before it.
+    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
     [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
-        byte_reader table(bytes_.subspan(detail::payload_header_bytes));
-        std::uint64_t at = detail::payload_header_bytes + 4 * std::uint64_t{info_.sections};
-        for (; i > 0; --i) at += table.get<std::uint32_t>();
-        return bytes_.subspan(at, table.get<std::uint32_t>());
+        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
+        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
+        return in.get_bytes(in.get<std::uint32_t>());
     }
 
  private:
-    payload_view() = default;
     payload_info info_;
     std::span<const std::byte> bytes_;
 };
 
-/// Reads a whole demo payload. `content` is sized from the layout, never from the bytes.
-[[nodiscard]] inline result<payload_info> decode_payload(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                         const payload_expectation& expected, sparse_content& content) {
-    const result<payload_view> view = payload_view::open(bytes, layout, expected);
-    if (!view) return view.error();
-    if (layout.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
-    content.resize(layout);
-    std::size_t coefficient = 0, chunk = 0;
-    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-        const payload_section& section = layout.sections[i];
-        const std::size_t coefficients = section.coefficients();
-        const section_slice out = {.positions = std::span(content.positions).subspan(coefficient, coefficients),
-                                   .values = std::span(content.values).subspan(coefficient, coefficients),
-                                   .counts = std::span(content.counts).subspan(chunk, section.chunks)};
-        if (const auto bad = decode_section(view->section(i), section, layout.values, out))
-            return detail::payload_failure(*bad, "section " + std::to_string(i));
-        coefficient += coefficients;
-        chunk += section.chunks;
-    }
-    return view->info();
-}
-
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
 inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 2^60
 
-/// Proves that a dense payload holds a finite, sane number for every element.
-[[nodiscard]] inline result<payload_view> open_dense_payload(std::span<const std::byte> bytes,
-                                                             const payload_layout& layout,
-                                                             const payload_expectation& expected) {
-    result<payload_view> view = payload_view::open(bytes, layout, expected);
-    if (!view) return view;
+/// Opens a dense payload and proves that it holds a finite, sane number for every element.
+[[nodiscard]] inline result<ok> open_dense_payload(std::span<const std::byte> bytes, const payload_layout& layout,
+                                                   const payload_expectation& expected, payload_view& view) {
+    if (auto opened = view.open(bytes, layout, expected); !opened) return opened;
     if (layout.kind != payload_kind::dense) return detail::payload_failure(errc::mismatch, "not dense");
     for (std::size_t i = 0; i < layout.sections.size(); ++i) {
-        const auto raw = view->section(i);
+        const auto raw = view.section(i);
         const std::uint64_t elements = layout.sections[i].coefficients();
         if (raw.size() != 4 * elements)
             return detail::payload_failure(
@@ -262,22 +251,47 @@ inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 
         if (largest > largest_gradient_bits)
             return detail::payload_failure(errc::out_of_range, "section " + std::to_string(i));
     }
-    return view;
-}
-
-/// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the content.
-[[nodiscard]] inline result<ok> validate_payload(std::span<const std::byte> bytes, const payload_layout& layout,
-                                                 const payload_expectation& expected) {
-    if (layout.kind == payload_kind::dense) {
-        const auto view = open_dense_payload(bytes, layout, expected);
-        if (!view) return view.error();
-        return ok{};
-    }
-    sparse_content content;
-    const auto info = decode_payload(bytes, layout, expected, content);
-    if (!info) return info.error();
     return ok{};
 }
+
+/// Reads and checks payloads of one layout, whose codec must outlive it. Holds the working memory of one thread, sized
+/// from the layout and never from the bytes: after the first payload, accepting one allocates nothing.
+class payload_decoder {
+ public:
+    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
+
+    /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
+    [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
+                                              sparse_content& content) {
+        if (auto opened = view_.open(bytes, layout_, expected); !opened) return opened.error();
+        if (layout_.kind != payload_kind::demo) return detail::payload_failure(errc::mismatch, "not sparse");
+        content.resize(layout_);
+        std::size_t coefficient = 0, chunk = 0;
+        for (std::size_t i = 0; i < layout_.sections.size(); ++i) {
+            const payload_section& section = layout_.sections[i];
+            if (const auto bad = coder_.decode(view_.section(i), section, content.slice(section, coefficient, chunk)))
+                return detail::payload_failure(*bad, "section " + std::to_string(i));
+            coefficient += section.coefficients();
+            chunk += section.chunks;
+        }
+        return view_.info();
+    }
+    /// Proves that a replica with this layout will accept the payload. For a sequencer, which has no use for the
+    /// content.
+    [[nodiscard]] result<ok> validate(std::span<const std::byte> bytes, const payload_expectation& expected) {
+        if (layout_.kind == payload_kind::dense) return open_dense_payload(bytes, layout_, expected, view_);
+        const auto info = decode(bytes, expected, content_);
+        if (!info) return info.error();
+        return ok{};
+    }
+    [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+
+ private:
+    payload_layout layout_;
+    section_coder coder_;
+    payload_view view_;
+    sparse_content content_;  ///< of validate()
+};
 
 }  // namespace thinwire
 

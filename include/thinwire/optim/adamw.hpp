@@ -94,12 +94,12 @@ class adamw {
                              .replica = share()};
         payload_writer out(info, layout_.sections.size(), rounds_.reuse());
         for (const parameter& p : parameters_) {
-            byte_writer bytes(std::move(out.bytes()));
+            byte_writer bytes(std::move(out.begin_section()));
             for (const float g : p.gradient) bytes.put(g * factor);
-            out.bytes() = bytes.take();
-            out.end_section();
+            out.end_section(bytes.take());
         }
-        rounds_.start(self, round(), out.finish());
+        out.finish();
+        rounds_.start(self, round(), out.take());
         return rounds_.payload();
     }
 
@@ -121,17 +121,16 @@ class adamw {
         accepted_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            result<payload_view> view = failure{errc::mismatch, "repeated"};
-            if (!detail::round_keeper::repeated(c, i))
-                view = open_dense_payload(from.payload, layout_,
-                                          {.run = options_.run, .round = c.round, .peer = from.peer});
-            if (!view) {
+            payload_view view;
+            if (detail::round_keeper::repeated(c, i) ||
+                !open_dense_payload(from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer},
+                                    view)) {
                 ++report.rejected;
                 continue;
             }
-            rounds_.count(report, from, view->info());
+            rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted_.push_back(std::move(*view));
+            accepted_.push_back(view);
         }
         if (!accepted_.empty()) {
             report.learning_rate = accepted_.front().info().learning_rate;

@@ -132,7 +132,8 @@ class replay {
  private:
     void check_payload(std::size_t t, std::size_t r, std::span<const std::byte> payload) {
         sparse_content sent;
-        const auto info = decode_payload(payload, peers_[r]->layout(), {.run = {}, .round = t - 1, .peer = r}, sent);
+        const auto info =
+            payload_decoder(peers_[r]->layout()).decode(payload, {.run = {}, .round = t - 1, .peer = r}, sent);
         REQUIRE(info.has_value());
         std::size_t place = 0;
         for (std::size_t i = 0; i < run_.shapes.size(); ++i) {

@@ -58,7 +58,7 @@ TEST_CASE("demo: with every basis what is committed leaves the momentum, and wha
         const std::array<contribution, 1> list = {contribution{.peer = 0, .payload = payload}};
         sparse_content content;
         content.resize(p.optimizer->layout());
-        REQUIRE(decode_payload(payload, p.optimizer->layout(), {.round = 1, .peer = 0}, content));
+        REQUIRE(payload_decoder(p.optimizer->layout()).decode(payload, {.round = 1, .peer = 0}, content));
         const double sent = squares(content.values);  // an orthonormal transform keeps the sum of squares
         const double before = squares(p.optimizer->momentum(0));
         p.optimizer->apply({.round = 1, .contributions = list});

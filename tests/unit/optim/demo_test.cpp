@@ -181,12 +181,12 @@ TEST_CASE("adamw: a foreign gradient whose square float32 cannot hold is refused
             {.kind = payload_kind::dense, .peer = 9, .fingerprint = layout.fingerprint, .learning_rate = 1e-3F},
             layout.sections.size(), {});
         for (const payload_section& section : layout.sections) {
-            byte_writer bytes(std::move(out.bytes()));
+            byte_writer bytes(std::move(out.begin_section()));
             for (std::uint64_t e = 0; e < section.coefficients(); ++e) bytes.put(value);
-            out.bytes() = bytes.take();
-            out.end_section();
+            out.end_section(bytes.take());
         }
-        const auto payload = out.finish();
+        out.finish();
+        const auto payload = out.take();
         const std::vector<contribution> list = {{.peer = 9, .payload = payload}};
         CHECK(p.optimizer->apply({.round = 0, .contributions = list}).contributors == accepted);
         const auto state = p.optimizer->save_replica();

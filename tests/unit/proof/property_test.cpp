@@ -179,7 +179,8 @@ class property_run {
             if (twin) CHECK(std::ranges::equal(twin_->optimizer->begin_step(1), payload));
         }
         sparse_content sent;
-        REQUIRE(decode_payload(payload, first_->optimizer->layout(), {.run = {}, .round = round, .peer = 1}, sent)
+        REQUIRE(payload_decoder(first_->optimizer->layout())
+                    .decode(payload, {.run = {}, .round = round, .peer = 1}, sent)
                     .has_value());
         std::vector<contribution> list = {{.peer = 2, .payload = second_->optimizer->begin_step(2)}};
         if (fate != 0) list.push_back({.peer = 1, .payload = payload});

@@ -41,7 +41,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
                                                        std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
-    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
@@ -91,7 +91,7 @@ class chunk_plan {
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .values = options.values,
+                   .codec = options.codec != nullptr ? options.codec.get() : &codec_of(options.values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
@@ -102,14 +102,15 @@ class chunk_plan {
             const tensor_settings& own = settings[tensors_.size()];
             const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
             const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
-            require_section_fits(p, 16 + 9 * grid.count() * kept);
+            require_section_fits(p, 1024 + 16 * grid.count() * kept);
             cut(grid);
             const std::size_t i = tensors_.size();
             tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
                                 coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
-                                        .kept = static_cast<std::uint32_t>(kept)});
+                                        .kept = static_cast<std::uint32_t>(kept),
+                                        .columns = static_cast<std::uint32_t>(grid.cols())});
             chunks += grid.count();
             coefficients += grid.count() * kept;
             elements_ += p.shape.count();

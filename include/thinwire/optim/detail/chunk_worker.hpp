@@ -31,9 +31,9 @@ class chunk_worker {
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                value_code code, sparse_content& content, float taken) {
+                const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F;
+        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
         if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
@@ -50,7 +50,7 @@ class chunk_worker {
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
             const float value = scratch_.coefficients[layout.place(positions[i])];
-            if (code == value_code::sign && value == 0.0F) continue;
+            if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
         }
@@ -61,7 +61,8 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+        if (t.kept == h * w && factor == 1.0F &&
+            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }

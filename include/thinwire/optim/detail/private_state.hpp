@@ -42,7 +42,7 @@ struct private_view {
 inline void put_private_header(byte_writer& out, const private_view& of, sent_state state) {
     out.put(private_magic);
     out.put(private_version);
-    out.put(static_cast<std::uint8_t>(of.layout->values));
+    out.put(static_cast<std::uint8_t>(of.layout->values()));
     out.put(static_cast<std::uint8_t>(state));
     out.put(of.layout->fingerprint);
     out.put(of.layout->k);
@@ -93,7 +93,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload sent");
-    const auto info = decode_payload(payload, layout, {.run = run, .round = round, .peer = self}, own);
+    const auto info = payload_decoder(layout).decode(payload, {.run = run, .round = round, .peer = self}, own);
     if (!info) return info.error();
     own.values = std::move(values);
     rounds.start(self, round, {payload.begin(), payload.end()});
