@@ -2387,10 +2387,10 @@ namespace thinwire {
 #define THINWIRE_CORE_RESULT_HPP
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 namespace thinwire {
 
@@ -2437,20 +2437,20 @@ class [[nodiscard]] result {
  public:
     using value_type = T;
 
-    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
+    result(T value) : value_(std::move(value)) {}
+    result(failure why) : why_(std::move(why)) {}
 
-    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
-    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] explicit operator bool() const noexcept { return value_.has_value(); }
+    [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
 
     /// Precondition of these four: has_value().
-    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
-    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+    [[nodiscard]] T& operator*() & noexcept { return *value_; }
+    [[nodiscard]] const T& operator*() const& noexcept { return *value_; }
+    [[nodiscard]] T* operator->() noexcept { return &*value_; }
+    [[nodiscard]] const T* operator->() const noexcept { return &*value_; }
 
     /// Precondition: !has_value().
-    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
+    [[nodiscard]] const failure& error() const noexcept { return why_; }
 
     /// The value, or an exception that carries the refusal's message.
     [[nodiscard]] T& value() & {
@@ -2471,7 +2471,8 @@ class [[nodiscard]] result {
         if (!has_value()) throw thinwire::error(error().message);
     }
 
-    std::variant<T, failure> state_;
+    std::optional<T> value_;
+    failure why_{};
 };
 
 /// What a check returns when there is nothing to hand over but success.
@@ -3701,13 +3702,10 @@ concept transport = requires(T& t, std::uint64_t round, std::span<const std::byt
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace thinwire {
@@ -3717,6 +3715,11 @@ namespace thinwire {
 /// skip() loses a payload, leave() takes a member away; one that left is back with its next exchange(), which
 /// gives it all it missed. Rounds that some member has not taken are kept. Thread-safe.
 class loopback_group {
+    struct closed_round {
+        std::vector<std::vector<std::byte>> payloads;
+        std::vector<contribution> contributions;  // views of them
+    };
+
  public:
     /// One peer's end; satisfies `transport`.
     class member {
@@ -3736,8 +3739,7 @@ class loopback_group {
         bool arrived_ = false;
         std::uint64_t next_ = 0;  // the first round not taken yet
         std::vector<std::byte> payload_;
-        std::vector<std::shared_ptr<const std::vector<std::pair<peer_id, std::vector<std::byte>>>>> held_;
-        std::vector<std::vector<contribution>> contributions_;
+        std::vector<std::shared_ptr<const closed_round>> held_;  // what commits_ views
         std::vector<commit> commits_;
     };
 
@@ -3745,6 +3747,7 @@ class loopback_group {
     explicit loopback_group(int members) {
         if (members < 1 || members > 65536)
             throw value_error("loopback_group: " + std::to_string(members) + " members, expected 1..65536");
+        members_.reserve(static_cast<std::size_t>(members));  // they stay where they are
         for (int i = 0; i < members; ++i) members_.emplace_back(*this, static_cast<peer_id>(i));
     }
     loopback_group(const loopback_group&) = delete;
@@ -3758,7 +3761,7 @@ class loopback_group {
     /// made.
     void skip(peer_id peer, std::uint64_t round) {
         const std::lock_guard lock(mutex_);
-        skipped_.emplace(peer, round);
+        skipped_.push_back({.round = round, .peer = peer});
     }
     /// The others go on without this peer, from the round that is open now.
     void leave(peer_id peer) {
@@ -3771,7 +3774,10 @@ class loopback_group {
     }
 
  private:
-    using record = std::vector<std::pair<peer_id, std::vector<std::byte>>>;
+    struct lost {
+        std::uint64_t round;
+        peer_id peer;
+    };
 
     std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
         std::unique_lock lock(mutex_);
@@ -3797,37 +3803,40 @@ class loopback_group {
             any = any || m.arrived_;
         }
         if (!any) return;
-        auto closed = std::make_shared<record>();
-        const std::uint64_t round = first_ + rounds_.size();
+        const auto closed = std::make_shared<closed_round>();
+        closed->payloads.resize(members_.size());
         for (member& m : members_) {
-            if (m.arrived_ && !skipped_.contains({m.self_, round}))
-                closed->emplace_back(m.self_, std::move(m.payload_));
+            if (m.arrived_ && !loses(m.self_, first_ + rounds_.size())) {
+                closed->payloads[m.self_].swap(m.payload_);
+                closed->contributions.push_back({.peer = m.self_, .payload = closed->payloads[m.self_]});
+            }
             m.arrived_ = false;
         }
-        rounds_.push_back(std::move(closed));
+        rounds_.push_back(closed);
+    }
+    [[nodiscard]] bool loses(peer_id peer, std::uint64_t round) const noexcept {
+        for (const lost& l : skipped_)
+            if (l.round == round && l.peer == peer) return true;
+        return false;
     }
 
     void take(member& m, std::uint64_t round) {
         m.held_.assign(rounds_.begin() + static_cast<std::ptrdiff_t>(round - first_), rounds_.end());
-        m.contributions_.clear();
         m.commits_.clear();
-        for (const auto& held : m.held_) {
-            std::vector<contribution>& list = m.contributions_.emplace_back();
-            for (const auto& [peer, payload] : *held) list.push_back({.peer = peer, .payload = payload});
-        }
-        for (const auto& list : m.contributions_) m.commits_.push_back({.round = round++, .contributions = list});
+        for (const auto& held : m.held_) m.commits_.push_back({.round = round++, .contributions = held->contributions});
         m.next_ = round;
         std::uint64_t oldest = round;
         for (const member& other : members_) oldest = std::min(oldest, other.next_);
-        for (; first_ < oldest; ++first_) rounds_.pop_front();
+        rounds_.erase(rounds_.begin(), rounds_.begin() + static_cast<std::ptrdiff_t>(oldest - first_));
+        first_ = oldest;
     }
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::deque<member> members_;
-    std::deque<std::shared_ptr<const record>> rounds_;  // from first_ on
+    std::vector<member> members_;
+    std::vector<std::shared_ptr<const closed_round>> rounds_;  // from first_ on
     std::uint64_t first_ = 0;
-    std::set<std::pair<peer_id, std::uint64_t>> skipped_;
+    std::vector<lost> skipped_;
 };
 
 static_assert(transport<loopback_group::member>);
@@ -4744,7 +4753,8 @@ inline void get_floats(std::span<const std::byte> raw, std::span<float> values) 
     if (length < snapshot_header_bytes + digest_bytes) return refuse_snapshot(errc::truncated, "no room for a digest");
     const std::size_t covered = bytes.size() - digest_bytes;
     const digest found = digest_of(bytes.first(covered));
-    if (!std::ranges::equal(found.bytes, bytes.subspan(covered)))
+    if (!std::equal(found.bytes.begin(), found.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(covered),
+                    bytes.end()))
         return refuse_snapshot(errc::bad_checksum, "damaged: the digest does not match the content");
     return bytes.subspan(snapshot_header_bytes, covered - snapshot_header_bytes);
 }
@@ -4791,7 +4801,7 @@ inline result<snapshot> snapshot::decode(std::span<const std::byte> bytes) {
         if (tag == snapshot_section::head) {
             byte_reader head(body);
             const auto raw = head.get_bytes(sizeof(digest::bytes));
-            std::ranges::copy(raw, out.run.bytes.begin());
+            std::copy(raw.begin(), raw.end(), out.run.bytes.begin());
             out.round = head.get<std::uint64_t>();
             if (head.failed() || head.remaining() != 0)
                 return detail::refuse_snapshot(errc::malformed, "the head section has another length");
@@ -4820,7 +4830,8 @@ inline result<ok> snapshot::copy_to(std::span<const parameter> parameters) const
                                                                " stands where the model has '" + p.name + "' " +
                                                                to_string(p.shape));
     }
-    for (std::size_t i = 0; i < tensors.size(); ++i) std::ranges::copy(tensors[i].values, parameters[i].values.begin());
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+        std::copy(tensors[i].values.begin(), tensors[i].values.end(), parameters[i].values.begin());
     return ok{};
 }
 
@@ -6008,7 +6019,8 @@ inline void check(const sampling_options& o) {
     std::vector<std::int32_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
     const auto score = [&](std::int32_t token) { return scores[static_cast<std::size_t>(token)]; };
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+    std::sort(order.begin(), order.end(),
+              [&](std::int32_t a, std::int32_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
     std::vector<double> weight;
     for (const std::int32_t token : order)
@@ -7661,7 +7673,7 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
     }
     block::scale(g, s.gradient_weight);
     block::load(mean, m, count);
-    std::ranges::copy(g, t);
+    std::copy(g, g + block::width, t);
     block::subtract(t, mean);
     block::scale(t, s.beta1_rest);
     block::add(mean, t);
@@ -7806,7 +7818,7 @@ struct parameter_group {
     update_rule_ptr rule{};               ///< instead of that of the options; null: the same
 
     [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
-        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        if (std::find(parameters.begin(), parameters.end(), position) != parameters.end()) return true;
         return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
                name.starts_with(prefix) && name.ends_with(suffix);
     }
@@ -7961,7 +7973,7 @@ struct tensor_settings {
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -7976,9 +7988,10 @@ class basis_cache {
     /// Stays where it is; set_round() may change what it holds. Throws what basis::table() throws.
     const basis_tables* get(std::size_t side, std::size_t tensor, std::uint32_t axis) {
         const key at = {basis_.each_round() ? tensor : 0, basis_.each_round() ? axis : 0, side};
-        const auto known = tables_.find(at);
-        if (known != tables_.end()) return &known->second;
-        return &tables_.emplace(at, make(at)).first->second;
+        for (const auto& known : entries_)
+            if (known->at == at) return &known->tables;
+        entries_.push_back(std::make_unique<entry>(at, make(at)));
+        return &entries_.back()->tables;
     }
 
     /// Brings the tables of a round, where the basis has others for each.
@@ -7986,11 +7999,11 @@ class basis_cache {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
         prepare(lane_count(pool));
-        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
-            auto& [at, tables] = *all_[i];
-            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
-            basis_.write_table(at.side, place_of(at), memory);
-            tables.assign(memory);
+        for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
+            entry& e = *entries_[i];
+            const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
+            basis_.write_table(e.at.side, place_of(e.at), memory);
+            e.tables.assign(memory);
         });
     }
 
@@ -8001,8 +8014,8 @@ class basis_cache {
         bytes.put(basis_.seed());
         bytes.put(static_cast<std::uint8_t>(basis_.each_round() ? 1 : 0));
         if (basis_.kind() == basis_kind::custom)
-            for (const auto& [at, tables] : tables_)
-                for (const std::int32_t entry : basis_.table(at.side)) bytes.put(entry);
+            for (const auto& e : entries_)
+                for (const std::int32_t number : basis_.table(e->at.side)) bytes.put(number);
         return checksum64(bytes.bytes());
     }
 
@@ -8011,7 +8024,12 @@ class basis_cache {
         std::size_t tensor;
         std::uint32_t axis;
         std::size_t side;
-        [[nodiscard]] auto operator<=>(const key&) const noexcept = default;
+        [[nodiscard]] bool operator==(const key&) const noexcept = default;
+    };
+    struct entry {
+        entry(const key& where, basis_tables&& made) : at(where), tables(std::move(made)) {}
+        key at;
+        basis_tables tables;
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
@@ -8023,20 +8041,15 @@ class basis_cache {
 
     /// The working memory of set_round(): once for all rounds.
     void prepare(std::size_t lanes) {
-        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
-        all_.clear();
+        if (lanes_.size() == lanes) return;
         std::size_t side = 0;
-        for (auto& entry : tables_) {
-            all_.push_back(&entry);
-            side = std::max(side, entry.first.side);
-        }
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
         lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
-    std::map<key, basis_tables> tables_;
-    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::unique_ptr<entry>> entries_;  // in the order of their first use
     std::vector<std::vector<std::int32_t>> lanes_;
 };
 
@@ -8333,7 +8346,8 @@ class round_keeper {
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+        return pending_ && c.peer == pending_self_ &&
+               std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
     /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
@@ -8504,7 +8518,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
     put_private_header(expected, of, static_cast<sent_state>(flag));
     expected.put(static_cast<std::uint64_t>(momentum.size()));
-    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+    if (bytes.size() < expected.size() || !std::equal(expected.bytes().begin(), expected.bytes().end(), bytes.begin()))
         return private_failure(errc::mismatch, "of other tensors, options or another run");
     in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
@@ -8767,7 +8781,7 @@ class adamw {
         aligned_vector<float> mean(mean_.size()), square(mean_.size());
         if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
             return refuse(errc::not_finite, "moments");
-        if (std::ranges::any_of(square, [](float s) { return s < 0.0F; }))
+        if (std::any_of(square.begin(), square.end(), [](float s) { return s < 0.0F; }))
             return refuse(errc::out_of_range, "a negative second moment");
         if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
         mean_ = std::move(mean);
@@ -9497,8 +9511,9 @@ class demo {
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
-                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
-                                                                                              row * t.grid.stride()));
+                        std::copy(d.begin(), d.end(),
+                                  direction_.begin() +
+                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
                     });
             }
         });
@@ -9959,6 +9974,6 @@ struct schedule {
 #ifndef THINWIRE_THINWIRE_HPP
 #define THINWIRE_THINWIRE_HPP
 
-/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py.
+/// All of the host core that a training program calls. Written by tools/amalgamate.py.
 
 #endif  // THINWIRE_THINWIRE_HPP

@@ -405,8 +405,9 @@ class demo {
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
-                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
-                                                                                              row * t.grid.stride()));
+                        std::copy(d.begin(), d.end(),
+                                  direction_.begin() +
+                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
                     });
             }
         });

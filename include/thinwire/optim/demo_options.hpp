@@ -47,7 +47,7 @@ struct parameter_group {
     update_rule_ptr rule{};               ///< instead of that of the options; null: the same
 
     [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
-        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        if (std::find(parameters.begin(), parameters.end(), position) != parameters.end()) return true;
         return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
                name.starts_with(prefix) && name.ends_with(suffix);
     }

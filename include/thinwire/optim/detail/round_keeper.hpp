@@ -59,7 +59,8 @@ class round_keeper {
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+        return pending_ && c.peer == pending_self_ &&
+               std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
     /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
