@@ -88,6 +88,7 @@ class section_coder {
         if (bits.position() + 1 != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
+    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
 
  private:
     [[nodiscard]] static unsigned position_bits(const payload_section& section) noexcept {
