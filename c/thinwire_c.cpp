@@ -318,8 +318,8 @@ thinwire_status thinwire_validate(thinwire_demo* demo, const thinwire_payload* p
         const auto bytes = bytes_of(payload->bytes, "payload.bytes");
         const thinwire::demo& optimizer = *demo->optimizer;
         if (!demo->validator) demo->validator = std::make_unique<thinwire::payload_decoder>(optimizer.layout());
-        const auto valid = demo->validator->validate(
-            bytes, {.run = optimizer.options().run, .round = round, .peer = payload->peer});
+        const auto valid =
+            demo->validator->validate(bytes, {.run = optimizer.options().run, .round = round, .peer = payload->peer});
         if (!valid) throw refused(valid.error().message);
     });
 }

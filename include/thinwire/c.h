@@ -15,12 +15,13 @@
  *     }
  *     thinwire_demo_destroy(peer);
  *
- * Errors: every function that can fail returns a thinwire_status. Unless it is THINWIRE_OK, thinwire_last_error() says in
- * one line what was wrong with which value and what was expected, and nothing has changed. No exception leaves
- * the library; it never prints and never ends the process.
+ * Errors: every function that can fail returns a thinwire_status. Unless it is THINWIRE_OK, thinwire_last_error() says
+ * in one line what was wrong with which value and what was expected, and nothing has changed. No exception leaves the
+ * library; it never prints and never ends the process.
  *
  * Threads: different handles may be used at the same time; one handle by one thread at a time. thinwire_last_error()
- * is about the calling thread. A handle with options.threads above 1 has threads of its own, that work within calls only.
+ * is about the calling thread. A handle with options.threads above 1 has threads of its own, that work within calls
+ * only.
  *
  * Replicas stay equal bit for bit, whatever machine, compiler or language drives them, as long as all peers begin with
  * equal weights and apply the same payloads in the same order.
@@ -48,8 +49,9 @@ extern "C" {
 /* Why a call failed. The numbers do not change. */
 typedef enum thinwire_status {
     THINWIRE_OK = 0,
-    THINWIRE_INVALID = 1,   /* an argument: null, out of range, of the wrong size, not finite; or a call out of turn */
-    THINWIRE_REFUSED = 2,   /* foreign bytes: a payload or a saved state that is damaged, or of other tensors or options */
+    THINWIRE_INVALID = 1, /* an argument: null, out of range, of the wrong size, not finite; or a call out of turn */
+    THINWIRE_REFUSED =
+        2, /* foreign bytes: a payload or a saved state that is damaged, or of other tensors or options */
     THINWIRE_NO_MEMORY = 3, /* or no more threads */
     THINWIRE_INTERNAL = 4   /* a fault of the library: please report it */
 } thinwire_status;
@@ -67,9 +69,9 @@ typedef enum thinwire_values {
 typedef enum thinwire_basis {
     THINWIRE_BASIS_DCT = 0, /* as published */
     THINWIRE_BASIS_HADAMARD = 1,
-    THINWIRE_BASIS_RANDOM = 2,            /* drawn from basis_seed */
-    THINWIRE_BASIS_IDENTITY = 3,          /* none */
-    THINWIRE_BASIS_RANDOM_EACH_ROUND = 5  /* drawn anew for every round and tensor */
+    THINWIRE_BASIS_RANDOM = 2,           /* drawn from basis_seed */
+    THINWIRE_BASIS_IDENTITY = 3,         /* none */
+    THINWIRE_BASIS_RANDOM_EACH_ROUND = 5 /* drawn anew for every round and tensor */
 } thinwire_basis;
 
 /* How the mean of what was sent becomes a direction. */
@@ -87,24 +89,25 @@ typedef enum thinwire_gradient_scale {
     THINWIRE_GRADIENT_COMPLEMENT = 2     /* (1 - momentum_decay) * g */
 } thinwire_gradient_scale;
 
-/* Settings of some tensors that differ from those of the others: those whose name begins with prefix and ends with suffix
- * (null or empty: any; not both), and those at the positions listed. A tensor belongs to the first group that holds it; a
- * group that holds none is refused. Begin with thinwire_group_init(). */
+/* Settings of some tensors that differ from those of the others: those whose name begins with prefix and ends with
+ * suffix (null or empty: any; not both), and those at the positions listed. A tensor belongs to the first group that
+ * holds it; a group that holds none is refused. Begin with thinwire_group_init(). */
 typedef struct thinwire_group {
     size_t struct_size; /* set by thinwire_group_init() */
     const char* prefix; /* null */
     const char* suffix; /* null */
     const size_t* positions;
-    size_t position_count;  /* 0 */
-    float learning_rate;    /* 1: multiplies that of the options */
-    float weight_decay;     /* used where own_weight_decay is not 0 */
+    size_t position_count; /* 0 */
+    float learning_rate;   /* 1: multiplies that of the options */
+    float weight_decay;    /* used where own_weight_decay is not 0 */
     int32_t own_weight_decay;
     int32_t k;    /* 0: that of the options */
     int32_t rule; /* THINWIRE_RULE_INHERIT */
 } thinwire_group;
 
 /* Settings of a peer. Begin with thinwire_options_init(), which sets what the comments say. All peers of a run have
- * the same, but for momentum_decay, alpha, gradient, error_feedback, clip_norm and threads, which are each peer's own. */
+ * the same, but for momentum_decay, alpha, gradient, error_feedback, clip_norm and threads, which are each peer's own.
+ */
 typedef struct thinwire_options {
     size_t struct_size;     /* set by thinwire_options_init() */
     float learning_rate;    /* 1e-3; what is applied is the rate of the first accepted payload */
@@ -126,7 +129,8 @@ typedef struct thinwire_options {
     size_t group_count; /* 0 */
 } thinwire_options;
 
-/* One trainable tensor, row-major. values must stay where it is until the handle is destroyed; end_step writes to it. */
+/* One trainable tensor, row-major. values must stay where it is until the handle is destroyed; end_step writes to it.
+ */
 typedef struct thinwire_tensor {
     const char* name;     /* for error texts and groups; null: "tensor" and its position */
     const int64_t* shape; /* rank sides, each at least 1; may be null when rank is 0 */
@@ -193,20 +197,21 @@ THINWIRE_C_API thinwire_status thinwire_demo_create(const thinwire_tensor* tenso
 THINWIRE_C_API void thinwire_demo_destroy(thinwire_demo* demo);
 
 /* Takes one gradient for each tensor into the momentum and gives the payload of the current round, which stays valid
- * until the next begin_step, restore or destroy. The gradients are read within the call only. THINWIRE_INVALID names the
- * tensor of a gradient that is not finite; also while the last payload still awaits its end_step. */
+ * until the next begin_step, restore or destroy. The gradients are read within the call only. THINWIRE_INVALID names
+ * the tensor of a gradient that is not finite; also while the last payload still awaits its end_step. */
 THINWIRE_C_API thinwire_status thinwire_begin_step(thinwire_demo* demo, uint64_t self, const thinwire_floats* gradients,
                                                    size_t gradient_count, thinwire_bytes* payload);
 /* Applies what all peers agreed on for the current round: the same payloads in the same order. Those that are malformed
- * are skipped, as on every replica, and counted. The own payload, when it is not among them, stays in the momentum: nothing is
- * lost. Without a begin_step before, it replays a round that this peer missed. report may be null. */
+ * are skipped, as on every replica, and counted. The own payload, when it is not among them, stays in the momentum:
+ * nothing is lost. Without a begin_step before, it replays a round that this peer missed. report may be null. */
 THINWIRE_C_API thinwire_status thinwire_end_step(thinwire_demo* demo, uint64_t round, const thinwire_payload* payloads,
                                                  size_t payload_count, thinwire_report* report);
 /* The payload in flight will not be committed: it stays in the momentum, and begin_step may be called again. */
 THINWIRE_C_API thinwire_status thinwire_abandon(thinwire_demo* demo);
 /* The payload that awaits its end_step; empty when there is none. After a restore it may be sent again. */
 THINWIRE_C_API thinwire_status thinwire_in_flight(const thinwire_demo* demo, thinwire_bytes* payload);
-/* Whether every replica will accept these bytes as that peer's payload for that round: THINWIRE_REFUSED and why if not. */
+/* Whether every replica will accept these bytes as that peer's payload for that round: THINWIRE_REFUSED and why if not.
+ */
 THINWIRE_C_API thinwire_status thinwire_validate(thinwire_demo* demo, const thinwire_payload* payload, uint64_t round);
 
 /* The next round to contribute to or to apply. */
@@ -221,8 +226,8 @@ THINWIRE_C_API thinwire_status thinwire_replica_digest(const thinwire_demo* demo
 /* What this peer alone knows: momentum and payload in flight. With the weights and the round it goes on bit for bit.
  * The bytes stay valid until the next save or destroy. */
 THINWIRE_C_API thinwire_status thinwire_save(thinwire_demo* demo, thinwire_bytes* state);
-/* Reads what thinwire_save() wrote for the same tensors, options and run; THINWIRE_REFUSED, with nothing changed, for anything
- * else. Weights and round are the caller's to restore. */
+/* Reads what thinwire_save() wrote for the same tensors, options and run; THINWIRE_REFUSED, with nothing changed, for
+ * anything else. Weights and round are the caller's to restore. */
 THINWIRE_C_API thinwire_status thinwire_restore(thinwire_demo* demo, const uint8_t* state, size_t size);
 
 THINWIRE_C_API thinwire_status thinwire_memory_bytes(const thinwire_demo* demo, thinwire_memory* memory);
