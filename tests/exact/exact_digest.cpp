@@ -7,6 +7,7 @@
 #include <thinwire/core/random.hpp>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/muon.hpp>
 
 #include "support/float_modes.hpp"
 
@@ -147,6 +148,16 @@ const std::vector<setting> settings = {
     {.name = "random orthogonal each round",
      .options = {.k = 40, .chunk = 32, .basis = basis::random_orthogonal(8, true)}},
     {.name = "identity", .options = {.k = 9, .values = value_code::sign, .basis = basis::identity()}},
+    {.name = "bf16", .options = {.k = 20, .values = value_code::bf16, .weight_decay = 0.1F}},
+    {.name = "q4, sgd",
+     .options = {.alpha = 0.5F, .k = 12, .values = value_code::q4, .rule = std::make_shared<const sgd>()}},
+    {.name = "q2, error feedback", .options = {.k = 12, .values = value_code::q2, .error_feedback = true}},
+    // Muon on a batch of wide matrices and on a tall one; -O0 and emulators make larger ones slow.
+    {.name = "muon, q4",
+     .options = {.k = 30,
+                 .values = value_code::q4,
+                 .weight_decay = 0.1F,
+                 .groups = {{.parameters = {2, 4, 6}, .rule = std::make_shared<const muon>()}}}},
     {.name = "adamw", .dense = true},
 };
 

@@ -4,6 +4,7 @@
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/error.hpp>
+#include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/optim/update_rule.hpp>
@@ -168,6 +169,7 @@ struct tensor_settings {
 /// The settings of each parameter. Throws value_error for a group that holds none.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
+    const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
     for (std::size_t i = 0; i < parameters.size(); ++i) {

@@ -43,11 +43,8 @@ struct recorded_run {
         workers = meta("R").get<std::size_t>();
         steps = meta("steps").get<std::size_t>();
         const int chunk = meta("chunk").get<int>();
-        options = {.learning_rate = meta("lr").get<float>(),
-                   .momentum_decay = meta("decay").get<float>(),
-                   .k = std::min(meta("k").get<int>(), chunk * chunk),
-                   .chunk = chunk,
-                   .weight_decay = meta("wd").get<float>()};
+        options = reference_compatible(meta("lr").get<float>(), meta("decay").get<float>(),
+                                       std::min(meta("k").get<int>(), chunk * chunk), chunk, meta("wd").get<float>());
     }
     [[nodiscard]] std::vector<float> floats(const std::string& name) const { return file.floats(name).value(); }
 };
