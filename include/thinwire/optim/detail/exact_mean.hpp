@@ -29,11 +29,12 @@ namespace thinwire::detail {
 ///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
 ///      even and the odd half, whose terms are a partition of the same bound.
 ///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
-///   5. An integrator's own table need not be a rounding of an orthonormal matrix: basis::table() takes one whose rows B
+///   5. An integrator's own table need not be a rounding of an orthonormal matrix: basis::table() takes one whose rows
+///   B
 ///      satisfy B B^T = 2^44 (I + E) with every |E_ij| <= 2^-17. The norm of E is at most 256 * 2^-17 = 2^-9, and B^T B
 ///      has the eigenvalues of B B^T, so a column's norm is at most 2^22 sqrt(1 + 2^-9) and its entries sum to at most
-///      2^22 sqrt(h) (1 + 2^-10) <= 2^26 + 2^16. In 2 that gives 2^26 + 2^16 for 2^26 + 2^8, still 49 bits and below 2^27,
-///      and |t| <= 2^26 + 2^16 + 1; in 3, |sum| <= (2^26 + 2^16 + 1) (2^26 + 2^16) < 2^52 + 2^44 < 2^53.
+///      2^22 sqrt(h) (1 + 2^-10) <= 2^26 + 2^16. In 2 that gives 2^26 + 2^16 for 2^26 + 2^8, still 49 bits and below
+///      2^27, and |t| <= 2^26 + 2^16 + 1; in 3, |sum| <= (2^26 + 2^16 + 1) (2^26 + 2^16) < 2^52 + 2^44 < 2^53.
 /// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
 class exact_mean {
  public:
