@@ -18,5 +18,5 @@ export PATH="$folder/venv/bin:$PATH"
 rm -rf "$folder/test_package"
 cp -r "$root/packaging/conan/test_package" "$folder/test_package"  # Conan builds inside it
 conan profile detect --force > /dev/null
-conan create "$root/packaging/conan" --no-remote --build=missing \
+conan create "$root/packaging/conan" --no-remote --build=missing -c tools.cmake.cmaketoolchain:generator=Ninja \
     --settings=compiler.cppstd=20 --test-folder="$folder/test_package"
