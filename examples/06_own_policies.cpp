@@ -1,4 +1,4 @@
-// An own update rule and an own basis, each a few lines: demo takes them as it takes those built in.
+// An own update rule, an own basis and an own value code, each a few lines: demo takes them as it takes those built in.
 
 #include <thinwire/thinwire.hpp>
 
@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -42,6 +44,46 @@ void haar(std::size_t side, std::span<std::int32_t> table) {
                 table[row * side + from + x] = x < length / 2 ? entry(length) : -entry(length);
 }
 
+/// A value in 8 bits: a level of -127..127 times a power of two that the chunk's values share, sent in 8 bits before
+/// them.
+class byte_code final : public thinwire::value_codec {
+ public:
+    [[nodiscard]] thinwire::value_code id() const noexcept override { return static_cast<thinwire::value_code>(128); }
+    [[nodiscard]] std::string_view name() const noexcept override { return "byte"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return true; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 8 + 8 * std::uint64_t{count}; }
+    void round(std::span<float> values) const noexcept override {
+        const float unit = unit_of(exponent_of(values));
+        for (float& v : values) v = static_cast<float>(level_of(v, unit)) * unit;
+    }
+    void encode(std::span<const float> values, thinwire::bit_writer& out) const noexcept override {
+        const std::uint32_t exponent = exponent_of(values);
+        out.put(exponent, 8);
+        for (const float v : values) out.put(static_cast<std::uint32_t>(level_of(v, unit_of(exponent))) & 0xffU, 8);
+    }
+    [[nodiscard]] std::optional<thinwire::errc> decode(thinwire::bit_reader& in,
+                                                       std::span<float> values) const noexcept override {
+        const std::uint32_t exponent = in.get(8);
+        if (exponent < lowest || exponent > highest) return thinwire::errc::out_of_range;
+        for (float& v : values) v = static_cast<float>(static_cast<std::int8_t>(in.get(8))) * unit_of(exponent);
+        return std::nullopt;
+    }
+
+ private:
+    static constexpr std::uint32_t lowest = 7, highest = 226;  // units are normal, values stay below 2^100
+
+    /// The exponent of the largest value: it has a level of 64 or more.
+    static std::uint32_t exponent_of(std::span<const float> values) noexcept {
+        std::uint32_t largest = 0;
+        for (const float v : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7fffffffU);
+        return std::clamp(largest >> 23U, lowest, highest);
+    }
+    static float unit_of(std::uint32_t exponent) noexcept { return std::bit_cast<float>((exponent - 6U) << 23U); }
+    static int level_of(float value, float unit) noexcept {
+        return static_cast<int>(std::clamp(std::lround(value / unit), -127L, 127L));
+    }
+};
+
 }  // namespace
 
 int main() {
@@ -51,6 +93,8 @@ int main() {
     options.gradient = thinwire::gradient_scale::none;
     options.basis = thinwire::basis::custom(haar);
     options.rule = std::make_shared<const capped>();
+    options.codec = std::make_shared<const byte_code>();
+    options.error_feedback = true;  // what the bytes round away is sent later
     thinwire::demo optimizer(model, options);
     thinwire::loopback_group peers(1);
     for (int step = 0; step < 100; ++step) {

@@ -20,7 +20,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 58> keys = {{
+const std::array<configuration_key, 59> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -68,6 +68,8 @@ const std::array<configuration_key, 58> keys = {{
      "demo: side of a chunk"},
     {"optimizer.values", [](configuration& c) -> field { return &c.optimizer.values; }, true, 0, 0,
      "f32|sign|bf16|q4|q2", "demo: how a coefficient's value is sent"},
+    {"optimizer.error_feedback", [](configuration& c) -> field { return &c.optimizer.error_feedback; }, true, 0, 0, "",
+     "demo: what optimizer.values rounds away stays in the momentum"},
     {"optimizer.alpha", [](configuration& c) -> field { return &c.optimizer.alpha; }, true, 0x1p-20, 1, "",
      "demo: part of what is sent that leaves the momentum"},
     {"optimizer.gradient", [](configuration& c) -> field { return &c.optimizer.gradient; }, true, 0, 0,

@@ -47,6 +47,7 @@ struct configuration {
         std::int64_t k = 32;
         std::int64_t chunk = 64;
         std::string values = "sign";
+        bool error_feedback = false;
         std::string basis = "dct";
         std::string groups;
         double weight_decay = 0.0;

@@ -48,8 +48,6 @@ demo_options demo_options_of(const configuration& settings, const digest& run, s
     options.momentum_decay = static_cast<float>(o.momentum_decay);
     options.k = static_cast<int>(o.k);
     options.chunk = static_cast<int>(o.chunk);
-    for (const value_code code : {value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
-        if (o.values == to_string(code)) options.values = code;
     options.alpha = static_cast<float>(o.alpha);
     options.gradient = o.gradient == "none"         ? gradient_scale::none
                        : o.gradient == "complement" ? gradient_scale::complement
@@ -57,6 +55,9 @@ demo_options demo_options_of(const configuration& settings, const digest& run, s
     options.basis = basis_of(o.basis, static_cast<std::uint64_t>(settings.run.seed));
     options.rule = rule_of(o.rule);
     options.groups = groups_of(o.groups, parameters, o.rule == "muon" ? muon_options{}.fallback : 0.0F);
+    for (const value_code code : {value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
+        if (o.values == to_string(code)) options.values = code;
+    options.error_feedback = o.error_feedback;
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
     options.run = run;

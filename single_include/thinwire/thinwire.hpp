@@ -7123,11 +7123,17 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
 }
 
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
+/// Asks for the same row of the chunk to the right, which comes next and lies where no hardware looks ahead.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
                                             float gain, float taken) {
     using vec = typename vector_of<float, Lanes>::type;
     std::size_t x = 0;
+    const auto next_m = reinterpret_cast<std::uintptr_t>(m + n), next_g = reinterpret_cast<std::uintptr_t>(g + n);
+    for (std::size_t ahead = 0; ahead < n * sizeof(float); ahead += 64) {  // addresses only: there may be no such chunk
+        __builtin_prefetch(reinterpret_cast<const void*>(next_m + ahead), 1, 2);
+        __builtin_prefetch(reinterpret_cast<const void*>(next_g + ahead), 0, 2);
+    }
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
             const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
@@ -7192,38 +7198,61 @@ THINWIRE_ALWAYS_INLINE void flush_tiny(float* values, std::size_t n) {
     }
 }
 
+/// The same barrier for a vector that may stay in its register.
+template <class Vec>
+THINWIRE_ALWAYS_INLINE void settle(Vec& v) noexcept {
+#if defined(__x86_64__) && !defined(__clang__)  // clang refuses wide registers in what a target function inlines
+    asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(v));
+#else
+    keep(&v);
+#endif
+}
+
+/// flush_tiny() for one vector.
+template <int Lanes, class Vec>
+THINWIRE_ALWAYS_INLINE void flush_lanes(Vec& v) noexcept {
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    bits b = (bits)v;
+    b &= (b & 0x7fffffff) > 0x00800000;
+    v = (Vec)b;
+}
+
 /// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
 /// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
-    using vec = typename vector_of<float, Lanes>::type;
-    using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t width = 64;
-    alignas(64) float value[width] = {};
-    alignas(64) float direction[width] = {};
+    using vec = typename local_vector<float, Lanes>::type;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
     const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
     const auto down = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate) | 0x80000000U);
     const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
-    for (std::size_t at = 0; at < n; at += width) {
-        const std::size_t count = std::min(width, n - at);
-        std::memcpy(value, x + at, count * sizeof(float));
-        std::memcpy(direction, d + at, count * sizeof(float));
-        flush_tiny<Lanes>(value, width);
+    for (std::size_t at = 0; at < n; at += Lanes) {
+        const std::size_t bytes = std::min<std::size_t>(Lanes, n - at) * sizeof(float);
+        vec value = {}, way = {};
+        if (bytes == sizeof value) {
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&way, d + at, sizeof way);
+        } else {
+            std::memcpy(&value, x + at, bytes);
+            std::memcpy(&way, d + at, bytes);
+        }
+        settle(value);
+        flush_lanes<Lanes>(value);
         if (decay) {
-            for (std::size_t i = 0; i < width; i += Lanes) *reinterpret_cast<vec*>(value + i) *= factor;
-            keep(value);
-            flush_tiny<Lanes>(value, width);
+            value *= factor;
+            settle(value);
+            flush_lanes<Lanes>(value);
         }
-        for (std::size_t i = 0; i < width; i += Lanes) {
-            const vec way = *reinterpret_cast<const vec*>(direction + i);
-            const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
-            vec rates;
-            std::memcpy(&rates, &step, sizeof rates);
-            *reinterpret_cast<vec*>(value + i) -= rates;
-        }
-        keep(value);
-        flush_tiny<Lanes>(value, width);
-        std::memcpy(x + at, value, count * sizeof(float));
+        const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
+        value -= (vec)step;
+        settle(value);
+        flush_lanes<Lanes>(value);
+        if (bytes == sizeof value)
+            std::memcpy(x + at, &value, sizeof value);
+        else
+            std::memcpy(x + at, &value, bytes);
     }
 }
 
@@ -7743,6 +7772,7 @@ using update_rule_ptr = std::shared_ptr<const update_rule>;
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -7789,8 +7819,10 @@ struct demo_options {
     gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
+    value_code values = value_code::f32;  ///< how a coefficient's value travels
+    bool error_feedback = false;          ///< what the value code rounds away stays in the momentum; local to each peer
+    std::shared_ptr<const value_codec> codec{};  ///< an own value code in place of `values`; null: none
+    thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
@@ -7812,6 +7844,7 @@ struct demo_options {
     options.k = k;
     options.chunk = chunk;
     options.values = value_code::f32;
+    options.error_feedback = false;
     options.basis = basis::dct();
     options.rule = std::make_shared<const signum>();
     options.weight_decay = weight_decay;
@@ -7858,7 +7891,11 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
-    static_cast<void>(codec_of(o.values));
+    if (o.codec == nullptr)
+        static_cast<void>(codec_of(o.values));
+    else
+        require_option(static_cast<int>(o.codec->id()) >= 128, "codec: id", static_cast<double>(o.codec->id()),
+                       "128..255 for an own value code");
     if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
     if (o.level > best_isa())
         throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
@@ -7875,6 +7912,7 @@ struct tensor_settings {
     int k = 0;
     const update_rule* rule = nullptr;
     update_scope scope = update_scope::sign;
+    bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
 /// The settings of each parameter. Throws value_error for a group that holds none.
@@ -7885,6 +7923,7 @@ struct tensor_settings {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();
+        out[i].keeps_rest = o.error_feedback;
         for (std::size_t g = 0; g < o.groups.size(); ++g) {
             const parameter_group& group = o.groups[g];
             if (!group.holds(i, parameters[i].name)) continue;
@@ -8040,7 +8079,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
                                                        std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
-    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
@@ -8090,7 +8129,7 @@ class chunk_plan {
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .codec = &codec_of(options.values),
+                   .codec = options.codec != nullptr ? options.codec.get() : &codec_of(options.values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
@@ -8959,7 +8998,7 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
                 const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F;
+        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
         if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
@@ -8987,7 +9026,8 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+        if (t.kept == h * w && factor == 1.0F &&
+            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
@@ -9071,8 +9111,10 @@ class chunk_worker {
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <span>
 #include <string>
@@ -9115,6 +9157,7 @@ class demo {
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
         prepare_matrices();
+        prepare_batches();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -9131,6 +9174,13 @@ class demo {
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        return begin_step(self, [](std::span<const std::byte>) {});
+    }
+    /// The same, and calls sink(bytes) with the parts of the payload in their order as soon as each is final, so that
+    /// sending starts before the last tensor is encoded. The bytes of a call are valid until it returns. What the sink
+    /// throws passes through when the whole payload is made and in flight.
+    template <std::invocable<std::span<const std::byte>> Sink>
+    std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
         const double norm = scan_gradients();
@@ -9142,16 +9192,25 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), *layout().codec, own_, taken);
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        std::exception_ptr thrown;
+        const auto pass_on = [&]() noexcept {
+            try {
+                const std::span<const std::byte> part = out.unsent();
+                if (thrown == nullptr && !part.empty()) sink(part);
+            } catch (...) {
+                thrown = std::current_exception();
             }
-        });
+        };
+        for (const tensor_batch& batch : batches_) {
+            choose(batch, static_cast<float>(gain), taken);
+            encode(batch, out, pass_on);
+        }
+        out.finish();
+        pass_on();
         sent_ = detail::sent_state::in_flight;
-        rounds_.start(self, round(), write_payload(self));
+        rounds_.start(self, round(), out.take());
+        if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
     }
 
@@ -9299,7 +9358,8 @@ class demo {
         return {.layout = &plan_.layout(),
                 .run = &options_.run,
                 .alpha = options_.alpha,
-                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+                .gradient = static_cast<std::uint8_t>(static_cast<unsigned>(options_.gradient) +
+                                                      (options_.error_feedback ? 16U : 0U))};
     }
 
     void take_out_committed() {
@@ -9313,26 +9373,88 @@ class demo {
         sent_ = detail::sent_state::none;
     }
 
-    std::vector<std::byte> write_payload(peer_id self) {
-        const payload_layout& shape = layout();
-        const payload_info info = {.kind = payload_kind::demo,
-                                   .values = options_.values,
-                                   .run = options_.run,
-                                   .round = round(),
-                                   .peer = self,
-                                   .fingerprint = shape.fingerprint,
-                                   .k = shape.k,
-                                   .chunk = shape.chunk,
-                                   .learning_rate = options_.learning_rate,
-                                   .weight_decay = options_.weight_decay,
-                                   .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
-        payload_writer out(info, shape.sections.size(), rounds_.reuse());
-        for (std::size_t i = 0; i < shape.sections.size(); ++i) {
-            coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
-            out.end_section();
+    /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
+    struct tensor_batch {
+        std::size_t from, to, first_piece, last_piece;
+    };
+    /// Batches large enough to keep all lanes busy.
+    void prepare_batches() {
+        const std::size_t least = 16 * workers_.size();
+        tensor_batch next = {0, 0, 0, 0};
+        for (std::size_t piece = 0, tensor = 0; tensor < parameters_.size(); ++tensor) {
+            while (piece < plan_.pieces().size() && plan_.pieces()[piece].tensor == tensor) ++piece;
+            next.to = tensor + 1;
+            next.last_piece = piece;
+            if (piece - next.first_piece < least && next.to < parameters_.size()) continue;
+            batches_.push_back(next);
+            next.from = next.to;
+            next.first_piece = piece;
         }
-        out.finish();
-        return out.take();
+        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+    }
+
+    [[nodiscard]] payload_info header(peer_id self) {
+        const payload_layout& shape = layout();
+        return {.kind = payload_kind::demo,
+                .values = shape.values(),
+                .run = options_.run,
+                .round = round(),
+                .peer = self,
+                .fingerprint = shape.fingerprint,
+                .k = shape.k,
+                .chunk = shape.chunk,
+                .learning_rate = options_.learning_rate,
+                .weight_decay = options_.weight_decay,
+                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+    }
+
+    /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
+    void choose(const tensor_batch& batch, float gain, float taken) {
+        detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[batch.first_piece + i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
+                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
+                                      *layout().codec, own_, taken);
+                if (options_.error_feedback) round_sent(t, chunk);
+            }
+        });
+    }
+
+    /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
+    void round_sent(const detail::chunk_plan::tensor& t, std::size_t chunk) noexcept {
+        const std::span<float> values =
+            std::span(own_.values)
+                .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]);
+        if (layout().values() != value_code::sign) return layout().codec->round(values);
+        double sum = 0.0;
+        for (const float value : values) sum += std::abs(static_cast<double>(value));
+        const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
+        for (float& value : values) value = std::copysign(length, value);
+    }
+
+    /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
+    template <class PassOn>
+    void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
+        const payload_layout& shape = layout();
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        if (parallel)
+            detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
+                const std::size_t i = batch.from + n;
+                encoded_[i].clear();
+                coders_[lane].encode(shape.sections[i], plan_.slice(own_, i), encoded_[i]);
+            });
+        for (std::size_t i = batch.from; i < batch.to; ++i) {
+            if (parallel) {
+                out.append_section(encoded_[i]);
+            } else {
+                coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
+                out.end_section();
+            }
+            pass_on();
+        }
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused.
@@ -9460,6 +9582,8 @@ class demo {
     std::vector<sparse_content> contents_;
     std::vector<payload_decoder> decoders_;
     std::vector<section_coder> coders_;
+    std::vector<tensor_batch> batches_;
+    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
 };

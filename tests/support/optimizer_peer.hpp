@@ -5,6 +5,7 @@
 #include <thinwire/core/random.hpp>
 #include <thinwire/core/thread_pool.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -38,6 +39,9 @@ struct optimizer_peer {
     void new_gradients() {
         for (auto& gradient : gradients)
             for (float& value : gradient) value = random.normal();
+    }
+    void gradients_from(const optimizer_peer& other) {
+        for (std::size_t i = 0; i < gradients.size(); ++i) std::ranges::copy(other.gradients[i], gradients[i].begin());
     }
 };
 

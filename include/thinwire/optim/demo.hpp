@@ -19,8 +19,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <span>
 #include <string>
@@ -63,6 +65,7 @@ class demo {
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
         prepare_matrices();
+        prepare_batches();
     }
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
@@ -79,6 +82,13 @@ class demo {
     /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
     /// large, or when the last payload is still in flight.
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
+        return begin_step(self, [](std::span<const std::byte>) {});
+    }
+    /// The same, and calls sink(bytes) with the parts of the payload in their order as soon as each is final, so that
+    /// sending starts before the last tensor is encoded. The bytes of a call are valid until it returns. What the sink
+    /// throws passes through when the whole payload is made and in flight.
+    template <std::invocable<std::span<const std::byte>> Sink>
+    std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
         const double norm = scan_gradients();
@@ -90,16 +100,25 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay,
-                                      static_cast<float>(gain), *layout().codec, own_, taken);
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        std::exception_ptr thrown;
+        const auto pass_on = [&]() noexcept {
+            try {
+                const std::span<const std::byte> part = out.unsent();
+                if (thrown == nullptr && !part.empty()) sink(part);
+            } catch (...) {
+                thrown = std::current_exception();
             }
-        });
+        };
+        for (const tensor_batch& batch : batches_) {
+            choose(batch, static_cast<float>(gain), taken);
+            encode(batch, out, pass_on);
+        }
+        out.finish();
+        pass_on();
         sent_ = detail::sent_state::in_flight;
-        rounds_.start(self, round(), write_payload(self));
+        rounds_.start(self, round(), out.take());
+        if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
     }
 
@@ -247,7 +266,8 @@ class demo {
         return {.layout = &plan_.layout(),
                 .run = &options_.run,
                 .alpha = options_.alpha,
-                .gradient = static_cast<std::uint8_t>(options_.gradient)};
+                .gradient = static_cast<std::uint8_t>(static_cast<unsigned>(options_.gradient) +
+                                                      (options_.error_feedback ? 16U : 0U))};
     }
 
     void take_out_committed() {
@@ -261,26 +281,88 @@ class demo {
         sent_ = detail::sent_state::none;
     }
 
-    std::vector<std::byte> write_payload(peer_id self) {
-        const payload_layout& shape = layout();
-        const payload_info info = {.kind = payload_kind::demo,
-                                   .values = options_.values,
-                                   .run = options_.run,
-                                   .round = round(),
-                                   .peer = self,
-                                   .fingerprint = shape.fingerprint,
-                                   .k = shape.k,
-                                   .chunk = shape.chunk,
-                                   .learning_rate = options_.learning_rate,
-                                   .weight_decay = options_.weight_decay,
-                                   .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
-        payload_writer out(info, shape.sections.size(), rounds_.reuse());
-        for (std::size_t i = 0; i < shape.sections.size(); ++i) {
-            coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
-            out.end_section();
+    /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
+    struct tensor_batch {
+        std::size_t from, to, first_piece, last_piece;
+    };
+    /// Batches large enough to keep all lanes busy.
+    void prepare_batches() {
+        const std::size_t least = 16 * workers_.size();
+        tensor_batch next = {0, 0, 0, 0};
+        for (std::size_t piece = 0, tensor = 0; tensor < parameters_.size(); ++tensor) {
+            while (piece < plan_.pieces().size() && plan_.pieces()[piece].tensor == tensor) ++piece;
+            next.to = tensor + 1;
+            next.last_piece = piece;
+            if (piece - next.first_piece < least && next.to < parameters_.size()) continue;
+            batches_.push_back(next);
+            next.from = next.to;
+            next.first_piece = piece;
         }
-        out.finish();
-        return out.take();
+        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+    }
+
+    [[nodiscard]] payload_info header(peer_id self) {
+        const payload_layout& shape = layout();
+        return {.kind = payload_kind::demo,
+                .values = shape.values(),
+                .run = options_.run,
+                .round = round(),
+                .peer = self,
+                .fingerprint = shape.fingerprint,
+                .k = shape.k,
+                .chunk = shape.chunk,
+                .learning_rate = options_.learning_rate,
+                .weight_decay = options_.weight_decay,
+                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+    }
+
+    /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
+    void choose(const tensor_batch& batch, float gain, float taken) {
+        detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
+            const auto& piece = plan_.pieces()[batch.first_piece + i];
+            const auto& t = plan_.tensors()[piece.tensor];
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
+                const std::size_t at = t.grid.offset(chunk);
+                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
+                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
+                                      *layout().codec, own_, taken);
+                if (options_.error_feedback) round_sent(t, chunk);
+            }
+        });
+    }
+
+    /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
+    void round_sent(const detail::chunk_plan::tensor& t, std::size_t chunk) noexcept {
+        const std::span<float> values =
+            std::span(own_.values)
+                .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]);
+        if (layout().values() != value_code::sign) return layout().codec->round(values);
+        double sum = 0.0;
+        for (const float value : values) sum += std::abs(static_cast<double>(value));
+        const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
+        for (float& value : values) value = std::copysign(length, value);
+    }
+
+    /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
+    template <class PassOn>
+    void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
+        const payload_layout& shape = layout();
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        if (parallel)
+            detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
+                const std::size_t i = batch.from + n;
+                encoded_[i].clear();
+                coders_[lane].encode(shape.sections[i], plan_.slice(own_, i), encoded_[i]);
+            });
+        for (std::size_t i = batch.from; i < batch.to; ++i) {
+            if (parallel) {
+                out.append_section(encoded_[i]);
+            } else {
+                coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
+                out.end_section();
+            }
+            pass_on();
+        }
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused.
@@ -408,6 +490,8 @@ class demo {
     std::vector<sparse_content> contents_;
     std::vector<payload_decoder> decoders_;
     std::vector<section_coder> coders_;
+    std::vector<tensor_batch> batches_;
+    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
 };

@@ -13,6 +13,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -59,8 +60,10 @@ struct demo_options {
     gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
     int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
     int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< sign sends one bit instead of 32
-    thinwire::basis basis{};              ///< the transform of a chunk; the same on all peers of a run
+    value_code values = value_code::f32;  ///< how a coefficient's value travels
+    bool error_feedback = false;          ///< what the value code rounds away stays in the momentum; local to each peer
+    std::shared_ptr<const value_codec> codec{};  ///< an own value code in place of `values`; null: none
+    thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
@@ -82,6 +85,7 @@ struct demo_options {
     options.k = k;
     options.chunk = chunk;
     options.values = value_code::f32;
+    options.error_feedback = false;
     options.basis = basis::dct();
     options.rule = std::make_shared<const signum>();
     options.weight_decay = weight_decay;
@@ -128,7 +132,11 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
-    static_cast<void>(codec_of(o.values));
+    if (o.codec == nullptr)
+        static_cast<void>(codec_of(o.values));
+    else
+        require_option(static_cast<int>(o.codec->id()) >= 128, "codec: id", static_cast<double>(o.codec->id()),
+                       "128..255 for an own value code");
     if (o.rule == nullptr) throw value_error("demo: rule null, expected an update rule");
     if (o.level > best_isa())
         throw value_error("demo: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
@@ -145,6 +153,7 @@ struct tensor_settings {
     int k = 0;
     const update_rule* rule = nullptr;
     update_scope scope = update_scope::sign;
+    bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
 /// The settings of each parameter. Throws value_error for a group that holds none.
@@ -155,6 +164,7 @@ struct tensor_settings {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();
+        out[i].keeps_rest = o.error_feedback;
         for (std::size_t g = 0; g < o.groups.size(); ++g) {
             const parameter_group& group = o.groups[g];
             if (!group.holds(i, parameters[i].name)) continue;

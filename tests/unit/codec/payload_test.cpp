@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -280,9 +281,10 @@ TEST_CASE("select_top_k: the largest magnitudes, ties to the lowest position, wi
             const auto position_of = [](std::size_t i) { return static_cast<std::uint32_t>(i); };
             std::vector<std::uint64_t> keys;
             std::vector<std::uint16_t> found(k);
-            std::vector<std::uint32_t> order_of_tops = tops;
-            std::sort(order_of_tops.rbegin(), order_of_tops.rend());
-            select_top_k(stored, tops, tops.empty() ? 0 : order_of_tops[k - 1], position_of, keys, found);
+            std::vector<std::uint32_t> sorted = tops;
+            std::sort(sorted.begin(), sorted.end(), std::greater<>());
+            const std::uint32_t floor = tops.empty() ? 0 : sorted[k - 1];
+            select_top_k(stored, tops, floor, position_of, keys, found);
             CHECK(found == best);
             select_top_k(stored, {}, 0, position_of, keys, found);
             CHECK(found == best);

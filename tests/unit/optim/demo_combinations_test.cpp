@@ -5,8 +5,11 @@
 #include <doctest/doctest.h>
 #include <support/optim_peer.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,12 +27,14 @@ TEST_CASE("every rule with every basis and value code: instruction sets and thre
     thread_pool pool(3);
     for (const update_rule_ptr& rule : rules) {
         for (const basis& transform : bases) {
-            for (const value_code values : {value_code::f32, value_code::sign}) {
+            for (const value_code values :
+                 {value_code::f32, value_code::sign, value_code::bf16, value_code::q4, value_code::q2}) {
                 CAPTURE(rule->name());
                 CAPTURE(to_string(transform.kind()));
                 CAPTURE(to_string(values));
                 demo_options options = {.momentum_decay = 0.9F, .alpha = 0.5F, .k = 6, .values = values};
                 options.gradient = gradient_scale::none;
+                options.error_feedback = transform.kind() != basis_kind::dct;
                 options.basis = transform;
                 options.rule = rule;
                 options.weight_decay = 0.1F;
@@ -88,4 +93,59 @@ TEST_CASE("a round travels while the gradient of the next is computed; the repli
         return ends[0];
     };
     CHECK(run(true) == run(false));
+}
+
+TEST_CASE("error feedback: what the value code rounds away stays in the momentum, and only that") {
+    for (const value_code values : {value_code::bf16, value_code::q4, value_code::q2, value_code::sign}) {
+        CAPTURE(to_string(values));
+        demo_options options = {.gradient = gradient_scale::none, .k = 4096, .values = values};
+        demo_peer without(0, options);
+        options.error_feedback = true;
+        demo_peer with(0, options), twice(0, options);
+        without.step();
+        with.step();
+        double rest = 0.0, whole = 0.0;
+        for (std::size_t i = 0; i < with.values.size(); ++i) {
+            for (std::size_t e = 0; e < with.values[i].size(); ++e) {
+                REQUIRE(without.optimizer->momentum(i)[e] == 0.0F);
+                rest += std::pow(static_cast<double>(with.optimizer->momentum(i)[e]), 2.0);
+                whole += std::pow(static_cast<double>(with.gradients[i][e]), 2.0);
+            }
+        }
+        CHECK(rest > 0.0);
+        CHECK(rest < (values == value_code::bf16 ? 1e-4 : 0.5) * whole);
+        // Its receivers decode the same: rounding first does not change the payload.
+        CHECK(with.values == without.values);
+    }
+}
+
+TEST_CASE(
+    "the payload passes a sink in parts as it is made; threads do not change it; a sink that throws loses nothing") {
+    const std::vector<shape> shapes = {{64, 640}, {130}, {256, 256}, {31, 12}, {192, 192}, {640, 64}};
+    thread_pool pool(2);
+    for (const value_code values : {value_code::f32, value_code::sign, value_code::q4}) {
+        demo_peer one(0, {.k = 8, .values = values}, nullptr, shapes),
+            two(0, {.k = 8, .values = values}, &pool, shapes);
+        for (int round = 0; round < 3; ++round) {
+            const auto payload = one.begin(0);
+            two.new_gradients();
+            std::vector<std::byte> parts;
+            int calls = 0;
+            const auto whole = two.optimizer->begin_step(0, [&](std::span<const std::byte> part) {
+                parts.insert(parts.end(), part.begin(), part.end());
+                ++calls;
+            });
+            CHECK(parts == payload);
+            CHECK(std::ranges::equal(whole, payload));
+            CHECK(calls > 5);
+            for (demo_peer* p : {&one, &two})
+                finish(*p->optimizer, static_cast<std::uint64_t>(round), {{.peer = 0, .payload = payload}});
+        }
+        const auto payload = one.begin(0);
+        two.new_gradients();
+        CHECK_THROWS_AS(
+            two.optimizer->begin_step(0, [](std::span<const std::byte>) { throw std::runtime_error("a full pipe"); }),
+            std::runtime_error);
+        CHECK(std::ranges::equal(two.optimizer->in_flight(), payload));
+    }
 }

@@ -41,7 +41,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
                                                        std::uint64_t basis_fingerprint) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
-    bytes.put(static_cast<std::uint8_t>(o.values));
+    bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
     for (const tensor_settings& s : settings) {
@@ -91,7 +91,7 @@ class chunk_plan {
             throw value_error("demo: k " + std::to_string(k) + ", expected 1.." + std::to_string(chunk * chunk) +
                               " (the elements of a chunk)");
         layout_ = {.kind = payload_kind::demo,
-                   .codec = &codec_of(options.values),
+                   .codec = options.codec != nullptr ? options.codec.get() : &codec_of(options.values),
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};

@@ -33,7 +33,7 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
                 const value_codec& codec, sparse_content& content, float taken) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F;
+        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
         if (taken > 0.0F && !all) decode(t, chunk, content);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = scratch_.tile.data() + r * t.cols->full();
@@ -61,7 +61,8 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F) {  // all of it was sent: not even what rounding would leave remains
+        if (t.kept == h * w && factor == 1.0F &&
+            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }

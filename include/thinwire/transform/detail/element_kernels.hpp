@@ -18,11 +18,17 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
 }
 
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
+/// Asks for the same row of the chunk to the right, which comes next and lies where no hardware looks ahead.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
                                             float gain, float taken) {
     using vec = typename vector_of<float, Lanes>::type;
     std::size_t x = 0;
+    const auto next_m = reinterpret_cast<std::uintptr_t>(m + n), next_g = reinterpret_cast<std::uintptr_t>(g + n);
+    for (std::size_t ahead = 0; ahead < n * sizeof(float); ahead += 64) {  // addresses only: there may be no such chunk
+        __builtin_prefetch(reinterpret_cast<const void*>(next_m + ahead), 1, 2);
+        __builtin_prefetch(reinterpret_cast<const void*>(next_g + ahead), 0, 2);
+    }
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
             const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
@@ -87,38 +93,61 @@ THINWIRE_ALWAYS_INLINE void flush_tiny(float* values, std::size_t n) {
     }
 }
 
+/// The same barrier for a vector that may stay in its register.
+template <class Vec>
+THINWIRE_ALWAYS_INLINE void settle(Vec& v) noexcept {
+#if defined(__x86_64__) && !defined(__clang__)  // clang refuses wide registers in what a target function inlines
+    asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(v));
+#else
+    keep(&v);
+#endif
+}
+
+/// flush_tiny() for one vector.
+template <int Lanes, class Vec>
+THINWIRE_ALWAYS_INLINE void flush_lanes(Vec& v) noexcept {
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    bits b = (bits)v;
+    b &= (b & 0x7fffffff) > 0x00800000;
+    v = (Vec)b;
+}
+
 /// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
 /// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
-    using vec = typename vector_of<float, Lanes>::type;
-    using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t width = 64;
-    alignas(64) float value[width] = {};
-    alignas(64) float direction[width] = {};
+    using vec = typename local_vector<float, Lanes>::type;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
     const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
     const auto down = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate) | 0x80000000U);
     const bool decay = std::bit_cast<std::uint32_t>(factor) != 0x3f800000U;
-    for (std::size_t at = 0; at < n; at += width) {
-        const std::size_t count = std::min(width, n - at);
-        std::memcpy(value, x + at, count * sizeof(float));
-        std::memcpy(direction, d + at, count * sizeof(float));
-        flush_tiny<Lanes>(value, width);
+    for (std::size_t at = 0; at < n; at += Lanes) {
+        const std::size_t bytes = std::min<std::size_t>(Lanes, n - at) * sizeof(float);
+        vec value = {}, way = {};
+        if (bytes == sizeof value) {
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&way, d + at, sizeof way);
+        } else {
+            std::memcpy(&value, x + at, bytes);
+            std::memcpy(&way, d + at, bytes);
+        }
+        settle(value);
+        flush_lanes<Lanes>(value);
         if (decay) {
-            for (std::size_t i = 0; i < width; i += Lanes) *reinterpret_cast<vec*>(value + i) *= factor;
-            keep(value);
-            flush_tiny<Lanes>(value, width);
+            value *= factor;
+            settle(value);
+            flush_lanes<Lanes>(value);
         }
-        for (std::size_t i = 0; i < width; i += Lanes) {
-            const vec way = *reinterpret_cast<const vec*>(direction + i);
-            const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
-            vec rates;
-            std::memcpy(&rates, &step, sizeof rates);
-            *reinterpret_cast<vec*>(value + i) -= rates;
-        }
-        keep(value);
-        flush_tiny<Lanes>(value, width);
-        std::memcpy(x + at, value, count * sizeof(float));
+        const bits step = ((way > 0.0F) & up) | ((way < 0.0F) & down);
+        value -= (vec)step;
+        settle(value);
+        flush_lanes<Lanes>(value);
+        if (bytes == sizeof value)
+            std::memcpy(x + at, &value, sizeof value);
+        else
+            std::memcpy(x + at, &value, bytes);
     }
 }
 
