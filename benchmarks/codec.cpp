@@ -1,5 +1,5 @@
-// Bits a position beside log2 C(n, k) / k and million coefficients a second of the support coder and of the value codes,
-// beside a copy and plain 12-bit packing.
+// Bits a position beside log2 C(n, k) / k and million coefficients a second of the support coder and of the value
+// codes, beside a copy and plain 12-bit packing.
 //
 //     benchmark_codec [--json FILE]
 
@@ -66,9 +66,8 @@ sparse_content random_content(const payload_layout& layout) {
 }
 
 row measure(std::uint32_t n, std::uint32_t k, std::uint64_t chunks, value_code code) {
-    const payload_layout layout = {.codec = &codec_of(code),
-                                   .k = k,
-                                   .sections = {{.chunks = chunks, .chunk_size = n, .kept = k}}};
+    const payload_layout layout = {
+        .codec = &codec_of(code), .k = k, .sections = {{.chunks = chunks, .chunk_size = n, .kept = k}}};
     sparse_content content = random_content(layout), found;
     found.resize(layout);
     section_coder coder(layout);
@@ -100,12 +99,11 @@ int main(int count, char** arguments) {
     std::printf("one thread, random supports\n%-24s %8s %8s %8s %9s %9s\n", "", "bits", "bound", "ratio", "enc M/s",
                 "dec M/s");
     std::vector<row> rows;
-    for (const auto& [n, k, chunks] : {std::array{4096U, 2U, 4096U}, std::array{4096U, 8U, 4096U},
-                                       std::array{4096U, 32U, 4096U}, std::array{4096U, 64U, 4096U},
-                                       std::array{4096U, 256U, 1024U}, std::array{4096U, 1024U, 256U},
-                                       std::array{3072U, 32U, 4096U}, std::array{1856U, 32U, 4096U},
-                                       std::array{64U, 32U, 64U}, std::array{65536U, 512U, 256U},
-                                       std::array{65536U, 4096U, 32U}}) {
+    for (const auto& [n, k, chunks] :
+         {std::array{4096U, 2U, 4096U}, std::array{4096U, 8U, 4096U}, std::array{4096U, 32U, 4096U},
+          std::array{4096U, 64U, 4096U}, std::array{4096U, 256U, 1024U}, std::array{4096U, 1024U, 256U},
+          std::array{3072U, 32U, 4096U}, std::array{1856U, 32U, 4096U}, std::array{64U, 32U, 64U},
+          std::array{65536U, 512U, 256U}, std::array{65536U, 4096U, 32U}}) {
         rows.push_back(measure(n, k, chunks, value_code::sign));
         show(rows.back());
     }

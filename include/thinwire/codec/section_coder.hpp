@@ -16,25 +16,38 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
 
-/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, so that once
-/// warm it allocates nothing; copies share their tables.
+/// Bytes that a demo section is never seen to exceed: what plain positions of equal width would take. Memory that
+/// receives sections in every round need not grow when it has this from the start.
+[[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
+    const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
+    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + section.kept * width + 32);
+    return static_cast<std::size_t>(bits / 8 + 128);
+}
+
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 24 bytes
+/// for each coefficient of the largest section, and allocates nothing later; copies share their tables.
 class section_coder {
  public:
     /// The layout's codec must outlive it.
     explicit section_coder(const payload_layout& layout)
-        : codec_(layout.codec),
-          tables_(std::make_shared<const detail::split_tables>(layout)),
-          encoder_(*tables_),
-          decoder_(*tables_) {}
+        : section_coder(layout.codec, std::make_shared<const detail::split_tables>(layout),
+                        detail::support_needs(layout)) {}
+    /// With working memory of its own.
+    section_coder(const section_coder& other) : section_coder(other.codec_, other.tables_, other.needs_) {}
+    section_coder& operator=(const section_coder&) = default;
+    ~section_coder() = default;
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
     /// value_error where a custom code writes another number of bits than its bits().
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
+            out.reserve(std::max(room, 2 * out.capacity()));
         bool full = true;
         std::uint64_t value_bits = 0;
         for (const std::uint32_t count : in.counts) {
@@ -81,6 +94,14 @@ class section_coder {
     }
 
  private:
+    section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,
+                  const detail::support_needs& needs)
+        : codec_(codec),
+          tables_(std::move(tables)),
+          needs_(needs),
+          encoder_(*tables_, needs),
+          decoder_(*tables_, needs) {}
+
     template <class Write>
     static void append(std::vector<std::byte>& out, std::size_t most, const Write& write) {
         const std::size_t begin = out.size();
@@ -114,6 +135,7 @@ class section_coder {
 
     const value_codec* codec_;
     std::shared_ptr<const detail::split_tables> tables_;
+    detail::support_needs needs_;
     detail::support_encoder encoder_;
     detail::support_decoder decoder_;
 };

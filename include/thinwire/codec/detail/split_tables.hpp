@@ -14,24 +14,29 @@ namespace thinwire::detail {
 
 inline constexpr unsigned split_bits = 15;
 
-/// How many of c chosen positions out of `size` lie among the first `half`: the hypergeometric distribution, as
-/// cumulative frequencies that end at 2^15. Made by integer arithmetic alone: every machine has the same.
+/// How many of c chosen places lie in the lower part of a block, as cumulative frequencies that end at 2^15. Made by
+/// integer arithmetic alone: every machine has the same.
 struct split_table {
-    std::uint32_t low = 0;     ///< the smallest count in the window
-    std::uint32_t counts = 0;  ///< how many counts the window holds; 1 without escape: nothing is coded
-    bool escape = false;       ///< one more symbol: a count outside the window follows in 16 raw bits
-    const std::uint16_t* cumulative = nullptr;  ///< counts + escape + 1 entries, at least 9, filled up with 65535
+    const std::uint16_t* cumulative = nullptr;  ///< symbols + 1 entries, at least 17, filled up with 65535
+    std::uint32_t low = 0;                      ///< the smallest count in the window
+    std::uint32_t counts = 0;                   ///< how many counts the window holds
+    std::uint32_t symbols = 0;                  ///< counts, and one more when a count outside the window can be: it
+                                                ///< follows in 16 raw bits. With a single symbol nothing is coded
 
-    [[nodiscard]] std::uint32_t symbols() const noexcept { return counts + (escape ? 1U : 0U); }
     /// The symbol whose frequencies hold `slot` < 2^15.
     [[nodiscard]] std::uint32_t find(std::uint32_t slot) const noexcept {
-        std::uint32_t symbol = 0;
-        if (symbols() <= 8) {
-            for (std::uint32_t i = 1; i <= 8; ++i) symbol += cumulative[i] <= slot ? 1U : 0U;
+        if (symbols <= 16) {
+            const auto here = static_cast<std::uint16_t>(slot);
+            std::uint16_t symbol = 0;
+            for (std::size_t i = 1; i <= 16; ++i)
+                symbol = static_cast<std::uint16_t>(symbol + (cumulative[i] <= here ? 1U : 0U));
             return symbol;
         }
-        for (std::uint32_t step = std::bit_floor(symbols()); step > 0; step /= 2)
-            if (symbol + step < symbols() && cumulative[symbol + step] <= slot) symbol += step;
+        std::uint32_t symbol = 0;
+        for (std::uint32_t step = std::bit_floor(symbols - 1); step > 0; step /= 2) {
+            const std::uint32_t next = std::min(symbol + step, symbols - 1);
+            symbol = cumulative[next] <= slot ? next : symbol;
+        }
         return symbol;
     }
 };
@@ -58,13 +63,12 @@ struct split_table {
         if (w < least) break;
         weights.push_back(w);
     }
-    split_table table{.low = static_cast<std::uint32_t>(low),
-                      .counts = static_cast<std::uint32_t>(weights.size()),
-                      .escape = low > lowest || high < highest};
+    const bool escape = low > lowest || high < highest;
+    const auto counts = static_cast<std::uint32_t>(weights.size()), symbols = counts + (escape ? 1U : 0U);
     std::uint64_t sum = 0;
     for (const std::uint64_t w : weights) sum += w;
-    const std::uint64_t spread = (std::uint64_t{1} << split_bits) - table.symbols();
-    std::uint64_t given = table.symbols();
+    const std::uint64_t spread = (std::uint64_t{1} << split_bits) - symbols;
+    std::uint64_t given = symbols;
     for (std::uint64_t& w : weights) {
         w = w * spread / sum;
         given += w;
@@ -73,9 +77,9 @@ struct split_table {
     std::uint64_t at = 0;
     out.push_back(0);
     for (const std::uint64_t w : weights) out.push_back(static_cast<std::uint16_t>(at += w + 1));
-    if (table.escape) out.push_back(static_cast<std::uint16_t>(at + 1));
-    for (std::size_t i = table.symbols() + 1; i < 9; ++i) out.push_back(0xffffU);
-    return table;
+    if (escape) out.push_back(static_cast<std::uint16_t>(at + 1));
+    for (std::size_t i = symbols + 1; i < 17; ++i) out.push_back(0xffffU);
+    return {.low = static_cast<std::uint32_t>(low), .counts = counts, .symbols = symbols};
 }
 
 /// The tables of all nodes with at most `cached` positions that the chunks of a layout have: blocks of 2^j positions
