@@ -119,7 +119,11 @@ TEST_CASE("support coder: many chunks, so that batches and coders are many") {
 }
 
 TEST_CASE("support coder: uniform positions cost at most 1.005 of log2 C(n, k) bits, signs included in neither") {
-    for (const auto& [kept, chunks] : {std::pair{2U, 2048U}, {8U, 512U}, {32U, 144U}, {64U, 144U}, {32U, 72U}}) {
+    struct sizes {
+        std::uint32_t kept, chunks;
+    };
+    for (const sizes of : {sizes{2, 2048}, sizes{8, 512}, sizes{32, 144}, sizes{64, 144}, sizes{32, 72}}) {
+        const std::uint32_t kept = of.kept, chunks = of.chunks;
         CAPTURE(kept);
         const payload_layout layout = layout_of(chunks, 4096, kept);
         sparse_content content = make(layout, amount::all, place::anywhere, 21);
@@ -130,8 +134,12 @@ TEST_CASE("support coder: uniform positions cost at most 1.005 of log2 C(n, k) b
 }
 
 TEST_CASE("support coder: sections of a few chunks cost at most 6 bytes more than log2 C(n, k) bits") {
+    struct sizes {
+        std::uint32_t size, kept;
+    };
     for (const std::uint64_t chunks : {1U, 2U, 9U})
-        for (const auto& [size, kept] : {std::pair{4096U, 8U}, {4096U, 32U}, {64U, 8U}, {1856U, 32U}}) {
+        for (const sizes of : {sizes{4096, 8}, sizes{4096, 32}, sizes{64, 8}, sizes{1856, 32}}) {
+            const std::uint32_t size = of.size, kept = of.kept;
             const payload_layout layout = layout_of(chunks, size, kept);
             double most = 0.0, sum = 0.0;
             for (std::uint64_t seed = 0; seed < 50; ++seed) {
