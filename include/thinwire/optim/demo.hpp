@@ -100,7 +100,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
             try {
