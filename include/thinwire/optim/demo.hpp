@@ -178,6 +178,18 @@ class demo {
         if (rounds_.pending()) settle(false);
     }
 
+    /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
+    /// Throws value_error where there is no such parameter, shape_error for another number of elements.
+    void set_gradient(std::size_t i, std::span<float> gradient) {
+        if (i >= parameters_.size())
+            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
+        parameter changed = parameters_[i];
+        changed.gradient = gradient;
+        check(changed);
+        parameters_[i].gradient = gradient;
+    }
+
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
@@ -192,6 +204,22 @@ class demo {
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+    }
+
+    /// What this optimizer holds; grows with the largest commit and payload so far. Without what shared objects of the
+    /// options hold (an own rule, codec or basis) and without the pool.
+    [[nodiscard]] demo_memory memory_bytes() const noexcept {
+        demo_memory held = {.momentum = bytes_held(momentum_)};
+        held.workspace = plan_.memory_bytes() + described() +
+                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
+        held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+        for (const auto& content : contents_) held.codec += content.memory_bytes();
+        for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
+        for (const auto& coder : coders_) held.codec += coder.memory_bytes();
+        for (const auto& section : encoded_) held.codec += bytes_held(section);
+        return held;
     }
 
     /// SHA-256 of all weights in the order of the parameters.
@@ -255,6 +283,18 @@ class demo {
         if (options_.gradient == gradient_scale::none) return 1.0;
         if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
         return static_cast<double>(options_.learning_rate);
+    }
+
+    /// Names of parameters and groups.
+    [[nodiscard]] std::size_t described() const noexcept {
+        const auto characters = [](const std::string& s) noexcept {
+            return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
+        };
+        std::size_t sum = bytes_held(options_.groups);
+        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter_group& g : options_.groups)
+            sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
+        return sum;
     }
 
     void settle(bool committed) noexcept {

@@ -72,6 +72,15 @@ struct demo_options {
     isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
 };
 
+/// Bytes of memory that a demo asked the allocator for and holds, itself not included.
+struct demo_memory {
+    std::size_t momentum = 0;   ///< the private momentum
+    std::size_t workspace = 0;  ///< how tensors are cut, tables of the basis, memory of the lanes and of the rules
+    std::size_t codec = 0;      ///< what was sent and received, payloads, memory of encoders and decoders
+
+    [[nodiscard]] std::size_t total() const noexcept { return momentum + workspace + codec; }
+};
+
 /// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
 /// float32 values, everything that is sent leaves the momentum, gradients scaled by the learning rate, sign of the
 /// mean.

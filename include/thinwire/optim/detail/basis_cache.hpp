@@ -2,6 +2,7 @@
 #define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 
 #include <thinwire/codec/checksum.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/optim/detail/parallel.hpp>
 #include <thinwire/transform/basis.hpp>
@@ -54,6 +55,13 @@ class basis_cache {
             for (const auto& e : entries_)
                 for (const std::int32_t number : basis_.table(e->at.side)) bytes.put(number);
         return checksum64(bytes.bytes());
+    }
+    /// Without what a custom basis' function holds.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, lanes_);
+        for (const auto& e : entries_) sum += sizeof(entry) + e->tables.memory_bytes();
+        for (const auto& lane : lanes_) sum += bytes_held(lane);
+        return sum;
     }
 
  private:

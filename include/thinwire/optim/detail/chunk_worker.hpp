@@ -2,6 +2,7 @@
 #define THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
 
 #include <thinwire/codec/top_k.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/optim/detail/chunk_plan.hpp>
 #include <thinwire/optim/detail/exact_mean.hpp>
 #include <thinwire/transform/kernels.hpp>
@@ -98,6 +99,10 @@ class chunk_worker {
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
+               bytes_held(tops_, keys_);
+    }
 
  private:
     void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
