@@ -66,13 +66,23 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
+/// Bytes that a demo payload of this layout is never seen to exceed.
+[[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
+    std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
+    for (const payload_section& s : layout.sections)
+        room += detail::section_length_bytes + room_of_section(s, *layout.codec);
+    return room;
+}
+
 /// Writes a payload front to back: header, sections, checksum. What stands before unsent()'s end never changes, so that
 /// it can be sent while later sections are still being encoded.
 class payload_writer {
  public:
-    /// Starts over in a buffer whose capacity is kept.
-    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse) {
+    /// Starts over in a buffer whose capacity is kept, and made `room` if it is less.
+    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse,
+                   std::size_t room = 0) {
         reuse.clear();
+        reuse.reserve(room);
         byte_writer out(std::move(reuse));
         out.put(detail::payload_magic);
         out.put(detail::payload_version);

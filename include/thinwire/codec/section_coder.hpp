@@ -2,6 +2,7 @@
 #define THINWIRE_CODEC_SECTION_CODER_HPP
 
 #include <thinwire/codec/bit_stream.hpp>
+#include <thinwire/codec/detail/support_coder.hpp>
 #include <thinwire/codec/payload_layout.hpp>
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/core/error.hpp>
@@ -11,51 +12,63 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
 
-/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread; after the
-/// first payload it allocates nothing.
+/// Bytes that a demo section is never seen to exceed: what plain positions of equal width would take. Memory that
+/// receives sections in every round need not grow when it has this from the start.
+[[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
+    const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
+    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + section.kept * width + 32);
+    return static_cast<std::size_t>(bits / 8 + 128);
+}
+
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 24 bytes
+/// for each coefficient of the largest section, and allocates nothing later; copies share their tables.
 class section_coder {
  public:
     /// The layout's codec must outlive it.
-    explicit section_coder(const payload_layout& layout) : codec_(layout.codec) {}
+    explicit section_coder(const payload_layout& layout)
+        : section_coder(layout.codec, std::make_shared<const detail::split_tables>(layout),
+                        detail::support_needs(layout)) {}
+    /// With working memory of its own.
+    section_coder(const section_coder& other) : section_coder(other.codec_, other.tables_, other.needs_) {}
+    section_coder& operator=(const section_coder&) = default;
+    ~section_coder() = default;
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
-    /// coefficients, all positions, all values. Each of the three parts starts at a byte. Throws value_error where a
-    /// custom code writes more than its bits() or skips a zero that it says it sends.
+    /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
+    /// value_error where a custom code writes another number of bits than its bits().
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
+            out.reserve(std::max(room, 2 * out.capacity()));
         bool full = true;
-        std::uint64_t coefficients = 0, value_bits = 0;
+        std::uint64_t value_bits = 0;
         for (const std::uint32_t count : in.counts) {
             full = full && count == section.kept;
-            coefficients += count;
             value_bits += codec_->bits(count);
         }
-        const unsigned width = position_bits(section);
+        out.push_back(full ? std::byte{0} : std::byte{1});
+        if (!full)
+            append(out, 4 * in.counts.size(), [&](bit_writer& bits) {
+                for (const std::uint32_t count : in.counts)
+                    bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
+            });
+        encoder_.encode(section, in.positions, in.counts, out);
         const std::size_t begin = out.size();
-        out.resize(begin + 1 + 4 * in.counts.size() + (coefficients * width + value_bits) / 8 + 16);
-        out[begin] = full ? std::byte{0} : std::byte{1};
-        bit_writer bits(std::span<std::byte>(out).subspan(begin + 1));
-        if (!full) {
-            for (const std::uint32_t count : in.counts)
-                bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
-            bits.flush();
-        }
-        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-            for (std::size_t i = 0; i < in.counts[chunk]; ++i) bits.put(in.positions[chunk * section.kept + i], width);
-        bits.flush();
-        const std::size_t values_begin = bits.position();
-        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-            codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
-        if (bits.failed() || bits.position() != values_begin + (value_bits + 7) / 8)
+        append(out, (value_bits + 7) / 8, [&](bit_writer& bits) {
+            for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+                codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
+        });
+        if (out.size() != begin + (value_bits + 7) / 8)
             throw value_error("value codec '" + std::string(codec_->name()) +
                               "': wrote another number of bits than it announced");
-        out.resize(begin + 1 + bits.position());
     }
 
     /// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
@@ -64,20 +77,11 @@ class section_coder {
                                              const section_slice& out) {
         if (bytes.empty()) return errc::truncated;
         if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
-        bit_reader bits(bytes.subspan(1));
-        if (const auto bad = decode_counts(section, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
-        const unsigned width = position_bits(section);
-        for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-            std::uint32_t next = 0;
-            for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
-                const std::uint32_t position = bits.get(width);
-                if (position < next || position >= section.chunk_size) return errc::out_of_range;
-                out.positions[i] = static_cast<std::uint16_t>(position);
-                next = position + 1;
-            }
-        }
-        bits.align();
-        if (bits.failed()) return errc::truncated;
+        const bool listed = bytes[0] == std::byte{1};
+        bytes = bytes.subspan(1);
+        if (const auto bad = decode_counts(section, listed, bytes, out.counts)) return bad;
+        if (const auto bad = decoder_.decode(bytes, section, out.counts, out.positions)) return bad;
+        bit_reader bits(bytes);
         for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
             const auto values = out.values.subspan(chunk * section.kept, out.counts[chunk]);
             if (const auto bad = codec_->decode(bits, values)) return bad;
@@ -85,22 +89,38 @@ class section_coder {
         }
         bits.align();
         if (bits.failed()) return errc::malformed;
-        if (bits.position() + 1 != bytes.size()) return errc::trailing;
+        if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
     [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
 
  private:
-    [[nodiscard]] static unsigned position_bits(const payload_section& section) noexcept {
-        return static_cast<unsigned>(std::bit_width(section.chunk_size - 1));
+    section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,
+                  const detail::support_needs& needs)
+        : codec_(codec),
+          tables_(std::move(tables)),
+          needs_(needs),
+          encoder_(*tables_, needs),
+          decoder_(*tables_, needs) {}
+
+    template <class Write>
+    static void append(std::vector<std::byte>& out, std::size_t most, const Write& write) {
+        const std::size_t begin = out.size();
+        out.resize(begin + most + 16);
+        bit_writer bits(std::span<std::byte>(out).subspan(begin));
+        write(bits);
+        bits.flush();
+        out.resize(begin + (bits.failed() ? 0 : bits.position()));
     }
-    [[nodiscard]] std::optional<errc> decode_counts(const payload_section& section, bool listed, bit_reader& bits,
+    [[nodiscard]] std::optional<errc> decode_counts(const payload_section& section, bool listed,
+                                                    std::span<const std::byte>& bytes,
                                                     std::span<std::uint32_t> counts) const noexcept {
         if (!listed) {
-            for (std::uint32_t& count : counts) count = section.kept;
+            std::fill(counts.begin(), counts.end(), section.kept);
             return std::nullopt;
         }
         if (codec_->sends_zero()) return errc::malformed;
+        bit_reader bits(bytes);
         bool full = true;
         for (std::uint32_t& count : counts) {
             count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
@@ -108,11 +128,17 @@ class section_coder {
             full = full && count == section.kept;
         }
         bits.align();
+        if (bits.failed()) return errc::truncated;
         if (full) return errc::malformed;
+        bytes = bytes.subspan(bits.position());
         return std::nullopt;
     }
 
     const value_codec* codec_;
+    std::shared_ptr<const detail::split_tables> tables_;
+    detail::support_needs needs_;
+    detail::support_encoder encoder_;
+    detail::support_decoder decoder_;
 };
 
 }  // namespace thinwire

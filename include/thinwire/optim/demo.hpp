@@ -57,7 +57,7 @@ class demo {
           pool_(pool),
           plan_(parameters, options_),
           momentum_(plan_.elements()),
-          scans_(plan_.pieces().size()) {
+          meter_(parameters) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
@@ -91,7 +91,8 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double norm = scan_gradients();
+        // The digest that the header needs is one stream: it is made beside the gradients' measuring.
+        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
@@ -100,7 +101,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
             try {
@@ -137,8 +138,6 @@ class demo {
         rounds_.require_round(c);
         const standard_float_mode mode;
         step_report report{.round = c.round};
-        const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
-        static_cast<void>(share);
         std::optional<payload_info> first;
         accepted_.clear();
         read(c);
@@ -257,28 +256,6 @@ class demo {
         });
     }
 
-    /// The norm of all gradients: sums of pieces, in their order.
-    double scan_gradients() {
-        const transform_kernels& kernels = kernels_for(options_.level);
-        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
-            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
-            scans_[i] = {};
-            for (std::size_t r = 0; r < grid.rows(); ++r)
-                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
-                             scans_[i].largest);
-        });
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-        for (const scanned& s : scans_) {
-            sum += s.sum;
-            largest = std::max(largest, s.largest);
-        }
-        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
-        return std::sqrt(sum);
-    }
-
     [[nodiscard]] double gradient_gain() const noexcept {
         if (options_.gradient == gradient_scale::none) return 1.0;
         if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
@@ -353,7 +330,10 @@ class demo {
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
-                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+                .replica = replica_share()};
+    }
+    const digest& replica_share() noexcept {
+        return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
 
     /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
@@ -361,13 +341,13 @@ class demo {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[batch.first_piece + i];
             const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
-                                      *layout().codec, own_, taken);
-                if (options_.error_feedback) round_sent(t, chunk);
-            }
+            const std::size_t at = t.grid.offset(piece.from);
+            workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
+                                  parameters_[piece.tensor].gradient.data() + at,
+                                  {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
+                                  own_);
+            if (options_.error_feedback)
+                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
         });
     }
 
@@ -405,13 +385,16 @@ class demo {
         }
     }
 
-    /// Decodes every contribution into contents_ and headers_; no header where it is refused.
+    /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
+    /// of this round's share of the weights.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
+        detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
+            if (item == 0) return static_cast<void>(replica_share());
+            const std::size_t i = item - 1;
             if (detail::round_keeper::repeated(c, i)) return;
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
@@ -510,19 +493,14 @@ class demo {
         work_.memory.resize(memory);
     }
 
-    struct scanned {
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-    };
-
     std::vector<parameter> parameters_;
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    std::vector<scanned> scans_;  ///< of the pieces' gradients
-    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    gradient_meter meter_;
+    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
     detail::sent_state sent_ = detail::sent_state::none;
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
