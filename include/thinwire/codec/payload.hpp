@@ -299,6 +299,8 @@ class payload_decoder {
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
     }
+    /// Of the tables that copies share.
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
     payload_layout layout_;

@@ -92,7 +92,11 @@ class section_coder {
         if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
-    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
+    /// Working memory, without the tables that copies share.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return encoder_.memory_bytes() + decoder_.memory_bytes();
+    }
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return sizeof *tables_ + tables_->memory_bytes(); }
 
  private:
     section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,

@@ -1,6 +1,7 @@
 #ifndef THINWIRE_OPTIM_CLIP_HPP
 #define THINWIRE_OPTIM_CLIP_HPP
 
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/error.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/core/thread_pool.hpp>
@@ -36,10 +37,18 @@ namespace detail {
 class gradient_meter {
  public:
     explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
-        constexpr std::size_t block = 1U << 15U;
         for (const parameter& p : parameters_)
             for (std::size_t at = 0; at < p.gradient.size(); at += block)
                 pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The gradient of parameter i, as long as it was, lies elsewhere from now on.
+    void move_gradient(std::size_t i, std::span<float> gradient) noexcept {
+        std::size_t first = 0;
+        for (std::size_t before = 0; before < i; ++before) first += pieces_of(parameters_[before].gradient.size());
+        for (std::size_t n = 0; n < pieces_of(gradient.size()); ++n)
+            pieces_[first + n].values = gradient.subspan(n * block, pieces_[first + n].values.size());
+        parameters_[i].gradient = gradient;
     }
 
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
@@ -67,8 +76,15 @@ class gradient_meter {
         if (!finite) detail::refuse_gradient(parameters_);
         return std::sqrt(sum);
     }
+    /// What it holds; the names of the parameters apart.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(parameters_, pieces_); }
 
  private:
+    static constexpr std::size_t block = 1U << 15U;
+    [[nodiscard]] static constexpr std::size_t pieces_of(std::size_t elements) noexcept {
+        return (elements + block - 1) / block;
+    }
+
     struct piece {
         std::span<const float> values;
         double sum = 0.0;

@@ -187,6 +187,7 @@ class demo {
         changed.gradient = gradient;
         check(changed);
         parameters_[i].gradient = gradient;
+        meter_.move_gradient(i, gradient);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
@@ -209,12 +210,13 @@ class demo {
     /// options hold (an own rule, codec or basis) and without the pool.
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
-        held.workspace = plan_.memory_bytes() + described() +
-                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_);
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
                      bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
+        held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
         for (const auto& coder : coders_) held.codec += coder.memory_bytes();
         for (const auto& section : encoded_) held.codec += bytes_held(section);
@@ -268,7 +270,7 @@ class demo {
             return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
         };
         std::size_t sum = bytes_held(options_.groups);
-        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter& p : parameters_) sum += 2 * characters(p.name);  // here and in the meter
         for (const parameter_group& g : options_.groups)
             sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
         return sum;

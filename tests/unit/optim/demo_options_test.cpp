@@ -225,3 +225,21 @@ TEST_CASE("private state: made with another alpha or gradient scale it is refuse
     CHECK(other.optimizer->restore_private(saved).error().code == errc::mismatch);
     CHECK_FALSE(scaled.optimizer->restore_private(saved).has_value());
 }
+
+TEST_CASE("a gradient that lies elsewhere is the one that is measured and taken") {
+    const std::vector<shape> shapes = {{300, 256}, {7}, {40, 30}};  // the first is measured in several pieces
+    const demo_options options = {.k = 8, .clip_norm = 1.0F};
+    test::peer<demo, demo_options> here(1, options, nullptr, shapes), there(1, options, nullptr, shapes);
+    for (int round = 0; round < 3; ++round) {
+        here.new_gradients();
+        std::vector<std::vector<float>> moved = here.gradients;
+        for (auto& g : there.gradients) std::fill(g.begin(), g.end(), 1e30F);
+        for (std::size_t i = 0; i < moved.size(); ++i) there.optimizer->set_gradient(i, moved[i]);
+        const auto a = here.optimizer->begin_step(1), b = there.optimizer->begin_step(1);
+        CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+        here.optimizer->abandon();
+        there.optimizer->abandon();
+    }
+    CHECK_THROWS_AS(there.optimizer->set_gradient(3, there.gradients[0]), value_error);
+    CHECK_THROWS_AS(there.optimizer->set_gradient(1, there.gradients[0]), shape_error);
+}

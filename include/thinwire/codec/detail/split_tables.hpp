@@ -2,6 +2,7 @@
 #define THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
 
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/core/aligned.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -113,6 +114,11 @@ class split_tables {
     }
     /// Where a block is cut: the largest power of two below its size.
     [[nodiscard]] static std::uint32_t half_of(std::uint32_t size) noexcept { return std::bit_floor(size - 1); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, numbers_, weights_);
+        for (const entry& e : entries_) sum += bytes_held(e.tables, e.begins);
+        return sum;
+    }
 
  private:
     struct entry {

@@ -5,6 +5,7 @@
 #include <thinwire/codec/detail/split_tables.hpp>
 #include <thinwire/codec/detail/support_walk.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/result.hpp>
 
 #include <algorithm>
@@ -90,6 +91,10 @@ class support_coder {
         return count <= known_.size() ? known_[count - 1] : make(count);
     }
 
+    [[nodiscard]] std::size_t walk_bytes() const noexcept {
+        return walk_.memory_bytes() + bytes_held(numbers_, weights_);
+    }
+
     std::uint32_t size_ = 0, half_ = 0;
 
  private:
@@ -126,6 +131,9 @@ class support_encoder : support_coder {
           symbols_(3 * needs.coefficients + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
+    }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, std::span<const std::uint16_t> positions,
@@ -242,6 +250,8 @@ class support_encoder : support_coder {
 class support_decoder : support_coder {
  public:
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
+
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
 
     /// Takes its part off the front of `bytes`.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,

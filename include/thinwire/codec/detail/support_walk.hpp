@@ -1,6 +1,8 @@
 #ifndef THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
 #define THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
 
+#include <thinwire/core/aligned.hpp>
+
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -102,6 +104,12 @@ class support_walk {
             here->clear();
             std::swap(here, next);
         }
+    }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = 0;
+        for (const lists& side : sides_) sum += bytes_held(side.blocks.nodes, side.singles.nodes, side.pairs.nodes);
+        for (const list& each : seeds_) sum += bytes_held(each.nodes);
+        return sum;
     }
 
  private:

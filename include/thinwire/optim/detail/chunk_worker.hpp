@@ -99,7 +99,7 @@ class chunk_worker {
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
-               bytes_held(tops_, keys_);
+               bytes_held(panel_, tops_, marks_, keys_);
     }
 
  private:
