@@ -11,6 +11,11 @@ if(TARGET thinwire_hf)
     install(TARGETS thinwire_hf EXPORT thinwire_hf)
     install(EXPORT thinwire_hf NAMESPACE thinwire:: FILE thinwire_hf.cmake DESTINATION "${package_folder}")
 endif()
+if(TARGET thinwire_c)
+    install(TARGETS thinwire_c EXPORT thinwire_c ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+            LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+    install(EXPORT thinwire_c NAMESPACE thinwire:: FILE thinwire_c.cmake DESTINATION "${package_folder}")
+endif()
 if(TARGET thinwire_runtime)
     install(DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/runtime/include/thinwire"
             DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
@@ -23,7 +28,7 @@ endif()
 
 configure_package_config_file("${CMAKE_CURRENT_SOURCE_DIR}/cmake/thinwire-config.cmake.in"
     "${CMAKE_CURRENT_BINARY_DIR}/thinwire-config.cmake" INSTALL_DESTINATION "${package_folder}")
-if(TARGET thinwire_runtime)
+if(TARGET thinwire_runtime OR TARGET thinwire_c)
     set(independence "")
 else()
     set(independence ARCH_INDEPENDENT)  # headers only

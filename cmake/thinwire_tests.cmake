@@ -1,4 +1,4 @@
-# thinwire_needs(out sources...): which of hf, runtime and launcher_parts the sources use, told by what they, and the
+# thinwire_needs(out sources...): which of c, hf, runtime and launcher_parts the sources use, told by what they, and the
 # headers of tests/support behind them, include.
 function(thinwire_needs out)
     set(needs "")
@@ -6,6 +6,9 @@ function(thinwire_needs out)
         file(STRINGS "${source}" lines REGEX "^#include")
         if("${lines}" MATCHES "<thinwire/hf/|<nlohmann/")
             list(APPEND needs hf)
+        endif()
+        if("${lines}" MATCHES "<thinwire/c[.]h>")
+            list(APPEND needs c)
         endif()
         if("${lines}" MATCHES "<thinwire/runtime/")
             list(APPEND needs runtime)

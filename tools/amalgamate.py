@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes include/thinwire/thinwire.hpp (the umbrella) and single_include/thinwire/thinwire.hpp (the same in one file).
+"""Writes include/thinwire/thinwire.hpp (the umbrella) and single_include/thinwire/thinwire.hpp (the host core in one file).
 
-The umbrella includes every public header of the host core that a training program calls: all below include/thinwire but
-detail/, hf/, what needs a device or a foreign library, and what only drives a run (the protocol's machines and the log). The single header is the umbrella with each header pasted once, after those it includes.
+The single header holds every public header of the host core that a training program calls: all below include/thinwire but detail/, hf/, what
+needs a device or a foreign library, and what only drives a run (the protocol's machines and the log), each pasted once, after those it includes. The
+umbrella includes those of them that an own training loop calls: not the transformer (nn/, backend/) and its files (io/).
 Both depend on nothing but the headers' bytes.
 
     tools/amalgamate.py            writes both
@@ -19,6 +20,8 @@ UMBRELLA = "thinwire/thinwire.hpp"
 # For who writes a runtime: a second of compile time that a training program does not pay.
 FOR_RUNTIMES = {f"thinwire/{name}.hpp" for name in (
     "comm/effect", "comm/follower", "comm/frame", "comm/machine", "comm/message", "comm/sequencer", "io/run_log")}
+# For who trains our transformer: another second.
+FOR_TRANSFORMERS = {"backend", "io", "nn"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](thinwire/[^>"]+)[>"].*$')
 
 
@@ -31,10 +34,9 @@ def public_headers(include):
             yield "/".join(parts)
 
 
-def umbrella(include):
-    lines = ["#ifndef THINWIRE_THINWIRE_HPP", "#define THINWIRE_THINWIRE_HPP", "",
-             "/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py."]
-    lines += [f"#include <{header}>" for header in public_headers(include)]
+def umbrella(headers, says):
+    lines = ["#ifndef THINWIRE_THINWIRE_HPP", "#define THINWIRE_THINWIRE_HPP", "", f"/// {says} Written by tools/amalgamate.py."]
+    lines += [f"#include <{header}>" for header in headers]
     lines += ["", "#endif  // THINWIRE_THINWIRE_HPP", ""]
     return "\n".join(lines)
 
@@ -65,13 +67,13 @@ def paste(include, header, text, done, out):
         paste(include, body, text_there, done, out)
 
 
-def single(include, umbrella_text):
+def single(include, headers):
     version = re.search(r'VERSION_STRING "([^"]+)"', (include / "thinwire/version.hpp").read_text(encoding="utf-8"))[1]
     licence = (include.parent / "LICENSE").read_text(encoding="utf-8").strip("\n").split("\n")
     out = ["".join(("// " + line).rstrip() + "\n" for line in [
         f"thinwire {version} in one file, written by tools/amalgamate.py from include/thinwire. Change those instead.",
         "", *licence])]
-    paste(include, UMBRELLA, umbrella_text, set(), out)
+    paste(include, UMBRELLA, umbrella(headers, "All of the host core that a training program calls."), set(), out)
     return "\n".join(out)
 
 
@@ -81,8 +83,10 @@ def main():
     parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
     arguments = parser.parse_args()
     include = arguments.root / "include"
-    wanted = {include / UMBRELLA: umbrella(include)}
-    wanted[arguments.root / "single_include" / UMBRELLA] = single(include, wanted[include / UMBRELLA])
+    headers = list(public_headers(include))
+    own_loop = [h for h in headers if h.split("/")[1] not in FOR_TRANSFORMERS]
+    wanted = {include / UMBRELLA: umbrella(own_loop, "What an own training loop calls: the optimizers and what carries payloads."),
+              arguments.root / "single_include" / UMBRELLA: single(include, headers)}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_bytes() != text.encode("utf-8")]
     for path in stale:
         if not arguments.check:

@@ -10,7 +10,7 @@ import sys
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 MAX_LINES = 800
-SOURCES = {".hpp", ".cpp", ".cuh", ".cu"}
+SOURCES = {".h", ".c", ".hpp", ".cpp", ".cuh", ".cu"}
 
 # room -> rooms or single headers it may include, beside itself, config.hpp and version.hpp.
 ARROWS = {
@@ -92,7 +92,7 @@ def check_file(root, path):
     text = path.read_text(encoding="utf-8")
     public = name.startswith(("include/thinwire/", "runtime/include/thinwire/"))
     room = room_of(name[name.index("thinwire/"):]) if public else None
-    if public and room is None and not re.search(r"thinwire/(thinwire|config|version)\.hpp$", name):
+    if public and room is None and not re.search(r"thinwire/(?:(?:thinwire|config|version)\.hpp|c\.h)$", name):
         yield "a header at the top, expected it in a room"
     if room is not None and room not in ARROWS:
         yield f"room '{room}' has no arrows; add it to tools/check_arrows.py"
@@ -101,14 +101,14 @@ def check_file(root, path):
         if found and not name.endswith("thinwire/thinwire.hpp"):
             for breach in check_include(name, room, found[1], found[2]):
                 yield f"{number}: {breach}"
-        if name.startswith(("include/", "runtime/include/", "runtime/src/")) and SILENT.search(code_of(line)):
+        if name.startswith(("include/", "c/", "runtime/include/", "runtime/src/")) and SILENT.search(code_of(line)):
             yield f"{number}: the library prints, aborts or exits: {line.strip()}"
-    if public and path.suffix in (".hpp", ".cuh"):
+    if public and path.suffix in (".h", ".hpp", ".cuh"):
         yield from check_header_rules(name, text)
 
 
 def files(root):
-    for top in ["include", "runtime", "examples", "benchmarks", "tests", "tools", "cmake", "docs", "packaging"]:
+    for top in ["include", "c", "runtime", "examples", "benchmarks", "tests", "tools", "cmake", "docs", "packaging"]:
         for path in sorted((root / top).rglob("*")):
             if path.is_file() and not {"golden", "__pycache__"} & set(path.parts):
                 if not path.relative_to(root).as_posix().startswith("tests/arrows/"):

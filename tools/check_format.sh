@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says which C++ sources clang-format 14 would change; `check_format.sh --fix` changes them.
+# Says which C and C++ sources clang-format 14 would change; `check_format.sh --fix` changes them.
 set -eu
 cd "$(dirname "$0")/.."
 format=$(command -v clang-format-14 || command -v clang-format) || { echo "check_format: no clang-format" >&2; exit 1; }
@@ -7,4 +7,4 @@ format=$(command -v clang-format-14 || command -v clang-format) || { echo "check
 mode='--dry-run -Werror'
 [ "${1:-}" = --fix ] && mode=-i
 # shellcheck disable=SC2086
-find include runtime tests examples benchmarks packaging -name '*.[ch]pp' -print0 | xargs -0 "$format" $mode
+find include c runtime tests examples benchmarks packaging \( -name '*.[ch]pp' -o -name '*.[ch]' \) -print0 | xargs -0 "$format" $mode

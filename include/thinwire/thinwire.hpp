@@ -1,10 +1,7 @@
 #ifndef THINWIRE_THINWIRE_HPP
 #define THINWIRE_THINWIRE_HPP
 
-/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py.
-#include <thinwire/backend/cpu/buffer.hpp>
-#include <thinwire/backend/cpu/fast.hpp>
-#include <thinwire/backend/cpu/reference.hpp>
+/// What an own training loop calls: the optimizers and what carries payloads. Written by tools/amalgamate.py.
 #include <thinwire/codec/bit_stream.hpp>
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload.hpp>
@@ -30,20 +27,6 @@
 #include <thinwire/core/result.hpp>
 #include <thinwire/core/shape.hpp>
 #include <thinwire/core/thread_pool.hpp>
-#include <thinwire/io/batch_sampler.hpp>
-#include <thinwire/io/corpus.hpp>
-#include <thinwire/io/file.hpp>
-#include <thinwire/io/snapshot.hpp>
-#include <thinwire/nn/backend.hpp>
-#include <thinwire/nn/block.hpp>
-#include <thinwire/nn/config.hpp>
-#include <thinwire/nn/decoder.hpp>
-#include <thinwire/nn/layers.hpp>
-#include <thinwire/nn/plan.hpp>
-#include <thinwire/nn/rope.hpp>
-#include <thinwire/nn/sampling.hpp>
-#include <thinwire/nn/transformer.hpp>
-#include <thinwire/nn/workspace.hpp>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo.hpp>

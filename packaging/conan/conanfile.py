@@ -18,8 +18,9 @@ class ThinwireConan(ConanFile):
     topics = ("machine-learning", "distributed-training", "optimizer", "header-only")
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
-    options = {"with_hf": [True, False], "with_runtime": [True, False]}
-    default_options = {"with_hf": False, "with_runtime": False}
+    options = {"with_c": [True, False], "with_hf": [True, False], "with_runtime": [True, False], "shared": [True, False],
+               "fPIC": [True, False]}
+    default_options = {"with_c": False, "with_hf": False, "with_runtime": False, "shared": False, "fPIC": True}
     no_copy_source = True
 
     @property
@@ -31,12 +32,17 @@ class ThinwireConan(ConanFile):
         self.version = re.search(r'THINWIRE_VERSION_STRING "([^"]+)"', header)[1]
 
     def export_sources(self):
-        for pattern in ["CMakeLists.txt", "LICENSE", "cmake/*", "include/*", "runtime/CMakeLists.txt",
+        for pattern in ["CMakeLists.txt", "LICENSE", "c/*", "cmake/*", "include/*", "runtime/CMakeLists.txt",
                         "runtime/include/*", "runtime/src/*"]:
             copy(self, pattern, self._root, self.export_sources_folder)
 
     def configure(self):
-        if self.options.with_runtime:
+        if not self.options.with_c:
+            self.options.rm_safe("shared")  # of thinwire::c; thinwire::runtime is always static
+        if self.options.get_safe("shared"):
+            self.options.rm_safe("fPIC")
+            self.package_type = "shared-library"
+        elif self.options.with_runtime or self.options.with_c:
             self.package_type = "static-library"
 
     def layout(self):
@@ -49,7 +55,7 @@ class ThinwireConan(ConanFile):
             self.requires("asio/[>=1.22 <2]", headers=True, libs=False, visible=False)
 
     def package_id(self):
-        if not self.info.options.with_runtime:
+        if not self.info.options.with_runtime and not self.info.options.with_c:
             self.info.clear()
 
     def validate(self):
@@ -57,7 +63,7 @@ class ThinwireConan(ConanFile):
 
     def generate(self):
         toolchain = CMakeToolchain(self)
-        for option, on in {"HF": bool(self.options.with_hf), "RUNTIME": bool(self.options.with_runtime),
+        for option, on in {"C": bool(self.options.with_c), "HF": bool(self.options.with_hf), "RUNTIME": bool(self.options.with_runtime),
                            "INSTALL": True, "LAUNCHER": False, "TESTS": False, "EXAMPLES": False,
                            "BENCHMARKS": False}.items():
             toolchain.cache_variables[f"THINWIRE_{option}"] = on
@@ -82,6 +88,14 @@ class ThinwireConan(ConanFile):
         core.bindirs = core.libdirs = []
         if self.settings.os in ["Linux", "FreeBSD"]:
             core.system_libs = ["pthread"]
+        if self.options.with_c:
+            c = self.cpp_info.components["c"]
+            c.set_property("cmake_target_name", "thinwire::c")
+            c.libs = ["thinwire_c"]
+            if self.options.get_safe("shared"):
+                c.defines = ["THINWIRE_C_SHARED"]
+            elif self.settings.os in ["Linux", "FreeBSD"]:
+                c.system_libs = ["stdc++", "m", "pthread"]  # a program in C is not linked with them by itself
         if self.options.with_hf:
             hf = self.cpp_info.components["hf"]
             hf.set_property("cmake_target_name", "thinwire::hf")

@@ -2387,10 +2387,10 @@ namespace thinwire {
 #define THINWIRE_CORE_RESULT_HPP
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 namespace thinwire {
 
@@ -2437,20 +2437,20 @@ class [[nodiscard]] result {
  public:
     using value_type = T;
 
-    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
+    result(T value) : value_(std::move(value)) {}
+    result(failure why) : why_(std::move(why)) {}
 
-    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
-    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] explicit operator bool() const noexcept { return value_.has_value(); }
+    [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
 
     /// Precondition of these four: has_value().
-    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
-    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+    [[nodiscard]] T& operator*() & noexcept { return *value_; }
+    [[nodiscard]] const T& operator*() const& noexcept { return *value_; }
+    [[nodiscard]] T* operator->() noexcept { return &*value_; }
+    [[nodiscard]] const T* operator->() const noexcept { return &*value_; }
 
     /// Precondition: !has_value().
-    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
+    [[nodiscard]] const failure& error() const noexcept { return why_; }
 
     /// The value, or an exception that carries the refusal's message.
     [[nodiscard]] T& value() & {
@@ -2471,7 +2471,8 @@ class [[nodiscard]] result {
         if (!has_value()) throw thinwire::error(error().message);
     }
 
-    std::variant<T, failure> state_;
+    std::optional<T> value_;
+    failure why_{};
 };
 
 /// What a check returns when there is nothing to hand over but success.
@@ -2829,6 +2830,716 @@ struct payload_layout {
 
 #endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
 
+// ---- thinwire/codec/detail/split_tables.hpp
+#ifndef THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
+#define THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+inline constexpr unsigned split_bits = 15;
+
+/// How many of c chosen places lie in the lower part of a block, as cumulative frequencies that end at 2^15. Made by
+/// integer arithmetic alone: every machine has the same.
+struct split_table {
+    const std::uint16_t* cumulative = nullptr;  ///< symbols + 1 entries, at least 17, filled up with 65535
+    std::uint32_t low = 0;                      ///< the smallest count in the window
+    std::uint32_t counts = 0;                   ///< how many counts the window holds
+    std::uint32_t symbols = 0;                  ///< counts, and one more when a count outside the window can be: it
+                                                ///< follows in 16 raw bits. With a single symbol nothing is coded
+
+    /// The symbol whose frequencies hold `slot` < 2^15.
+    [[nodiscard]] std::uint32_t find(std::uint32_t slot) const noexcept {
+        if (symbols <= 16) {
+            const auto here = static_cast<std::uint16_t>(slot);
+            std::uint16_t symbol = 0;
+            for (std::size_t i = 1; i <= 16; ++i)
+                symbol = static_cast<std::uint16_t>(symbol + (cumulative[i] <= here ? 1U : 0U));
+            return symbol;
+        }
+        std::uint32_t symbol = 0;
+        for (std::uint32_t step = std::bit_floor(symbols - 1); step > 0; step /= 2) {
+            const std::uint32_t next = std::min(symbol + step, symbols - 1);
+            symbol = cumulative[next] <= slot ? next : symbol;
+        }
+        return symbol;
+    }
+};
+
+/// Appends the cumulative frequencies to `out`; the table's pointer is left to the caller. Weights start with 2^30 at
+/// the mode and follow the exact ratio of neighbours, rounded down, while they are at least 2^14.
+[[nodiscard]] inline split_table make_split(std::uint64_t size, std::uint64_t half, std::uint64_t c,
+                                            std::vector<std::uint64_t>& weights, std::vector<std::uint16_t>& out) {
+    const std::uint64_t rest = size - half;
+    const std::uint64_t lowest = c > rest ? c - rest : 0, highest = std::min(half, c);
+    const std::uint64_t mode = std::clamp((c + 1) * (half + 1) / (size + 2), lowest, highest);
+    constexpr std::uint64_t top = std::uint64_t{1} << 30U, least = std::uint64_t{1} << 14U;
+    weights.assign(1, top);
+    std::uint64_t low = mode;
+    for (std::uint64_t w = top; low > lowest; --low) {
+        w = w * (low * (rest + low - c)) / ((half - low + 1) * (c - low + 1));
+        if (w < least) break;
+        weights.push_back(w);
+    }
+    std::reverse(weights.begin(), weights.end());
+    std::uint64_t high = mode;
+    for (std::uint64_t w = top; high < highest; ++high) {
+        w = w * ((half - high) * (c - high)) / ((high + 1) * (rest + high + 1 - c));
+        if (w < least) break;
+        weights.push_back(w);
+    }
+    const bool escape = low > lowest || high < highest;
+    const auto counts = static_cast<std::uint32_t>(weights.size()), symbols = counts + (escape ? 1U : 0U);
+    std::uint64_t sum = 0;
+    for (const std::uint64_t w : weights) sum += w;
+    const std::uint64_t spread = (std::uint64_t{1} << split_bits) - symbols;
+    std::uint64_t given = symbols;
+    for (std::uint64_t& w : weights) {
+        w = w * spread / sum;
+        given += w;
+    }
+    weights[mode - low] += (std::uint64_t{1} << split_bits) - given;
+    std::uint64_t at = 0;
+    out.push_back(0);
+    for (const std::uint64_t w : weights) out.push_back(static_cast<std::uint16_t>(at += w + 1));
+    if (escape) out.push_back(static_cast<std::uint16_t>(at + 1));
+    for (std::size_t i = symbols + 1; i < 17; ++i) out.push_back(0xffffU);
+    return {.low = static_cast<std::uint32_t>(low), .counts = counts, .symbols = symbols};
+}
+
+/// The tables of all nodes with at most `cached` positions that the chunks of a layout have: blocks of 2^j positions
+/// cut in halves, and for chunks whose size is no power of two the blocks at their ends.
+class split_tables {
+ public:
+    static constexpr std::uint32_t cached = 64;
+
+    explicit split_tables(const payload_layout& layout) {
+        std::uint32_t most = 0;
+        for (const payload_section& s : layout.sections) {
+            const unsigned levels = static_cast<unsigned>(std::bit_width(s.chunk_size - 1));
+            most = std::max(most, std::min(s.kept, cached));
+            for (unsigned j = 4; j <= levels; ++j) add(std::uint32_t{1} << j, most);
+            for (unsigned j = 1; j <= levels; ++j) {
+                const std::uint32_t end = s.chunk_size & ((std::uint32_t{2} << (j - 1)) - 1);
+                if (end > std::uint32_t{1} << (j - 1)) add(end, most);
+            }
+        }
+        for (entry& e : entries_)
+            for (std::size_t i = 0; i < e.tables.size(); ++i) e.tables[i].cumulative = numbers_.data() + e.begins[i];
+    }
+    split_tables(const split_tables&) = delete;
+    split_tables& operator=(const split_tables&) = delete;
+
+    /// The tables of blocks of this size for 1, 2, ... positions.
+    [[nodiscard]] std::span<const split_table> of(std::uint32_t size) const noexcept {
+        for (const entry& e : entries_)
+            if (e.size == size) return e.tables;
+        return {};
+    }
+    /// Where a block is cut: the largest power of two below its size.
+    [[nodiscard]] static std::uint32_t half_of(std::uint32_t size) noexcept { return std::bit_floor(size - 1); }
+
+ private:
+    struct entry {
+        std::uint32_t size;
+        std::vector<split_table> tables;
+        std::vector<std::size_t> begins;  ///< of their numbers
+    };
+
+    void add(std::uint32_t size, std::uint32_t most) {
+        auto at = std::find_if(entries_.begin(), entries_.end(), [&](const entry& e) { return e.size == size; });
+        if (at == entries_.end()) at = entries_.insert(entries_.end(), {size, {}, {}});
+        for (std::uint32_t c = static_cast<std::uint32_t>(at->tables.size()) + 1; c <= std::min(most, size); ++c) {
+            at->begins.push_back(numbers_.size());
+            at->tables.push_back(make_split(size, half_of(size), c, weights_, numbers_));
+        }
+    }
+
+    std::vector<entry> entries_;
+    std::vector<std::uint16_t> numbers_;
+    std::vector<std::uint64_t> weights_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
+
+// ---- thinwire/codec/detail/support_walk.hpp
+#ifndef THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
+#define THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// A block of places [base, base + 2^level) of a chunk with the `count` chosen ones among them, which in the batch
+/// begin at `place`. One word, as parts written one by one and read at once would wait for each other.
+class support_node {
+ public:
+    support_node() noexcept = default;
+    /// What is 2^16 or more of place and base is lost; nodes without chosen places have that, and are never looked at.
+    support_node(std::uint32_t place, std::uint32_t base, std::uint32_t count) noexcept
+        : word_((place & 0xffffU) | (base & 0xffffU) << 16U | std::uint64_t{count} << 32U) {}
+
+    [[nodiscard]] std::uint32_t place() const noexcept { return static_cast<std::uint32_t>(word_ & 0xffffU); }
+    [[nodiscard]] std::uint32_t base() const noexcept { return static_cast<std::uint32_t>(word_ >> 16U & 0xffffU); }
+    [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(word_ >> 32U); }
+
+ private:
+    std::uint64_t word_ = 0;
+};
+
+/// From blocks of 2^6 on, two chosen places are 2 j - 1 plain bits, which lose at most 0.023 of a bit.
+inline constexpr unsigned pair_level = 6;
+/// Blocks of at most 2^3 places are coded at once.
+inline constexpr unsigned mask_level = 3;
+inline constexpr unsigned top_level = 16;
+
+/// Subsets of up to 8 places as bit masks, in rising order for each number of places and of chosen ones.
+class subset_table {
+ public:
+    subset_table() noexcept {
+        for (unsigned j = 0; j <= mask_level; ++j) {
+            std::uint8_t at = 0;
+            for (int count = 0; count <= 1 << j; ++count) {
+                begins_[j][static_cast<std::size_t>(count)] = at;
+                std::uint8_t rank = 0;
+                for (std::uint32_t mask = 0; mask < 1U << (1U << j); ++mask) {
+                    if (std::popcount(mask) != count) continue;
+                    rank_[mask] = rank++;
+                    masks_[j][at++] = static_cast<std::uint8_t>(mask);
+                }
+                sizes_[j][static_cast<std::size_t>(count)] = rank;
+            }
+        }
+    }
+    [[nodiscard]] std::span<const std::uint8_t> masks(unsigned level, std::uint32_t count) const noexcept {
+        return {masks_[level].data() + begins_[level][count], sizes_[level][count]};
+    }
+    /// Among the masks with as many chosen places: the same in every size of block.
+    [[nodiscard]] std::uint32_t rank(std::uint32_t mask) const noexcept { return rank_[mask]; }
+
+ private:
+    std::array<std::array<std::uint8_t, 256>, mask_level + 1> masks_{};
+    std::array<std::array<std::uint8_t, 10>, mask_level + 1> begins_{}, sizes_{};
+    std::array<std::uint8_t, 256> rank_{};
+};
+
+/// Visits blocks of 2^j places, widest first, in the order in which they are coded. `Coder` either writes or reads:
+/// level(j) tells it which size comes, split(node) gives the count of the lower half, mask(j, node) codes a block of at
+/// most 8 places, single(j, node) and pair(j, node) one with one or two chosen places in plain bits.
+class support_walk {
+ public:
+    /// Room for blocks with so many chosen places together, and so many seeds of each size.
+    void reserve(std::size_t places, std::size_t seeds) {
+        for (lists& side : sides_)
+            for (list* each : {&side.blocks, &side.singles, &side.pairs}) each->reserve(places + 2);
+        for (list& each : seeds_) each.reserve(seeds);
+    }
+    /// Adds a block of 2^level places for run(); one without chosen places is nothing.
+    void seed(unsigned level, const support_node& node) noexcept {
+        list& to = seeds_[level];
+        to.nodes[to.size] = node;
+        to.size += node.count() > 0 ? 1U : 0U;
+    }
+    /// Visits the seeds and what they are made of. In blocks of one level those cut from wider ones come first.
+    template <class Coder>
+    void run(Coder& coder) {
+        unsigned top = top_level;
+        while (top > 0 && seeds_[top].size == 0) --top;
+        lists* here = sides_.data();
+        lists* next = here + 1;
+        for (lists& side : sides_) side.clear();
+        for (unsigned level = top;; --level) {
+            for (const support_node& node : seeds_[level].used()) push(*here, level, node);
+            seeds_[level].size = 0;
+            if (level <= mask_level)
+                for (const support_node& node : here->blocks.used()) coder.mask(level, node);
+            else
+                cut(level, *here, *next, coder);
+            for (const support_node& node : here->singles.used()) coder.single(level, node);
+            for (const support_node& node : here->pairs.used()) coder.pair(level, node);
+            if (level == 0) return;
+            here->clear();
+            std::swap(here, next);
+        }
+    }
+
+ private:
+    struct list {
+        std::vector<support_node> nodes;
+        std::size_t size = 0;
+
+        void reserve(std::size_t room) {
+            if (nodes.size() < room) nodes.resize(room);
+        }
+        [[nodiscard]] std::span<const support_node> used() const noexcept { return {nodes.data(), size}; }
+    };
+    struct lists {
+        list blocks, singles, pairs;
+
+        void clear() noexcept { blocks.size = singles.size = pairs.size = 0; }
+    };
+
+    /// 1 or 0, by arithmetic: compilers make branches of comparisons.
+    [[nodiscard]] static std::size_t equal(std::uint64_t a, std::uint64_t b) noexcept {
+        return static_cast<std::size_t>(((a ^ b) - 1) >> 63U);
+    }
+    static void push(lists& to, unsigned level, const support_node& node) noexcept {
+        const bool single = node.count() == 1, pair = node.count() == 2 && level >= pair_level;
+        list& chosen = single ? to.singles : pair ? to.pairs : to.blocks;
+        chosen.nodes[chosen.size++] = node;
+    }
+    /// Halves all blocks. Which list a half goes to is as good as random: it is written to all and counted in one, so
+    /// that there is no branch to guess.
+    template <class Coder>
+    static void cut(unsigned level, const lists& from, lists& to, Coder& coder) {
+        if (from.blocks.size == 0) return;
+        coder.level(level);
+        support_node* const blocks = to.blocks.nodes.data();
+        support_node* const singles = to.singles.nodes.data();
+        support_node* const pairs = to.pairs.nodes.data();
+        std::size_t block = 0, single = 0, pair = 0;
+        const std::uint32_t two = level - 1 >= pair_level ? 2U : ~0U;
+        const auto put = [&](const support_node& node) {
+            blocks[block] = singles[single] = pairs[pair] = node;
+            const std::size_t is_single = equal(node.count(), 1), is_pair = equal(node.count(), two);
+            single += is_single;
+            pair += is_pair;
+            block += 1 - equal(node.count(), 0) - is_single - is_pair;
+        };
+        const std::uint32_t half = (1U << level) / 2;
+        for (const support_node& node : from.blocks.used()) {
+            const std::uint32_t lower = coder.split(node);
+            put({node.place(), node.base(), lower});
+            put({node.place() + lower, node.base() + half, node.count() - lower});
+        }
+        to.blocks.size = block;
+        to.singles.size = single;
+        to.pairs.size = pair;
+    }
+
+    std::array<lists, 2> sides_;  // blocks of this level and of the next
+    std::array<list, top_level + 1> seeds_;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
+
+// ---- thinwire/codec/detail/support_coder.hpp
+#ifndef THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
+#define THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+inline constexpr std::uint32_t coder_floor = std::uint32_t{1} << 16U;  ///< states lie in [2^16, 2^32)
+inline constexpr std::uint64_t batch_places = 4096;
+
+/// Four interleaved coders, one where their states would weigh: each costs 16 bits.
+[[nodiscard]] inline std::size_t coder_states(std::uint64_t coefficients) noexcept {
+    return coefficients < 4096 ? 1 : 4;
+}
+
+[[nodiscard]] inline const subset_table& subsets() {
+    static const subset_table table;
+    return table;
+}
+
+[[nodiscard]] inline std::size_t chunks_of_batch(const payload_section& section) noexcept {
+    return static_cast<std::size_t>(std::max<std::uint64_t>(1, batch_places / section.kept));
+}
+
+/// How much memory the sections of a layout need at most.
+struct support_needs {
+    std::size_t coefficients = 0, places = 0, chunks = 0;  ///< of a section, of a batch, of a batch
+    std::size_t window = 0;                                ///< of tables made on the way
+
+    support_needs() noexcept = default;
+    explicit support_needs(const payload_layout& layout) noexcept {
+        if (layout.kind != payload_kind::demo) return;
+        for (const payload_section& s : layout.sections) {
+            const auto batch = static_cast<std::size_t>(std::min<std::uint64_t>(s.chunks, chunks_of_batch(s)));
+            coefficients = std::max(coefficients, static_cast<std::size_t>(s.coefficients()));
+            places = std::max(places, batch * s.kept);
+            chunks = std::max(chunks, batch);
+            if (s.kept > split_tables::cached) window = 2048;
+        }
+    }
+};
+
+/// What writing and reading the positions of a section have in common.
+class support_coder {
+ protected:
+    support_coder(const split_tables& tables, const support_needs& needs) : tables_(&tables), subsets_(&subsets()) {
+        walk_.reserve(needs.places, needs.chunks);
+        numbers_.reserve(needs.window);
+        weights_.reserve(needs.window);
+    }
+
+    /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
+    template <class Coder>
+    void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
+        for (std::size_t i = 0; i < counts.size(); ++i) {
+            support_node node = {static_cast<std::uint32_t>(i * section.kept), 0, counts[i]};
+            std::uint32_t size = section.chunk_size;
+            for (; (size & (size - 1)) != 0 && node.count() > 0; size -= split_tables::half_of(size)) {
+                select(size);
+                const std::uint32_t half = split_tables::half_of(size), lower = coder.split(node);
+                walk_.seed(level_of(half), {node.place(), node.base(), lower});
+                node = {node.place() + lower, node.base() + half, node.count() - lower};
+            }
+            walk_.seed(level_of(size), node);
+        }
+        walk_.run(coder);
+    }
+    /// The size of the blocks that are split next.
+    void select(std::uint32_t size) noexcept {
+        if (size == size_) return;
+        size_ = size;
+        half_ = split_tables::half_of(size);
+        known_ = tables_->of(size);
+    }
+    /// Valid until the next call.
+    [[nodiscard]] const split_table& table(std::uint32_t count) {
+        return count <= known_.size() ? known_[count - 1] : make(count);
+    }
+
+    std::uint32_t size_ = 0, half_ = 0;
+
+ private:
+    [[nodiscard]] static unsigned level_of(std::uint32_t size) noexcept {
+        return static_cast<unsigned>(std::bit_width(size) - 1);
+    }
+    [[nodiscard]] const split_table& make(std::uint32_t count) {
+        numbers_.clear();
+        made_ = make_split(size_, half_, count, weights_, numbers_);
+        made_.cumulative = numbers_.data();
+        return made_;
+    }
+
+    const split_tables* tables_;
+
+ protected:
+    const subset_table* subsets_;
+
+ private:
+    support_walk walk_;
+    std::span<const split_table> known_;
+    split_table made_;
+    std::vector<std::uint16_t> numbers_;
+    std::vector<std::uint64_t> weights_;
+};
+
+/// Writes the positions of a section: the number of 16-bit words (7 bits a byte, lowest first), the words of the coded
+/// symbols, the plain bits.
+class support_encoder : support_coder {
+ public:
+    support_encoder(const split_tables& tables, const support_needs& needs)
+        : support_coder(tables, needs),
+          positions_(needs.places + 16),
+          symbols_(3 * needs.coefficients + 16),
+          words_(symbols_.size() + 8),
+          plain_(4 * needs.coefficients + 64) {}
+
+    /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
+    void encode(const payload_section& section, std::span<const std::uint16_t> positions,
+                std::span<const std::uint32_t> counts, std::vector<std::byte>& out) {
+        const std::size_t chunks = chunks_of_batch(section);
+        symbol_count_ = 0;
+        bits_ = bit_writer(plain_);
+        for (std::size_t first = 0; first < counts.size(); first += chunks) {
+            const auto batch = counts.subspan(first, std::min(chunks, counts.size() - first));
+            const std::size_t places = batch.size() * section.kept;
+            std::copy_n(positions.begin() + static_cast<std::ptrdiff_t>(first * section.kept), places,
+                        positions_.begin());
+            walk(section, batch, *this);
+        }
+        bits_.flush();
+        if (words_.size() < symbol_count_ + 8) words_.resize(symbol_count_ + 8);
+        const std::span<const std::uint16_t> words = code(coder_states(section.coefficients()));
+        for (std::size_t n = words.size();; n >>= 7U) {
+            out.push_back(static_cast<std::byte>((n & 0x7fU) | (n > 0x7fU ? 0x80U : 0U)));
+            if (n <= 0x7fU) break;
+        }
+        for (const std::uint16_t word : words) {
+            out.push_back(static_cast<std::byte>(word & 0xffU));
+            out.push_back(static_cast<std::byte>(word >> 8U));
+        }
+        out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
+    }
+
+ private:
+    friend support_coder;
+    friend support_walk;
+    struct symbol {
+        std::uint16_t start, frequency;
+    };
+
+    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
+    [[nodiscard]] std::uint32_t split(const support_node& node) {
+        const std::uint16_t* const at = positions_.data() + node.place();
+        const auto middle = static_cast<std::uint16_t>(node.base() + half_);
+        std::uint32_t lower = 0;
+        if (node.count() <= 16) {
+            const auto count = static_cast<std::uint16_t>(node.count());
+            std::uint16_t sum = 0;
+            for (std::uint16_t i = 0; i < 16; ++i)
+                sum = static_cast<std::uint16_t>(sum + ((at[i] < middle ? 1U : 0U) & (i < count ? 1U : 0U)));
+            lower = sum;
+        } else {
+            for (std::uint32_t step = std::bit_floor(node.count()); step > 0; step /= 2) {
+                const std::uint32_t last = std::min(lower + step, node.count());
+                lower = at[last - 1] < middle ? last : lower;
+            }
+        }
+        const split_table& t = table(node.count());
+        const std::uint32_t which = std::min(lower - t.low, t.counts);
+        push(t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
+        if (which == t.counts) bits_.put(lower, 16);
+        return lower;
+    }
+    void mask(unsigned level, const support_node& node) {
+        std::uint32_t bits = 0;
+        for (std::uint32_t i = 0; i < node.count(); ++i) bits |= 1U << (positions_[node.place() + i] - node.base());
+        const auto n = static_cast<std::uint32_t>(subsets_->masks(level, node.count()).size());
+        const std::uint32_t rank = subsets_->rank(bits);
+        push((rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
+    }
+    void single(unsigned level, const support_node& node) noexcept {
+        bits_.put(static_cast<std::uint32_t>(positions_[node.place()] - node.base()), level);
+    }
+    /// The one from which the other is nearer when going up and round, and how far that is.
+    void pair(unsigned level, const support_node& node) noexcept {
+        const std::uint32_t size = std::uint32_t{1} << level;
+        const auto a = static_cast<std::uint32_t>(positions_[node.place()] - node.base());
+        const auto b = static_cast<std::uint32_t>(positions_[node.place() + 1U] - node.base());
+        const bool near = b - a <= size / 2;
+        bits_.put((near ? a : b) | ((near ? b - a : size + a - b) - 1) << level, 2 * level - 1);
+    }
+    void push(std::uint32_t from, std::uint32_t to, bool counts) {
+        if (symbol_count_ == symbols_.size()) symbols_.resize(2 * symbols_.size());  // no usual support has so many
+        symbols_[symbol_count_] = {static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to - from)};
+        symbol_count_ += counts ? 1U : 0U;
+    }
+
+    /// Range asymmetric numeral systems, last symbol first: fills words_ from its end and returns what it filled.
+    [[nodiscard]] std::span<const std::uint16_t> code(std::size_t states) noexcept {
+        std::size_t at = words_.size();
+        if (symbol_count_ == 0) return {};
+        std::array<std::uint32_t, 4> state{};
+        state.fill(coder_floor);
+        for (std::size_t i = symbol_count_; i-- > 0;) {
+            const symbol s = symbols_[i];
+            std::uint32_t& x = state[i & (states - 1)];
+            const std::uint32_t full = x >= std::uint64_t{s.frequency} << (32U - split_bits) ? 1U : 0U;
+            words_[at - 1] = static_cast<std::uint16_t>(x & 0xffffU);
+            at -= full;
+            x >>= 16U * full;
+            x = (x / s.frequency << split_bits) + x % s.frequency + s.start;
+        }
+        for (std::size_t i = states; i-- > 0;) {
+            words_[--at] = static_cast<std::uint16_t>(state[i] >> 16U);
+            words_[--at] = static_cast<std::uint16_t>(state[i] & 0xffffU);
+        }
+        return std::span<const std::uint16_t>(words_).subspan(at);
+    }
+
+    std::vector<std::uint16_t> positions_;  // of the batch, and 16 more so that 16 can be read anywhere
+    std::vector<symbol> symbols_;
+    std::size_t symbol_count_ = 0;
+    std::vector<std::uint16_t> words_;
+    std::vector<std::byte> plain_;
+    bit_writer bits_{std::span<std::byte>{}};
+};
+
+/// Reads what support_encoder writes, from foreign bytes. Total; accepts exactly that.
+class support_decoder : support_coder {
+ public:
+    support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
+
+    /// Takes its part off the front of `bytes`.
+    [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
+                                             std::span<const std::uint32_t> counts,
+                                             std::span<std::uint16_t> positions) {
+        std::uint64_t words = 0;
+        std::size_t prefix = 0;
+        for (bool more = true; more; ++prefix) {
+            if (prefix == bytes.size()) return errc::truncated;
+            const auto byte = std::to_integer<std::uint64_t>(bytes[prefix]);
+            if (prefix == 5 || (prefix > 0 && byte == 0)) return errc::malformed;
+            words |= (byte & 0x7fU) << (7 * prefix);
+            more = byte >= 0x80U;
+        }
+        if (words > (bytes.size() - prefix) / 2) return errc::truncated;
+        begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
+        bytes = bytes.subspan(prefix + 2 * words);
+        bits_ = bit_reader(bytes);
+        const std::size_t chunks = chunks_of_batch(section);
+        for (std::size_t first = 0; first < counts.size(); first += chunks) {
+            positions_ = positions.data() + first * section.kept;
+            walk(section, counts.subspan(first, std::min(chunks, counts.size() - first)), *this);
+        }
+        bits_.align();
+        if (malformed_ || !settled() || bits_.failed()) return errc::malformed;
+        bytes = bytes.subspan(bits_.position());
+        return std::nullopt;
+    }
+
+ private:
+    friend support_coder;
+    friend support_walk;
+
+    void begin(std::span<const std::byte> words, std::size_t states) noexcept {
+        words_ = words;
+        at_ = next_ = 0;
+        last_state_ = states - 1;
+        state_.fill(coder_floor);
+        malformed_ = !words.empty() && words.size() < 4 * states;
+        for (std::size_t i = 0; i < states && words.size() >= 4 * states; ++i, at_ += 4) {
+            state_[i] = word() | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
+                                                            std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
+                                     << 16U;
+            malformed_ = malformed_ || state_[i] < coder_floor;
+        }
+    }
+    /// All words taken, all states where they began, and words there are exactly where symbols are.
+    [[nodiscard]] bool settled() const noexcept {
+        bool is = at_ == words_.size() && words_.empty() == (next_ == 0);
+        for (const std::uint32_t state : state_) is = is && state == coder_floor;
+        return is;
+    }
+    /// The word at at_; past the end any, as then it is refused.
+    [[nodiscard]] std::uint32_t word() const noexcept {
+        static constexpr std::byte none[2] = {};
+        const std::byte* at = words_.empty() ? none : words_.data() + std::min(at_, words_.size() - 2);
+        return std::to_integer<std::uint32_t>(at[0]) | std::to_integer<std::uint32_t>(at[1]) << 8U;
+    }
+    [[nodiscard]] std::uint32_t slot() const noexcept {
+        return state_[next_ & last_state_] & ((std::uint32_t{1} << split_bits) - 1);
+    }
+    void take(std::uint32_t slot, std::uint32_t from, std::uint32_t to, bool counts) noexcept {
+        std::uint32_t& state = state_[next_ & last_state_];
+        const std::uint32_t x = (to - from) * (state >> split_bits) + slot - from;
+        const std::uint32_t low = 0U - (x < coder_floor ? 1U : 0U);  // as a mask: a branch would be hard to guess
+        state = x << (low & 16U) | (word() & low);
+        at_ += low & 2U;
+        next_ += counts ? 1U : 0U;
+    }
+
+    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
+    [[nodiscard]] std::uint32_t split(const support_node& node) {
+        const split_table& t = table(node.count());
+        const std::uint32_t here = slot(), which = t.find(here);
+        take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
+        if (which < t.counts) return t.low + which;
+        const std::uint32_t rest = size_ - half_, lower = bits_.get(16);
+        const std::uint32_t lowest = node.count() > rest ? node.count() - rest : 0;
+        if (lower >= lowest && lower <= std::min(half_, node.count()) && lower - t.low >= t.counts) return lower;
+        malformed_ = true;
+        return t.low;
+    }
+    void mask(unsigned level, const support_node& node) noexcept {
+        const auto masks = subsets_->masks(level, node.count());
+        const auto n = static_cast<std::uint32_t>(masks.size());
+        const std::uint32_t here = slot(), rank = ((here + 1) * n - 1) >> split_bits;
+        take(here, (rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
+        std::uint16_t* to = positions_ + node.place();
+        for (std::uint32_t left = masks[rank]; left != 0; left &= left - 1)
+            *to++ = static_cast<std::uint16_t>(node.base() + static_cast<unsigned>(std::countr_zero(left)));
+    }
+    void single(unsigned level, const support_node& node) noexcept {
+        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + bits_.get(level));
+    }
+    void pair(unsigned level, const support_node& node) noexcept {
+        const std::uint32_t size = std::uint32_t{1} << level, both = bits_.get(2 * level - 1);
+        const std::uint32_t first = both & (size - 1), apart = (both >> level) + 1;
+        const std::uint32_t second = (first + apart) & (size - 1);
+        malformed_ = malformed_ || (apart == size / 2 && first >= size / 2);
+        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + std::min(first, second));
+        positions_[node.place() + 1U] = static_cast<std::uint16_t>(node.base() + std::max(first, second));
+    }
+
+    std::span<const std::byte> words_;
+    std::size_t at_ = 0;
+    std::size_t next_ = 0;  // symbols taken
+    std::array<std::uint32_t, 4> state_{};
+    std::size_t last_state_ = 0;
+    bool malformed_ = false;
+    bit_reader bits_{std::span<const std::byte>{}};
+    std::uint16_t* positions_ = nullptr;
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
+
+// ---- thinwire/core/aligned.hpp
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <limits>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
+template <class... Vectors>
+[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
+    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP
+
 // ---- thinwire/codec/sparse_content.hpp
 #ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
 #define THINWIRE_CODEC_SPARSE_CONTENT_HPP
@@ -2859,6 +3570,7 @@ struct sparse_content {
         values.resize(layout.coefficients());
         counts.resize(layout.chunks());
     }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(positions, values, counts); }
     /// The section whose coefficients and chunks begin at these places.
     [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
         return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),
@@ -2879,51 +3591,63 @@ struct sparse_content {
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
 
-/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread; after the
-/// first payload it allocates nothing.
+/// Bytes that a demo section is never seen to exceed: what plain positions of equal width would take. Memory that
+/// receives sections in every round need not grow when it has this from the start.
+[[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
+    const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
+    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + section.kept * width + 32);
+    return static_cast<std::size_t>(bits / 8 + 128);
+}
+
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 24 bytes
+/// for each coefficient of the largest section, and allocates nothing later; copies share their tables.
 class section_coder {
  public:
     /// The layout's codec must outlive it.
-    explicit section_coder(const payload_layout& layout) : codec_(layout.codec) {}
+    explicit section_coder(const payload_layout& layout)
+        : section_coder(layout.codec, std::make_shared<const detail::split_tables>(layout),
+                        detail::support_needs(layout)) {}
+    /// With working memory of its own.
+    section_coder(const section_coder& other) : section_coder(other.codec_, other.tables_, other.needs_) {}
+    section_coder& operator=(const section_coder&) = default;
+    ~section_coder() = default;
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
-    /// coefficients, all positions, all values. Each of the three parts starts at a byte. Throws value_error where a
-    /// custom code writes more than its bits() or skips a zero that it says it sends.
+    /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
+    /// value_error where a custom code writes another number of bits than its bits().
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
+            out.reserve(std::max(room, 2 * out.capacity()));
         bool full = true;
-        std::uint64_t coefficients = 0, value_bits = 0;
+        std::uint64_t value_bits = 0;
         for (const std::uint32_t count : in.counts) {
             full = full && count == section.kept;
-            coefficients += count;
             value_bits += codec_->bits(count);
         }
-        const unsigned width = position_bits(section);
+        out.push_back(full ? std::byte{0} : std::byte{1});
+        if (!full)
+            append(out, 4 * in.counts.size(), [&](bit_writer& bits) {
+                for (const std::uint32_t count : in.counts)
+                    bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
+            });
+        encoder_.encode(section, in.positions, in.counts, out);
         const std::size_t begin = out.size();
-        out.resize(begin + 1 + 4 * in.counts.size() + (coefficients * width + value_bits) / 8 + 16);
-        out[begin] = full ? std::byte{0} : std::byte{1};
-        bit_writer bits(std::span<std::byte>(out).subspan(begin + 1));
-        if (!full) {
-            for (const std::uint32_t count : in.counts)
-                bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
-            bits.flush();
-        }
-        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-            for (std::size_t i = 0; i < in.counts[chunk]; ++i) bits.put(in.positions[chunk * section.kept + i], width);
-        bits.flush();
-        const std::size_t values_begin = bits.position();
-        for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-            codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
-        if (bits.failed() || bits.position() != values_begin + (value_bits + 7) / 8)
+        append(out, (value_bits + 7) / 8, [&](bit_writer& bits) {
+            for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
+                codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
+        });
+        if (out.size() != begin + (value_bits + 7) / 8)
             throw value_error("value codec '" + std::string(codec_->name()) +
                               "': wrote another number of bits than it announced");
-        out.resize(begin + 1 + bits.position());
     }
 
     /// Reads one section of foreign bytes into memory that the caller sized from its own layout. Total; accepts exactly
@@ -2932,20 +3656,11 @@ class section_coder {
                                              const section_slice& out) {
         if (bytes.empty()) return errc::truncated;
         if (std::to_integer<unsigned>(bytes[0]) > 1) return errc::malformed;
-        bit_reader bits(bytes.subspan(1));
-        if (const auto bad = decode_counts(section, bytes[0] == std::byte{1}, bits, out.counts)) return bad;
-        const unsigned width = position_bits(section);
-        for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-            std::uint32_t next = 0;
-            for (std::size_t i = chunk * section.kept; i < chunk * section.kept + out.counts[chunk]; ++i) {
-                const std::uint32_t position = bits.get(width);
-                if (position < next || position >= section.chunk_size) return errc::out_of_range;
-                out.positions[i] = static_cast<std::uint16_t>(position);
-                next = position + 1;
-            }
-        }
-        bits.align();
-        if (bits.failed()) return errc::truncated;
+        const bool listed = bytes[0] == std::byte{1};
+        bytes = bytes.subspan(1);
+        if (const auto bad = decode_counts(section, listed, bytes, out.counts)) return bad;
+        if (const auto bad = decoder_.decode(bytes, section, out.counts, out.positions)) return bad;
+        bit_reader bits(bytes);
         for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
             const auto values = out.values.subspan(chunk * section.kept, out.counts[chunk]);
             if (const auto bad = codec_->decode(bits, values)) return bad;
@@ -2953,21 +3668,38 @@ class section_coder {
         }
         bits.align();
         if (bits.failed()) return errc::malformed;
-        if (bits.position() + 1 != bytes.size()) return errc::trailing;
+        if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
+    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
 
  private:
-    [[nodiscard]] static unsigned position_bits(const payload_section& section) noexcept {
-        return static_cast<unsigned>(std::bit_width(section.chunk_size - 1));
+    section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,
+                  const detail::support_needs& needs)
+        : codec_(codec),
+          tables_(std::move(tables)),
+          needs_(needs),
+          encoder_(*tables_, needs),
+          decoder_(*tables_, needs) {}
+
+    template <class Write>
+    static void append(std::vector<std::byte>& out, std::size_t most, const Write& write) {
+        const std::size_t begin = out.size();
+        out.resize(begin + most + 16);
+        bit_writer bits(std::span<std::byte>(out).subspan(begin));
+        write(bits);
+        bits.flush();
+        out.resize(begin + (bits.failed() ? 0 : bits.position()));
     }
-    [[nodiscard]] std::optional<errc> decode_counts(const payload_section& section, bool listed, bit_reader& bits,
+    [[nodiscard]] std::optional<errc> decode_counts(const payload_section& section, bool listed,
+                                                    std::span<const std::byte>& bytes,
                                                     std::span<std::uint32_t> counts) const noexcept {
         if (!listed) {
-            for (std::uint32_t& count : counts) count = section.kept;
+            std::fill(counts.begin(), counts.end(), section.kept);
             return std::nullopt;
         }
         if (codec_->sends_zero()) return errc::malformed;
+        bit_reader bits(bytes);
         bool full = true;
         for (std::uint32_t& count : counts) {
             count = bits.get(static_cast<unsigned>(std::bit_width(section.kept)));
@@ -2975,11 +3707,17 @@ class section_coder {
             full = full && count == section.kept;
         }
         bits.align();
+        if (bits.failed()) return errc::truncated;
         if (full) return errc::malformed;
+        bytes = bytes.subspan(bits.position());
         return std::nullopt;
     }
 
     const value_codec* codec_;
+    std::shared_ptr<const detail::split_tables> tables_;
+    detail::support_needs needs_;
+    detail::support_encoder encoder_;
+    detail::support_decoder decoder_;
 };
 
 }  // namespace thinwire
@@ -3360,13 +4098,23 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
+/// Bytes that a demo payload of this layout is never seen to exceed.
+[[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
+    std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
+    for (const payload_section& s : layout.sections)
+        room += detail::section_length_bytes + room_of_section(s, *layout.codec);
+    return room;
+}
+
 /// Writes a payload front to back: header, sections, checksum. What stands before unsent()'s end never changes, so that
 /// it can be sent while later sections are still being encoded.
 class payload_writer {
  public:
-    /// Starts over in a buffer whose capacity is kept.
-    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse) {
+    /// Starts over in a buffer whose capacity is kept, and made `room` if it is less.
+    payload_writer(const payload_info& info, std::size_t sections, std::vector<std::byte>&& reuse,
+                   std::size_t room = 0) {
         reuse.clear();
+        reuse.reserve(room);
         byte_writer out(std::move(reuse));
         out.put(detail::payload_magic);
         out.put(detail::payload_version);
@@ -3580,6 +4328,9 @@ class payload_decoder {
         return ok{};
     }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
+    }
 
  private:
     payload_layout layout_;
@@ -3602,48 +4353,52 @@ class payload_decoder {
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
 
-/// How many interleaved groups to take the tops of, for n stored coefficients of which k are kept: 0 where the
-/// short cut of select_top_k() would not pay. A multiple of 16 that divides n when n is a power of two times 16.
+/// How many interleaved groups to take the tops of, for n stored coefficients (a multiple of 16) of which k are kept: a
+/// multiple of 16; n where each would have few elements.
 [[nodiscard]] constexpr std::size_t top_k_groups(std::size_t n, std::size_t k) noexcept {
     std::size_t groups = 64;
     while (groups < 8 * k) groups *= 2;
-    return 4 * groups <= n && n % groups == 0 ? groups : 0;
+    return 4 * groups <= n ? groups : n;
 }
 
 /// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
 ///
 /// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
-/// stored[i], or at least 2^16. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
-/// stored[g], stored[g + tops.size()], ..., and at least k tops reach `floor`, so nothing below that is looked at.
+/// stored[i], or at least 2^16. Bit i % 64 of marks[i / 64] tells whether stored[i] is looked at: at least k that count
+/// are, and no other is larger or ties with one of the k. `marks` is used up; positions are below 64 * marks.size().
 /// `keys` is working memory. Precondition: at least k coefficients count; k = positions.size().
 template <class Position>
-void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, std::uint32_t floor,
-                  const Position& position_of, std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+void select_top_k(std::span<const float> stored, std::span<std::uint64_t> marks, const Position& position_of,
+                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
     constexpr std::uint32_t none = 0x10000;
     const std::size_t k = positions.size();
     keys.clear();
-    const auto offer = [&](std::size_t i, std::uint32_t least) {
-        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
-        if (magnitude < least) return;
-        const std::uint32_t position = position_of(i);
-        if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
-    };
-    if (floor > 0 && !tops.empty()) {
-        for (std::size_t g = 0; g < tops.size(); ++g)
-            if (tops[g] >= floor)
-                for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);
-    } else {
-        for (std::size_t i = 0; i < stored.size(); ++i) offer(i, 0);
+    for (std::size_t word = 0; word < marks.size(); ++word) {
+        for (std::uint64_t left = std::exchange(marks[word], 0); left != 0; left &= left - 1) {
+            const std::size_t i = 64 * word + static_cast<std::size_t>(std::countr_zero(left));
+            const std::uint32_t position = position_of(i);
+            if (position >= none) continue;
+            const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
+            keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
+        }
     }
-    if (keys.size() > k)
+    if (keys.size() > k + 8)
         std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
-    for (std::size_t i = 0; i < k; ++i)
-        positions[i] = static_cast<std::uint16_t>(0xffffffffU - static_cast<std::uint32_t>(keys[i]));
-    std::sort(positions.begin(), positions.end());
+    else
+        for (; keys.size() > k; keys.pop_back()) std::swap(*std::min_element(keys.begin(), keys.end()), keys.back());
+    for (std::size_t i = 0; i < k; ++i) {  // the marks sort them
+        const std::uint32_t position = 0xffffffffU - static_cast<std::uint32_t>(keys[i]);
+        marks[position / 64] |= std::uint64_t{1} << position % 64;
+    }
+    std::size_t at = 0;
+    for (std::size_t word = 0; word < marks.size(); ++word)
+        for (std::uint64_t left = marks[word]; left != 0; left &= left - 1)
+            positions[at++] = static_cast<std::uint16_t>(64 * word + static_cast<std::size_t>(std::countr_zero(left)));
 }
 
 }  // namespace thinwire
@@ -3701,13 +4456,10 @@ concept transport = requires(T& t, std::uint64_t round, std::span<const std::byt
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace thinwire {
@@ -3717,6 +4469,11 @@ namespace thinwire {
 /// skip() loses a payload, leave() takes a member away; one that left is back with its next exchange(), which
 /// gives it all it missed. Rounds that some member has not taken are kept. Thread-safe.
 class loopback_group {
+    struct closed_round {
+        std::vector<std::vector<std::byte>> payloads;
+        std::vector<contribution> contributions;  // views of them
+    };
+
  public:
     /// One peer's end; satisfies `transport`.
     class member {
@@ -3736,8 +4493,7 @@ class loopback_group {
         bool arrived_ = false;
         std::uint64_t next_ = 0;  // the first round not taken yet
         std::vector<std::byte> payload_;
-        std::vector<std::shared_ptr<const std::vector<std::pair<peer_id, std::vector<std::byte>>>>> held_;
-        std::vector<std::vector<contribution>> contributions_;
+        std::vector<std::shared_ptr<const closed_round>> held_;  // what commits_ views
         std::vector<commit> commits_;
     };
 
@@ -3745,6 +4501,7 @@ class loopback_group {
     explicit loopback_group(int members) {
         if (members < 1 || members > 65536)
             throw value_error("loopback_group: " + std::to_string(members) + " members, expected 1..65536");
+        members_.reserve(static_cast<std::size_t>(members));  // they stay where they are
         for (int i = 0; i < members; ++i) members_.emplace_back(*this, static_cast<peer_id>(i));
     }
     loopback_group(const loopback_group&) = delete;
@@ -3758,7 +4515,7 @@ class loopback_group {
     /// made.
     void skip(peer_id peer, std::uint64_t round) {
         const std::lock_guard lock(mutex_);
-        skipped_.emplace(peer, round);
+        skipped_.push_back({.round = round, .peer = peer});
     }
     /// The others go on without this peer, from the round that is open now.
     void leave(peer_id peer) {
@@ -3771,7 +4528,10 @@ class loopback_group {
     }
 
  private:
-    using record = std::vector<std::pair<peer_id, std::vector<std::byte>>>;
+    struct lost {
+        std::uint64_t round;
+        peer_id peer;
+    };
 
     std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
         std::unique_lock lock(mutex_);
@@ -3797,37 +4557,40 @@ class loopback_group {
             any = any || m.arrived_;
         }
         if (!any) return;
-        auto closed = std::make_shared<record>();
-        const std::uint64_t round = first_ + rounds_.size();
+        const auto closed = std::make_shared<closed_round>();
+        closed->payloads.resize(members_.size());
         for (member& m : members_) {
-            if (m.arrived_ && !skipped_.contains({m.self_, round}))
-                closed->emplace_back(m.self_, std::move(m.payload_));
+            if (m.arrived_ && !loses(m.self_, first_ + rounds_.size())) {
+                closed->payloads[m.self_].swap(m.payload_);
+                closed->contributions.push_back({.peer = m.self_, .payload = closed->payloads[m.self_]});
+            }
             m.arrived_ = false;
         }
-        rounds_.push_back(std::move(closed));
+        rounds_.push_back(closed);
+    }
+    [[nodiscard]] bool loses(peer_id peer, std::uint64_t round) const noexcept {
+        for (const lost& l : skipped_)
+            if (l.round == round && l.peer == peer) return true;
+        return false;
     }
 
     void take(member& m, std::uint64_t round) {
         m.held_.assign(rounds_.begin() + static_cast<std::ptrdiff_t>(round - first_), rounds_.end());
-        m.contributions_.clear();
         m.commits_.clear();
-        for (const auto& held : m.held_) {
-            std::vector<contribution>& list = m.contributions_.emplace_back();
-            for (const auto& [peer, payload] : *held) list.push_back({.peer = peer, .payload = payload});
-        }
-        for (const auto& list : m.contributions_) m.commits_.push_back({.round = round++, .contributions = list});
+        for (const auto& held : m.held_) m.commits_.push_back({.round = round++, .contributions = held->contributions});
         m.next_ = round;
         std::uint64_t oldest = round;
         for (const member& other : members_) oldest = std::min(oldest, other.next_);
-        for (; first_ < oldest; ++first_) rounds_.pop_front();
+        rounds_.erase(rounds_.begin(), rounds_.begin() + static_cast<std::ptrdiff_t>(oldest - first_));
+        first_ = oldest;
     }
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::deque<member> members_;
-    std::deque<std::shared_ptr<const record>> rounds_;  // from first_ on
+    std::vector<member> members_;
+    std::vector<std::shared_ptr<const closed_round>> rounds_;  // from first_ on
     std::uint64_t first_ = 0;
-    std::set<std::pair<peer_id, std::uint64_t>> skipped_;
+    std::vector<lost> skipped_;
 };
 
 static_assert(transport<loopback_group::member>);
@@ -3835,45 +4598,6 @@ static_assert(transport<loopback_group::member>);
 }  // namespace thinwire
 
 #endif  // THINWIRE_COMM_LOOPBACK_HPP
-
-// ---- thinwire/core/aligned.hpp
-#ifndef THINWIRE_CORE_ALIGNED_HPP
-#define THINWIRE_CORE_ALIGNED_HPP
-
-#include <cstddef>
-#include <limits>
-#include <new>
-#include <vector>
-
-namespace thinwire {
-
-/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
-template <class T>
-struct aligned_allocator {
-    using value_type = T;
-
-    aligned_allocator() = default;
-    template <class U>
-    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
-
-    [[nodiscard]] T* allocate(std::size_t count) {
-        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
-        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
-    }
-    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
-
-    template <class U>
-    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
-        return true;
-    }
-};
-
-template <class T>
-using aligned_vector = std::vector<T, aligned_allocator<T>>;
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_ALIGNED_HPP
 
 // ---- thinwire/core/float_mode.hpp
 #ifndef THINWIRE_CORE_FLOAT_MODE_HPP
@@ -4744,7 +5468,8 @@ inline void get_floats(std::span<const std::byte> raw, std::span<float> values) 
     if (length < snapshot_header_bytes + digest_bytes) return refuse_snapshot(errc::truncated, "no room for a digest");
     const std::size_t covered = bytes.size() - digest_bytes;
     const digest found = digest_of(bytes.first(covered));
-    if (!std::ranges::equal(found.bytes, bytes.subspan(covered)))
+    if (!std::equal(found.bytes.begin(), found.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(covered),
+                    bytes.end()))
         return refuse_snapshot(errc::bad_checksum, "damaged: the digest does not match the content");
     return bytes.subspan(snapshot_header_bytes, covered - snapshot_header_bytes);
 }
@@ -4791,7 +5516,7 @@ inline result<snapshot> snapshot::decode(std::span<const std::byte> bytes) {
         if (tag == snapshot_section::head) {
             byte_reader head(body);
             const auto raw = head.get_bytes(sizeof(digest::bytes));
-            std::ranges::copy(raw, out.run.bytes.begin());
+            std::copy(raw.begin(), raw.end(), out.run.bytes.begin());
             out.round = head.get<std::uint64_t>();
             if (head.failed() || head.remaining() != 0)
                 return detail::refuse_snapshot(errc::malformed, "the head section has another length");
@@ -4820,7 +5545,8 @@ inline result<ok> snapshot::copy_to(std::span<const parameter> parameters) const
                                                                " stands where the model has '" + p.name + "' " +
                                                                to_string(p.shape));
     }
-    for (std::size_t i = 0; i < tensors.size(); ++i) std::ranges::copy(tensors[i].values, parameters[i].values.begin());
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+        std::copy(tensors[i].values.begin(), tensors[i].values.end(), parameters[i].values.begin());
     return ok{};
 }
 
@@ -6008,7 +6734,8 @@ inline void check(const sampling_options& o) {
     std::vector<std::int32_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
     const auto score = [&](std::int32_t token) { return scores[static_cast<std::size_t>(token)]; };
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+    std::sort(order.begin(), order.end(),
+              [&](std::int32_t a, std::int32_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
     std::vector<double> weight;
     for (const std::int32_t token : order)
@@ -6477,6 +7204,10 @@ class basis_tables {
         else
             return exact_half_.data();
     }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_,
+                          exact_, exact_half_);
+    }
 
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }
@@ -6871,6 +7602,7 @@ class sparse_chunk {
     [[nodiscard]] std::uint32_t begin(std::size_t slot) const noexcept { return begin_[slot]; }
     [[nodiscard]] std::uint32_t row(std::size_t i) const noexcept { return rows_[i]; }
     [[nodiscard]] T value(std::size_t i) const noexcept { return values_[i]; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(rows_, values_); }
 
  private:
     std::size_t slots_ = 0, even_ = 0;
@@ -6903,6 +7635,9 @@ struct transform_scratch {
     aligned_vector<double> pass_exact, parts_exact;
     std::vector<std::uint32_t> at;
 
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(mirrored, middle, tile, coefficients, pass_float, parts_float, pass_exact, parts_exact, at);
+    }
     template <class T>
     [[nodiscard]] T* pass() noexcept {
         if constexpr (sizeof(T) == sizeof(float))
@@ -6947,13 +7682,14 @@ THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vect
         to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
 
-/// s.middle or s.tile -> coefficients by plain products.
+/// tile -> s.middle -> coefficients by plain products.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
+THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, const float* tile,
+                                               transform_scratch& s) {
     const std::size_t h = rows.side();
     for (std::size_t r = 0; r < h; ++r) s.at[r] = static_cast<std::uint32_t>(r * stride);
-    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, s.tile.data(), s.at.data(), h, s.middle.data(),
-                stride, h, stride);
+    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, tile, s.at.data(), h, s.middle.data(), stride, h,
+                stride);
 }
 template <class Level>
 THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables& cols, transform_scratch& s) {
@@ -6962,26 +7698,25 @@ THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables
     Level::gemm(s.middle.data(), stride, 1, cols.analysis(), s.at.data(), w, s.coefficients.data(), stride, h, stride);
 }
 
-/// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
+/// tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
 /// The tile has rows of cols.full() elements, zero beyond the chunk's width.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols,
+THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols, const float* tile,
                                               transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_dct_columns<Level::lanes>(h, s.tile.data(), s.middle.data(), w, w);
+        fast_dct_columns<Level::lanes>(h, tile, s.middle.data(), w, w);
         transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
         fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
         return;
     }
     if (!rows.mirrored()) {
-        forward_rows_plain<Level>(rows, stride, s);
+        forward_rows_plain<Level>(rows, stride, tile, s);
         forward_cols_plain<Level>(h, cols, s);
         return;
     }
     const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
-    const float* tile = s.tile.data();
     float* sums = s.mirrored.data();
     float* differences = sums + half_h * stride;
     for (std::size_t r = 0; r < half_h; ++r) {
@@ -7038,11 +7773,11 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const spar
     }
 }
 
-/// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
+/// The inverse of a sparse chunk -> tile (rows of cols.full(); elements beyond the width are unspecified).
 /// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
 template <class T, class Level>
 THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const basis_tables& cols,
-                                              const sparse_chunk<T>& chunk, transform_scratch& s) {
+                                              const sparse_chunk<T>& chunk, float* tile, transform_scratch& s) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
     using floats = typename vector_of<float, lanes>::type;
@@ -7059,7 +7794,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
                         block, cols.full());
             for (std::size_t b = 0; b < block; ++b)
                 for (std::size_t x = 0; x < cols.full(); x += lanes)
-                    *reinterpret_cast<floats*>(s.tile.data() + (r + b) * cols.full() + x) =
+                    *reinterpret_cast<floats*>(tile + (r + b) * cols.full() + x) =
                         __builtin_convertvector(*reinterpret_cast<const vec*>(sums + b * cols.full() + x), floats);
         }
         return;
@@ -7075,7 +7810,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
         Level::gemm(columns + even * rows.full() + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data() + even, odd,
                     differences, half, block, half);
         for (std::size_t b = 0; b < block; ++b) {
-            float* out = s.tile.data() + (r + b) * cols.full();
+            float* out = tile + (r + b) * cols.full();
             if (w / 2 % lanes == 0 && w % 2 == 0) {
                 for (std::size_t x = 0; x < w / 2; x += lanes) {
                     const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);
@@ -7123,17 +7858,19 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
 }
 
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for the same row of the chunk to the right, which comes next and lies where no hardware looks ahead.
+/// Asks for what lies `ahead` elements on in m and g, where no hardware looks ahead; there may be nothing.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain, float taken) {
+                                            float gain, float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    std::size_t x = 0;
-    const auto next_m = reinterpret_cast<std::uintptr_t>(m + n), next_g = reinterpret_cast<std::uintptr_t>(g + n);
-    for (std::size_t ahead = 0; ahead < n * sizeof(float); ahead += 64) {  // addresses only: there may be no such chunk
-        __builtin_prefetch(reinterpret_cast<const void*>(next_m + ahead), 1, 2);
-        __builtin_prefetch(reinterpret_cast<const void*>(next_g + ahead), 0, 2);
+    const auto distance = static_cast<std::uintptr_t>(ahead) * sizeof(float);  // modulo 2^64: addresses, no pointers
+    const auto next_m = reinterpret_cast<std::uintptr_t>(m) + distance;
+    const auto next_g = reinterpret_cast<std::uintptr_t>(g) + distance;
+    for (std::size_t line = 0; line < n * sizeof(float); line += 64) {
+        __builtin_prefetch(reinterpret_cast<const void*>(next_m + line), 0, 3);
+        __builtin_prefetch(reinterpret_cast<const void*>(next_g + line), 0, 3);
     }
+    std::size_t x = 0;
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
             const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
@@ -7161,30 +7898,50 @@ THINWIRE_ALWAYS_INLINE void add_scaled(float* m, const float* d, std::size_t n, 
     for (; x < n; ++x) m[x] += factor * d[x];
 }
 
-/// Adds the squares to `sum` and raises `largest` to the bits of the largest magnitude (above 0x7f7fffff: not finite).
+/// The sum of squares of elements whose squares may leave the range of float32.
+inline void scan_wide(const float* g, std::size_t n, double& sum) {
+    for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+}
+
+/// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
+/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
+/// not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
-    constexpr int lanes = Lanes / 2;
-    using doubles = typename vector_of<double, lanes>::type;
-    using floats = typename vector_of<float, lanes>::type;
-    using bits = typename vector_of<std::int32_t, lanes>::type;
-    doubles squares = {};
-    bits top = {};
-    std::size_t x = 0;
-    for (; x + lanes <= n; x += lanes) {
-        const doubles wide = __builtin_convertvector(*reinterpret_cast<const floats*>(g + x), doubles);
-        squares += wide * wide;
-        const bits magnitude = *reinterpret_cast<const bits*>(g + x) & 0x7fffffff;
-        const bits above = magnitude > top;
-        top = (magnitude & above) | (top & ~above);
-    }
-    for (int i = 0; i < lanes; ++i) {
-        sum += squares[i];
-        largest = std::max(largest, static_cast<std::uint32_t>(top[i]));
-    }
-    for (; x < n; ++x) {
-        sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
-        largest = std::max(largest, std::bit_cast<std::uint32_t>(g[x]) & 0x7fffffffU);
+    using floats = typename vector_of<float, Lanes>::type;
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    constexpr std::size_t block = 4096, ways = 4;
+    for (std::size_t from = 0; from < n; from += block) {
+        const std::size_t end = std::min(n, from + block);
+        floats squares[ways] = {};
+        bits tops[ways] = {};
+        std::size_t x = from;
+        for (; x + ways * Lanes <= end; x += ways * Lanes) {
+#pragma GCC unroll 4
+            for (std::size_t w = 0; w < ways; ++w) {
+                const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
+                squares[w] += value * value;
+                const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
+                tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+            }
+        }
+        const floats all = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+        double total = 0.0;
+        std::int32_t top = 0;
+        for (std::size_t w = 1; w < ways; ++w) tops[0] = tops[w] > tops[0] ? tops[w] : tops[0];
+        for (int i = 0; i < Lanes; ++i) {
+            total += static_cast<double>(all[i]);
+            top = std::max(top, static_cast<std::int32_t>(tops[0][i]));
+        }
+        for (; x < end; ++x) {
+            total += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+            top = std::max(top, std::bit_cast<std::int32_t>(g[x]) & 0x7fffffff);
+        }
+        largest = std::max(largest, static_cast<std::uint32_t>(top));
+        if (top > (127 + 48) << 23 || (top < (127 - 40) << 23 && top > 0))
+            scan_wide(g + from, end - from, sum);
+        else
+            sum += total;
     }
 }
 
@@ -7257,7 +8014,7 @@ THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, 
 }
 
 /// tops[g] = the largest magnitude (as bits) among c[g], c[g + groups], c[g + 2 * groups], ... of n elements.
-/// groups is a multiple of 16 and divides n.
+/// groups and n are multiples of 16.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {
     using bits = typename vector_of<std::int32_t, Lanes>::type;
@@ -7265,28 +8022,69 @@ THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_
         bits top = {};
         for (std::size_t i = g; i < n; i += groups) {
             const bits magnitude = *reinterpret_cast<const bits*>(c + i) & 0x7fffffff;
-            const bits above = magnitude > top;
-            top = (magnitude & above) | (top & ~above);
+            top = magnitude > top ? magnitude : top;
         }
         std::memcpy(tops + g, &top, sizeof top);
     }
+}
+
+/// The sum of the lanes.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int32_t, Lanes>::type& v) {
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    bits sum = v;
+    if constexpr (Lanes == 16)
+        sum += __builtin_shufflevector(sum, sum, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+    if constexpr (Lanes == 16)
+        sum += __builtin_shufflevector(sum, sum, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+    else if constexpr (Lanes == 8)
+        sum += __builtin_shufflevector(sum, sum, 4, 5, 6, 7, 4, 5, 6, 7);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
-    using bits = typename vector_of<std::int32_t, Lanes>::type;
-    std::int32_t floor = 0;
-    for (std::int32_t bit = 1 << 30; bit >= 1 << 16; bit >>= 1) {
-        const std::int32_t tried = floor | bit;
-        bits below = {};
-        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const bits*>(tops + i) < tried;
-        std::int32_t count = static_cast<std::int32_t>(n);
-        for (int i = 0; i < Lanes; ++i) count += below[i];
-        if (count >= static_cast<std::int32_t>(k)) floor = tried;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    using stored = typename vector_of<std::int32_t, Lanes>::type;
+    bits top = {};
+    for (std::size_t i = 0; i < n; i += Lanes) {
+        const bits t = *reinterpret_cast<const stored*>(tops + i);
+        top = t > top ? t : top;
     }
-    return static_cast<std::uint32_t>(floor);
+    std::int32_t above = 0;
+    for (int i = 0; i < Lanes; ++i) above = std::max(above, static_cast<std::int32_t>(top[i]));
+    const auto reached = [&](std::int32_t tried) {
+        bits below = {};
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried;
+        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below) >= static_cast<std::int32_t>(k);
+    };
+    above = (above >> 16) + 1;                      // not reached
+    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached
+    if (floor > 0 && !reached(floor << 16)) {
+        above = floor;
+        floor = 0;
+    }
+    while (above - floor > 1) {
+        const std::int32_t tried = floor + (above - floor) / 2;
+        (reached(tried << 16) ? floor : above) = tried;
+    }
+    return static_cast<std::uint32_t>(floor) << 16U;
+}
+
+/// Bit i % 64 of marks[i / 64] = whether the magnitude (as bits) of c[i] reaches `floor`; floor > 0.
+/// n is a multiple of 16; bits beyond it are 0. Level::reached(c, floor) gives those bits for Level::lanes elements.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) {
+    const auto least = static_cast<std::int32_t>(floor);
+    for (std::size_t from = 0; from < n; from += 64) {
+        std::uint64_t word = 0;
+        const std::size_t end = std::min(n, from + 64);
+        for (std::size_t i = from; i < end; i += Level::lanes)
+            word |= std::uint64_t{Level::reached(c + i, least)} << (i - from);
+        marks[from / 64] = word;
+    }
 }
 
 }  // namespace thinwire::detail
@@ -7297,86 +8095,123 @@ THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::s
 #ifndef THINWIRE_TRANSFORM_KERNELS_HPP
 #define THINWIRE_TRANSFORM_KERNELS_HPP
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+#endif
 
 namespace thinwire {
 
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
 /// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
 struct transform_kernels {
-    void (*forward)(const basis_tables& rows, const basis_tables& cols, transform_scratch& s);
-    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk,
+    void (*forward)(const basis_tables& rows, const basis_tables& cols, const float* tile, transform_scratch& s);
+    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk, float* tile,
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
-                          transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken);
+                          float* tile, transform_scratch& s);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
+                            std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
+    void (*mark_tops)(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks);
 };
 
 namespace detail {
 
+/// Bit i: whether the magnitude (as bits) of c[i] is at least `least`, for as many elements as a level has lanes.
+struct lanes_plain {
+    static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        std::uint32_t mask = 0;
+        for (unsigned i = 0; i < 4; ++i)
+            mask |= ((std::bit_cast<std::int32_t>(c[i]) & 0x7fffffff) >= least ? 1U : 0U) << i;
+        return mask;
+    }
+};
+#if THINWIRE_X86_DISPATCH
+struct lanes_avx2 {
+    THINWIRE_TARGET_AVX2 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(c));
+        const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+        const __m256i above = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(least - 1));
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(above)));
+    }
+};
+struct lanes_avx512 {
+    THINWIRE_TARGET_AVX512 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        const __m512i magnitude = _mm512_and_si512(_mm512_loadu_si512(c), _mm512_set1_epi32(0x7fffffff));
+        return _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(least - 1));
+    }
+};
+#endif
+
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                              \
-    struct NAME {                                                                                               \
-        static constexpr int lanes = LANES;                                                                     \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,         \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,      \
-                                std::size_t rows, std::size_t cols) {                                           \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                \
-        }                                                                                                       \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,       \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,     \
-                                std::size_t rows, std::size_t cols) {                                           \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);           \
-        }                                                                                                       \
-        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, transform_scratch& s) {  \
-            forward_transform<NAME>(rows, cols, s);                                                             \
-        }                                                                                                       \
-        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                          \
-                                   const sparse_chunk<float>& chunk, transform_scratch& s) {                    \
-            inverse_transform<float, NAME>(rows, cols, chunk, s);                                               \
-        }                                                                                                       \
-        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                    \
-                                         const sparse_chunk<double>& chunk, transform_scratch& s) {             \
-            inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
-        }                                                                                                       \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
-                                           float gain, float taken) {                                           \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken);                                   \
-        }                                                                                                       \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                         \
-        }                                                                                                       \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {      \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                   \
-        }                                                                                                       \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {           \
-            detail::scan<LANES>(g, n, sum, largest);                                                            \
-        }                                                                                                       \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                      \
-        }                                                                                                       \
-        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {        \
-            return detail::top_floor<LANES>(tops, n, k);                                                        \
-        }                                                                                                       \
+#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                         \
+    struct NAME : BASE {                                                                                         \
+        static constexpr int lanes = LANES;                                                                      \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,          \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,       \
+                                std::size_t rows, std::size_t cols) {                                            \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                 \
+        }                                                                                                        \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,        \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,      \
+                                std::size_t rows, std::size_t cols) {                                            \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);            \
+        }                                                                                                        \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,        \
+                                   transform_scratch& s) {                                                       \
+            forward_transform<NAME>(rows, cols, tile, s);                                                        \
+        }                                                                                                        \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                           \
+                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {        \
+            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                          \
+        }                                                                                                        \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                     \
+                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) { \
+            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                         \
+        }                                                                                                        \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,     \
+                                           float gain, float taken, std::ptrdiff_t ahead) {                      \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                             \
+        }                                                                                                        \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                   \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                          \
+        }                                                                                                        \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {       \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                    \
+        }                                                                                                        \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {            \
+            detail::scan<LANES>(g, n, sum, largest);                                                             \
+        }                                                                                                        \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {  \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                       \
+        }                                                                                                        \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {         \
+            return detail::top_floor<LANES>(tops, n, k);                                                         \
+        }                                                                                                        \
+        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) { \
+            detail::mark_tops<NAME>(c, n, floor, marks);                                                         \
+        }                                                                                                        \
     };
 
-THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
+THINWIRE_DETAIL_LEVEL(level_scalar, lanes_plain, , 4)
 #if THINWIRE_X86_DISPATCH
-THINWIRE_DETAIL_LEVEL(level_avx2, THINWIRE_TARGET_AVX2, 8)
-THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
+THINWIRE_DETAIL_LEVEL(level_avx2, lanes_avx2, THINWIRE_TARGET_AVX2, 8)
+THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #endif
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
 inline constexpr transform_kernels kernels_of = {
     &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
-    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor};
+    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor,       &Level::mark_tops};
 
 }  // namespace detail
 
@@ -7436,9 +8271,15 @@ class gradient_meter {
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
     /// Throws value_error that names tensor and element of the first gradient that is not finite.
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
+        return norm(pool, level, []() noexcept {});
+    }
+    /// The same, and calls beside() once, on any of the threads, before the measuring ends. It must not throw.
+    template <class Beside>
+    [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
-            piece& p = pieces_[i];
+        detail::for_each_item(pool, pieces_.size() + 1, [&](std::size_t, std::size_t i) {
+            if (i == 0) return beside();
+            piece& p = pieces_[i - 1];
             p.sum = 0.0;
             p.largest = 0;
             kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
@@ -7661,7 +8502,7 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
     }
     block::scale(g, s.gradient_weight);
     block::load(mean, m, count);
-    std::ranges::copy(g, t);
+    std::copy(g, g + block::width, t);
     block::subtract(t, mean);
     block::scale(t, s.beta1_rest);
     block::add(mean, t);
@@ -7806,7 +8647,7 @@ struct parameter_group {
     update_rule_ptr rule{};               ///< instead of that of the options; null: the same
 
     [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
-        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        if (std::find(parameters.begin(), parameters.end(), position) != parameters.end()) return true;
         return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
                name.starts_with(prefix) && name.ends_with(suffix);
     }
@@ -7829,6 +8670,15 @@ struct demo_options {
     std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
     digest run{};                           ///< payloads of another run are refused
     isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+};
+
+/// Bytes of memory that a demo asked the allocator for and holds, itself not included.
+struct demo_memory {
+    std::size_t momentum = 0;   ///< the private momentum
+    std::size_t workspace = 0;  ///< how tensors are cut, tables of the basis, memory of the lanes and of the rules
+    std::size_t codec = 0;      ///< what was sent and received, payloads, memory of encoders and decoders
+
+    [[nodiscard]] std::size_t total() const noexcept { return momentum + workspace + codec; }
 };
 
 /// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
@@ -7961,7 +8811,7 @@ struct tensor_settings {
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -7976,9 +8826,10 @@ class basis_cache {
     /// Stays where it is; set_round() may change what it holds. Throws what basis::table() throws.
     const basis_tables* get(std::size_t side, std::size_t tensor, std::uint32_t axis) {
         const key at = {basis_.each_round() ? tensor : 0, basis_.each_round() ? axis : 0, side};
-        const auto known = tables_.find(at);
-        if (known != tables_.end()) return &known->second;
-        return &tables_.emplace(at, make(at)).first->second;
+        for (const auto& known : entries_)
+            if (known->at == at) return &known->tables;
+        entries_.push_back(std::make_unique<entry>(at, make(at)));
+        return &entries_.back()->tables;
     }
 
     /// Brings the tables of a round, where the basis has others for each.
@@ -7986,11 +8837,11 @@ class basis_cache {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
         prepare(lane_count(pool));
-        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
-            auto& [at, tables] = *all_[i];
-            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
-            basis_.write_table(at.side, place_of(at), memory);
-            tables.assign(memory);
+        for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
+            entry& e = *entries_[i];
+            const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
+            basis_.write_table(e.at.side, place_of(e.at), memory);
+            e.tables.assign(memory);
         });
     }
 
@@ -8001,9 +8852,16 @@ class basis_cache {
         bytes.put(basis_.seed());
         bytes.put(static_cast<std::uint8_t>(basis_.each_round() ? 1 : 0));
         if (basis_.kind() == basis_kind::custom)
-            for (const auto& [at, tables] : tables_)
-                for (const std::int32_t entry : basis_.table(at.side)) bytes.put(entry);
+            for (const auto& e : entries_)
+                for (const std::int32_t number : basis_.table(e->at.side)) bytes.put(number);
         return checksum64(bytes.bytes());
+    }
+    /// Without what a custom basis' function holds.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, lanes_);
+        for (const auto& e : entries_) sum += sizeof(entry) + e->tables.memory_bytes();
+        for (const auto& lane : lanes_) sum += bytes_held(lane);
+        return sum;
     }
 
  private:
@@ -8011,7 +8869,12 @@ class basis_cache {
         std::size_t tensor;
         std::uint32_t axis;
         std::size_t side;
-        [[nodiscard]] auto operator<=>(const key&) const noexcept = default;
+        [[nodiscard]] bool operator==(const key&) const noexcept = default;
+    };
+    struct entry {
+        entry(const key& where, basis_tables&& made) : at(where), tables(std::move(made)) {}
+        key at;
+        basis_tables tables;
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
@@ -8023,20 +8886,15 @@ class basis_cache {
 
     /// The working memory of set_round(): once for all rounds.
     void prepare(std::size_t lanes) {
-        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
-        all_.clear();
+        if (lanes_.size() == lanes) return;
         std::size_t side = 0;
-        for (auto& entry : tables_) {
-            all_.push_back(&entry);
-            side = std::max(side, entry.first.side);
-        }
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
         lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
-    std::map<key, basis_tables> tables_;
-    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::unique_ptr<entry>> entries_;  // in the order of their first use
     std::vector<std::vector<std::int32_t>> lanes_;
 };
 
@@ -8176,6 +9034,10 @@ class chunk_plan {
     [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
     [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
+
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, pieces_);
+    }
 
     /// The places of one chunk of tensor t in a content of this layout.
     [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {
@@ -8330,10 +9192,12 @@ class round_keeper {
     void settle() noexcept { pending_ = false; }
     /// What start() was last given, in flight or settled.
     [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(payload_); }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+        return pending_ && c.peer == pending_self_ &&
+               std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
     /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
@@ -8504,7 +9368,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
     put_private_header(expected, of, static_cast<sent_state>(flag));
     expected.put(static_cast<std::uint64_t>(momentum.size()));
-    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+    if (bytes.size() < expected.size() || !std::equal(expected.bytes().begin(), expected.bytes().end(), bytes.begin()))
         return private_failure(errc::mismatch, "of other tensors, options or another run");
     in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
@@ -8767,7 +9631,7 @@ class adamw {
         aligned_vector<float> mean(mean_.size()), square(mean_.size());
         if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
             return refuse(errc::not_finite, "moments");
-        if (std::ranges::any_of(square, [](float s) { return s < 0.0F; }))
+        if (std::any_of(square.begin(), square.end(), [](float s) { return s < 0.0F; }))
             return refuse(errc::out_of_range, "a negative second moment");
         if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
         mean_ = std::move(mean);
@@ -8943,6 +9807,7 @@ class exact_mean {
     [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
     /// The inverse transform of the means is in units of 2^scale_exponent().
     [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, senders_, positions_, means_); }
 
  private:
     [[nodiscard]] std::int64_t fixed(float value) const noexcept {
@@ -8979,47 +9844,45 @@ class exact_mean {
 
 namespace thinwire::detail {
 
-/// The working memory of one thread and what it does to one chunk.
+/// The working memory of one thread and what it does to chunks.
 class chunk_worker {
  public:
     chunk_worker(const chunk_plan& plan, const transform_kernels& kernels)
         : kernels_(&kernels),
           scratch_(plan.max_rows(), plan.max_cols()),
+          panel_(std::max(panel_elements, scratch_.tile.size())),
           local_(plan.max_chunk_size()),
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
-        keys_.reserve(plan.max_chunk_size());
-        tops_.reserve(plan.max_chunk_size());
+        keys_.reserve(scratch_.coefficients.size());
+        tops_.reserve(scratch_.coefficients.size());
+        marks_.reserve(scratch_.coefficients.size() / 64 + 1);
     }
 
-    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// What encode() does to every chunk.
+    struct step {
+        float decay, gain;
+        float taken;  ///< of what `content` holds
+    };
+
+    /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
+    /// m <- m - taken * what `content` holds of the chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
-    void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                const value_codec& codec, sparse_content& content, float taken) {
-        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
-        if (taken > 0.0F && !all) decode(t, chunk, content);
-        for (std::size_t r = 0; r < h; ++r) {
-            float* row = scratch_.tile.data() + r * t.cols->full();
-            if (all) std::fill_n(m + r * stride, w, 0.0F);  // not even what rounding would leave remains
-            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain, all ? 0.0F : taken);
-            std::fill(row + w, row + t.cols->full(), 0.0F);
+    void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
+                const step& how, const value_codec& codec, sparse_content& content) {
+        const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
+        const std::size_t most = std::max<std::size_t>(1, panel_elements / tile);
+        for (; from < to; from += most) {
+            const std::size_t count = std::min(most, to - from);
+            fill_panel(t, from, count, m, g, how, content);
+            for (std::size_t c = 0; c < count; ++c) {
+                kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
+                choose(t, from + c, codec, content);
+            }
+            m += count * w;
+            g += count * w;
         }
-        kernels_->forward(*t.rows, *t.cols, scratch_);
-        const spectrum_layout layout = {*t.rows, *t.cols};
-        const std::size_t place = chunk_plan::first_place(t, chunk);
-        const auto positions = std::span(content.positions).subspan(place, t.kept);
-        const auto values = std::span(content.values).subspan(place, t.kept);
-        select(t, positions);
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value = scratch_.coefficients[layout.place(positions[i])];
-            if (value == 0.0F && !codec.sends_zero()) continue;
-            positions[count] = positions[i];
-            values[count++] = value;
-        }
-        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
     /// m <- m - factor * inverse transform of what `content` holds of this chunk.
@@ -9031,7 +9894,7 @@ class chunk_worker {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
-        decode(t, chunk, content);
+        decode(t, chunk, content, scratch_.tile.data());
         for (std::size_t r = 0; r < h; ++r)
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
@@ -9059,45 +9922,93 @@ class chunk_worker {
                       std::span(c->values).subspan(place, count(*c)));
         mean_.finish();
         exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
-        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_);
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_.tile.data(), scratch_);
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
+               bytes_held(tops_, keys_);
+    }
 
  private:
-    void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
+    /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
+    /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
+    static constexpr std::size_t panel_elements = 32768;
+
+    /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
+    void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
+                    const step& how, const sparse_content& content) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        const std::size_t full = t.cols->full(), tile = h * full;
+        const bool all = how.taken == 1.0F && t.kept == h * w && !t.settings.keeps_rest;
+        const float taken = all ? 0.0F : how.taken;
+        if (taken > 0.0F)
+            for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
+        const auto down = static_cast<std::ptrdiff_t>(stride);
+        const auto right = static_cast<std::ptrdiff_t>(count * w) - static_cast<std::ptrdiff_t>((h - 1) * stride);
+        for (std::size_t r = 0; r < h; ++r) {
+            float* row = m + r * stride;
+            if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
+            for (std::size_t c = 0; c < count; ++c) {
+                float* out = panel_.data() + c * tile + r * full;
+                kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
+                                          r + 1 < h ? down : right);
+                std::fill(out + w, out + full, 0.0F);
+            }
+        }
+    }
+
+    /// The largest of the coefficients in scratch_ -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const value_codec& codec, sparse_content& content) {
+        const spectrum_layout layout = {*t.rows, *t.cols};
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto positions = std::span(content.positions).subspan(place, t.kept);
+        const auto values = std::span(content.values).subspan(place, t.kept);
+        select(t, layout, positions);
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < t.kept; ++i) {
+            const float value = scratch_.coefficients[layout.place(positions[i])];
+            if (value == 0.0F && !codec.sends_zero()) continue;
+            positions[count] = positions[i];
+            values[count++] = value;
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
+    }
+
+    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const spectrum_layout layout = {*t.rows, *t.cols};
-        const auto stored = std::span<const float>(scratch_.coefficients).first(layout.size());
-        tops_.resize(top_k_groups(stored.size(), positions.size()));
-        std::uint32_t floor = 0;
-        if (!tops_.empty()) {
-            kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-            floor = kernels_->top_floor(tops_.data(), tops_.size(), positions.size());
-        }
+        const std::size_t n = layout.size(), groups = top_k_groups(n, positions.size());
+        const float* const c = scratch_.coefficients.data();
+        tops_.resize(groups);
+        marks_.resize((n + 63) / 64);
+        kernels_->group_tops(c, n, groups, tops_.data());
+        const std::uint32_t floor = kernels_->top_floor(tops_.data(), groups, positions.size());
+        kernels_->mark_tops(c, n, floor, marks_.data());
         select_top_k(
-            stored, tops_, floor, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
+            std::span(c, n), marks_, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
     }
 
-    /// The inverse transform of what `content` holds of a chunk -> scratch_.tile.
-    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) {
+    /// The inverse transform of what `content` holds of a chunk -> tile.
+    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         local_.assign(std::span(content.positions).subspan(place, count),
                       std::span(content.values).subspan(place, count), t.grid.cols());
-        kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
+        kernels_->inverse(*t.rows, *t.cols, local_, tile, scratch_);
     }
 
     const transform_kernels* kernels_;
     transform_scratch scratch_;
+    aligned_vector<float> panel_;
     sparse_chunk<float> local_;
     sparse_chunk<double> exact_;
     exact_mean mean_;
     std::vector<std::uint32_t> tops_;
-    std::vector<std::uint64_t> keys_;
+    std::vector<std::uint64_t> marks_, keys_;
 };
 
 }  // namespace thinwire::detail
@@ -9149,7 +10060,7 @@ class demo {
           pool_(pool),
           plan_(parameters, options_),
           momentum_(plan_.elements()),
-          scans_(plan_.pieces().size()) {
+          meter_(parameters) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
@@ -9183,7 +10094,8 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double norm = scan_gradients();
+        // The digest that the header needs is one stream: it is made beside the gradients' measuring.
+        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
@@ -9192,7 +10104,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
-        payload_writer out(header(self), layout().sections.size(), rounds_.reuse());
+        payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
             try {
@@ -9229,8 +10141,6 @@ class demo {
         rounds_.require_round(c);
         const standard_float_mode mode;
         step_report report{.round = c.round};
-        const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
-        static_cast<void>(share);
         std::optional<payload_info> first;
         accepted_.clear();
         read(c);
@@ -9270,6 +10180,18 @@ class demo {
         if (rounds_.pending()) settle(false);
     }
 
+    /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
+    /// Throws value_error where there is no such parameter, shape_error for another number of elements.
+    void set_gradient(std::size_t i, std::span<float> gradient) {
+        if (i >= parameters_.size())
+            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
+        parameter changed = parameters_[i];
+        changed.gradient = gradient;
+        check(changed);
+        parameters_[i].gradient = gradient;
+    }
+
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
@@ -9284,6 +10206,22 @@ class demo {
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+    }
+
+    /// What this optimizer holds; grows with the largest commit and payload so far. Without what shared objects of the
+    /// options hold (an own rule, codec or basis) and without the pool.
+    [[nodiscard]] demo_memory memory_bytes() const noexcept {
+        demo_memory held = {.momentum = bytes_held(momentum_)};
+        held.workspace = plan_.memory_bytes() + described() +
+                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
+        held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+        for (const auto& content : contents_) held.codec += content.memory_bytes();
+        for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
+        for (const auto& coder : coders_) held.codec += coder.memory_bytes();
+        for (const auto& section : encoded_) held.codec += bytes_held(section);
+        return held;
     }
 
     /// SHA-256 of all weights in the order of the parameters.
@@ -9321,32 +10259,22 @@ class demo {
         });
     }
 
-    /// The norm of all gradients: sums of pieces, in their order.
-    double scan_gradients() {
-        const transform_kernels& kernels = kernels_for(options_.level);
-        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
-            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
-            scans_[i] = {};
-            for (std::size_t r = 0; r < grid.rows(); ++r)
-                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
-                             scans_[i].largest);
-        });
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-        for (const scanned& s : scans_) {
-            sum += s.sum;
-            largest = std::max(largest, s.largest);
-        }
-        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
-        return std::sqrt(sum);
-    }
-
     [[nodiscard]] double gradient_gain() const noexcept {
         if (options_.gradient == gradient_scale::none) return 1.0;
         if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
         return static_cast<double>(options_.learning_rate);
+    }
+
+    /// Names of parameters and groups.
+    [[nodiscard]] std::size_t described() const noexcept {
+        const auto characters = [](const std::string& s) noexcept {
+            return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
+        };
+        std::size_t sum = bytes_held(options_.groups);
+        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter_group& g : options_.groups)
+            sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
+        return sum;
     }
 
     void settle(bool committed) noexcept {
@@ -9405,7 +10333,10 @@ class demo {
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
-                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+                .replica = replica_share()};
+    }
+    const digest& replica_share() noexcept {
+        return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
 
     /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
@@ -9413,13 +10344,13 @@ class demo {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[batch.first_piece + i];
             const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
-                                      *layout().codec, own_, taken);
-                if (options_.error_feedback) round_sent(t, chunk);
-            }
+            const std::size_t at = t.grid.offset(piece.from);
+            workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
+                                  parameters_[piece.tensor].gradient.data() + at,
+                                  {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
+                                  own_);
+            if (options_.error_feedback)
+                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
         });
     }
 
@@ -9457,13 +10388,16 @@ class demo {
         }
     }
 
-    /// Decodes every contribution into contents_ and headers_; no header where it is refused.
+    /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
+    /// of this round's share of the weights.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
+        detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
+            if (item == 0) return static_cast<void>(replica_share());
+            const std::size_t i = item - 1;
             if (detail::round_keeper::repeated(c, i)) return;
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
@@ -9497,8 +10431,9 @@ class demo {
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
-                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
-                                                                                              row * t.grid.stride()));
+                        std::copy(d.begin(), d.end(),
+                                  direction_.begin() +
+                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
                     });
             }
         });
@@ -9561,19 +10496,14 @@ class demo {
         work_.memory.resize(memory);
     }
 
-    struct scanned {
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-    };
-
     std::vector<parameter> parameters_;
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    std::vector<scanned> scans_;  ///< of the pieces' gradients
-    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    gradient_meter meter_;
+    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
     detail::sent_state sent_ = detail::sent_state::none;
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
@@ -9959,6 +10889,6 @@ struct schedule {
 #ifndef THINWIRE_THINWIRE_HPP
 #define THINWIRE_THINWIRE_HPP
 
-/// What a training program calls of thinwire::thinwire. Written by tools/amalgamate.py.
+/// All of the host core that a training program calls. Written by tools/amalgamate.py.
 
 #endif  // THINWIRE_THINWIRE_HPP

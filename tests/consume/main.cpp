@@ -1,17 +1,20 @@
-// What every consumer builds: the umbrella, a little of several rooms, and a zero exit code when they work.
+// What every consumer builds: the umbrella, a round of two peers, and a zero exit code when it works.
 #include <thinwire/thinwire.hpp>
 
-#include <cstdint>
+#include <thread>
 #include <vector>
 
 int main() {
-    const std::vector<float> weights = {1.0F, 2.0F, 3.0F};
-    const thinwire::snapshot stored{
-        .round = 7, .tensors = {{.name = "weights", .shape = {3}, .values = weights}}, .blobs = {}};
-    const auto read = thinwire::snapshot::decode(stored.encode());
-    const thinwire::permutation order(10, 1);
-    thinwire::thread_pool pool(2);
-    std::vector<std::uint64_t> places(10);
-    pool.parallel_for(places.size(), [&](std::size_t i) { places[i] = order(i); });
-    return read && read->round == 7 && places[3] == order(3) ? 0 : 1;
+    thinwire::loopback_group group(2);
+    std::vector<std::vector<float>> weights(2, std::vector<float>(12, 1.0F));
+    const auto run = [&](std::size_t i) {
+        std::vector<float> gradients(12, 0.5F);
+        const std::vector<thinwire::parameter> model = {{"weights", {3, 4}, weights[i], gradients}};
+        thinwire::demo optimizer(model, {});
+        optimizer.step(group[i]);
+    };
+    std::thread other([&] { run(1); });
+    run(0);
+    other.join();
+    return weights[0] == weights[1] && weights[0][0] < 1.0F ? 0 : 1;
 }

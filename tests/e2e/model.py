@@ -56,12 +56,15 @@ class Model(common.Case):
     def test_payload(self):
         log = (self.trained() / "run.log").read_bytes()
         begin = log.index(b"TWPL")
-        length = int.from_bytes(log[begin + 8:begin + 16], "little")
-        (self.folder / "payload").write_bytes(log[begin:begin + length])
+        end = begin + 116
+        for _ in range(int.from_bytes(log[begin + 112:end], "little")):  # sections, each behind its length
+            end += 4 + int.from_bytes(log[end:end + 4], "little")
+        end += 8  # the checksum
+        (self.folder / "payload").write_bytes(log[begin:end])
         code, output, _ = self.run_program("inspect", "payload")
         self.assertEqual(code, OK)
         self.assertIn("thinwire payload", output)
-        (self.folder / "payload").write_bytes(log[begin:begin + length - 1])
+        (self.folder / "payload").write_bytes(log[begin:end - 1])
         self.refuses(STORAGE, "inspect", "payload", naming=("truncated",))
 
     def test_help_and_version(self):

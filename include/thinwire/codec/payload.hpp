@@ -5,6 +5,7 @@
 #include <thinwire/codec/payload_layout.hpp>
 #include <thinwire/codec/section_coder.hpp>
 #include <thinwire/codec/sparse_content.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/result.hpp>
@@ -295,6 +296,9 @@ class payload_decoder {
         return ok{};
     }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
+    }
 
  private:
     payload_layout layout_;

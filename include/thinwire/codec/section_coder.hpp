@@ -92,6 +92,7 @@ class section_coder {
         if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
+    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
 
  private:
     section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,

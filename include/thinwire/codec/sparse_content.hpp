@@ -2,6 +2,7 @@
 #define THINWIRE_CODEC_SPARSE_CONTENT_HPP
 
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/core/aligned.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@ struct sparse_content {
         values.resize(layout.coefficients());
         counts.resize(layout.chunks());
     }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(positions, values, counts); }
     /// The section whose coefficients and chunks begin at these places.
     [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
         return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),

@@ -7,48 +7,52 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
 
-/// How many interleaved groups to take the tops of, for n stored coefficients of which k are kept: 0 where the
-/// short cut of select_top_k() would not pay. A multiple of 16 that divides n when n is a power of two times 16.
+/// How many interleaved groups to take the tops of, for n stored coefficients (a multiple of 16) of which k are kept: a
+/// multiple of 16; n where each would have few elements.
 [[nodiscard]] constexpr std::size_t top_k_groups(std::size_t n, std::size_t k) noexcept {
     std::size_t groups = 64;
     while (groups < 8 * k) groups *= 2;
-    return 4 * groups <= n && n % groups == 0 ? groups : 0;
+    return 4 * groups <= n ? groups : n;
 }
 
 /// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
 ///
 /// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
-/// stored[i], or at least 2^16. When `tops` is not empty, tops[g] is the largest magnitude (as bits) among
-/// stored[g], stored[g + tops.size()], ..., and at least k tops reach `floor`, so nothing below that is looked at.
+/// stored[i], or at least 2^16. Bit i % 64 of marks[i / 64] tells whether stored[i] is looked at: at least k that count
+/// are, and no other is larger or ties with one of the k. `marks` is used up; positions are below 64 * marks.size().
 /// `keys` is working memory. Precondition: at least k coefficients count; k = positions.size().
 template <class Position>
-void select_top_k(std::span<const float> stored, std::span<const std::uint32_t> tops, std::uint32_t floor,
-                  const Position& position_of, std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
+void select_top_k(std::span<const float> stored, std::span<std::uint64_t> marks, const Position& position_of,
+                  std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
     constexpr std::uint32_t none = 0x10000;
     const std::size_t k = positions.size();
     keys.clear();
-    const auto offer = [&](std::size_t i, std::uint32_t least) {
-        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
-        if (magnitude < least) return;
-        const std::uint32_t position = position_of(i);
-        if (position < none) keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
-    };
-    if (floor > 0 && !tops.empty()) {
-        for (std::size_t g = 0; g < tops.size(); ++g)
-            if (tops[g] >= floor)
-                for (std::size_t i = g; i < stored.size(); i += tops.size()) offer(i, floor);
-    } else {
-        for (std::size_t i = 0; i < stored.size(); ++i) offer(i, 0);
+    for (std::size_t word = 0; word < marks.size(); ++word) {
+        for (std::uint64_t left = std::exchange(marks[word], 0); left != 0; left &= left - 1) {
+            const std::size_t i = 64 * word + static_cast<std::size_t>(std::countr_zero(left));
+            const std::uint32_t position = position_of(i);
+            if (position >= none) continue;
+            const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
+            keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
+        }
     }
-    if (keys.size() > k)
+    if (keys.size() > k + 8)
         std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
-    for (std::size_t i = 0; i < k; ++i)
-        positions[i] = static_cast<std::uint16_t>(0xffffffffU - static_cast<std::uint32_t>(keys[i]));
-    std::sort(positions.begin(), positions.end());
+    else
+        for (; keys.size() > k; keys.pop_back()) std::swap(*std::min_element(keys.begin(), keys.end()), keys.back());
+    for (std::size_t i = 0; i < k; ++i) {  // the marks sort them
+        const std::uint32_t position = 0xffffffffU - static_cast<std::uint32_t>(keys[i]);
+        marks[position / 64] |= std::uint64_t{1} << position % 64;
+    }
+    std::size_t at = 0;
+    for (std::size_t word = 0; word < marks.size(); ++word)
+        for (std::uint64_t left = marks[word]; left != 0; left &= left - 1)
+            positions[at++] = static_cast<std::uint16_t>(64 * word + static_cast<std::size_t>(std::countr_zero(left)));
 }
 
 }  // namespace thinwire

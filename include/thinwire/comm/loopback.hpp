@@ -8,13 +8,10 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace thinwire {
@@ -24,6 +21,11 @@ namespace thinwire {
 /// skip() loses a payload, leave() takes a member away; one that left is back with its next exchange(), which
 /// gives it all it missed. Rounds that some member has not taken are kept. Thread-safe.
 class loopback_group {
+    struct closed_round {
+        std::vector<std::vector<std::byte>> payloads;
+        std::vector<contribution> contributions;  // views of them
+    };
+
  public:
     /// One peer's end; satisfies `transport`.
     class member {
@@ -43,8 +45,7 @@ class loopback_group {
         bool arrived_ = false;
         std::uint64_t next_ = 0;  // the first round not taken yet
         std::vector<std::byte> payload_;
-        std::vector<std::shared_ptr<const std::vector<std::pair<peer_id, std::vector<std::byte>>>>> held_;
-        std::vector<std::vector<contribution>> contributions_;
+        std::vector<std::shared_ptr<const closed_round>> held_;  // what commits_ views
         std::vector<commit> commits_;
     };
 
@@ -52,6 +53,7 @@ class loopback_group {
     explicit loopback_group(int members) {
         if (members < 1 || members > 65536)
             throw value_error("loopback_group: " + std::to_string(members) + " members, expected 1..65536");
+        members_.reserve(static_cast<std::size_t>(members));  // they stay where they are
         for (int i = 0; i < members; ++i) members_.emplace_back(*this, static_cast<peer_id>(i));
     }
     loopback_group(const loopback_group&) = delete;
@@ -65,7 +67,7 @@ class loopback_group {
     /// made.
     void skip(peer_id peer, std::uint64_t round) {
         const std::lock_guard lock(mutex_);
-        skipped_.emplace(peer, round);
+        skipped_.push_back({.round = round, .peer = peer});
     }
     /// The others go on without this peer, from the round that is open now.
     void leave(peer_id peer) {
@@ -78,7 +80,10 @@ class loopback_group {
     }
 
  private:
-    using record = std::vector<std::pair<peer_id, std::vector<std::byte>>>;
+    struct lost {
+        std::uint64_t round;
+        peer_id peer;
+    };
 
     std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
         std::unique_lock lock(mutex_);
@@ -104,37 +109,40 @@ class loopback_group {
             any = any || m.arrived_;
         }
         if (!any) return;
-        auto closed = std::make_shared<record>();
-        const std::uint64_t round = first_ + rounds_.size();
+        const auto closed = std::make_shared<closed_round>();
+        closed->payloads.resize(members_.size());
         for (member& m : members_) {
-            if (m.arrived_ && !skipped_.contains({m.self_, round}))
-                closed->emplace_back(m.self_, std::move(m.payload_));
+            if (m.arrived_ && !loses(m.self_, first_ + rounds_.size())) {
+                closed->payloads[m.self_].swap(m.payload_);
+                closed->contributions.push_back({.peer = m.self_, .payload = closed->payloads[m.self_]});
+            }
             m.arrived_ = false;
         }
-        rounds_.push_back(std::move(closed));
+        rounds_.push_back(closed);
+    }
+    [[nodiscard]] bool loses(peer_id peer, std::uint64_t round) const noexcept {
+        for (const lost& l : skipped_)
+            if (l.round == round && l.peer == peer) return true;
+        return false;
     }
 
     void take(member& m, std::uint64_t round) {
         m.held_.assign(rounds_.begin() + static_cast<std::ptrdiff_t>(round - first_), rounds_.end());
-        m.contributions_.clear();
         m.commits_.clear();
-        for (const auto& held : m.held_) {
-            std::vector<contribution>& list = m.contributions_.emplace_back();
-            for (const auto& [peer, payload] : *held) list.push_back({.peer = peer, .payload = payload});
-        }
-        for (const auto& list : m.contributions_) m.commits_.push_back({.round = round++, .contributions = list});
+        for (const auto& held : m.held_) m.commits_.push_back({.round = round++, .contributions = held->contributions});
         m.next_ = round;
         std::uint64_t oldest = round;
         for (const member& other : members_) oldest = std::min(oldest, other.next_);
-        for (; first_ < oldest; ++first_) rounds_.pop_front();
+        rounds_.erase(rounds_.begin(), rounds_.begin() + static_cast<std::ptrdiff_t>(oldest - first_));
+        first_ = oldest;
     }
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::deque<member> members_;
-    std::deque<std::shared_ptr<const record>> rounds_;  // from first_ on
+    std::vector<member> members_;
+    std::vector<std::shared_ptr<const closed_round>> rounds_;  // from first_ on
     std::uint64_t first_ = 0;
-    std::set<std::pair<peer_id, std::uint64_t>> skipped_;
+    std::vector<lost> skipped_;
 };
 
 static_assert(transport<loopback_group::member>);

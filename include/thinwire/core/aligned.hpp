@@ -32,6 +32,12 @@ struct aligned_allocator {
 template <class T>
 using aligned_vector = std::vector<T, aligned_allocator<T>>;
 
+/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
+template <class... Vectors>
+[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
+    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
+}
+
 }  // namespace thinwire
 
 #endif  // THINWIRE_CORE_ALIGNED_HPP

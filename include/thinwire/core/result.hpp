@@ -4,10 +4,10 @@
 #include <thinwire/core/error.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 namespace thinwire {
 
@@ -54,20 +54,20 @@ class [[nodiscard]] result {
  public:
     using value_type = T;
 
-    result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-    result(failure why) : state_(std::in_place_index<1>, std::move(why)) {}
+    result(T value) : value_(std::move(value)) {}
+    result(failure why) : why_(std::move(why)) {}
 
-    [[nodiscard]] explicit operator bool() const noexcept { return state_.index() == 0; }
-    [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+    [[nodiscard]] explicit operator bool() const noexcept { return value_.has_value(); }
+    [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
 
     /// Precondition of these four: has_value().
-    [[nodiscard]] T& operator*() & noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] const T& operator*() const& noexcept { return *std::get_if<0>(&state_); }
-    [[nodiscard]] T* operator->() noexcept { return std::get_if<0>(&state_); }
-    [[nodiscard]] const T* operator->() const noexcept { return std::get_if<0>(&state_); }
+    [[nodiscard]] T& operator*() & noexcept { return *value_; }
+    [[nodiscard]] const T& operator*() const& noexcept { return *value_; }
+    [[nodiscard]] T* operator->() noexcept { return &*value_; }
+    [[nodiscard]] const T* operator->() const noexcept { return &*value_; }
 
     /// Precondition: !has_value().
-    [[nodiscard]] const failure& error() const noexcept { return *std::get_if<1>(&state_); }
+    [[nodiscard]] const failure& error() const noexcept { return why_; }
 
     /// The value, or an exception that carries the refusal's message.
     [[nodiscard]] T& value() & {
@@ -88,7 +88,8 @@ class [[nodiscard]] result {
         if (!has_value()) throw thinwire::error(error().message);
     }
 
-    std::variant<T, failure> state_;
+    std::optional<T> value_;
+    failure why_{};
 };
 
 /// What a check returns when there is nothing to hand over but success.

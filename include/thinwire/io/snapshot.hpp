@@ -223,7 +223,8 @@ inline void get_floats(std::span<const std::byte> raw, std::span<float> values) 
     if (length < snapshot_header_bytes + digest_bytes) return refuse_snapshot(errc::truncated, "no room for a digest");
     const std::size_t covered = bytes.size() - digest_bytes;
     const digest found = digest_of(bytes.first(covered));
-    if (!std::ranges::equal(found.bytes, bytes.subspan(covered)))
+    if (!std::equal(found.bytes.begin(), found.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(covered),
+                    bytes.end()))
         return refuse_snapshot(errc::bad_checksum, "damaged: the digest does not match the content");
     return bytes.subspan(snapshot_header_bytes, covered - snapshot_header_bytes);
 }
@@ -270,7 +271,7 @@ inline result<snapshot> snapshot::decode(std::span<const std::byte> bytes) {
         if (tag == snapshot_section::head) {
             byte_reader head(body);
             const auto raw = head.get_bytes(sizeof(digest::bytes));
-            std::ranges::copy(raw, out.run.bytes.begin());
+            std::copy(raw.begin(), raw.end(), out.run.bytes.begin());
             out.round = head.get<std::uint64_t>();
             if (head.failed() || head.remaining() != 0)
                 return detail::refuse_snapshot(errc::malformed, "the head section has another length");
@@ -299,7 +300,8 @@ inline result<ok> snapshot::copy_to(std::span<const parameter> parameters) const
                                                                " stands where the model has '" + p.name + "' " +
                                                                to_string(p.shape));
     }
-    for (std::size_t i = 0; i < tensors.size(); ++i) std::ranges::copy(tensors[i].values, parameters[i].values.begin());
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+        std::copy(tensors[i].values.begin(), tensors[i].values.end(), parameters[i].values.begin());
     return ok{};
 }
 

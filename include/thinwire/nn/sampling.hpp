@@ -44,7 +44,8 @@ inline void check(const sampling_options& o) {
     std::vector<std::int32_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
     const auto score = [&](std::int32_t token) { return scores[static_cast<std::size_t>(token)]; };
-    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return score(a) > score(b); });
+    std::sort(order.begin(), order.end(),
+              [&](std::int32_t a, std::int32_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
     std::vector<double> weight;
     for (const std::int32_t token : order)

@@ -213,7 +213,7 @@ class adamw {
         aligned_vector<float> mean(mean_.size()), square(mean_.size());
         if (!detail::get_floats(in, mean) || !detail::get_floats(in, square))
             return refuse(errc::not_finite, "moments");
-        if (std::ranges::any_of(square, [](float s) { return s < 0.0F; }))
+        if (std::any_of(square.begin(), square.end(), [](float s) { return s < 0.0F; }))
             return refuse(errc::out_of_range, "a negative second moment");
         if (in.remaining() != 8) return refuse(errc::trailing, "bytes after the end");
         mean_ = std::move(mean);

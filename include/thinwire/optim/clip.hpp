@@ -45,9 +45,15 @@ class gradient_meter {
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
     /// Throws value_error that names tensor and element of the first gradient that is not finite.
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
+        return norm(pool, level, []() noexcept {});
+    }
+    /// The same, and calls beside() once, on any of the threads, before the measuring ends. It must not throw.
+    template <class Beside>
+    [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
-            piece& p = pieces_[i];
+        detail::for_each_item(pool, pieces_.size() + 1, [&](std::size_t, std::size_t i) {
+            if (i == 0) return beside();
+            piece& p = pieces_[i - 1];
             p.sum = 0.0;
             p.largest = 0;
             kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);

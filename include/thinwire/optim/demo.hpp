@@ -57,7 +57,7 @@ class demo {
           pool_(pool),
           plan_(parameters, options_),
           momentum_(plan_.elements()),
-          scans_(plan_.pieces().size()) {
+          meter_(parameters) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options.level));
@@ -91,7 +91,8 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double norm = scan_gradients();
+        // The digest that the header needs is one stream: it is made beside the gradients' measuring.
+        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
@@ -137,8 +138,6 @@ class demo {
         rounds_.require_round(c);
         const standard_float_mode mode;
         step_report report{.round = c.round};
-        const auto& share = rounds_.share(parameters_, [](sha256&, std::size_t) {});
-        static_cast<void>(share);
         std::optional<payload_info> first;
         accepted_.clear();
         read(c);
@@ -178,6 +177,18 @@ class demo {
         if (rounds_.pending()) settle(false);
     }
 
+    /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
+    /// Throws value_error where there is no such parameter, shape_error for another number of elements.
+    void set_gradient(std::size_t i, std::span<float> gradient) {
+        if (i >= parameters_.size())
+            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
+        parameter changed = parameters_[i];
+        changed.gradient = gradient;
+        check(changed);
+        parameters_[i].gradient = gradient;
+    }
+
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
         demo_options changed = options_;
@@ -192,6 +203,22 @@ class demo {
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+    }
+
+    /// What this optimizer holds; grows with the largest commit and payload so far. Without what shared objects of the
+    /// options hold (an own rule, codec or basis) and without the pool.
+    [[nodiscard]] demo_memory memory_bytes() const noexcept {
+        demo_memory held = {.momentum = bytes_held(momentum_)};
+        held.workspace = plan_.memory_bytes() + described() +
+                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
+        held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+        for (const auto& content : contents_) held.codec += content.memory_bytes();
+        for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
+        for (const auto& coder : coders_) held.codec += coder.memory_bytes();
+        for (const auto& section : encoded_) held.codec += bytes_held(section);
+        return held;
     }
 
     /// SHA-256 of all weights in the order of the parameters.
@@ -229,32 +256,22 @@ class demo {
         });
     }
 
-    /// The norm of all gradients: sums of pieces, in their order.
-    double scan_gradients() {
-        const transform_kernels& kernels = kernels_for(options_.level);
-        detail::for_each_item(pool_, scans_.size(), [&](std::size_t, std::size_t i) {
-            const auto& piece = plan_.pieces()[i];
-            const chunk_grid& grid = plan_.tensors()[piece.tensor].grid;
-            const float* g = parameters_[piece.tensor].gradient.data() + grid.offset(piece.from);
-            scans_[i] = {};
-            for (std::size_t r = 0; r < grid.rows(); ++r)
-                kernels.scan(g + r * grid.stride(), (piece.to - piece.from) * grid.cols(), scans_[i].sum,
-                             scans_[i].largest);
-        });
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-        for (const scanned& s : scans_) {
-            sum += s.sum;
-            largest = std::max(largest, s.largest);
-        }
-        if (largest >= 0x7f800000U) detail::refuse_gradient(parameters_);
-        return std::sqrt(sum);
-    }
-
     [[nodiscard]] double gradient_gain() const noexcept {
         if (options_.gradient == gradient_scale::none) return 1.0;
         if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
         return static_cast<double>(options_.learning_rate);
+    }
+
+    /// Names of parameters and groups.
+    [[nodiscard]] std::size_t described() const noexcept {
+        const auto characters = [](const std::string& s) noexcept {
+            return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
+        };
+        std::size_t sum = bytes_held(options_.groups);
+        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter_group& g : options_.groups)
+            sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
+        return sum;
     }
 
     void settle(bool committed) noexcept {
@@ -313,7 +330,10 @@ class demo {
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
-                .replica = rounds_.share(parameters_, [](sha256&, std::size_t) {})};
+                .replica = replica_share()};
+    }
+    const digest& replica_share() noexcept {
+        return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
 
     /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
@@ -321,13 +341,13 @@ class demo {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[batch.first_piece + i];
             const auto& t = plan_.tensors()[piece.tensor];
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
-                const std::size_t at = t.grid.offset(chunk);
-                workers_[lane].encode(t, chunk, momentum_.data() + t.first_element + at,
-                                      parameters_[piece.tensor].gradient.data() + at, options_.momentum_decay, gain,
-                                      *layout().codec, own_, taken);
-                if (options_.error_feedback) round_sent(t, chunk);
-            }
+            const std::size_t at = t.grid.offset(piece.from);
+            workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
+                                  parameters_[piece.tensor].gradient.data() + at,
+                                  {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
+                                  own_);
+            if (options_.error_feedback)
+                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
         });
     }
 
@@ -365,13 +385,16 @@ class demo {
         }
     }
 
-    /// Decodes every contribution into contents_ and headers_; no header where it is refused.
+    /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
+    /// of this round's share of the weights.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
+        detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
+            if (item == 0) return static_cast<void>(replica_share());
+            const std::size_t i = item - 1;
             if (detail::round_keeper::repeated(c, i)) return;
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
@@ -405,8 +428,9 @@ class demo {
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
-                        std::ranges::copy(d, direction_.begin() + static_cast<std::ptrdiff_t>(t.first_direction + at +
-                                                                                              row * t.grid.stride()));
+                        std::copy(d.begin(), d.end(),
+                                  direction_.begin() +
+                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
                     });
             }
         });
@@ -469,19 +493,14 @@ class demo {
         work_.memory.resize(memory);
     }
 
-    struct scanned {
-        double sum = 0.0;
-        std::uint32_t largest = 0;
-    };
-
     std::vector<parameter> parameters_;
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
-    std::vector<scanned> scans_;  ///< of the pieces' gradients
-    sparse_content own_;          ///< what this peer last sent; with sign values, what the signs stand for
+    gradient_meter meter_;
+    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
     detail::sent_state sent_ = detail::sent_state::none;
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;

@@ -47,7 +47,7 @@ struct parameter_group {
     update_rule_ptr rule{};               ///< instead of that of the options; null: the same
 
     [[nodiscard]] bool holds(std::size_t position, std::string_view name) const noexcept {
-        if (std::ranges::find(parameters, position) != parameters.end()) return true;
+        if (std::find(parameters.begin(), parameters.end(), position) != parameters.end()) return true;
         return !(prefix.empty() && suffix.empty()) && name.size() >= prefix.size() + suffix.size() &&
                name.starts_with(prefix) && name.ends_with(suffix);
     }
@@ -70,6 +70,15 @@ struct demo_options {
     std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
     digest run{};                           ///< payloads of another run are refused
     isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+};
+
+/// Bytes of memory that a demo asked the allocator for and holds, itself not included.
+struct demo_memory {
+    std::size_t momentum = 0;   ///< the private momentum
+    std::size_t workspace = 0;  ///< how tensors are cut, tables of the basis, memory of the lanes and of the rules
+    std::size_t codec = 0;      ///< what was sent and received, payloads, memory of encoders and decoders
+
+    [[nodiscard]] std::size_t total() const noexcept { return momentum + workspace + codec; }
 };
 
 /// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,

@@ -73,6 +73,10 @@ class basis_tables {
         else
             return exact_half_.data();
     }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_,
+                          exact_, exact_half_);
+    }
 
  private:
     [[nodiscard]] static constexpr std::size_t round_up(std::size_t n) noexcept { return (n + 15) / 16 * 16; }

@@ -5,86 +5,123 @@
 #include <thinwire/transform/detail/dct_kernels.hpp>
 #include <thinwire/transform/detail/element_kernels.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+
+#if THINWIRE_X86_DISPATCH
+#include <immintrin.h>
+#endif
 
 namespace thinwire {
 
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
 /// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
 struct transform_kernels {
-    void (*forward)(const basis_tables& rows, const basis_tables& cols, transform_scratch& s);
-    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk,
+    void (*forward)(const basis_tables& rows, const basis_tables& cols, const float* tile, transform_scratch& s);
+    void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk, float* tile,
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
-                          transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken);
+                          float* tile, transform_scratch& s);
+    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
+                            std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
+    void (*mark_tops)(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks);
 };
 
 namespace detail {
 
+/// Bit i: whether the magnitude (as bits) of c[i] is at least `least`, for as many elements as a level has lanes.
+struct lanes_plain {
+    static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        std::uint32_t mask = 0;
+        for (unsigned i = 0; i < 4; ++i)
+            mask |= ((std::bit_cast<std::int32_t>(c[i]) & 0x7fffffff) >= least ? 1U : 0U) << i;
+        return mask;
+    }
+};
+#if THINWIRE_X86_DISPATCH
+struct lanes_avx2 {
+    THINWIRE_TARGET_AVX2 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(c));
+        const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+        const __m256i above = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(least - 1));
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(above)));
+    }
+};
+struct lanes_avx512 {
+    THINWIRE_TARGET_AVX512 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
+        const __m512i magnitude = _mm512_and_si512(_mm512_loadu_si512(c), _mm512_set1_epi32(0x7fffffff));
+        return _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(least - 1));
+    }
+};
+#endif
+
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, TARGET, LANES)                                                              \
-    struct NAME {                                                                                               \
-        static constexpr int lanes = LANES;                                                                     \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,         \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,      \
-                                std::size_t rows, std::size_t cols) {                                           \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                \
-        }                                                                                                       \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,       \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,     \
-                                std::size_t rows, std::size_t cols) {                                           \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);           \
-        }                                                                                                       \
-        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, transform_scratch& s) {  \
-            forward_transform<NAME>(rows, cols, s);                                                             \
-        }                                                                                                       \
-        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                          \
-                                   const sparse_chunk<float>& chunk, transform_scratch& s) {                    \
-            inverse_transform<float, NAME>(rows, cols, chunk, s);                                               \
-        }                                                                                                       \
-        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                    \
-                                         const sparse_chunk<double>& chunk, transform_scratch& s) {             \
-            inverse_transform<double, NAME>(rows, cols, chunk, s);                                              \
-        }                                                                                                       \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,    \
-                                           float gain, float taken) {                                           \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken);                                   \
-        }                                                                                                       \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                  \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                         \
-        }                                                                                                       \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {      \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                   \
-        }                                                                                                       \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {           \
-            detail::scan<LANES>(g, n, sum, largest);                                                            \
-        }                                                                                                       \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) { \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                      \
-        }                                                                                                       \
-        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {        \
-            return detail::top_floor<LANES>(tops, n, k);                                                        \
-        }                                                                                                       \
+#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                         \
+    struct NAME : BASE {                                                                                         \
+        static constexpr int lanes = LANES;                                                                      \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,          \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,       \
+                                std::size_t rows, std::size_t cols) {                                            \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                 \
+        }                                                                                                        \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,        \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,      \
+                                std::size_t rows, std::size_t cols) {                                            \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);            \
+        }                                                                                                        \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,        \
+                                   transform_scratch& s) {                                                       \
+            forward_transform<NAME>(rows, cols, tile, s);                                                        \
+        }                                                                                                        \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                           \
+                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {        \
+            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                          \
+        }                                                                                                        \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                     \
+                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) { \
+            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                         \
+        }                                                                                                        \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,     \
+                                           float gain, float taken, std::ptrdiff_t ahead) {                      \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                             \
+        }                                                                                                        \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                   \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                          \
+        }                                                                                                        \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {       \
+            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                    \
+        }                                                                                                        \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {            \
+            detail::scan<LANES>(g, n, sum, largest);                                                             \
+        }                                                                                                        \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {  \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                       \
+        }                                                                                                        \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {         \
+            return detail::top_floor<LANES>(tops, n, k);                                                         \
+        }                                                                                                        \
+        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) { \
+            detail::mark_tops<NAME>(c, n, floor, marks);                                                         \
+        }                                                                                                        \
     };
 
-THINWIRE_DETAIL_LEVEL(level_scalar, , 4)
+THINWIRE_DETAIL_LEVEL(level_scalar, lanes_plain, , 4)
 #if THINWIRE_X86_DISPATCH
-THINWIRE_DETAIL_LEVEL(level_avx2, THINWIRE_TARGET_AVX2, 8)
-THINWIRE_DETAIL_LEVEL(level_avx512, THINWIRE_TARGET_AVX512, 16)
+THINWIRE_DETAIL_LEVEL(level_avx2, lanes_avx2, THINWIRE_TARGET_AVX2, 8)
+THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #endif
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
 inline constexpr transform_kernels kernels_of = {
     &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
-    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor};
+    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor,       &Level::mark_tops};
 
 }  // namespace detail
 

@@ -53,6 +53,7 @@ class sparse_chunk {
     [[nodiscard]] std::uint32_t begin(std::size_t slot) const noexcept { return begin_[slot]; }
     [[nodiscard]] std::uint32_t row(std::size_t i) const noexcept { return rows_[i]; }
     [[nodiscard]] T value(std::size_t i) const noexcept { return values_[i]; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(rows_, values_); }
 
  private:
     std::size_t slots_ = 0, even_ = 0;
@@ -85,6 +86,9 @@ struct transform_scratch {
     aligned_vector<double> pass_exact, parts_exact;
     std::vector<std::uint32_t> at;
 
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bytes_held(mirrored, middle, tile, coefficients, pass_float, parts_float, pass_exact, parts_exact, at);
+    }
     template <class T>
     [[nodiscard]] T* pass() noexcept {
         if constexpr (sizeof(T) == sizeof(float))

@@ -1,3 +1,9 @@
+#include <thinwire/backend/cpu/fast.hpp>
+#include <thinwire/backend/cpu/reference.hpp>
+#include <thinwire/io/corpus.hpp>
+#include <thinwire/io/snapshot.hpp>
+#include <thinwire/nn/sampling.hpp>
+#include <thinwire/nn/transformer.hpp>
 #include <thinwire/thinwire.hpp>
 
 #include <cstdint>

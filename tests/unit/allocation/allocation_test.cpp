@@ -1,12 +1,16 @@
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/muon.hpp>
 
 #include "support/optimizer_peer.hpp"
 #include <doctest/doctest.h>
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -14,13 +18,26 @@
 namespace {
 
 std::atomic<std::size_t> allocations{0};
+std::atomic<std::size_t> live_bytes{0};  ///< asked for and not given back
 
+/// Memory with `alignment` bytes before it, which hold its size.
 void* count_and_allocate(std::size_t size, std::size_t alignment) {
     allocations.fetch_add(1, std::memory_order_relaxed);
+    live_bytes.fetch_add(size, std::memory_order_relaxed);
     const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
+    void* memory = std::aligned_alloc(alignment, alignment + rounded);
     if (memory == nullptr) throw std::bad_alloc();
-    return memory;
+    std::memcpy(memory, &size, sizeof size);
+    return static_cast<std::byte*>(memory) + alignment;
+}
+
+void count_and_free(void* memory, std::size_t alignment) noexcept {
+    if (memory == nullptr) return;
+    void* begin = static_cast<std::byte*>(memory) - alignment;
+    std::size_t size = 0;
+    std::memcpy(&size, begin, sizeof size);
+    live_bytes.fetch_sub(size, std::memory_order_relaxed);
+    std::free(begin);
 }
 
 }  // namespace
@@ -34,16 +51,16 @@ void* count_and_allocate(std::size_t size, std::size_t alignment) {
     return count_and_allocate(size, static_cast<std::size_t>(alignment));
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
-    std::free(memory);
+    count_and_free(memory, alignof(std::max_align_t));
 }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
-    std::free(memory);
+    count_and_free(memory, alignof(std::max_align_t));
 }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
-    std::free(memory);
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t alignment) noexcept {
+    count_and_free(memory, static_cast<std::size_t>(alignment));
 }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-    std::free(memory);
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t alignment) noexcept {
+    count_and_free(memory, static_cast<std::size_t>(alignment));
 }
 
 using namespace thinwire;
@@ -100,8 +117,10 @@ TEST_CASE("the counter counts") {
     CHECK(allocations.load() == before + 3);
 }
 
-TEST_CASE("demo allocates nothing once it runs") {
-    const std::vector<demo_options> all = {
+namespace {
+
+std::vector<demo_options> many_options() {
+    return {
         {.k = 32, .weight_decay = 0.1F},
         {.k = 700, .clip_norm = 1.0F},
         {.k = 8, .values = value_code::sign},
@@ -112,13 +131,54 @@ TEST_CASE("demo allocates nothing once it runs") {
         {.k = 8, .basis = basis::random_orthogonal(3)},
         {.k = 8, .basis = basis::random_orthogonal(3, true)},
         {.k = 8, .basis = basis::identity()},
+        {.k = 8, .rule = std::make_shared<const muon>()},
+        {.k = 16, .values = value_code::bf16, .rule = std::make_shared<const sgd>()},
+        {.k = 16, .values = value_code::q4, .rule = std::make_shared<const muon>()},
+        {.k = 16, .values = value_code::q2, .error_feedback = true},
     };
+}
+
+}  // namespace
+
+TEST_CASE("demo allocates nothing once it runs") {
+    const std::vector<demo_options> all = many_options();
     thread_pool three(3);
     for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
         for (const std::vector<shape>& shapes : models)
             for (std::size_t i = 0; i < all.size(); ++i) {
                 INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
                 CHECK(steady_allocations<demo>(shapes, all[i], pool) == 0);
+            }
+}
+
+TEST_CASE("memory_bytes() is what the allocator gave") {
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
+        for (const std::vector<shape>& shapes : models)
+            for (demo_options options : many_options()) {
+                options.groups.clear();
+                optimizer_peer<demo> peer(shapes, options, pool, 1);
+                peer.parameters[0].name = "a name that is too long for the string itself to hold";
+                peer.optimizer.reset();
+                options.groups = {{.prefix = "1", .k = 2},
+                                  {.prefix = "a name that is too long for the string itself"},
+                                  {.parameters = {2}, .learning_rate = 0.5F}};
+                const std::size_t before = live_bytes.load();
+                peer.optimizer = std::make_unique<demo>(peer.parameters, options, pool);
+                const auto held = [&] { return live_bytes.load() - before - sizeof(demo); };
+                CHECK(peer.optimizer->memory_bytes().total() == held());
+                std::size_t elements = 0;
+                for (const shape& s : shapes) elements += s.count();
+                CHECK(peer.optimizer->memory_bytes().momentum == 4 * elements);
+                for (std::uint64_t round = 0; round < 3; ++round) {
+                    peer.new_gradients();
+                    const contribution own = {.peer = 1, .payload = peer.optimizer->begin_step(1)};
+                    CHECK(peer.optimizer->memory_bytes().total() == held());
+                    const std::array<contribution, 2> list = {own, {.peer = 2, .payload = own.payload}};
+                    const commit agreed = {.round = round, .contributions = std::span(list).first(round < 2 ? 1 : 2)};
+                    peer.optimizer->end_step({&agreed, 1});
+                    CHECK(peer.optimizer->memory_bytes().total() == held());
+                }
             }
 }
 

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -259,9 +260,9 @@ TEST_CASE("checksum64: any single changed byte changes it, and so does the lengt
     }
 }
 
-TEST_CASE("select_top_k: the largest magnitudes, ties to the lowest position, with and without group tops") {
+TEST_CASE("select_top_k: the largest magnitudes, ties to the lowest position, from all or from those above a floor") {
     random_stream random(4);
-    for (const std::size_t n : {4096U, 1024U, 48U}) {
+    for (const std::size_t n : {4096U, 2688U, 1024U, 48U}) {
         for (const std::size_t k : {1U, 2U, 8U, 32U}) {
             std::vector<float> stored(n);
             for (float& value : stored)
@@ -273,21 +274,21 @@ TEST_CASE("select_top_k: the largest magnitudes, ties to the lowest position, wi
             std::vector<std::uint16_t> best(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(k));
             std::sort(best.begin(), best.end());
             std::vector<std::uint32_t> tops(top_k_groups(n, k));
-            for (std::size_t i = 0; i < n && !tops.empty(); ++i) {
-                std::uint32_t bits = 0;
-                std::memcpy(&bits, &stored[i], 4);
-                tops[i % tops.size()] = std::max(tops[i % tops.size()], bits & 0x7fffffffU);
-            }
+            for (std::size_t i = 0; i < n; ++i)
+                tops[i % tops.size()] =
+                    std::max(tops[i % tops.size()], std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU);
             const auto position_of = [](std::size_t i) { return static_cast<std::uint32_t>(i); };
             std::vector<std::uint64_t> keys;
             std::vector<std::uint16_t> found(k);
-            std::vector<std::uint32_t> sorted = tops;
-            std::sort(sorted.begin(), sorted.end(), std::greater<>());
-            const std::uint32_t floor = tops.empty() ? 0 : sorted[k - 1];
-            select_top_k(stored, tops, floor, position_of, keys, found);
-            CHECK(found == best);
-            select_top_k(stored, {}, 0, position_of, keys, found);
-            CHECK(found == best);
+            std::sort(tops.begin(), tops.end(), std::greater<>());
+            for (const std::uint32_t floor : {tops[k - 1], 0U}) {
+                std::vector<std::uint64_t> marks((n + 63) / 64);
+                for (std::size_t i = 0; i < n; ++i)
+                    if ((std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU) >= floor)
+                        marks[i / 64] |= std::uint64_t{1} << i % 64;
+                select_top_k(stored, marks, position_of, keys, found);
+                CHECK(found == best);
+            }
         }
     }
 }

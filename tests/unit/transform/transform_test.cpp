@@ -79,7 +79,7 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
             const transform_kernels& kernels = kernels_for(level);
             std::fill(s.tile.begin(), s.tile.end(), 0.0F);
             for (std::size_t i = 0; i < h * w; ++i) s.tile[i / w * cols.full() + i % w] = input[i];
-            kernels.forward(rows, cols, s);
+            kernels.forward(rows, cols, s.tile.data(), s);
             std::vector<std::uint16_t> positions;
             std::vector<float> values;
             std::vector<double> integers;
@@ -102,12 +102,12 @@ TEST_CASE("kernels: forward is the DCT, inverse its inverse, inverse_exact the s
             }
             sparse_chunk<float> local(h * w);
             local.assign(positions, values, w);
-            kernels.inverse(rows, cols, local, s);
+            kernels.inverse(rows, cols, local, s.tile.data(), s);
             for (std::size_t i = 0; i < h * w; ++i)
                 REQUIRE(std::abs(s.tile[i / w * cols.full() + i % w] - input[i]) < 5e-6F);
             sparse_chunk<double> chunk(h * w);
             chunk.assign(positions, integers, w);
-            kernels.inverse_exact(rows, cols, chunk, s);
+            kernels.inverse_exact(rows, cols, chunk, s.tile.data(), s);
             std::vector<float> found;
             for (std::size_t i = 0; i < h * w; ++i) found.push_back(s.tile[i / w * cols.full() + i % w]);
             if (exact.empty()) exact = found;
@@ -150,7 +150,7 @@ TEST_CASE("inverse_exact: equal to integer arithmetic, also where all means are 
         chunk.assign(positions, means, side);
         for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
             if (level > best_isa()) continue;
-            kernels_for(level).inverse_exact(table, table, chunk, s);
+            kernels_for(level).inverse_exact(table, table, chunk, s.tile.data(), s);
             std::size_t wrong = 0;
             for (std::int64_t x = 0; x < n; ++x)
                 for (std::int64_t y = 0; y < n; ++y) {

@@ -90,7 +90,7 @@ inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> 
     }
     block::scale(g, s.gradient_weight);
     block::load(mean, m, count);
-    std::ranges::copy(g, t);
+    std::copy(g, g + block::width, t);
     block::subtract(t, mean);
     block::scale(t, s.beta1_rest);
     block::add(mean, t);

@@ -2,6 +2,7 @@
 #define THINWIRE_OPTIM_DETAIL_BASIS_CACHE_HPP
 
 #include <thinwire/codec/checksum.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/optim/detail/parallel.hpp>
 #include <thinwire/transform/basis.hpp>
@@ -10,7 +11,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -25,9 +26,10 @@ class basis_cache {
     /// Stays where it is; set_round() may change what it holds. Throws what basis::table() throws.
     const basis_tables* get(std::size_t side, std::size_t tensor, std::uint32_t axis) {
         const key at = {basis_.each_round() ? tensor : 0, basis_.each_round() ? axis : 0, side};
-        const auto known = tables_.find(at);
-        if (known != tables_.end()) return &known->second;
-        return &tables_.emplace(at, make(at)).first->second;
+        for (const auto& known : entries_)
+            if (known->at == at) return &known->tables;
+        entries_.push_back(std::make_unique<entry>(at, make(at)));
+        return &entries_.back()->tables;
     }
 
     /// Brings the tables of a round, where the basis has others for each.
@@ -35,11 +37,11 @@ class basis_cache {
         if (!basis_.each_round() || round == round_) return;
         round_ = round;
         prepare(lane_count(pool));
-        for_each_item(pool, all_.size(), [&](std::size_t lane, std::size_t i) {
-            auto& [at, tables] = *all_[i];
-            const auto memory = std::span(lanes_[lane]).first(at.side * at.side);
-            basis_.write_table(at.side, place_of(at), memory);
-            tables.assign(memory);
+        for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
+            entry& e = *entries_[i];
+            const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
+            basis_.write_table(e.at.side, place_of(e.at), memory);
+            e.tables.assign(memory);
         });
     }
 
@@ -50,9 +52,16 @@ class basis_cache {
         bytes.put(basis_.seed());
         bytes.put(static_cast<std::uint8_t>(basis_.each_round() ? 1 : 0));
         if (basis_.kind() == basis_kind::custom)
-            for (const auto& [at, tables] : tables_)
-                for (const std::int32_t entry : basis_.table(at.side)) bytes.put(entry);
+            for (const auto& e : entries_)
+                for (const std::int32_t number : basis_.table(e->at.side)) bytes.put(number);
         return checksum64(bytes.bytes());
+    }
+    /// Without what a custom basis' function holds.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, lanes_);
+        for (const auto& e : entries_) sum += sizeof(entry) + e->tables.memory_bytes();
+        for (const auto& lane : lanes_) sum += bytes_held(lane);
+        return sum;
     }
 
  private:
@@ -60,7 +69,12 @@ class basis_cache {
         std::size_t tensor;
         std::uint32_t axis;
         std::size_t side;
-        [[nodiscard]] auto operator<=>(const key&) const noexcept = default;
+        [[nodiscard]] bool operator==(const key&) const noexcept = default;
+    };
+    struct entry {
+        entry(const key& where, basis_tables&& made) : at(where), tables(std::move(made)) {}
+        key at;
+        basis_tables tables;
     };
 
     [[nodiscard]] basis_tables make(const key& at) const {
@@ -72,20 +86,15 @@ class basis_cache {
 
     /// The working memory of set_round(): once for all rounds.
     void prepare(std::size_t lanes) {
-        if (all_.size() == tables_.size() && lanes_.size() == lanes) return;
-        all_.clear();
+        if (lanes_.size() == lanes) return;
         std::size_t side = 0;
-        for (auto& entry : tables_) {
-            all_.push_back(&entry);
-            side = std::max(side, entry.first.side);
-        }
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
         lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
     std::uint64_t round_ = 0;
-    std::map<key, basis_tables> tables_;
-    std::vector<std::pair<const key, basis_tables>*> all_;
+    std::vector<std::unique_ptr<entry>> entries_;  // in the order of their first use
     std::vector<std::vector<std::int32_t>> lanes_;
 };
 

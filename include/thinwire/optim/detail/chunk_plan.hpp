@@ -4,6 +4,7 @@
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload_layout.hpp>
 #include <thinwire/codec/sparse_content.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/optim/demo_options.hpp>
@@ -138,6 +139,10 @@ class chunk_plan {
     [[nodiscard]] std::size_t max_rows() const noexcept { return max_rows_; }
     [[nodiscard]] std::size_t max_cols() const noexcept { return max_cols_; }
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
+
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, pieces_);
+    }
 
     /// The places of one chunk of tensor t in a content of this layout.
     [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {

@@ -2,6 +2,7 @@
 #define THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
 
 #include <thinwire/codec/top_k.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/optim/detail/chunk_plan.hpp>
 #include <thinwire/optim/detail/exact_mean.hpp>
 #include <thinwire/transform/kernels.hpp>
@@ -14,47 +15,45 @@
 
 namespace thinwire::detail {
 
-/// The working memory of one thread and what it does to one chunk.
+/// The working memory of one thread and what it does to chunks.
 class chunk_worker {
  public:
     chunk_worker(const chunk_plan& plan, const transform_kernels& kernels)
         : kernels_(&kernels),
           scratch_(plan.max_rows(), plan.max_cols()),
+          panel_(std::max(panel_elements, scratch_.tile.size())),
           local_(plan.max_chunk_size()),
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
-        keys_.reserve(plan.max_chunk_size());
-        tops_.reserve(plan.max_chunk_size());
+        keys_.reserve(scratch_.coefficients.size());
+        tops_.reserve(scratch_.coefficients.size());
+        marks_.reserve(scratch_.coefficients.size() / 64 + 1);
     }
 
-    /// m <- m - taken * what `content` holds of this chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
+    /// What encode() does to every chunk.
+    struct step {
+        float decay, gain;
+        float taken;  ///< of what `content` holds
+    };
+
+    /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
+    /// m <- m - taken * what `content` holds of the chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
-    void encode(const chunk_plan::tensor& t, std::size_t chunk, float* m, const float* g, float decay, float gain,
-                const value_codec& codec, sparse_content& content, float taken) {
-        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
-        const bool all = t.kept == h * w && taken == 1.0F && !t.settings.keeps_rest;
-        if (taken > 0.0F && !all) decode(t, chunk, content);
-        for (std::size_t r = 0; r < h; ++r) {
-            float* row = scratch_.tile.data() + r * t.cols->full();
-            if (all) std::fill_n(m + r * stride, w, 0.0F);  // not even what rounding would leave remains
-            kernels_->update_momentum(m + r * stride, g + r * stride, row, w, decay, gain, all ? 0.0F : taken);
-            std::fill(row + w, row + t.cols->full(), 0.0F);
+    void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
+                const step& how, const value_codec& codec, sparse_content& content) {
+        const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
+        const std::size_t most = std::max<std::size_t>(1, panel_elements / tile);
+        for (; from < to; from += most) {
+            const std::size_t count = std::min(most, to - from);
+            fill_panel(t, from, count, m, g, how, content);
+            for (std::size_t c = 0; c < count; ++c) {
+                kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
+                choose(t, from + c, codec, content);
+            }
+            m += count * w;
+            g += count * w;
         }
-        kernels_->forward(*t.rows, *t.cols, scratch_);
-        const spectrum_layout layout = {*t.rows, *t.cols};
-        const std::size_t place = chunk_plan::first_place(t, chunk);
-        const auto positions = std::span(content.positions).subspan(place, t.kept);
-        const auto values = std::span(content.values).subspan(place, t.kept);
-        select(t, positions);
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value = scratch_.coefficients[layout.place(positions[i])];
-            if (value == 0.0F && !codec.sends_zero()) continue;
-            positions[count] = positions[i];
-            values[count++] = value;
-        }
-        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
     /// m <- m - factor * inverse transform of what `content` holds of this chunk.
@@ -66,7 +65,7 @@ class chunk_worker {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
-        decode(t, chunk, content);
+        decode(t, chunk, content, scratch_.tile.data());
         for (std::size_t r = 0; r < h; ++r)
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
@@ -94,45 +93,93 @@ class chunk_worker {
                       std::span(c->values).subspan(place, count(*c)));
         mean_.finish();
         exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
-        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_);
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_.tile.data(), scratch_);
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
+               bytes_held(tops_, keys_);
+    }
 
  private:
-    void select(const chunk_plan::tensor& t, std::span<std::uint16_t> positions) {
+    /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
+    /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
+    static constexpr std::size_t panel_elements = 32768;
+
+    /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
+    void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
+                    const step& how, const sparse_content& content) {
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
+        const std::size_t full = t.cols->full(), tile = h * full;
+        const bool all = how.taken == 1.0F && t.kept == h * w && !t.settings.keeps_rest;
+        const float taken = all ? 0.0F : how.taken;
+        if (taken > 0.0F)
+            for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
+        const auto down = static_cast<std::ptrdiff_t>(stride);
+        const auto right = static_cast<std::ptrdiff_t>(count * w) - static_cast<std::ptrdiff_t>((h - 1) * stride);
+        for (std::size_t r = 0; r < h; ++r) {
+            float* row = m + r * stride;
+            if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
+            for (std::size_t c = 0; c < count; ++c) {
+                float* out = panel_.data() + c * tile + r * full;
+                kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
+                                          r + 1 < h ? down : right);
+                std::fill(out + w, out + full, 0.0F);
+            }
+        }
+    }
+
+    /// The largest of the coefficients in scratch_ -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const value_codec& codec, sparse_content& content) {
+        const spectrum_layout layout = {*t.rows, *t.cols};
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto positions = std::span(content.positions).subspan(place, t.kept);
+        const auto values = std::span(content.values).subspan(place, t.kept);
+        select(t, layout, positions);
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < t.kept; ++i) {
+            const float value = scratch_.coefficients[layout.place(positions[i])];
+            if (value == 0.0F && !codec.sends_zero()) continue;
+            positions[count] = positions[i];
+            values[count++] = value;
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
+    }
+
+    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
-        const spectrum_layout layout = {*t.rows, *t.cols};
-        const auto stored = std::span<const float>(scratch_.coefficients).first(layout.size());
-        tops_.resize(top_k_groups(stored.size(), positions.size()));
-        std::uint32_t floor = 0;
-        if (!tops_.empty()) {
-            kernels_->group_tops(stored.data(), stored.size(), tops_.size(), tops_.data());
-            floor = kernels_->top_floor(tops_.data(), tops_.size(), positions.size());
-        }
+        const std::size_t n = layout.size(), groups = top_k_groups(n, positions.size());
+        const float* const c = scratch_.coefficients.data();
+        tops_.resize(groups);
+        marks_.resize((n + 63) / 64);
+        kernels_->group_tops(c, n, groups, tops_.data());
+        const std::uint32_t floor = kernels_->top_floor(tops_.data(), groups, positions.size());
+        kernels_->mark_tops(c, n, floor, marks_.data());
         select_top_k(
-            stored, tops_, floor, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
+            std::span(c, n), marks_, [&layout](std::size_t i) { return layout.position(i); }, keys_, positions);
     }
 
-    /// The inverse transform of what `content` holds of a chunk -> scratch_.tile.
-    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) {
+    /// The inverse transform of what `content` holds of a chunk -> tile.
+    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         local_.assign(std::span(content.positions).subspan(place, count),
                       std::span(content.values).subspan(place, count), t.grid.cols());
-        kernels_->inverse(*t.rows, *t.cols, local_, scratch_);
+        kernels_->inverse(*t.rows, *t.cols, local_, tile, scratch_);
     }
 
     const transform_kernels* kernels_;
     transform_scratch scratch_;
+    aligned_vector<float> panel_;
     sparse_chunk<float> local_;
     sparse_chunk<double> exact_;
     exact_mean mean_;
     std::vector<std::uint32_t> tops_;
-    std::vector<std::uint64_t> keys_;
+    std::vector<std::uint64_t> marks_, keys_;
 };
 
 }  // namespace thinwire::detail

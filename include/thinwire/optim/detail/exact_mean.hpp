@@ -1,6 +1,8 @@
 #ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
 #define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
 
+#include <thinwire/core/aligned.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cstddef>
@@ -79,6 +81,7 @@ class exact_mean {
     [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
     /// The inverse transform of the means is in units of 2^scale_exponent().
     [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, senders_, positions_, means_); }
 
  private:
     [[nodiscard]] std::int64_t fixed(float value) const noexcept {

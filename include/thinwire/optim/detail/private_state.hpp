@@ -117,7 +117,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (flag > static_cast<std::uint8_t>(sent_state::committed)) return private_failure(errc::malformed, "flags");
     put_private_header(expected, of, static_cast<sent_state>(flag));
     expected.put(static_cast<std::uint64_t>(momentum.size()));
-    if (!std::ranges::equal(expected.bytes(), bytes.first(std::min(bytes.size(), expected.size()))))
+    if (bytes.size() < expected.size() || !std::equal(expected.bytes().begin(), expected.bytes().end(), bytes.begin()))
         return private_failure(errc::mismatch, "of other tensors, options or another run");
     in = byte_reader(bytes.subspan(expected.size()));
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");

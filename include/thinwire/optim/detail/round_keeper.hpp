@@ -3,6 +3,7 @@
 
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/comm/transport.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/parameter.hpp>
 #include <thinwire/optim/detail/replica_digest.hpp>
 #include <thinwire/optim/step_report.hpp>
@@ -56,10 +57,12 @@ class round_keeper {
     void settle() noexcept { pending_ = false; }
     /// What start() was last given, in flight or settled.
     [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(payload_); }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ && std::ranges::equal(c.payload, payload_);
+        return pending_ && c.peer == pending_self_ &&
+               std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
     /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.

@@ -26,13 +26,14 @@ THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vect
         to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
 
-/// s.middle or s.tile -> coefficients by plain products.
+/// tile -> s.middle -> coefficients by plain products.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, transform_scratch& s) {
+THINWIRE_ALWAYS_INLINE void forward_rows_plain(const basis_tables& rows, std::size_t stride, const float* tile,
+                                               transform_scratch& s) {
     const std::size_t h = rows.side();
     for (std::size_t r = 0; r < h; ++r) s.at[r] = static_cast<std::uint32_t>(r * stride);
-    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, s.tile.data(), s.at.data(), h, s.middle.data(),
-                stride, h, stride);
+    Level::gemm(rows.template synthesis<float>(), rows.full(), 1, tile, s.at.data(), h, s.middle.data(), stride, h,
+                stride);
 }
 template <class Level>
 THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables& cols, transform_scratch& s) {
@@ -41,26 +42,25 @@ THINWIRE_ALWAYS_INLINE void forward_cols_plain(std::size_t h, const basis_tables
     Level::gemm(s.middle.data(), stride, 1, cols.analysis(), s.at.data(), w, s.coefficients.data(), stride, h, stride);
 }
 
-/// scratch.tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
+/// tile -> scratch.coefficients. `Level` supplies the matrix product for its instruction set.
 /// The tile has rows of cols.full() elements, zero beyond the chunk's width.
 template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols,
+THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const basis_tables& cols, const float* tile,
                                               transform_scratch& s) {
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_dct_columns<Level::lanes>(h, s.tile.data(), s.middle.data(), w, w);
+        fast_dct_columns<Level::lanes>(h, tile, s.middle.data(), w, w);
         transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
         fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
         return;
     }
     if (!rows.mirrored()) {
-        forward_rows_plain<Level>(rows, stride, s);
+        forward_rows_plain<Level>(rows, stride, tile, s);
         forward_cols_plain<Level>(h, cols, s);
         return;
     }
     const std::size_t half_h = (h + 1) / 2, half_w = (w + 1) / 2;
-    const float* tile = s.tile.data();
     float* sums = s.mirrored.data();
     float* differences = sums + half_h * stride;
     for (std::size_t r = 0; r < half_h; ++r) {
@@ -117,11 +117,11 @@ THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const spar
     }
 }
 
-/// The inverse of a sparse chunk -> scratch.tile (rows of cols.full(); elements beyond the width are unspecified).
+/// The inverse of a sparse chunk -> tile (rows of cols.full(); elements beyond the width are unspecified).
 /// With T = double all arithmetic is on integers and exact; the tile then has the exact signs.
 template <class T, class Level>
 THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const basis_tables& cols,
-                                              const sparse_chunk<T>& chunk, transform_scratch& s) {
+                                              const sparse_chunk<T>& chunk, float* tile, transform_scratch& s) {
     constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
     using vec = typename vector_of<T, lanes>::type;
     using floats = typename vector_of<float, lanes>::type;
@@ -138,7 +138,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
                         block, cols.full());
             for (std::size_t b = 0; b < block; ++b)
                 for (std::size_t x = 0; x < cols.full(); x += lanes)
-                    *reinterpret_cast<floats*>(s.tile.data() + (r + b) * cols.full() + x) =
+                    *reinterpret_cast<floats*>(tile + (r + b) * cols.full() + x) =
                         __builtin_convertvector(*reinterpret_cast<const vec*>(sums + b * cols.full() + x), floats);
         }
         return;
@@ -154,7 +154,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
         Level::gemm(columns + even * rows.full() + r, 1, rows.full(), cols.synthesis_half<T>(), s.at.data() + even, odd,
                     differences, half, block, half);
         for (std::size_t b = 0; b < block; ++b) {
-            float* out = s.tile.data() + (r + b) * cols.full();
+            float* out = tile + (r + b) * cols.full();
             if (w / 2 % lanes == 0 && w % 2 == 0) {
                 for (std::size_t x = 0; x < w / 2; x += lanes) {
                     const vec e = *reinterpret_cast<const vec*>(sums + b * half + x);

@@ -18,17 +18,19 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
 }
 
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for the same row of the chunk to the right, which comes next and lies where no hardware looks ahead.
+/// Asks for what lies `ahead` elements on in m and g, where no hardware looks ahead; there may be nothing.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain, float taken) {
+                                            float gain, float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    std::size_t x = 0;
-    const auto next_m = reinterpret_cast<std::uintptr_t>(m + n), next_g = reinterpret_cast<std::uintptr_t>(g + n);
-    for (std::size_t ahead = 0; ahead < n * sizeof(float); ahead += 64) {  // addresses only: there may be no such chunk
-        __builtin_prefetch(reinterpret_cast<const void*>(next_m + ahead), 1, 2);
-        __builtin_prefetch(reinterpret_cast<const void*>(next_g + ahead), 0, 2);
+    const auto distance = static_cast<std::uintptr_t>(ahead) * sizeof(float);  // modulo 2^64: addresses, no pointers
+    const auto next_m = reinterpret_cast<std::uintptr_t>(m) + distance;
+    const auto next_g = reinterpret_cast<std::uintptr_t>(g) + distance;
+    for (std::size_t line = 0; line < n * sizeof(float); line += 64) {
+        __builtin_prefetch(reinterpret_cast<const void*>(next_m + line), 0, 3);
+        __builtin_prefetch(reinterpret_cast<const void*>(next_g + line), 0, 3);
     }
+    std::size_t x = 0;
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
             const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
@@ -56,30 +58,50 @@ THINWIRE_ALWAYS_INLINE void add_scaled(float* m, const float* d, std::size_t n, 
     for (; x < n; ++x) m[x] += factor * d[x];
 }
 
-/// Adds the squares to `sum` and raises `largest` to the bits of the largest magnitude (above 0x7f7fffff: not finite).
+/// The sum of squares of elements whose squares may leave the range of float32.
+inline void scan_wide(const float* g, std::size_t n, double& sum) {
+    for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+}
+
+/// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
+/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
+/// not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
-    constexpr int lanes = Lanes / 2;
-    using doubles = typename vector_of<double, lanes>::type;
-    using floats = typename vector_of<float, lanes>::type;
-    using bits = typename vector_of<std::int32_t, lanes>::type;
-    doubles squares = {};
-    bits top = {};
-    std::size_t x = 0;
-    for (; x + lanes <= n; x += lanes) {
-        const doubles wide = __builtin_convertvector(*reinterpret_cast<const floats*>(g + x), doubles);
-        squares += wide * wide;
-        const bits magnitude = *reinterpret_cast<const bits*>(g + x) & 0x7fffffff;
-        const bits above = magnitude > top;
-        top = (magnitude & above) | (top & ~above);
-    }
-    for (int i = 0; i < lanes; ++i) {
-        sum += squares[i];
-        largest = std::max(largest, static_cast<std::uint32_t>(top[i]));
-    }
-    for (; x < n; ++x) {
-        sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
-        largest = std::max(largest, std::bit_cast<std::uint32_t>(g[x]) & 0x7fffffffU);
+    using floats = typename vector_of<float, Lanes>::type;
+    using bits = typename vector_of<std::int32_t, Lanes>::type;
+    constexpr std::size_t block = 4096, ways = 4;
+    for (std::size_t from = 0; from < n; from += block) {
+        const std::size_t end = std::min(n, from + block);
+        floats squares[ways] = {};
+        bits tops[ways] = {};
+        std::size_t x = from;
+        for (; x + ways * Lanes <= end; x += ways * Lanes) {
+#pragma GCC unroll 4
+            for (std::size_t w = 0; w < ways; ++w) {
+                const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
+                squares[w] += value * value;
+                const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
+                tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+            }
+        }
+        const floats all = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+        double total = 0.0;
+        std::int32_t top = 0;
+        for (std::size_t w = 1; w < ways; ++w) tops[0] = tops[w] > tops[0] ? tops[w] : tops[0];
+        for (int i = 0; i < Lanes; ++i) {
+            total += static_cast<double>(all[i]);
+            top = std::max(top, static_cast<std::int32_t>(tops[0][i]));
+        }
+        for (; x < end; ++x) {
+            total += static_cast<double>(g[x]) * static_cast<double>(g[x]);
+            top = std::max(top, std::bit_cast<std::int32_t>(g[x]) & 0x7fffffff);
+        }
+        largest = std::max(largest, static_cast<std::uint32_t>(top));
+        if (top > (127 + 48) << 23 || (top < (127 - 40) << 23 && top > 0))
+            scan_wide(g + from, end - from, sum);
+        else
+            sum += total;
     }
 }
 
@@ -152,7 +174,7 @@ THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, 
 }
 
 /// tops[g] = the largest magnitude (as bits) among c[g], c[g + groups], c[g + 2 * groups], ... of n elements.
-/// groups is a multiple of 16 and divides n.
+/// groups and n are multiples of 16.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {
     using bits = typename vector_of<std::int32_t, Lanes>::type;
@@ -160,28 +182,69 @@ THINWIRE_ALWAYS_INLINE void group_tops(const float* c, std::size_t n, std::size_
         bits top = {};
         for (std::size_t i = g; i < n; i += groups) {
             const bits magnitude = *reinterpret_cast<const bits*>(c + i) & 0x7fffffff;
-            const bits above = magnitude > top;
-            top = (magnitude & above) | (top & ~above);
+            top = magnitude > top ? magnitude : top;
         }
         std::memcpy(tops + g, &top, sizeof top);
     }
+}
+
+/// The sum of the lanes.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int32_t, Lanes>::type& v) {
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    bits sum = v;
+    if constexpr (Lanes == 16)
+        sum += __builtin_shufflevector(sum, sum, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+    if constexpr (Lanes == 16)
+        sum += __builtin_shufflevector(sum, sum, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
+    else if constexpr (Lanes == 8)
+        sum += __builtin_shufflevector(sum, sum, 4, 5, 6, 7, 4, 5, 6, 7);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
-    using bits = typename vector_of<std::int32_t, Lanes>::type;
-    std::int32_t floor = 0;
-    for (std::int32_t bit = 1 << 30; bit >= 1 << 16; bit >>= 1) {
-        const std::int32_t tried = floor | bit;
-        bits below = {};
-        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const bits*>(tops + i) < tried;
-        std::int32_t count = static_cast<std::int32_t>(n);
-        for (int i = 0; i < Lanes; ++i) count += below[i];
-        if (count >= static_cast<std::int32_t>(k)) floor = tried;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    using stored = typename vector_of<std::int32_t, Lanes>::type;
+    bits top = {};
+    for (std::size_t i = 0; i < n; i += Lanes) {
+        const bits t = *reinterpret_cast<const stored*>(tops + i);
+        top = t > top ? t : top;
     }
-    return static_cast<std::uint32_t>(floor);
+    std::int32_t above = 0;
+    for (int i = 0; i < Lanes; ++i) above = std::max(above, static_cast<std::int32_t>(top[i]));
+    const auto reached = [&](std::int32_t tried) {
+        bits below = {};
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried;
+        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below) >= static_cast<std::int32_t>(k);
+    };
+    above = (above >> 16) + 1;                      // not reached
+    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached
+    if (floor > 0 && !reached(floor << 16)) {
+        above = floor;
+        floor = 0;
+    }
+    while (above - floor > 1) {
+        const std::int32_t tried = floor + (above - floor) / 2;
+        (reached(tried << 16) ? floor : above) = tried;
+    }
+    return static_cast<std::uint32_t>(floor) << 16U;
+}
+
+/// Bit i % 64 of marks[i / 64] = whether the magnitude (as bits) of c[i] reaches `floor`; floor > 0.
+/// n is a multiple of 16; bits beyond it are 0. Level::reached(c, floor) gives those bits for Level::lanes elements.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) {
+    const auto least = static_cast<std::int32_t>(floor);
+    for (std::size_t from = 0; from < n; from += 64) {
+        std::uint64_t word = 0;
+        const std::size_t end = std::min(n, from + 64);
+        for (std::size_t i = from; i < end; i += Level::lanes)
+            word |= std::uint64_t{Level::reached(c + i, least)} << (i - from);
+        marks[from / 64] = word;
+    }
 }
 
 }  // namespace thinwire::detail

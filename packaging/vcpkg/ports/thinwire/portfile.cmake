@@ -4,10 +4,11 @@ get_filename_component(SOURCE_PATH "${CMAKE_CURRENT_LIST_DIR}/../../../.." ABSOL
 
 vcpkg_check_features(OUT_FEATURE_OPTIONS FEATURE_OPTIONS
     FEATURES
+        c THINWIRE_C
         hf THINWIRE_HF
         runtime THINWIRE_RUNTIME
 )
-if(NOT "runtime" IN_LIST FEATURES)
+if(NOT "runtime" IN_LIST FEATURES AND NOT "c" IN_LIST FEATURES)
     set(VCPKG_BUILD_TYPE release) # header-only
 endif()
 
@@ -25,7 +26,7 @@ vcpkg_cmake_install()
 vcpkg_cmake_config_fixup(CONFIG_PATH lib/cmake/thinwire)
 
 file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/debug/include" "${CURRENT_PACKAGES_DIR}/debug/share")
-if(NOT "runtime" IN_LIST FEATURES)
+if(NOT "runtime" IN_LIST FEATURES AND NOT "c" IN_LIST FEATURES)
     file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/debug" "${CURRENT_PACKAGES_DIR}/lib")
 endif()
 file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/share/licenses")
