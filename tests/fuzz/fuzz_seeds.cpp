@@ -35,7 +35,7 @@ void fill(const payload_layout& layout, bool full, sparse_content& content) {
             for (std::uint32_t p = 0, n = 0; n < count; ++p) {
                 if (random.below(s.chunk_size - p) >= count - n) continue;
                 content.positions[at + n] = static_cast<std::uint16_t>(p);
-                content.values[at + n++] = random.normal() + 1e-3F;
+                content.values[at + n++] = random.below(2) == 0 ? 1.0F : -1.0F;
             }
             layout.codec->round(std::span(content.values).subspan(at, count));
         }
