@@ -2830,6 +2830,51 @@ struct payload_layout {
 
 #endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
 
+// ---- thinwire/core/aligned.hpp
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <limits>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
+template <class... Vectors>
+[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
+    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP
+
 // ---- thinwire/codec/detail/split_tables.hpp
 #ifndef THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
 #define THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
@@ -2917,7 +2962,7 @@ struct split_table {
 /// cut in halves, and for chunks whose size is no power of two the blocks at their ends.
 class split_tables {
  public:
-    static constexpr std::uint32_t cached = 64;
+    static constexpr std::uint32_t cached = 256;
 
     explicit split_tables(const payload_layout& layout) {
         std::uint32_t most = 0;
@@ -2944,6 +2989,11 @@ class split_tables {
     }
     /// Where a block is cut: the largest power of two below its size.
     [[nodiscard]] static std::uint32_t half_of(std::uint32_t size) noexcept { return std::bit_floor(size - 1); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, numbers_, weights_);
+        for (const entry& e : entries_) sum += bytes_held(e.tables, e.begins);
+        return sum;
+    }
 
  private:
     struct entry {
@@ -3076,6 +3126,12 @@ class support_walk {
             std::swap(here, next);
         }
     }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = 0;
+        for (const lists& side : sides_) sum += bytes_held(side.blocks.nodes, side.singles.nodes, side.pairs.nodes);
+        for (const list& each : seeds_) sum += bytes_held(each.nodes);
+        return sum;
+    }
 
  private:
     struct list {
@@ -3142,6 +3198,10 @@ class support_walk {
 // ---- thinwire/codec/detail/support_coder.hpp
 #ifndef THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
 #define THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
+
+<<<<<<< HEAD
+=======
+>>>>>>> codec
 
 #include <algorithm>
 #include <array>
@@ -3226,6 +3286,10 @@ class support_coder {
         return count <= known_.size() ? known_[count - 1] : make(count);
     }
 
+    [[nodiscard]] std::size_t walk_bytes() const noexcept {
+        return walk_.memory_bytes() + bytes_held(numbers_, weights_);
+    }
+
     std::uint32_t size_ = 0, half_ = 0;
 
  private:
@@ -3262,6 +3326,9 @@ class support_encoder : support_coder {
           symbols_(3 * needs.coefficients + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
+    }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, std::span<const std::uint16_t> positions,
@@ -3298,7 +3365,7 @@ class support_encoder : support_coder {
     };
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const std::uint16_t* const at = positions_.data() + node.place();
         const auto middle = static_cast<std::uint16_t>(node.base() + half_);
         std::uint32_t lower = 0;
@@ -3379,6 +3446,8 @@ class support_decoder : support_coder {
  public:
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+
     /// Takes its part off the front of `bytes`.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
                                              std::span<const std::uint32_t> counts,
@@ -3449,7 +3518,7 @@ class support_decoder : support_coder {
     }
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const split_table& t = table(node.count());
         const std::uint32_t here = slot(), which = t.find(here);
         take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
@@ -3494,51 +3563,6 @@ class support_decoder : support_coder {
 }  // namespace thinwire::detail
 
 #endif  // THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
-
-// ---- thinwire/core/aligned.hpp
-#ifndef THINWIRE_CORE_ALIGNED_HPP
-#define THINWIRE_CORE_ALIGNED_HPP
-
-#include <cstddef>
-#include <limits>
-#include <new>
-#include <vector>
-
-namespace thinwire {
-
-/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
-template <class T>
-struct aligned_allocator {
-    using value_type = T;
-
-    aligned_allocator() = default;
-    template <class U>
-    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
-
-    [[nodiscard]] T* allocate(std::size_t count) {
-        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
-        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
-    }
-    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
-
-    template <class U>
-    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
-        return true;
-    }
-};
-
-template <class T>
-using aligned_vector = std::vector<T, aligned_allocator<T>>;
-
-/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
-template <class... Vectors>
-[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
-    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
-}
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_ALIGNED_HPP
 
 // ---- thinwire/codec/sparse_content.hpp
 #ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
@@ -3671,7 +3695,11 @@ class section_coder {
         if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
-    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
+    /// Working memory, without the tables that copies share.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return encoder_.memory_bytes() + decoder_.memory_bytes();
+    }
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return sizeof *tables_ + tables_->memory_bytes(); }
 
  private:
     section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,
@@ -4331,6 +4359,8 @@ class payload_decoder {
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
     }
+    /// Of the tables that copies share.
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
     payload_layout layout_;
@@ -8262,10 +8292,18 @@ namespace detail {
 class gradient_meter {
  public:
     explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
-        constexpr std::size_t block = 1U << 15U;
         for (const parameter& p : parameters_)
             for (std::size_t at = 0; at < p.gradient.size(); at += block)
                 pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The gradient of parameter i, as long as it was, lies elsewhere from now on.
+    void move_gradient(std::size_t i, std::span<float> gradient) noexcept {
+        std::size_t first = 0;
+        for (std::size_t before = 0; before < i; ++before) first += pieces_of(parameters_[before].gradient.size());
+        for (std::size_t n = 0; n < pieces_of(gradient.size()); ++n)
+            pieces_[first + n].values = gradient.subspan(n * block, pieces_[first + n].values.size());
+        parameters_[i].gradient = gradient;
     }
 
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
@@ -8293,8 +8331,15 @@ class gradient_meter {
         if (!finite) detail::refuse_gradient(parameters_);
         return std::sqrt(sum);
     }
+    /// What it holds; the names of the parameters apart.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(parameters_, pieces_); }
 
  private:
+    static constexpr std::size_t block = 1U << 15U;
+    [[nodiscard]] static constexpr std::size_t pieces_of(std::size_t elements) noexcept {
+        return (elements + block - 1) / block;
+    }
+
     struct piece {
         std::span<const float> values;
         double sum = 0.0;
@@ -8768,6 +8813,7 @@ struct tensor_settings {
 /// The settings of each parameter. Throws value_error for a group that holds none.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
+    const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -9755,6 +9801,12 @@ namespace thinwire::detail {
 ///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
 ///      even and the odd half, whose terms are a partition of the same bound.
 ///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
+///   5. An integrator's own table need not be a rounding of an orthonormal matrix: basis::table() takes one whose rows
+///   B
+///      satisfy B B^T = 2^44 (I + E) with every |E_ij| <= 2^-17. The norm of E is at most 256 * 2^-17 = 2^-9, and B^T B
+///      has the eigenvalues of B B^T, so a column's norm is at most 2^22 sqrt(1 + 2^-9) and its entries sum to at most
+///      2^22 sqrt(h) (1 + 2^-10) <= 2^26 + 2^16. In 2 that gives 2^26 + 2^16 for 2^26 + 2^8, still 49 bits and below
+///      2^27, and |t| <= 2^26 + 2^16 + 1; in 3, |sum| <= (2^26 + 2^16 + 1) (2^26 + 2^16) < 2^52 + 2^44 < 2^53.
 /// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
 class exact_mean {
  public:
@@ -9928,7 +9980,7 @@ class chunk_worker {
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
-               bytes_held(tops_, keys_);
+               bytes_held(panel_, tops_, marks_, keys_);
     }
 
  private:
@@ -10190,6 +10242,7 @@ class demo {
         changed.gradient = gradient;
         check(changed);
         parameters_[i].gradient = gradient;
+        meter_.move_gradient(i, gradient);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
@@ -10212,12 +10265,13 @@ class demo {
     /// options hold (an own rule, codec or basis) and without the pool.
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
-        held.workspace = plan_.memory_bytes() + described() +
-                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_);
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
                      bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
+        held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
         for (const auto& coder : coders_) held.codec += coder.memory_bytes();
         for (const auto& section : encoded_) held.codec += bytes_held(section);
@@ -10271,7 +10325,7 @@ class demo {
             return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
         };
         std::size_t sum = bytes_held(options_.groups);
-        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter& p : parameters_) sum += 2 * characters(p.name);  // here and in the meter
         for (const parameter_group& g : options_.groups)
             sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
         return sum;
