@@ -5,8 +5,8 @@
 #include <thinwire/codec/detail/split_tables.hpp>
 #include <thinwire/codec/detail/support_walk.hpp>
 #include <thinwire/codec/payload_layout.hpp>
-#include <thinwire/core/aligned.hpp>
 #include <thinwire/config.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/result.hpp>
 
 #include <algorithm>
