@@ -10,7 +10,8 @@ if(THINWIRE_SANITIZE)
     endif()
     set(sanitize -fsanitize=${THINWIRE_SANITIZE} -fno-omit-frame-pointer)
     if(THINWIRE_SANITIZE MATCHES "undefined")
-        list(APPEND sanitize -fno-sanitize-recover=undefined)
+        # AddressSanitizer finds what null and object-size would; they take half of the compile time.
+        list(APPEND sanitize -fno-sanitize-recover=undefined -fno-sanitize=null,object-size)
         if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
             # clang's check of calls through function pointers needs type information that C callbacks do not have.
             list(APPEND sanitize -fno-sanitize=function)
