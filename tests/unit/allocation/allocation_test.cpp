@@ -42,8 +42,8 @@ void count_and_free(void* memory, std::size_t alignment) noexcept {
 
 }  // namespace
 
-// All other forms of new and delete end in these. Not inlined, as g++ takes a pair of which only one half is inlined
-// for a mismatch (-Wmismatched-new-delete).
+// All other forms of new and delete end in these, except that AddressSanitizer keeps its own for arrays. Not inlined,
+// as g++ takes a pair of which only one half is inlined for a mismatch (-Wmismatched-new-delete).
 [[gnu::noinline]] void* operator new(std::size_t size) {
     return count_and_allocate(size, alignof(std::max_align_t));
 }
@@ -114,9 +114,10 @@ std::size_t steady_allocations(const std::vector<shape>& shapes, const Options& 
 TEST_CASE("the counter counts") {
     const std::size_t before = allocations.load();
     ::operator delete(::operator new(3));
-    ::operator delete[](::operator new[](5));
-    ::operator delete(::operator new(8, std::align_val_t{64}), std::align_val_t{64});
-    CHECK(allocations.load() == before + 3);
+    constexpr std::align_val_t line{64};
+    void* aligned = ::operator new(8, line);
+    ::operator delete(aligned, line);
+    CHECK(allocations.load() == before + 2);
 }
 
 namespace {
