@@ -2830,6 +2830,51 @@ struct payload_layout {
 
 #endif  // THINWIRE_CODEC_PAYLOAD_LAYOUT_HPP
 
+// ---- thinwire/core/aligned.hpp
+#ifndef THINWIRE_CORE_ALIGNED_HPP
+#define THINWIRE_CORE_ALIGNED_HPP
+
+#include <cstddef>
+#include <limits>
+#include <new>
+#include <vector>
+
+namespace thinwire {
+
+/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
+template <class T>
+struct aligned_allocator {
+    using value_type = T;
+
+    aligned_allocator() = default;
+    template <class U>
+    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
+
+    [[nodiscard]] T* allocate(std::size_t count) {
+        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
+    }
+    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
+
+    template <class U>
+    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
+        return true;
+    }
+};
+
+template <class T>
+using aligned_vector = std::vector<T, aligned_allocator<T>>;
+
+/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
+template <class... Vectors>
+[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
+    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CORE_ALIGNED_HPP
+
 // ---- thinwire/codec/detail/split_tables.hpp
 #ifndef THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
 #define THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
@@ -2917,7 +2962,7 @@ struct split_table {
 /// cut in halves, and for chunks whose size is no power of two the blocks at their ends.
 class split_tables {
  public:
-    static constexpr std::uint32_t cached = 64;
+    static constexpr std::uint32_t cached = 256;
 
     explicit split_tables(const payload_layout& layout) {
         std::uint32_t most = 0;
@@ -2944,6 +2989,11 @@ class split_tables {
     }
     /// Where a block is cut: the largest power of two below its size.
     [[nodiscard]] static std::uint32_t half_of(std::uint32_t size) noexcept { return std::bit_floor(size - 1); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = bytes_held(entries_, numbers_, weights_);
+        for (const entry& e : entries_) sum += bytes_held(e.tables, e.begins);
+        return sum;
+    }
 
  private:
     struct entry {
@@ -3075,6 +3125,12 @@ class support_walk {
             here->clear();
             std::swap(here, next);
         }
+    }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t sum = 0;
+        for (const lists& side : sides_) sum += bytes_held(side.blocks.nodes, side.singles.nodes, side.pairs.nodes);
+        for (const list& each : seeds_) sum += bytes_held(each.nodes);
+        return sum;
     }
 
  private:
@@ -3226,6 +3282,10 @@ class support_coder {
         return count <= known_.size() ? known_[count - 1] : make(count);
     }
 
+    [[nodiscard]] std::size_t walk_bytes() const noexcept {
+        return walk_.memory_bytes() + bytes_held(numbers_, weights_);
+    }
+
     std::uint32_t size_ = 0, half_ = 0;
 
  private:
@@ -3262,6 +3322,9 @@ class support_encoder : support_coder {
           symbols_(3 * needs.coefficients + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
+    }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, std::span<const std::uint16_t> positions,
@@ -3298,7 +3361,7 @@ class support_encoder : support_coder {
     };
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const std::uint16_t* const at = positions_.data() + node.place();
         const auto middle = static_cast<std::uint16_t>(node.base() + half_);
         std::uint32_t lower = 0;
@@ -3379,6 +3442,8 @@ class support_decoder : support_coder {
  public:
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+
     /// Takes its part off the front of `bytes`.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
                                              std::span<const std::uint32_t> counts,
@@ -3449,7 +3514,7 @@ class support_decoder : support_coder {
     }
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const split_table& t = table(node.count());
         const std::uint32_t here = slot(), which = t.find(here);
         take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
@@ -3494,51 +3559,6 @@ class support_decoder : support_coder {
 }  // namespace thinwire::detail
 
 #endif  // THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
-
-// ---- thinwire/core/aligned.hpp
-#ifndef THINWIRE_CORE_ALIGNED_HPP
-#define THINWIRE_CORE_ALIGNED_HPP
-
-#include <cstddef>
-#include <limits>
-#include <new>
-#include <vector>
-
-namespace thinwire {
-
-/// Allocates at multiples of 64 bytes: a cache line and the widest vector register.
-template <class T>
-struct aligned_allocator {
-    using value_type = T;
-
-    aligned_allocator() = default;
-    template <class U>
-    constexpr aligned_allocator(const aligned_allocator<U>&) noexcept {}
-
-    [[nodiscard]] T* allocate(std::size_t count) {
-        if (count > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
-        return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{64}));
-    }
-    void deallocate(T* memory, std::size_t) noexcept { ::operator delete (memory, std::align_val_t{64}); }
-
-    template <class U>
-    [[nodiscard]] bool operator==(const aligned_allocator<U>&) const noexcept {
-        return true;
-    }
-};
-
-template <class T>
-using aligned_vector = std::vector<T, aligned_allocator<T>>;
-
-/// Bytes that vectors asked the allocator for; not what their elements hold in turn.
-template <class... Vectors>
-[[nodiscard]] constexpr std::size_t bytes_held(const Vectors&... vectors) noexcept {
-    return (std::size_t{0} + ... + (vectors.capacity() * sizeof(typename Vectors::value_type)));
-}
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CORE_ALIGNED_HPP
 
 // ---- thinwire/codec/sparse_content.hpp
 #ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
@@ -3671,7 +3691,11 @@ class section_coder {
         if (bits.position() != bytes.size()) return errc::trailing;
         return std::nullopt;
     }
-    [[nodiscard]] static constexpr std::size_t memory_bytes() noexcept { return 0; }
+    /// Working memory, without the tables that copies share.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return encoder_.memory_bytes() + decoder_.memory_bytes();
+    }
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return sizeof *tables_ + tables_->memory_bytes(); }
 
  private:
     section_coder(const value_codec* codec, std::shared_ptr<const detail::split_tables> tables,
@@ -4331,6 +4355,8 @@ class payload_decoder {
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
     }
+    /// Of the tables that copies share.
+    [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
     payload_layout layout_;
@@ -7149,7 +7175,12 @@ class basis_tables {
  public:
     /// Precondition: `table` is what basis::table() gave for this kind and side.
     basis_tables(basis_kind kind, std::size_t side, std::span<const std::int32_t> table)
-        : side_(side), mirrored_(kind == basis_kind::dct), half_(round_up((side + 1) / 2)), full_(round_up(side)) {
+        : side_(side),
+          mirrored_(kind == basis_kind::dct),
+          fast_((mirrored_ || kind == basis_kind::hadamard) && (side == 32 || side == 64)),
+          identity_(kind == basis_kind::identity),
+          half_(round_up((side + 1) / 2)),
+          full_(round_up(side)) {
         synthesis_.resize(side * full_);
         exact_.resize(side * full_);
         if (mirrored_) {
@@ -7174,8 +7205,10 @@ class basis_tables {
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// Whether the DCT of this side has a fast algorithm, used where both sides of a chunk have one.
-    [[nodiscard]] bool fast() const noexcept { return mirrored_ && (side_ == 32 || side_ == 64); }
+    /// Whether this is a DCT or Walsh-Hadamard transform with a fast algorithm, used where both sides of a chunk have
+    /// one or the chunk is one row.
+    [[nodiscard]] bool fast() const noexcept { return fast_; }
+    [[nodiscard]] bool identity() const noexcept { return identity_; }
     /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
 
@@ -7231,25 +7264,29 @@ class basis_tables {
     }
 
     std::size_t side_;
-    bool mirrored_;
+    bool mirrored_, fast_, identity_;
     std::size_t half_, full_;
     aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
     aligned_vector<double> exact_, exact_half_;
 };
 
-/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform; else by rows,
-/// of the DCT even columns first.
+/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform of both sides;
+/// in order where the chunk is one row of it; else by rows, of the DCT even columns first.
 struct spectrum_layout {
     const basis_tables& rows;
     const basis_tables& cols;
 
     [[nodiscard]] bool fast() const noexcept { return rows.fast() && cols.fast(); }
+    /// Whether chunks are single rows that are transformed together.
+    [[nodiscard]] bool line() const noexcept { return rows.side() == 1 && cols.fast(); }
     /// Numbers stored, some of which may be no coefficients.
     [[nodiscard]] std::size_t size() const noexcept {
+        if (line()) return cols.side();
         return rows.side() * (fast() ? cols.side() : cols.spectrum_width());
     }
     /// Where the coefficient of a position (row * width + column) is stored.
     [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
+        if (line()) return position;
         const std::size_t row = position / cols.side(), column = position % cols.side();
         if (fast()) return column * rows.side() + row;
         const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
@@ -7257,6 +7294,7 @@ struct spectrum_layout {
     }
     /// The position that is stored at a place; 2^16 where there is none.
     [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
+        if (line()) return static_cast<std::uint32_t>(place);
         if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
         const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
         const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;
@@ -7419,43 +7457,74 @@ THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
     }
 }
 
-/// The orthonormal DCT-II along the N rows of `in`, for `width` columns (a multiple of Lanes), rows `stride` apart in
-/// both. The two may be the same memory.
-template <std::size_t N, int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_dct_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+/// x[f] <- sum over n of (-1)^(bits that the bits of n, reversed, share with f) x[n]: Walsh-Hadamard in Paley's order.
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
+    if constexpr (N > 1) {
+        Vec even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            even[n] = x[n] + x[n + N / 2];
+            odd[n] = x[n] - x[n + N / 2];
+        }
+        fast_walsh(even);
+        fast_walsh(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f) {
+            x[2 * f] = even[f];
+            x[2 * f + 1] = odd[f];
+        }
+    }
+}
+
+/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for `width` columns (a
+/// multiple of Lanes), rows `stride` apart in both. The two may be the same memory.
+template <std::size_t N, int Lanes, bool Walsh>
+THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
     using vec = typename vector_of<float, Lanes>::type;
     using local = typename local_vector<float, Lanes>::type;
     constexpr auto scale =
-        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << 61U) / N)) * 0x1p-30);
+        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
+    constexpr float first = Walsh ? scale : scale * 0.70710678F;
     for (std::size_t column = 0; column < width; column += Lanes) {
         local even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
         for (std::size_t n = 0; n < N / 2; ++n) {
             const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
-            const local b = *reinterpret_cast<const vec*>(in + (N - 1 - n) * stride + column);
+            const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * stride + column);
             even[n] = a + b;
             odd[n] = a - b;
         }
-        fast_dct2(even);
-        *reinterpret_cast<vec*>(out + column) = even[0] * (scale * 0.70710678F);
+        if constexpr (Walsh)
+            fast_walsh(even);
+        else
+            fast_dct2(even);
+        *reinterpret_cast<vec*>(out + column) = even[0] * first;
 #pragma GCC unroll 64
         for (std::size_t f = 1; f < N / 2; ++f)
             *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
-        fast_dct4(odd);
+        if constexpr (Walsh)
+            fast_walsh(odd);
+        else
+            fast_dct4(odd);
 #pragma GCC unroll 64
         for (std::size_t f = 0; f < N / 2; ++f)
             *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
     }
 }
 
-/// fast_dct_columns() for a side that fast_dct_side() allows.
+/// fast_columns() for tables that are fast().
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_dct_columns(std::size_t side, const float* in, float* out, std::size_t stride,
-                                             std::size_t width) {
-    if (side == 64)
-        fast_dct_columns<64, Lanes>(in, out, stride, width);
+THINWIRE_ALWAYS_INLINE void fast_columns(const basis_tables& side, const float* in, float* out, std::size_t stride,
+                                         std::size_t width) {
+    if (side.mirrored() && side.side() == 64)
+        fast_columns<64, Lanes, false>(in, out, stride, width);
+    else if (side.mirrored())
+        fast_columns<32, Lanes, false>(in, out, stride, width);
+    else if (side.side() == 64)
+        fast_columns<64, Lanes, true>(in, out, stride, width);
     else
-        fast_dct_columns<32, Lanes>(in, out, stride, width);
+        fast_columns<32, Lanes, true>(in, out, stride, width);
 }
 
 /// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.
@@ -7612,10 +7681,13 @@ class sparse_chunk {
     std::vector<T> values_;
 };
 
+/// Chunks of one row that are transformed together.
+inline constexpr std::size_t line_batch = 64;
+
 /// Working memory of the transforms of one thread, for chunks up to the given sides.
 struct transform_scratch {
     transform_scratch(std::size_t rows, std::size_t cols) {
-        const std::size_t r = (rows + 31) / 16 * 16;
+        const std::size_t r = (std::max(rows, line_batch) + 31) / 16 * 16;
         const std::size_t c = (cols + 31) / 16 * 16;
         mirrored.resize(2 * r * c);
         middle.resize(r * c);
@@ -7664,6 +7736,7 @@ struct transform_scratch {
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 namespace thinwire::detail {
@@ -7706,9 +7779,13 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_dct_columns<Level::lanes>(h, tile, s.middle.data(), w, w);
+        fast_columns<Level::lanes>(rows, tile, s.middle.data(), w, w);
         transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
-        fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
+        fast_columns<Level::lanes>(cols, s.mirrored.data(), s.coefficients.data(), h, h);
+        return;
+    }
+    if (rows.identity()) {
+        std::memcpy(s.coefficients.data(), tile, h * stride * sizeof(float));
         return;
     }
     if (!rows.mirrored()) {
@@ -7751,6 +7828,47 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
 }
 
+/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order. cols.fast(); count
+/// <= line_batch; `lines` can be read up to the next multiple of 16 chunks.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
+                                          transform_scratch& s) {
+    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
+    transpose(lines, w, s.mirrored.data(), whole, whole, w);
+    fast_columns<Level::lanes>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
+    transpose(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
+}
+
+/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
+/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
+                                         std::size_t count, float* tile, transform_scratch& s) {
+    for (std::size_t i = 0; i < count; ++i) s.at[i] = static_cast<std::uint32_t>(positions[i] * cols.full());
+    if constexpr (std::is_same_v<T, float>) {
+        Level::gemm(values, 0, 1, cols.synthesis<float>(), s.at.data(), count, tile, 0, 1, cols.full());
+    } else {
+        using vec = typename vector_of<double, Level::lanes / 2>::type;
+        using floats = typename vector_of<float, Level::lanes / 2>::type;
+        double* const sums = s.parts<double>();
+        Level::gemm(values, 0, 1, cols.synthesis<double>(), s.at.data(), count, sums, 0, 1, cols.full());
+        for (std::size_t x = 0; x < cols.full(); x += Level::lanes / 2)
+            *reinterpret_cast<floats*>(tile + x) =
+                __builtin_convertvector(*reinterpret_cast<const vec*>(sums + x) * 0x1p22, floats);
+    }
+}
+
+/// The inverse where there is no transform: the coefficients at their places.
+template <class T>
+inline void inverse_identity(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<T>& chunk,
+                             float* tile) {
+    constexpr T unit = std::is_same_v<T, double> ? static_cast<T>(0x1p44) : T{1};  // what the exact tables come to
+    std::memset(tile, 0, rows.side() * cols.full() * sizeof(float));
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+        for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
+            tile[chunk.row(i) * cols.full() + chunk.column(slot)] = static_cast<float>(chunk.value(i) * unit);
+}
+
 /// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
 template <class T, class Level>
 THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const sparse_chunk<T>& chunk, T* out) {
@@ -7782,6 +7900,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<T, lanes>::type;
     using floats = typename vector_of<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
+    if (rows.identity()) return inverse_identity(rows, cols, chunk, tile);
     T* columns = s.pass<T>();
     inverse_columns<T, Level>(rows, chunk, columns);
     if (!cols.mirrored()) {
@@ -7857,19 +7976,22 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
     asm volatile("" : : "r"(memory) : "memory");
 }
 
+/// Asks for n elements that lie `ahead` elements on, into the second cache; there may be nothing.
+THINWIRE_ALWAYS_INLINE void ask_ahead(const float* from, std::size_t n, std::ptrdiff_t ahead) noexcept {
+    // modulo 2^64: addresses, no pointers
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead) * sizeof(float);
+    for (std::size_t line = 0; line < n * sizeof(float); line += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
+}
+
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for what lies `ahead` elements on in m and g, where no hardware looks ahead; there may be nothing.
+/// Asks for m and g `ahead` elements on, where no hardware looks ahead.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
                                             float gain, float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    const auto distance = static_cast<std::uintptr_t>(ahead) * sizeof(float);  // modulo 2^64: addresses, no pointers
-    const auto next_m = reinterpret_cast<std::uintptr_t>(m) + distance;
-    const auto next_g = reinterpret_cast<std::uintptr_t>(g) + distance;
-    for (std::size_t line = 0; line < n * sizeof(float); line += 64) {
-        __builtin_prefetch(reinterpret_cast<const void*>(next_m + line), 0, 3);
-        __builtin_prefetch(reinterpret_cast<const void*>(next_g + line), 0, 3);
-    }
+    ask_ahead(m, n, ahead);
+    ask_ahead(g, n, ahead);
     std::size_t x = 0;
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
@@ -7977,9 +8099,12 @@ THINWIRE_ALWAYS_INLINE void flush_lanes(Vec& v) noexcept {
 }
 
 /// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
-/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
+/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product. Asks for x
+/// `ahead` elements on.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
+THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor,
+                                       std::ptrdiff_t ahead) {
+    ask_ahead(x, n, ahead);
     using vec = typename local_vector<float, Lanes>::type;
     using bits = typename local_vector<std::int32_t, Lanes>::type;
     const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
@@ -8042,7 +8167,7 @@ THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int3
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
+/// A number that at least k of the n tops reach, and about k / 8 more at most unless they are within a 64th of it.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
@@ -8055,20 +8180,23 @@ THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::s
     }
     std::int32_t above = 0;
     for (int i = 0; i < Lanes; ++i) above = std::max(above, static_cast<std::int32_t>(top[i]));
-    const auto reached = [&](std::int32_t tried) {
+    const auto reaching = [&](std::int32_t tried) {
         bits below = {};
-        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried;
-        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below) >= static_cast<std::int32_t>(k);
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried << 16;
+        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below);
     };
-    above = (above >> 16) + 1;                      // not reached
-    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached
-    if (floor > 0 && !reached(floor << 16)) {
+    const auto least = static_cast<std::int32_t>(k), most = least + least / 8 + 1;
+    above = (above >> 16) + 1;                      // reached by none
+    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached by more than enough
+    if (floor > 0 && reaching(floor) < least) {
         above = floor;
         floor = 0;
     }
     while (above - floor > 1) {
         const std::int32_t tried = floor + (above - floor) / 2;
-        (reached(tried << 16) ? floor : above) = tried;
+        const std::int32_t count = reaching(tried);
+        (count >= least ? floor : above) = tried;
+        if (count >= least && count <= most) break;
     }
     return static_cast<std::uint32_t>(floor) << 16U;
 }
@@ -8106,17 +8234,23 @@ THINWIRE_ALWAYS_INLINE void mark_tops(const float* c, std::size_t n, std::uint32
 namespace thinwire {
 
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
-/// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
+/// inverse_exact, inverse_line_exact and apply_sign give the same bits at every level; the others may differ in the
+/// last one.
 struct transform_kernels {
     void (*forward)(const basis_tables& rows, const basis_tables& cols, const float* tile, transform_scratch& s);
     void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk, float* tile,
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           float* tile, transform_scratch& s);
+    void (*forward_lines)(const basis_tables& cols, const float* lines, std::size_t count, transform_scratch& s);
+    void (*inverse_line)(const basis_tables& cols, const std::uint16_t* positions, const float* values,
+                         std::size_t count, float* tile, transform_scratch& s);
+    void (*inverse_line_exact)(const basis_tables& cols, const std::uint16_t* positions, const double* values,
+                               std::size_t count, float* tile, transform_scratch& s);
     void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
-    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
+    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
@@ -8152,53 +8286,67 @@ struct lanes_avx512 {
 #endif
 
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                         \
-    struct NAME : BASE {                                                                                         \
-        static constexpr int lanes = LANES;                                                                      \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,          \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,       \
-                                std::size_t rows, std::size_t cols) {                                            \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                 \
-        }                                                                                                        \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,        \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,      \
-                                std::size_t rows, std::size_t cols) {                                            \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);            \
-        }                                                                                                        \
-        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,        \
-                                   transform_scratch& s) {                                                       \
-            forward_transform<NAME>(rows, cols, tile, s);                                                        \
-        }                                                                                                        \
-        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                           \
-                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {        \
-            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                          \
-        }                                                                                                        \
-        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                     \
-                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) { \
-            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                         \
-        }                                                                                                        \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,     \
-                                           float gain, float taken, std::ptrdiff_t ahead) {                      \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                             \
-        }                                                                                                        \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                   \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                          \
-        }                                                                                                        \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {       \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                    \
-        }                                                                                                        \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {            \
-            detail::scan<LANES>(g, n, sum, largest);                                                             \
-        }                                                                                                        \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {  \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                       \
-        }                                                                                                        \
-        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {         \
-            return detail::top_floor<LANES>(tops, n, k);                                                         \
-        }                                                                                                        \
-        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) { \
-            detail::mark_tops<NAME>(c, n, floor, marks);                                                         \
-        }                                                                                                        \
+#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                               \
+    struct NAME : BASE {                                                                                               \
+        static constexpr int lanes = LANES;                                                                            \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,                \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,             \
+                                std::size_t rows, std::size_t cols) {                                                  \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                       \
+        }                                                                                                              \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,              \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,            \
+                                std::size_t rows, std::size_t cols) {                                                  \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                  \
+        }                                                                                                              \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,              \
+                                   transform_scratch& s) {                                                             \
+            forward_transform<NAME>(rows, cols, tile, s);                                                              \
+        }                                                                                                              \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                                 \
+                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {              \
+            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                                \
+        }                                                                                                              \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                           \
+                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) {       \
+            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                               \
+        }                                                                                                              \
+        TARGET static void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,              \
+                                         transform_scratch& s) {                                                       \
+            detail::forward_lines<NAME>(cols, lines, count, s);                                                        \
+        }                                                                                                              \
+        TARGET static void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const float* values, \
+                                        std::size_t count, float* tile, transform_scratch& s) {                        \
+            detail::inverse_line<float, NAME>(cols, positions, values, count, tile, s);                                \
+        }                                                                                                              \
+        TARGET static void inverse_line_exact(const basis_tables& cols, const std::uint16_t* positions,                \
+                                              const double* values, std::size_t count, float* tile,                    \
+                                              transform_scratch& s) {                                                  \
+            detail::inverse_line<double, NAME>(cols, positions, values, count, tile, s);                               \
+        }                                                                                                              \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,           \
+                                           float gain, float taken, std::ptrdiff_t ahead) {                            \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                                   \
+        }                                                                                                              \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                         \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                                \
+        }                                                                                                              \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor,               \
+                                      std::ptrdiff_t ahead) {                                                          \
+            detail::apply_sign<LANES>(x, d, n, rate, factor, ahead);                                                   \
+        }                                                                                                              \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {                  \
+            detail::scan<LANES>(g, n, sum, largest);                                                                   \
+        }                                                                                                              \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {        \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                             \
+        }                                                                                                              \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {               \
+            return detail::top_floor<LANES>(tops, n, k);                                                               \
+        }                                                                                                              \
+        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) {       \
+            detail::mark_tops<NAME>(c, n, floor, marks);                                                               \
+        }                                                                                                              \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, lanes_plain, , 4)
@@ -8209,9 +8357,13 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
-inline constexpr transform_kernels kernels_of = {
-    &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
-    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor,       &Level::mark_tops};
+inline constexpr transform_kernels kernels_of = {&Level::forward,         &Level::inverse,
+                                                 &Level::inverse_exact,   &Level::forward_lines,
+                                                 &Level::inverse_line,    &Level::inverse_line_exact,
+                                                 &Level::update_momentum, &Level::add_scaled,
+                                                 &Level::apply_sign,      &Level::scan,
+                                                 &Level::group_tops,      &Level::top_floor,
+                                                 &Level::mark_tops};
 
 }  // namespace detail
 
@@ -8262,10 +8414,18 @@ namespace detail {
 class gradient_meter {
  public:
     explicit gradient_meter(std::span<const parameter> parameters) : parameters_(parameters.begin(), parameters.end()) {
-        constexpr std::size_t block = 1U << 15U;
         for (const parameter& p : parameters_)
             for (std::size_t at = 0; at < p.gradient.size(); at += block)
                 pieces_.push_back({.values = p.gradient.subspan(at, std::min(block, p.gradient.size() - at))});
+    }
+
+    /// The gradient of parameter i, as long as it was, lies elsewhere from now on.
+    void move_gradient(std::size_t i, std::span<float> gradient) noexcept {
+        std::size_t first = 0;
+        for (std::size_t before = 0; before < i; ++before) first += pieces_of(parameters_[before].gradient.size());
+        for (std::size_t n = 0; n < pieces_of(gradient.size()); ++n)
+            pieces_[first + n].values = gradient.subspan(n * block, pieces_[first + n].values.size());
+        parameters_[i].gradient = gradient;
     }
 
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
@@ -8293,8 +8453,15 @@ class gradient_meter {
         if (!finite) detail::refuse_gradient(parameters_);
         return std::sqrt(sum);
     }
+    /// What it holds; the names of the parameters apart.
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(parameters_, pieces_); }
 
  private:
+    static constexpr std::size_t block = 1U << 15U;
+    [[nodiscard]] static constexpr std::size_t pieces_of(std::size_t elements) noexcept {
+        return (elements + block - 1) / block;
+    }
+
     struct piece {
         std::span<const float> values;
         double sum = 0.0;
@@ -8768,6 +8935,7 @@ struct tensor_settings {
 /// The settings of each parameter. Throws value_error for a group that holds none.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
+    const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -9755,6 +9923,12 @@ namespace thinwire::detail {
 ///      < 2^53, integers in doubles: every partial sum is exact in any order. So are the sum and the difference of the
 ///      even and the odd half, whose terms are a partition of the same bound.
 ///   4. The conversion of that integer to float32 rounds but keeps zero and sign, which is all that the update uses.
+///   5. An integrator's own table need not be a rounding of an orthonormal matrix: basis::table() takes one whose rows
+///   B
+///      satisfy B B^T = 2^44 (I + E) with every |E_ij| <= 2^-17. The norm of E is at most 256 * 2^-17 = 2^-9, and B^T B
+///      has the eigenvalues of B B^T, so a column's norm is at most 2^22 sqrt(1 + 2^-9) and its entries sum to at most
+///      2^22 sqrt(h) (1 + 2^-10) <= 2^26 + 2^16. In 2 that gives 2^26 + 2^16 for 2^26 + 2^8, still 49 bits and below
+///      2^27, and |t| <= 2^26 + 2^16 + 1; in 3, |sum| <= (2^26 + 2^16 + 1) (2^26 + 2^16) < 2^52 + 2^44 < 2^53.
 /// No step divides, none meets a subnormal number: -ffast-math has nothing to change.
 class exact_mean {
  public:
@@ -9854,7 +10028,7 @@ class chunk_worker {
           local_(plan.max_chunk_size()),
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
-        keys_.reserve(scratch_.coefficients.size());
+        keys_.reserve(plan.max_chunk_size());
         tops_.reserve(scratch_.coefficients.size());
         marks_.reserve(scratch_.coefficients.size() / 64 + 1);
     }
@@ -9876,10 +10050,13 @@ class chunk_worker {
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
-            for (std::size_t c = 0; c < count; ++c) {
-                kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
-                choose(t, from + c, codec, content);
-            }
+            if (spectrum_layout{*t.rows, *t.cols}.line())
+                choose_lines(t, from, count, codec, content);
+            else
+                for (std::size_t c = 0; c < count; ++c) {
+                    kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
+                    choose(t, from + c, scratch_.coefficients.data(), codec, content);
+                }
             m += count * w;
             g += count * w;
         }
@@ -9899,20 +10076,43 @@ class chunk_worker {
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
-    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
-    /// for each content in turn.
-    void apply(const chunk_plan::tensor& t, std::size_t chunk, float* x,
+    /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
+    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
+    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x,
                std::span<const sparse_content* const> contents, float rate, float factor) {
-        decode_mean(t, chunk, contents);
-        for (std::size_t r = 0; r < t.grid.rows(); ++r)
-            kernels_->apply_sign(x + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
-                                 rate, factor);
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
+        const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
+        for (; from < to; from += most) {
+            const std::size_t count = std::min(most, to - from);
+            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, contents, panel_.data() + c * h * full);
+            for (std::size_t r = 0; r < h; ++r)
+                for (std::size_t c = 0; c < count; ++c)
+                    kernels_->apply_sign(x + r * stride + c * w, panel_.data() + (c * h + r) * full, w, rate, factor,
+                                         ahead(t, r, count));
+            x += count * w;
+        }
     }
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
     const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
                              std::span<const sparse_content* const> contents) {
+        decode_mean(t, chunk, contents, scratch_.tile.data());
+        return scratch_.tile.data();
+    }
+    [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
+               bytes_held(panel_, tops_, marks_, keys_);
+    }
+
+ private:
+    /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
+    /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
+    static constexpr std::size_t panel_elements = 32768;
+
+    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
+                     float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
         mean_.clear();
@@ -9921,20 +10121,23 @@ class chunk_worker {
             mean_.add(std::span(c->positions).subspan(place, count(*c)),
                       std::span(c->values).subspan(place, count(*c)));
         mean_.finish();
+        if (spectrum_layout{*t.rows, *t.cols}.line()) {
+            kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
+                                         mean_.positions().size(), tile, scratch_);
+            return;
+        }
         exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
-        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_.tile.data(), scratch_);
-        return scratch_.tile.data();
-    }
-    [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
-    [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return scratch_.memory_bytes() + local_.memory_bytes() + exact_.memory_bytes() + mean_.memory_bytes() +
-               bytes_held(tops_, keys_);
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, tile, scratch_);
     }
 
- private:
-    /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
-    /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
-    static constexpr std::size_t panel_elements = 32768;
+    /// How far from row r of a panel of `count` chunks lies what is wanted next but one: two rows down, or in the panel
+    /// to the right.
+    static std::ptrdiff_t ahead(const chunk_plan::tensor& t, std::size_t r, std::size_t count) noexcept {
+        const std::size_t h = t.grid.rows(), row = (r + 2) % h;
+        return (static_cast<std::ptrdiff_t>(row) - static_cast<std::ptrdiff_t>(r)) *
+                   static_cast<std::ptrdiff_t>(t.grid.stride()) +
+               static_cast<std::ptrdiff_t>(r + 2 < h ? 0 : count * t.grid.cols());
+    }
 
     /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
     void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
@@ -9945,30 +10148,41 @@ class chunk_worker {
         const float taken = all ? 0.0F : how.taken;
         if (taken > 0.0F)
             for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
-        const auto down = static_cast<std::ptrdiff_t>(stride);
-        const auto right = static_cast<std::ptrdiff_t>(count * w) - static_cast<std::ptrdiff_t>((h - 1) * stride);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = m + r * stride;
             if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
             for (std::size_t c = 0; c < count; ++c) {
                 float* out = panel_.data() + c * tile + r * full;
                 kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
-                                          r + 1 < h ? down : right);
+                                          ahead(t, r, count));
                 std::fill(out + w, out + full, 0.0F);
             }
         }
     }
 
-    /// The largest of the coefficients in scratch_ -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const value_codec& codec, sparse_content& content) {
+    /// choose() for the chunks in panel_, of one row each.
+    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
+                      sparse_content& content) {
+        const std::size_t w = t.grid.cols();
+        for (std::size_t from = 0; from < count; from += line_batch) {
+            const std::size_t batch = std::min(line_batch, count - from);
+            kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
+            for (std::size_t c = 0; c < batch; ++c)
+                choose(t, first + from + c, scratch_.coefficients.data() + c * w, codec, content);
+        }
+    }
+
+    /// The largest of a chunk's coefficients -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, const value_codec& codec,
+                sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto positions = std::span(content.positions).subspan(place, t.kept);
         const auto values = std::span(content.values).subspan(place, t.kept);
-        select(t, layout, positions);
+        select(t, layout, coefficients, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value = scratch_.coefficients[layout.place(positions[i])];
+            const float value = coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -9976,13 +10190,13 @@ class chunk_worker {
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
-    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, std::span<std::uint16_t> positions) {
+    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, const float* c,
+                std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
         const std::size_t n = layout.size(), groups = top_k_groups(n, positions.size());
-        const float* const c = scratch_.coefficients.data();
         tops_.resize(groups);
         marks_.resize((n + 63) / 64);
         kernels_->group_tops(c, n, groups, tops_.data());
@@ -9996,6 +10210,11 @@ class chunk_worker {
     void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
+        if (spectrum_layout{*t.rows, *t.cols}.line()) {
+            kernels_->inverse_line(*t.cols, content.positions.data() + place, content.values.data() + place, count,
+                                   tile, scratch_);
+            return;
+        }
         local_.assign(std::span(content.positions).subspan(place, count),
                       std::span(content.values).subspan(place, count), t.grid.cols());
         kernels_->inverse(*t.rows, *t.cols, local_, tile, scratch_);
@@ -10190,6 +10409,7 @@ class demo {
         changed.gradient = gradient;
         check(changed);
         parameters_[i].gradient = gradient;
+        meter_.move_gradient(i, gradient);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
@@ -10212,12 +10432,13 @@ class demo {
     /// options hold (an own rule, codec or basis) and without the pool.
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
-        held.workspace = plan_.memory_bytes() + described() +
-                         bytes_held(workers_, scans_, direction_, work_.memory, batches_, parameters_);
+        held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_);
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
                      bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
+        held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
         for (const auto& coder : coders_) held.codec += coder.memory_bytes();
         for (const auto& section : encoded_) held.codec += bytes_held(section);
@@ -10271,7 +10492,7 @@ class demo {
             return s.capacity() > std::string().capacity() ? s.capacity() + 1 : 0;
         };
         std::size_t sum = bytes_held(options_.groups);
-        for (const parameter& p : parameters_) sum += characters(p.name);
+        for (const parameter& p : parameters_) sum += 2 * characters(p.name);  // here and in the meter
         for (const parameter_group& g : options_.groups)
             sum += bytes_held(g.parameters) + characters(g.prefix) + characters(g.suffix);
         return sum;
@@ -10422,12 +10643,14 @@ class demo {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const rates r = rates_of(t.settings, info);
+            if (t.settings.scope == update_scope::sign)
+                return workers_[lane].apply(t, piece.from, piece.to,
+                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
+                                            accepted_, r.step, r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 float* x = parameters_[piece.tensor].values.data() + at;
-                if (t.settings.scope == update_scope::sign)
-                    workers_[lane].apply(t, chunk, x, accepted_, r.step, r.factor);
-                else if (t.settings.scope == update_scope::elements)
+                if (t.settings.scope == update_scope::elements)
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
@@ -10528,6 +10751,8 @@ static_assert(optimizer<demo>);
 #ifndef THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
 #define THINWIRE_OPTIM_DETAIL_FUSED_GEMM_HPP
 
+#include <math.h>
+
 #include <cmath>
 #include <cstddef>
 
@@ -10545,6 +10770,17 @@ inline constexpr std::size_t panel = 32;
     return (n + panel - 1) / panel * panel;
 }
 
+/// a * b + c, rounded once. Where the target has no instruction for it the C library's function is called through a
+/// pointer that the compiler cannot see through: clang++ with -ffast-math makes two roundings of std::fma there.
+THINWIRE_ALWAYS_INLINE float fused_multiply_add(float a, float b, float c) noexcept {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return std::fma(a, b, c);
+#else
+    static float (*const volatile library)(float, float, float) = &::fmaf;
+    return library(a, b, c);
+#endif
+}
+
 /// c[8 x 32] = sum over d, rising, of a[r][d] * b[d][x]: one fused multiply-add each, in this order whatever the
 /// instruction set, so that all give the same bits and no compiler flag can change them. `a` points at row 0 of the
 /// tile in panel 0, `b` at row 0 of its panel; a_panel: elements from one panel of a to the next.
@@ -10553,7 +10789,7 @@ inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std:
         float sum[panel] = {};
         for (std::size_t d = 0; d < depth; ++d) {
             const float left = a[d / panel * a_panel + r * panel + d % panel];
-            for (std::size_t x = 0; x < panel; ++x) sum[x] = std::fma(left, b[d * panel + x], sum[x]);
+            for (std::size_t x = 0; x < panel; ++x) sum[x] = fused_multiply_add(left, b[d * panel + x], sum[x]);
         }
         for (std::size_t x = 0; x < panel; ++x) c[r * panel + x] = sum[x];
     }

@@ -30,6 +30,13 @@ struct vector_writer {
             std::exit(1);
         }
     }
+    /// For q4 and q2 levels, so that nothing is rounded and every machine writes the same.
+    [[nodiscard]] float number(value_code code) {
+        constexpr std::uint8_t q4[] = {16, 19, 23, 28, 33, 40, 48, 57}, q2[] = {5, 7};
+        if (code == value_code::q4) return q4[random.below(8)];
+        if (code == value_code::q2) return q2[random.below(2)];
+        return 1.0F + random.uniform();
+    }
     void fill(const payload_layout& layout, bool full, place where, sparse_content& content) {
         content.resize(layout);
         std::size_t at = 0, chunk_number = 0;
@@ -37,13 +44,15 @@ struct vector_writer {
             for (std::uint64_t chunk = 0; chunk < s.chunks; ++chunk, at += s.kept) {
                 const auto count = full ? s.kept : static_cast<std::uint32_t>(random.below(s.kept + 1));
                 content.counts[chunk_number++] = count;
+                const float scale =
+                    static_cast<float>(16 + random.below(16)) * (random.below(2) == 0 ? 0x1p-9F : 0x1p3F);
                 for (std::uint32_t p = 0, n = 0; n < count; ++p) {
                     const bool taken = where == place::anywhere ? random.below(s.chunk_size - p) < count - n
                                        : where == place::front  ? true
                                                                 : s.chunk_size - p == count - n;
                     if (!taken) continue;
                     content.positions[at + n] = static_cast<std::uint16_t>(p);
-                    content.values[at + n++] = (random.below(2) == 0 ? 1.0F : -1.0F) * (1.0F + random.uniform());
+                    content.values[at + n++] = (random.below(2) == 0 ? 1.0F : -1.0F) * number(layout.values()) * scale;
                 }
                 layout.codec->round(std::span(content.values).subspan(at, count));
             }

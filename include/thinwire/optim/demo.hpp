@@ -432,12 +432,14 @@ class demo {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const rates r = rates_of(t.settings, info);
+            if (t.settings.scope == update_scope::sign)
+                return workers_[lane].apply(t, piece.from, piece.to,
+                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
+                                            accepted_, r.step, r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 float* x = parameters_[piece.tensor].values.data() + at;
-                if (t.settings.scope == update_scope::sign)
-                    workers_[lane].apply(t, chunk, x, accepted_, r.step, r.factor);
-                else if (t.settings.scope == update_scope::elements)
+                if (t.settings.scope == update_scope::elements)
                     apply_elements(workers_[lane], t, chunk, x, r);
                 else
                     decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {

@@ -18,7 +18,12 @@ class basis_tables {
  public:
     /// Precondition: `table` is what basis::table() gave for this kind and side.
     basis_tables(basis_kind kind, std::size_t side, std::span<const std::int32_t> table)
-        : side_(side), mirrored_(kind == basis_kind::dct), half_(round_up((side + 1) / 2)), full_(round_up(side)) {
+        : side_(side),
+          mirrored_(kind == basis_kind::dct),
+          fast_((mirrored_ || kind == basis_kind::hadamard) && (side == 32 || side == 64)),
+          identity_(kind == basis_kind::identity),
+          half_(round_up((side + 1) / 2)),
+          full_(round_up(side)) {
         synthesis_.resize(side * full_);
         exact_.resize(side * full_);
         if (mirrored_) {
@@ -43,8 +48,10 @@ class basis_tables {
     [[nodiscard]] std::size_t half() const noexcept { return half_; }
     [[nodiscard]] std::size_t full() const noexcept { return full_; }
 
-    /// Whether the DCT of this side has a fast algorithm, used where both sides of a chunk have one.
-    [[nodiscard]] bool fast() const noexcept { return mirrored_ && (side_ == 32 || side_ == 64); }
+    /// Whether this is a DCT or Walsh-Hadamard transform with a fast algorithm, used where both sides of a chunk have
+    /// one or the chunk is one row.
+    [[nodiscard]] bool fast() const noexcept { return fast_; }
+    [[nodiscard]] bool identity() const noexcept { return identity_; }
     /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
 
@@ -100,25 +107,29 @@ class basis_tables {
     }
 
     std::size_t side_;
-    bool mirrored_;
+    bool mirrored_, fast_, identity_;
     std::size_t half_, full_;
     aligned_vector<float> analysis_even_, analysis_odd_, rows_even_, rows_odd_, synthesis_, synthesis_half_, analysis_;
     aligned_vector<double> exact_, exact_half_;
 };
 
-/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform; else by rows,
-/// of the DCT even columns first.
+/// Where the forward transform of a chunk leaves its coefficients: by columns after the fast transform of both sides;
+/// in order where the chunk is one row of it; else by rows, of the DCT even columns first.
 struct spectrum_layout {
     const basis_tables& rows;
     const basis_tables& cols;
 
     [[nodiscard]] bool fast() const noexcept { return rows.fast() && cols.fast(); }
+    /// Whether chunks are single rows that are transformed together.
+    [[nodiscard]] bool line() const noexcept { return rows.side() == 1 && cols.fast(); }
     /// Numbers stored, some of which may be no coefficients.
     [[nodiscard]] std::size_t size() const noexcept {
+        if (line()) return cols.side();
         return rows.side() * (fast() ? cols.side() : cols.spectrum_width());
     }
     /// Where the coefficient of a position (row * width + column) is stored.
     [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
+        if (line()) return position;
         const std::size_t row = position / cols.side(), column = position % cols.side();
         if (fast()) return column * rows.side() + row;
         const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
@@ -126,6 +137,7 @@ struct spectrum_layout {
     }
     /// The position that is stored at a place; 2^16 where there is none.
     [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
+        if (line()) return static_cast<std::uint32_t>(place);
         if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
         const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
         const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;

@@ -16,17 +16,23 @@
 namespace thinwire {
 
 /// What the optimizer computes with, for one instruction set. The contracts are at the functions in detail/.
-/// inverse_exact and apply_sign give the same bits at every level; the others may differ in the last one.
+/// inverse_exact, inverse_line_exact and apply_sign give the same bits at every level; the others may differ in the
+/// last one.
 struct transform_kernels {
     void (*forward)(const basis_tables& rows, const basis_tables& cols, const float* tile, transform_scratch& s);
     void (*inverse)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<float>& chunk, float* tile,
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           float* tile, transform_scratch& s);
+    void (*forward_lines)(const basis_tables& cols, const float* lines, std::size_t count, transform_scratch& s);
+    void (*inverse_line)(const basis_tables& cols, const std::uint16_t* positions, const float* values,
+                         std::size_t count, float* tile, transform_scratch& s);
+    void (*inverse_line_exact)(const basis_tables& cols, const std::uint16_t* positions, const double* values,
+                               std::size_t count, float* tile, transform_scratch& s);
     void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
-    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor);
+    void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
     void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
@@ -62,53 +68,67 @@ struct lanes_avx512 {
 #endif
 
 // The bodies are the same at every level; only the width of their vectors and the instructions allowed differ.
-#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                         \
-    struct NAME : BASE {                                                                                         \
-        static constexpr int lanes = LANES;                                                                      \
-        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,          \
-                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,       \
-                                std::size_t rows, std::size_t cols) {                                            \
-            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                 \
-        }                                                                                                        \
-        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,        \
-                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,      \
-                                std::size_t rows, std::size_t cols) {                                            \
-            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);            \
-        }                                                                                                        \
-        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,        \
-                                   transform_scratch& s) {                                                       \
-            forward_transform<NAME>(rows, cols, tile, s);                                                        \
-        }                                                                                                        \
-        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                           \
-                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {        \
-            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                          \
-        }                                                                                                        \
-        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                     \
-                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) { \
-            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                         \
-        }                                                                                                        \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,     \
-                                           float gain, float taken, std::ptrdiff_t ahead) {                      \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                             \
-        }                                                                                                        \
-        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                   \
-            detail::add_scaled<LANES>(m, d, n, factor);                                                          \
-        }                                                                                                        \
-        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {       \
-            detail::apply_sign<LANES>(x, d, n, rate, factor);                                                    \
-        }                                                                                                        \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {            \
-            detail::scan<LANES>(g, n, sum, largest);                                                             \
-        }                                                                                                        \
-        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {  \
-            detail::group_tops<LANES>(c, n, groups, tops);                                                       \
-        }                                                                                                        \
-        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {         \
-            return detail::top_floor<LANES>(tops, n, k);                                                         \
-        }                                                                                                        \
-        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) { \
-            detail::mark_tops<NAME>(c, n, floor, marks);                                                         \
-        }                                                                                                        \
+#define THINWIRE_DETAIL_LEVEL(NAME, BASE, TARGET, LANES)                                                               \
+    struct NAME : BASE {                                                                                               \
+        static constexpr int lanes = LANES;                                                                            \
+        TARGET static void gemm(const float* a, std::size_t a_row, std::size_t a_depth, const float* b,                \
+                                const std::uint32_t* b_at, std::size_t depth, float* c, std::size_t c_row,             \
+                                std::size_t rows, std::size_t cols) {                                                  \
+            detail::gemm<float, LANES>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                       \
+        }                                                                                                              \
+        TARGET static void gemm(const double* a, std::size_t a_row, std::size_t a_depth, const double* b,              \
+                                const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,            \
+                                std::size_t rows, std::size_t cols) {                                                  \
+            detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                  \
+        }                                                                                                              \
+        TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,              \
+                                   transform_scratch& s) {                                                             \
+            forward_transform<NAME>(rows, cols, tile, s);                                                              \
+        }                                                                                                              \
+        TARGET static void inverse(const basis_tables& rows, const basis_tables& cols,                                 \
+                                   const sparse_chunk<float>& chunk, float* tile, transform_scratch& s) {              \
+            inverse_transform<float, NAME>(rows, cols, chunk, tile, s);                                                \
+        }                                                                                                              \
+        TARGET static void inverse_exact(const basis_tables& rows, const basis_tables& cols,                           \
+                                         const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) {       \
+            inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                               \
+        }                                                                                                              \
+        TARGET static void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,              \
+                                         transform_scratch& s) {                                                       \
+            detail::forward_lines<NAME>(cols, lines, count, s);                                                        \
+        }                                                                                                              \
+        TARGET static void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const float* values, \
+                                        std::size_t count, float* tile, transform_scratch& s) {                        \
+            detail::inverse_line<float, NAME>(cols, positions, values, count, tile, s);                                \
+        }                                                                                                              \
+        TARGET static void inverse_line_exact(const basis_tables& cols, const std::uint16_t* positions,                \
+                                              const double* values, std::size_t count, float* tile,                    \
+                                              transform_scratch& s) {                                                  \
+            detail::inverse_line<double, NAME>(cols, positions, values, count, tile, s);                               \
+        }                                                                                                              \
+        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,           \
+                                           float gain, float taken, std::ptrdiff_t ahead) {                            \
+            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                                   \
+        }                                                                                                              \
+        TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                         \
+            detail::add_scaled<LANES>(m, d, n, factor);                                                                \
+        }                                                                                                              \
+        TARGET static void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor,               \
+                                      std::ptrdiff_t ahead) {                                                          \
+            detail::apply_sign<LANES>(x, d, n, rate, factor, ahead);                                                   \
+        }                                                                                                              \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {                  \
+            detail::scan<LANES>(g, n, sum, largest);                                                                   \
+        }                                                                                                              \
+        TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {        \
+            detail::group_tops<LANES>(c, n, groups, tops);                                                             \
+        }                                                                                                              \
+        TARGET static std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {               \
+            return detail::top_floor<LANES>(tops, n, k);                                                               \
+        }                                                                                                              \
+        TARGET static void mark_tops(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks) {       \
+            detail::mark_tops<NAME>(c, n, floor, marks);                                                               \
+        }                                                                                                              \
     };
 
 THINWIRE_DETAIL_LEVEL(level_scalar, lanes_plain, , 4)
@@ -119,9 +139,13 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
-inline constexpr transform_kernels kernels_of = {
-    &Level::forward,    &Level::inverse, &Level::inverse_exact, &Level::update_momentum, &Level::add_scaled,
-    &Level::apply_sign, &Level::scan,    &Level::group_tops,    &Level::top_floor,       &Level::mark_tops};
+inline constexpr transform_kernels kernels_of = {&Level::forward,         &Level::inverse,
+                                                 &Level::inverse_exact,   &Level::forward_lines,
+                                                 &Level::inverse_line,    &Level::inverse_line_exact,
+                                                 &Level::update_momentum, &Level::add_scaled,
+                                                 &Level::apply_sign,      &Level::scan,
+                                                 &Level::group_tops,      &Level::top_floor,
+                                                 &Level::mark_tops};
 
 }  // namespace detail
 

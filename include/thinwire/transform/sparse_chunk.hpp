@@ -63,10 +63,13 @@ class sparse_chunk {
     std::vector<T> values_;
 };
 
+/// Chunks of one row that are transformed together.
+inline constexpr std::size_t line_batch = 64;
+
 /// Working memory of the transforms of one thread, for chunks up to the given sides.
 struct transform_scratch {
     transform_scratch(std::size_t rows, std::size_t cols) {
-        const std::size_t r = (rows + 31) / 16 * 16;
+        const std::size_t r = (std::max(rows, line_batch) + 31) / 16 * 16;
         const std::size_t c = (cols + 31) / 16 * 16;
         mirrored.resize(2 * r * c);
         middle.resize(r * c);

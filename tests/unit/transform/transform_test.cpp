@@ -1,9 +1,12 @@
+#include <thinwire/codec/top_k.hpp>
 #include <thinwire/core/random.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
 #include <thinwire/transform/kernels.hpp>
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -170,8 +173,145 @@ TEST_CASE("apply_sign: one step each way, none at zero, tiny weights to zero") {
         if (level > best_isa()) continue;
         std::vector<float> x = {1.0F, 1.0F, 1.0F, 1e-40F, -0.0F};
         const std::vector<float> d = {3.0F, -2.0F, 0.0F, 0.0F, 0.0F};
-        kernels_for(level).apply_sign(x.data(), d.data(), x.size(), 0.25F, 0.5F);
+        kernels_for(level).apply_sign(x.data(), d.data(), x.size(), 0.25F, 0.5F, 0);
         CHECK(x == std::vector<float>{0.25F, 0.75F, 0.5F, 0.0F, 0.0F});
         CHECK_FALSE(std::signbit(x[4]));
+    }
+}
+
+TEST_CASE("kernels: every basis' forward and inverse are the products with its table") {
+    struct sides {
+        std::size_t rows, cols;
+    };
+    for (const basis& b : {basis::hadamard(), basis::identity(), basis::random_orthogonal(3)})
+        for (const sides& chunk_sides : {sides{64, 64}, sides{32, 64}, sides{32, 32}, sides{64, 29}, sides{1, 40}}) {
+            const std::size_t h = chunk_sides.rows, w = chunk_sides.cols;
+            INFO(to_string(b.kind()), " ", h, "x", w);
+            const auto down = b.table(h), across = b.table(w);
+            const basis_tables rows(b.kind(), h, down), cols(b.kind(), w, across);
+            const spectrum_layout layout = {rows, cols};
+            random_stream random(6);
+            std::vector<float> input(h * w);
+            for (float& value : input) value = random.normal();
+            for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+                if (level > best_isa()) continue;
+                transform_scratch s(h, w);
+                for (std::size_t i = 0; i < h * w; ++i) s.tile[i / w * cols.full() + i % w] = input[i];
+                kernels_for(level).forward(rows, cols, s.tile.data(), s);
+                std::vector<std::uint16_t> positions;
+                std::vector<float> values;
+                for (std::size_t i = 0; i < h * w; ++i) {
+                    REQUIRE(layout.position(layout.place(i)) == i);
+                    positions.push_back(static_cast<std::uint16_t>(i));
+                    values.push_back(s.coefficients[layout.place(i)]);
+                }
+                for (std::size_t i = 0; i < h * w; i += 5) {
+                    double expected = 0.0;
+                    for (std::size_t e = 0; e < h * w; ++e)
+                        expected += static_cast<double>(input[e]) * 0x1p-44 *
+                                    static_cast<double>(down[i / w * h + e / w]) *
+                                    static_cast<double>(across[i % w * w + e % w]);
+                    REQUIRE(std::abs(expected - static_cast<double>(values[i])) < 2e-5);
+                }
+                sparse_chunk<float> all(h * w);
+                all.assign(positions, values, w);
+                kernels_for(level).inverse(rows, cols, all, s.tile.data(), s);
+                for (std::size_t i = 0; i < h * w; ++i)
+                    REQUIRE(std::abs(s.tile[i / w * cols.full() + i % w] - input[i]) < 1e-5F);
+            }
+        }
+}
+
+TEST_CASE("kernels: chunks of one row together, and the inverse of one, exact at every level") {
+    constexpr std::size_t count = 37;
+    for (const basis& b : {basis::dct(), basis::hadamard()})
+        for (const std::size_t w : {std::size_t{32}, std::size_t{64}}) {
+            INFO(to_string(b.kind()), " ", w);
+            const auto table = b.table(w);
+            const basis_tables cols(b.kind(), w, table);
+            random_stream random(7);
+            std::vector<float> lines(48 * w);
+            for (float& value : lines) value = random.normal();
+            const std::vector<std::uint16_t> positions = {0, 3, 8, 21, 31};
+            const std::vector<double> means = {0x1p-22, -3 * 0x1p-22, 1.0, -1.0, 4194303 * 0x1p-22};
+            for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+                if (level > best_isa()) continue;
+                transform_scratch s(1, w);
+                kernels_for(level).forward_lines(cols, lines.data(), count, s);
+                for (std::size_t i = 0; i < count * w; ++i) {
+                    double expected = 0.0;
+                    for (std::size_t x = 0; x < w; ++x)
+                        expected += static_cast<double>(lines[i / w * w + x]) * 0x1p-22 *
+                                    static_cast<double>(table[i % w * w + x]);
+                    REQUIRE(std::abs(expected - static_cast<double>(s.coefficients[i])) < 1e-5);
+                }
+                std::vector<float> back(w);
+                const std::vector<float> values(means.begin(), means.end());
+                kernels_for(level).inverse_line_exact(cols, positions.data(), means.data(), means.size(), s.tile.data(),
+                                                      s);
+                kernels_for(level).inverse_line(cols, positions.data(), values.data(), values.size(), back.data(), s);
+                for (std::size_t x = 0; x < w; ++x) {
+                    std::int64_t sum = 0;
+                    for (std::size_t i = 0; i < means.size(); ++i)
+                        sum += static_cast<std::int64_t>(means[i] * 0x1p22) * table[positions[i] * w + x];
+                    CHECK(s.tile[x] == static_cast<float>(static_cast<double>(sum)));
+                    CHECK(std::abs(static_cast<double>(back[x]) - static_cast<double>(sum) * 0x1p-44) < 1e-5);
+                }
+            }
+        }
+}
+
+TEST_CASE("kernels: scan, top_floor and mark_tops at every level") {
+    random_stream random(8);
+    std::vector<float> c(4096 + 2688);
+    for (float& value : c) value = random.normal();
+    for (const float scale : {1.0F, 1e-30F, 1e30F}) {
+        std::vector<float> g(c.begin(), c.begin() + 4999);
+        double expected = 0.0;
+        for (float& value : g) {
+            value *= scale;
+            expected += static_cast<double>(value) * static_cast<double>(value);
+        }
+        g[1234] = scale == 1.0F ? -1e4F : g[1234];
+        if (scale == 1.0F) expected += 1e8 - static_cast<double>(c[1234]) * static_cast<double>(c[1234]);
+        for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+            if (level > best_isa()) continue;
+            double sum = 0.0;
+            std::uint32_t largest = 0;
+            kernels_for(level).scan(g.data(), g.size(), sum, largest);
+            CHECK(std::abs(sum / expected - 1.0) < 0x1p-18);
+            for (const std::size_t at : {std::size_t{0}, std::size_t{4095}, std::size_t{4998}}) {
+                std::vector<float> bad = g;
+                bad[at] = std::bit_cast<float>(0xffc00000U);
+                double ignored = 0.0;
+                std::uint32_t top = largest;
+                kernels_for(level).scan(bad.data(), bad.size(), ignored, top);
+                CHECK(top == 0x7fc00000U);
+            }
+        }
+    }
+    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+        if (level > best_isa()) continue;
+        for (const std::size_t n : {std::size_t{4096}, std::size_t{2688}, std::size_t{48}})
+            for (const std::size_t k : {std::size_t{1}, std::size_t{8}, std::size_t{32}}) {
+                const std::size_t groups = top_k_groups(n, k);
+                std::vector<std::uint32_t> tops(groups);
+                std::vector<std::uint64_t> marks((n + 63) / 64);
+                kernels_for(level).group_tops(c.data(), n, groups, tops.data());
+                const std::uint32_t floor = kernels_for(level).top_floor(tops.data(), groups, k);
+                kernels_for(level).mark_tops(c.data(), n, floor, marks.data());
+                std::vector<std::uint32_t> sizes(groups);
+                std::size_t marked = 0;
+                for (std::size_t i = 0; i < n; ++i) {
+                    const std::uint32_t size = std::bit_cast<std::uint32_t>(c[i]) & 0x7fffffffU;
+                    sizes[i % groups] = std::max(sizes[i % groups], size);
+                    const bool mark = (marks[i / 64] >> i % 64 & 1U) != 0;
+                    REQUIRE(mark == (size >= floor));
+                    marked += mark ? 1U : 0U;
+                }
+                CHECK(sizes == tops);
+                CHECK(marked >= k);
+                CHECK(marked <= 2 * k + 4);
+            }
     }
 }

@@ -87,7 +87,7 @@ struct split_table {
 /// cut in halves, and for chunks whose size is no power of two the blocks at their ends.
 class split_tables {
  public:
-    static constexpr std::uint32_t cached = 64;
+    static constexpr std::uint32_t cached = 256;
 
     explicit split_tables(const payload_layout& layout) {
         std::uint32_t most = 0;

@@ -5,6 +5,7 @@
 #include <thinwire/codec/detail/split_tables.hpp>
 #include <thinwire/codec/detail/support_walk.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/config.hpp>
 #include <thinwire/core/aligned.hpp>
 #include <thinwire/core/result.hpp>
 
@@ -170,7 +171,7 @@ class support_encoder : support_coder {
     };
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const std::uint16_t* const at = positions_.data() + node.place();
         const auto middle = static_cast<std::uint16_t>(node.base() + half_);
         std::uint32_t lower = 0;
@@ -323,7 +324,7 @@ class support_decoder : support_coder {
     }
 
     void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] std::uint32_t split(const support_node& node) {
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
         const split_table& t = table(node.count());
         const std::uint32_t here = slot(), which = t.find(here);
         take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);

@@ -25,7 +25,7 @@ class chunk_worker {
           local_(plan.max_chunk_size()),
           exact_(plan.max_chunk_size()),
           mean_(plan.max_chunk_size()) {
-        keys_.reserve(scratch_.coefficients.size());
+        keys_.reserve(plan.max_chunk_size());
         tops_.reserve(scratch_.coefficients.size());
         marks_.reserve(scratch_.coefficients.size() / 64 + 1);
     }
@@ -47,10 +47,13 @@ class chunk_worker {
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
-            for (std::size_t c = 0; c < count; ++c) {
-                kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
-                choose(t, from + c, codec, content);
-            }
+            if (spectrum_layout{*t.rows, *t.cols}.line())
+                choose_lines(t, from, count, codec, content);
+            else
+                for (std::size_t c = 0; c < count; ++c) {
+                    kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
+                    choose(t, from + c, scratch_.coefficients.data(), codec, content);
+                }
             m += count * w;
             g += count * w;
         }
@@ -70,30 +73,28 @@ class chunk_worker {
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
-    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders). `Each` is called with a function
-    /// for each content in turn.
-    void apply(const chunk_plan::tensor& t, std::size_t chunk, float* x,
+    /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
+    /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
+    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x,
                std::span<const sparse_content* const> contents, float rate, float factor) {
-        decode_mean(t, chunk, contents);
-        for (std::size_t r = 0; r < t.grid.rows(); ++r)
-            kernels_->apply_sign(x + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), t.grid.cols(),
-                                 rate, factor);
+        const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
+        const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
+        for (; from < to; from += most) {
+            const std::size_t count = std::min(most, to - from);
+            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, contents, panel_.data() + c * h * full);
+            for (std::size_t r = 0; r < h; ++r)
+                for (std::size_t c = 0; c < count; ++c)
+                    kernels_->apply_sign(x + r * stride + c * w, panel_.data() + (c * h + r) * full, w, rate, factor,
+                                         ahead(t, r, count));
+            x += count * w;
+        }
     }
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
     const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
                              std::span<const sparse_content* const> contents) {
-        const std::size_t place = chunk_plan::first_place(t, chunk);
-        const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
-        mean_.clear();
-        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
-        for (const sparse_content* c : contents)
-            mean_.add(std::span(c->positions).subspan(place, count(*c)),
-                      std::span(c->values).subspan(place, count(*c)));
-        mean_.finish();
-        exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
-        kernels_->inverse_exact(*t.rows, *t.cols, exact_, scratch_.tile.data(), scratch_);
+        decode_mean(t, chunk, contents, scratch_.tile.data());
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
@@ -107,6 +108,34 @@ class chunk_worker {
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
     static constexpr std::size_t panel_elements = 32768;
 
+    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
+                     float* tile) {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
+        mean_.clear();
+        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
+        for (const sparse_content* c : contents)
+            mean_.add(std::span(c->positions).subspan(place, count(*c)),
+                      std::span(c->values).subspan(place, count(*c)));
+        mean_.finish();
+        if (spectrum_layout{*t.rows, *t.cols}.line()) {
+            kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
+                                         mean_.positions().size(), tile, scratch_);
+            return;
+        }
+        exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
+        kernels_->inverse_exact(*t.rows, *t.cols, exact_, tile, scratch_);
+    }
+
+    /// How far from row r of a panel of `count` chunks lies what is wanted next but one: two rows down, or in the panel
+    /// to the right.
+    static std::ptrdiff_t ahead(const chunk_plan::tensor& t, std::size_t r, std::size_t count) noexcept {
+        const std::size_t h = t.grid.rows(), row = (r + 2) % h;
+        return (static_cast<std::ptrdiff_t>(row) - static_cast<std::ptrdiff_t>(r)) *
+                   static_cast<std::ptrdiff_t>(t.grid.stride()) +
+               static_cast<std::ptrdiff_t>(r + 2 < h ? 0 : count * t.grid.cols());
+    }
+
     /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
     void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
                     const step& how, const sparse_content& content) {
@@ -116,30 +145,41 @@ class chunk_worker {
         const float taken = all ? 0.0F : how.taken;
         if (taken > 0.0F)
             for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
-        const auto down = static_cast<std::ptrdiff_t>(stride);
-        const auto right = static_cast<std::ptrdiff_t>(count * w) - static_cast<std::ptrdiff_t>((h - 1) * stride);
         for (std::size_t r = 0; r < h; ++r) {
             float* row = m + r * stride;
             if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
             for (std::size_t c = 0; c < count; ++c) {
                 float* out = panel_.data() + c * tile + r * full;
                 kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
-                                          r + 1 < h ? down : right);
+                                          ahead(t, r, count));
                 std::fill(out + w, out + full, 0.0F);
             }
         }
     }
 
-    /// The largest of the coefficients in scratch_ -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const value_codec& codec, sparse_content& content) {
+    /// choose() for the chunks in panel_, of one row each.
+    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
+                      sparse_content& content) {
+        const std::size_t w = t.grid.cols();
+        for (std::size_t from = 0; from < count; from += line_batch) {
+            const std::size_t batch = std::min(line_batch, count - from);
+            kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
+            for (std::size_t c = 0; c < batch; ++c)
+                choose(t, first + from + c, scratch_.coefficients.data() + c * w, codec, content);
+        }
+    }
+
+    /// The largest of a chunk's coefficients -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, const value_codec& codec,
+                sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto positions = std::span(content.positions).subspan(place, t.kept);
         const auto values = std::span(content.values).subspan(place, t.kept);
-        select(t, layout, positions);
+        select(t, layout, coefficients, positions);
         std::size_t count = 0;
         for (std::size_t i = 0; i < t.kept; ++i) {
-            const float value = scratch_.coefficients[layout.place(positions[i])];
+            const float value = coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
             values[count++] = value;
@@ -147,13 +187,13 @@ class chunk_worker {
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
-    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, std::span<std::uint16_t> positions) {
+    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, const float* c,
+                std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
             return;
         }
         const std::size_t n = layout.size(), groups = top_k_groups(n, positions.size());
-        const float* const c = scratch_.coefficients.data();
         tops_.resize(groups);
         marks_.resize((n + 63) / 64);
         kernels_->group_tops(c, n, groups, tops_.data());
@@ -167,6 +207,11 @@ class chunk_worker {
     void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
+        if (spectrum_layout{*t.rows, *t.cols}.line()) {
+            kernels_->inverse_line(*t.cols, content.positions.data() + place, content.values.data() + place, count,
+                                   tile, scratch_);
+            return;
+        }
         local_.assign(std::span(content.positions).subspan(place, count),
                       std::span(content.values).subspan(place, count), t.grid.cols());
         kernels_->inverse(*t.rows, *t.cols, local_, tile, scratch_);

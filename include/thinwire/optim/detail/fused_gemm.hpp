@@ -6,6 +6,8 @@
 #include <thinwire/core/thread_pool.hpp>
 #include <thinwire/optim/detail/parallel.hpp>
 
+#include <math.h>
+
 #include <cmath>
 #include <cstddef>
 
@@ -23,6 +25,17 @@ inline constexpr std::size_t panel = 32;
     return (n + panel - 1) / panel * panel;
 }
 
+/// a * b + c, rounded once. Where the target has no instruction for it the C library's function is called through a
+/// pointer that the compiler cannot see through: clang++ with -ffast-math makes two roundings of std::fma there.
+THINWIRE_ALWAYS_INLINE float fused_multiply_add(float a, float b, float c) noexcept {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return std::fma(a, b, c);
+#else
+    static float (*const volatile library)(float, float, float) = &::fmaf;
+    return library(a, b, c);
+#endif
+}
+
 /// c[8 x 32] = sum over d, rising, of a[r][d] * b[d][x]: one fused multiply-add each, in this order whatever the
 /// instruction set, so that all give the same bits and no compiler flag can change them. `a` points at row 0 of the
 /// tile in panel 0, `b` at row 0 of its panel; a_panel: elements from one panel of a to the next.
@@ -31,7 +44,7 @@ inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std:
         float sum[panel] = {};
         for (std::size_t d = 0; d < depth; ++d) {
             const float left = a[d / panel * a_panel + r * panel + d % panel];
-            for (std::size_t x = 0; x < panel; ++x) sum[x] = std::fma(left, b[d * panel + x], sum[x]);
+            for (std::size_t x = 0; x < panel; ++x) sum[x] = fused_multiply_add(left, b[d * panel + x], sum[x]);
         }
         for (std::size_t x = 0; x < panel; ++x) c[r * panel + x] = sum[x];
     }

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 namespace thinwire::detail {
@@ -50,9 +51,13 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_dct_columns<Level::lanes>(h, tile, s.middle.data(), w, w);
+        fast_columns<Level::lanes>(rows, tile, s.middle.data(), w, w);
         transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
-        fast_dct_columns<Level::lanes>(w, s.mirrored.data(), s.coefficients.data(), h, h);
+        fast_columns<Level::lanes>(cols, s.mirrored.data(), s.coefficients.data(), h, h);
+        return;
+    }
+    if (rows.identity()) {
+        std::memcpy(s.coefficients.data(), tile, h * stride * sizeof(float));
         return;
     }
     if (!rows.mirrored()) {
@@ -95,6 +100,47 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
 }
 
+/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order. cols.fast(); count
+/// <= line_batch; `lines` can be read up to the next multiple of 16 chunks.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
+                                          transform_scratch& s) {
+    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
+    transpose(lines, w, s.mirrored.data(), whole, whole, w);
+    fast_columns<Level::lanes>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
+    transpose(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
+}
+
+/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
+/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
+                                         std::size_t count, float* tile, transform_scratch& s) {
+    for (std::size_t i = 0; i < count; ++i) s.at[i] = static_cast<std::uint32_t>(positions[i] * cols.full());
+    if constexpr (std::is_same_v<T, float>) {
+        Level::gemm(values, 0, 1, cols.synthesis<float>(), s.at.data(), count, tile, 0, 1, cols.full());
+    } else {
+        using vec = typename vector_of<double, Level::lanes / 2>::type;
+        using floats = typename vector_of<float, Level::lanes / 2>::type;
+        double* const sums = s.parts<double>();
+        Level::gemm(values, 0, 1, cols.synthesis<double>(), s.at.data(), count, sums, 0, 1, cols.full());
+        for (std::size_t x = 0; x < cols.full(); x += Level::lanes / 2)
+            *reinterpret_cast<floats*>(tile + x) =
+                __builtin_convertvector(*reinterpret_cast<const vec*>(sums + x) * 0x1p22, floats);
+    }
+}
+
+/// The inverse where there is no transform: the coefficients at their places.
+template <class T>
+inline void inverse_identity(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<T>& chunk,
+                             float* tile) {
+    constexpr T unit = std::is_same_v<T, double> ? static_cast<T>(0x1p44) : T{1};  // what the exact tables come to
+    std::memset(tile, 0, rows.side() * cols.full() * sizeof(float));
+    for (std::size_t slot = 0; slot < chunk.slots(); ++slot)
+        for (std::uint32_t i = chunk.begin(slot); i < chunk.begin(slot + 1); ++i)
+            tile[chunk.row(i) * cols.full() + chunk.column(slot)] = static_cast<float>(chunk.value(i) * unit);
+}
+
 /// First pass of the inverse: column `slot` of the chunk, transformed along the rows.
 template <class T, class Level>
 THINWIRE_ALWAYS_INLINE void inverse_columns(const basis_tables& rows, const sparse_chunk<T>& chunk, T* out) {
@@ -126,6 +172,7 @@ THINWIRE_ALWAYS_INLINE void inverse_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<T, lanes>::type;
     using floats = typename vector_of<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = cols.half();
+    if (rows.identity()) return inverse_identity(rows, cols, chunk, tile);
     T* columns = s.pass<T>();
     inverse_columns<T, Level>(rows, chunk, columns);
     if (!cols.mirrored()) {

@@ -17,19 +17,22 @@ THINWIRE_ALWAYS_INLINE void keep(const void* memory) noexcept {
     asm volatile("" : : "r"(memory) : "memory");
 }
 
+/// Asks for n elements that lie `ahead` elements on, into the second cache; there may be nothing.
+THINWIRE_ALWAYS_INLINE void ask_ahead(const float* from, std::size_t n, std::ptrdiff_t ahead) noexcept {
+    // modulo 2^64: addresses, no pointers
+    const auto at = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead) * sizeof(float);
+    for (std::size_t line = 0; line < n * sizeof(float); line += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
+}
+
 /// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for what lies `ahead` elements on in m and g, where no hardware looks ahead; there may be nothing.
+/// Asks for m and g `ahead` elements on, where no hardware looks ahead.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
                                             float gain, float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    const auto distance = static_cast<std::uintptr_t>(ahead) * sizeof(float);  // modulo 2^64: addresses, no pointers
-    const auto next_m = reinterpret_cast<std::uintptr_t>(m) + distance;
-    const auto next_g = reinterpret_cast<std::uintptr_t>(g) + distance;
-    for (std::size_t line = 0; line < n * sizeof(float); line += 64) {
-        __builtin_prefetch(reinterpret_cast<const void*>(next_m + line), 0, 3);
-        __builtin_prefetch(reinterpret_cast<const void*>(next_g + line), 0, 3);
-    }
+    ask_ahead(m, n, ahead);
+    ask_ahead(g, n, ahead);
     std::size_t x = 0;
     if (taken != 0.0F) {
         for (; x + Lanes <= n; x += Lanes) {
@@ -137,9 +140,12 @@ THINWIRE_ALWAYS_INLINE void flush_lanes(Vec& v) noexcept {
 }
 
 /// x <- factor * x - rate * sign(d) for one row; sign(0) = 0. One IEEE operation at a time with a barrier between, so
-/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product.
+/// that contraction, -ffast-math and flush-to-zero cannot change a bit. `factor` 1 skips the product. Asks for x
+/// `ahead` elements on.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor) {
+THINWIRE_ALWAYS_INLINE void apply_sign(float* x, const float* d, std::size_t n, float rate, float factor,
+                                       std::ptrdiff_t ahead) {
+    ask_ahead(x, n, ahead);
     using vec = typename local_vector<float, Lanes>::type;
     using bits = typename local_vector<std::int32_t, Lanes>::type;
     const auto up = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(rate));
@@ -202,7 +208,7 @@ THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int3
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// A number that at least k of the n tops reach, and not many more: the k-th largest with its low 16 bits cleared.
+/// A number that at least k of the n tops reach, and about k / 8 more at most unless they are within a 64th of it.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
@@ -215,20 +221,23 @@ THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::s
     }
     std::int32_t above = 0;
     for (int i = 0; i < Lanes; ++i) above = std::max(above, static_cast<std::int32_t>(top[i]));
-    const auto reached = [&](std::int32_t tried) {
+    const auto reaching = [&](std::int32_t tried) {
         bits below = {};
-        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried;
-        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below) >= static_cast<std::int32_t>(k);
+        for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried << 16;
+        return static_cast<std::int32_t>(n) + sum_of<Lanes>(below);
     };
-    above = (above >> 16) + 1;                      // not reached
-    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached
-    if (floor > 0 && !reached(floor << 16)) {
+    const auto least = static_cast<std::int32_t>(k), most = least + least / 8 + 1;
+    above = (above >> 16) + 1;                      // reached by none
+    std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached by more than enough
+    if (floor > 0 && reaching(floor) < least) {
         above = floor;
         floor = 0;
     }
     while (above - floor > 1) {
         const std::int32_t tried = floor + (above - floor) / 2;
-        (reached(tried << 16) ? floor : above) = tried;
+        const std::int32_t count = reaching(tried);
+        (count >= least ? floor : above) = tried;
+        if (count >= least && count <= most) break;
     }
     return static_cast<std::uint32_t>(floor) << 16U;
 }

@@ -1,6 +1,7 @@
 #ifndef THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
 #define THINWIRE_TRANSFORM_DETAIL_FAST_DCT_HPP
 
+#include <thinwire/transform/basis_tables.hpp>
 #include <thinwire/transform/dct.hpp>
 #include <thinwire/transform/detail/small_gemm.hpp>
 
@@ -76,43 +77,74 @@ THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
     }
 }
 
-/// The orthonormal DCT-II along the N rows of `in`, for `width` columns (a multiple of Lanes), rows `stride` apart in
-/// both. The two may be the same memory.
-template <std::size_t N, int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_dct_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+/// x[f] <- sum over n of (-1)^(bits that the bits of n, reversed, share with f) x[n]: Walsh-Hadamard in Paley's order.
+template <std::size_t N, class Vec>
+THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
+    if constexpr (N > 1) {
+        Vec even[N / 2], odd[N / 2];
+#pragma GCC unroll 64
+        for (std::size_t n = 0; n < N / 2; ++n) {
+            even[n] = x[n] + x[n + N / 2];
+            odd[n] = x[n] - x[n + N / 2];
+        }
+        fast_walsh(even);
+        fast_walsh(odd);
+#pragma GCC unroll 64
+        for (std::size_t f = 0; f < N / 2; ++f) {
+            x[2 * f] = even[f];
+            x[2 * f + 1] = odd[f];
+        }
+    }
+}
+
+/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for `width` columns (a
+/// multiple of Lanes), rows `stride` apart in both. The two may be the same memory.
+template <std::size_t N, int Lanes, bool Walsh>
+THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
     using vec = typename vector_of<float, Lanes>::type;
     using local = typename local_vector<float, Lanes>::type;
     constexpr auto scale =
-        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << 61U) / N)) * 0x1p-30);
+        static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
+    constexpr float first = Walsh ? scale : scale * 0.70710678F;
     for (std::size_t column = 0; column < width; column += Lanes) {
         local even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
         for (std::size_t n = 0; n < N / 2; ++n) {
             const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
-            const local b = *reinterpret_cast<const vec*>(in + (N - 1 - n) * stride + column);
+            const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * stride + column);
             even[n] = a + b;
             odd[n] = a - b;
         }
-        fast_dct2(even);
-        *reinterpret_cast<vec*>(out + column) = even[0] * (scale * 0.70710678F);
+        if constexpr (Walsh)
+            fast_walsh(even);
+        else
+            fast_dct2(even);
+        *reinterpret_cast<vec*>(out + column) = even[0] * first;
 #pragma GCC unroll 64
         for (std::size_t f = 1; f < N / 2; ++f)
             *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
-        fast_dct4(odd);
+        if constexpr (Walsh)
+            fast_walsh(odd);
+        else
+            fast_dct4(odd);
 #pragma GCC unroll 64
         for (std::size_t f = 0; f < N / 2; ++f)
             *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
     }
 }
 
-/// fast_dct_columns() for a side that fast_dct_side() allows.
+/// fast_columns() for tables that are fast().
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_dct_columns(std::size_t side, const float* in, float* out, std::size_t stride,
-                                             std::size_t width) {
-    if (side == 64)
-        fast_dct_columns<64, Lanes>(in, out, stride, width);
+THINWIRE_ALWAYS_INLINE void fast_columns(const basis_tables& side, const float* in, float* out, std::size_t stride,
+                                         std::size_t width) {
+    if (side.mirrored() && side.side() == 64)
+        fast_columns<64, Lanes, false>(in, out, stride, width);
+    else if (side.mirrored())
+        fast_columns<32, Lanes, false>(in, out, stride, width);
+    else if (side.side() == 64)
+        fast_columns<64, Lanes, true>(in, out, stride, width);
     else
-        fast_dct_columns<32, Lanes>(in, out, stride, width);
+        fast_columns<32, Lanes, true>(in, out, stride, width);
 }
 
 /// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.

@@ -1,0 +1,135 @@
+// Writes the inputs from which the fuzzers start, one folder for each: fuzz_seeds FOLDER
+#include <thinwire/comm/frame.hpp>
+#include <thinwire/core/random.hpp>
+#include <thinwire/io/snapshot.hpp>
+
+#include "fuzz.hpp"
+
+#include <filesystem>
+#include <string>
+
+namespace {
+
+using namespace fuzz;
+
+std::string folder;
+
+void save(const std::string& target, const std::string& name, std::span<const std::byte> bytes, int first = -1) {
+    const std::filesystem::path path = std::filesystem::path(folder) / target;
+    std::filesystem::create_directories(path);
+    std::FILE* file = std::fopen((path / name).c_str(), "wb");
+    require(file != nullptr, "the folder can be written");
+    if (first >= 0) std::fputc(first, file);
+    std::fwrite(bytes.data(), 1, bytes.size(), file);
+    std::fclose(file);
+}
+
+void fill(const payload_layout& layout, bool full, sparse_content& content) {
+    random_stream random(3);
+    content.resize(layout);
+    std::size_t at = 0, chunk_number = 0;
+    for (const payload_section& s : layout.sections)
+        for (std::size_t chunk = 0; chunk < s.chunks; ++chunk, at += s.kept) {
+            const std::uint32_t count = full ? s.kept : static_cast<std::uint32_t>(random.below(s.kept + 1));
+            content.counts[chunk_number++] = count;
+            for (std::uint32_t p = 0, n = 0; n < count; ++p) {
+                if (random.below(s.chunk_size - p) >= count - n) continue;
+                content.positions[at + n] = static_cast<std::uint16_t>(p);
+                content.values[at + n++] = random.below(2) == 0 ? 1.0F : -1.0F;
+            }
+            layout.codec->round(std::span(content.values).subspan(at, count));
+        }
+}
+
+void save_payload(std::size_t which) {
+    const payload_layout& layout = layouts()[which];
+    sparse_content content;
+    fill(layout, which % 2 == 0 || layout.codec->sends_zero(), content);
+    payload_writer out({.kind = layout.kind,
+                        .values = layout.values(),
+                        .round = expected.round,
+                        .peer = expected.peer,
+                        .fingerprint = layout.fingerprint,
+                        .k = layout.k,
+                        .chunk = layout.chunk,
+                        .learning_rate = 1e-3F,
+                        .weight_decay = 0.1F},
+                       layout.sections.size(), {});
+    std::size_t at = 0, chunk = 0;
+    for (const payload_section& s : layout.sections) {
+        std::vector<std::byte> section;
+        if (layout.kind == payload_kind::dense)
+            section.resize(4 * s.coefficients());
+        else
+            coders()[which].encode(s, content.slice(s, at, chunk), section);
+        out.append_section(section);
+        if (at == 0 && layout.kind == payload_kind::demo)
+            save("section", std::to_string(which), section, static_cast<int>(which));
+        at += s.coefficients();
+        chunk += s.chunks;
+    }
+    out.finish();
+    save("payload", std::to_string(which), out.take(), static_cast<int>(which));
+}
+
+void save_messages() {
+    const shared_bytes some = share(std::vector<std::byte>(40, std::byte{7}));
+    commit_record record;
+    record.round = 5;
+    record.contributions = {{.peer = 1, .payload = some}, {.peer = 2, .payload = some}};
+    const std::vector<message> all = {hello_message{.peer = 4, .session = 9, .name = "a"},
+                                      welcome_message{.name = "b", .manifest = "key = 1\n", .round = 3},
+                                      refuse_message{refusal::full, "full"},
+                                      submit_message{1, 2, some},
+                                      reject_message{7, "late"},
+                                      commit_message{std::make_shared<const commit_record>(record)},
+                                      progress_message{1, 2, 2, true},
+                                      fetch_message{.offset = 4, .count = 100},
+                                      piece_message{.offset = 4, .bytes = some},
+                                      ping_message{},
+                                      goodbye_message{true, "over"}};
+    for (const message& m : all) {
+        const std::vector<std::byte> frame = encode_frame(m);
+        const std::string name(to_string(type_of(m)));
+        save("message", name, std::span(frame).subspan(frame_header_size), static_cast<int>(m.index()));
+        save("message", name + "_frame", frame);
+    }
+}
+
+void save_files() {
+    const std::vector<float> values = {1.0F, -2.0F, 0.5F, 4.0F, 0.0F, 3.0F};
+    snapshot s;
+    s.round = 12;
+    s.manifest = "key = \"value\"\n";
+    s.tensors = {{"a", shape{2, 2}, std::span(values).first(4)}, {"b", shape{2}, std::span(values).subspan(4)}};
+    s.blobs["adamw"] = std::vector<std::byte>(9, std::byte{1});
+    save("snapshot", "small", s.encode());
+    s.tensors.clear();
+    s.blobs.clear();
+    save("snapshot", "empty", s.encode());
+    const std::string header =
+        R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+        R"("b":{"dtype":"I64","shape":[1,1],"data_offsets":[8,16]},)"
+        R"("c":{"dtype":"BF16","shape":[],"data_offsets":[16,18]}})";
+    byte_writer file;
+    file.put(std::uint64_t{header.size()});
+    file.put(std::as_bytes(std::span(header.data(), header.size())));
+    for (int i = 0; i < 18; ++i) file.put(static_cast<std::uint8_t>(i));
+    save("model_file", "three.safetensors", file.bytes());
+    const std::string config =
+        R"({"model_type":"llama","hidden_size":64,"intermediate_size":128,"num_hidden_layers":2,)"
+        R"("num_attention_heads":4,"num_key_value_heads":2,"vocab_size":256,"rms_norm_eps":1e-5,)"
+        R"("rope_theta":10000.0,"max_position_embeddings":128,"tie_word_embeddings":false})";
+    save("model_file", "config.json", std::as_bytes(std::span(config.data(), config.size())));
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    require(count == 2, "usage: fuzz_seeds FOLDER");
+    folder = words[1];
+    for (std::size_t i = 0; i < layouts().size(); ++i) save_payload(i);
+    save_messages();
+    save_files();
+    return 0;
+}
