@@ -52,15 +52,19 @@ class demo {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
+        : demo(parameters, std::move(options), pool, nullptr) {}
+    /// A shard, whose parameters are parts of others: see demo_shards.hpp.
+    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool,
+         const detail::plan_origin* origin)
         : parameters_(parameters.begin(), parameters.end()),
           options_(detail::checked(options)),
           pool_(pool),
-          plan_(parameters, options_),
+          plan_(parameters, options_, origin),
           momentum_(plan_.elements()),
           meter_(parameters) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
-            workers_.emplace_back(plan_, kernels_for(options.level));
+            workers_.emplace_back(plan_, kernels_for(options_.level));
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
@@ -93,6 +97,13 @@ class demo {
         const standard_float_mode mode;
         // The digest that the header needs is one stream: it is made beside the gradients' measuring.
         const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
+        return begin_step(self, norm, sink);
+    }
+    /// The same for gradients that were measured elsewhere, with others: they are finite, and of this norm in all.
+    template <std::invocable<std::span<const std::byte>> Sink>
+    std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
+        rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +

@@ -63,6 +63,12 @@ inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
                           " bytes, expected at most 2^32 - 1");
 }
 
+/// What the tensors of a shard are parts of: for each, the whole tensor's number and what holds for it.
+struct plan_origin {
+    std::vector<std::size_t> tensors;
+    std::vector<tensor_settings> settings;
+};
+
 /// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
 class chunk_plan {
  public:
@@ -84,7 +90,9 @@ class chunk_plan {
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
+    /// `origin` where the parameters are parts of others.
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options, const plan_origin* origin = nullptr)
+        : bases_(options.basis) {
         const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
@@ -96,7 +104,8 @@ class chunk_plan {
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
-        const std::vector<tensor_settings> settings = settle_groups(parameters, options);
+        const std::vector<tensor_settings> settings =
+            origin != nullptr ? origin->settings : settle_groups(parameters, options);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -106,8 +115,9 @@ class chunk_plan {
             require_section_fits(p, 1024 + 16 * grid.count() * kept);
             cut(grid);
             const std::size_t i = tensors_.size();
-            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
-                                coefficients, elements_, directions_, own});
+            const std::size_t number = origin != nullptr ? origin->tensors[i] : i;
+            tensors_.push_back({grid, bases_.get(grid.rows(), number, 0), bases_.get(grid.cols(), number, 1), kept,
+                                chunks, coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept),

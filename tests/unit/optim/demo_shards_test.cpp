@@ -1,0 +1,127 @@
+#include <thinwire/optim/demo_shards.hpp>
+#include <thinwire/optim/muon.hpp>
+
+#include "support/optimizer_peer.hpp"
+#include <doctest/doctest.h>
+
+#include <array>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+using namespace thinwire;
+
+namespace {
+
+const std::vector<shape> shapes = {{64, 48}, {130}, {61, 53}, {3, 14, 40}, {1}, {67, 2}, {26, 30}};
+
+std::vector<std::byte> copy(std::span<const std::byte> bytes) {
+    return {bytes.begin(), bytes.end()};
+}
+
+/// A peer in shards beside one that is whole; a second peer sends too, and every third round the first sends in vain.
+void compare(const demo_options& options, std::size_t count, thread_pool* pool) {
+    optimizer_peer<demo> whole(shapes, options, nullptr, 1), other(shapes, options, nullptr, 2),
+        memory(shapes, options, nullptr, 1);
+    sharded_demo sharded(memory.parameters, options, count, pool);
+    for (std::uint64_t round = 0; round < 6; ++round) {
+        whole.new_gradients();
+        other.new_gradients();
+        memory.gradients_from(whole);
+        const auto expected = copy(whole.optimizer->begin_step(1));
+        const auto found = copy(sharded.begin_step(1));
+        REQUIRE(found == expected);
+        const auto second = copy(other.optimizer->begin_step(2));
+        const std::vector<std::byte> noise(200, std::byte{7});
+        std::array<contribution, 4> list = {{{.peer = 2, .payload = second},
+                                             {.peer = 3, .payload = noise},
+                                             {.peer = 1, .payload = expected},
+                                             {.peer = 2, .payload = second}}};
+        if (round % 3 == 2) list[2] = {.peer = 4, .payload = expected};
+        const commit agreed = {.round = round, .contributions = list};
+        const step_report a = whole.optimizer->end_step({&agreed, 1});
+        const step_report b = sharded.end_step({&agreed, 1});
+        other.optimizer->end_step({&agreed, 1});
+        CHECK(a.contributors == (round % 3 == 2 ? 1 : 2));
+        CHECK(b.contributors == a.contributors);
+        CHECK(b.rejected == a.rejected);
+        CHECK(b.own_included == a.own_included);
+        CHECK(b.agreeing == a.agreeing);
+        CHECK(b.disagreeing == a.disagreeing);
+        CHECK(b.bytes_sent == a.bytes_sent);
+        CHECK(b.bytes_received == a.bytes_received);
+        CHECK(b.gradient_norm == a.gradient_norm);
+        CHECK(b.learning_rate == a.learning_rate);
+        REQUIRE(memory.values == whole.values);
+        CHECK(sharded.round() == round + 1);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("shards send and apply what one demo does: every value code") {
+    thread_pool three(3);
+    for (const value_code values :
+         {value_code::f32, value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
+        for (const std::size_t count : {1U, 2U, 3U, 8U}) {
+            CAPTURE(to_string(values));
+            CAPTURE(count);
+            compare({.alpha = 0.5F, .k = 6, .chunk = 16, .values = values, .weight_decay = 0.1F, .clip_norm = 0.5F},
+                    count, count % 2 == 0 ? nullptr : &three);
+        }
+}
+
+TEST_CASE("shards send and apply what one demo does: rules, bases, groups") {
+    const std::vector<demo_options> all = {
+        {.k = 6, .chunk = 16, .values = value_code::q4, .error_feedback = true, .basis = basis::hadamard()},
+        {.k = 6, .chunk = 12, .basis = basis::random_orthogonal(7, true), .rule = std::make_shared<const sgd>()},
+        {.k = 6, .chunk = 16, .values = value_code::sign, .rule = std::make_shared<const muon>()},
+        {.k = 6,
+         .chunk = 16,
+         .rule = std::make_shared<const sgd>(),
+         .groups = {{.parameters = {2, 6}, .learning_rate = 0.5F, .weight_decay = 0.2F, .k = 3},
+                    {.prefix = "3", .rule = std::make_shared<const muon>()}}},
+        {.k = 4096, .values = value_code::bf16},
+    };
+    thread_pool two(2);
+    for (std::size_t i = 0; i < all.size(); ++i)
+        for (const std::size_t count : {2U, 5U, 40U}) {
+            CAPTURE(i);
+            CAPTURE(count);
+            compare(all[i], count, &two);
+        }
+}
+
+TEST_CASE("shards cover every element once, whole rows of chunks") {
+    optimizer_peer<demo> peer(shapes, demo_options{}, nullptr, 1);
+    const demo_options options = {.chunk = 16};
+    for (const std::size_t count : {1U, 2U, 3U, 8U, 100U}) {
+        std::vector<std::size_t> next(shapes.size());
+        for (const auto& shard : cut_into_shards(peer.parameters, options, count))
+            for (const shard_part& part : shard) {
+                CHECK(part.first == next[part.tensor]);
+                next[part.tensor] += part.shape.count();
+            }
+        for (std::size_t i = 0; i < shapes.size(); ++i) CHECK(next[i] == shapes[i].count());
+    }
+    CHECK_THROWS_AS(static_cast<void>(cut_into_shards(peer.parameters, options, 0)), value_error);
+}
+
+TEST_CASE("a bad gradient in one shard changes none") {
+    const demo_options options = {.k = 6, .chunk = 16};
+    optimizer_peer<demo> peer(shapes, options, nullptr, 1);
+    sharded_demo sharded(peer.parameters, options, 3);
+    peer.new_gradients();
+    std::vector<std::vector<std::byte>> before;
+    for (const auto& shard : sharded.shards()) before.push_back(shard->save_private());
+    peer.gradients[6][5] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS_WITH_AS(static_cast<void>(sharded.begin_step(1)),
+                         "gradient of '6': element 5 is nan, expected a finite number", value_error);
+    for (std::size_t s = 0; s < 3; ++s) CHECK(sharded.shards()[s]->save_private() == before[s]);
+    peer.gradients[6][5] = 0.0F;
+    static_cast<void>(sharded.begin_step(1));
+    CHECK_THROWS_AS(static_cast<void>(sharded.begin_step(1)), value_error);
+    sharded.abandon();
+    static_cast<void>(sharded.begin_step(1));
+}
