@@ -9126,6 +9126,12 @@ inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
                           " bytes, expected at most 2^32 - 1");
 }
 
+/// What the tensors of a shard are parts of: for each, the whole tensor's number and what holds for it.
+struct plan_origin {
+    std::vector<std::size_t> tensors;
+    std::vector<tensor_settings> settings;
+};
+
 /// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
 class chunk_plan {
  public:
@@ -9147,7 +9153,9 @@ class chunk_plan {
         std::size_t from, to;
     };
 
-    chunk_plan(std::span<const parameter> parameters, const demo_options& options) : bases_(options.basis) {
+    /// `origin` where the parameters are parts of others.
+    chunk_plan(std::span<const parameter> parameters, const demo_options& options, const plan_origin* origin = nullptr)
+        : bases_(options.basis) {
         const int k = options.k, chunk = options.chunk;
         if (chunk < 1 || chunk > static_cast<int>(chunk_grid::max_target))
             throw value_error("demo: chunk " + std::to_string(chunk) + ", expected 1..256");
@@ -9159,7 +9167,8 @@ class chunk_plan {
                    .k = static_cast<std::uint32_t>(k),
                    .chunk = static_cast<std::uint32_t>(chunk),
                    .sections = {}};
-        const std::vector<tensor_settings> settings = settle_groups(parameters, options);
+        const std::vector<tensor_settings> settings =
+            origin != nullptr ? origin->settings : settle_groups(parameters, options);
         std::size_t chunks = 0, coefficients = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -9169,8 +9178,9 @@ class chunk_plan {
             require_section_fits(p, 1024 + 16 * grid.count() * kept);
             cut(grid);
             const std::size_t i = tensors_.size();
-            tensors_.push_back({grid, bases_.get(grid.rows(), i, 0), bases_.get(grid.cols(), i, 1), kept, chunks,
-                                coefficients, elements_, directions_, own});
+            const std::size_t number = origin != nullptr ? origin->tensors[i] : i;
+            tensors_.push_back({grid, bases_.get(grid.rows(), number, 0), bases_.get(grid.cols(), number, 1), kept,
+                                chunks, coefficients, elements_, directions_, own});
             layout_.sections.push_back({.chunks = grid.count(),
                                         .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
                                         .kept = static_cast<std::uint32_t>(kept),
@@ -10274,15 +10284,19 @@ class demo {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
     demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
+        : demo(parameters, std::move(options), pool, nullptr) {}
+    /// A shard, whose parameters are parts of others: see demo_shards.hpp.
+    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool,
+         const detail::plan_origin* origin)
         : parameters_(parameters.begin(), parameters.end()),
           options_(detail::checked(options)),
           pool_(pool),
-          plan_(parameters, options_),
+          plan_(parameters, options_, origin),
           momentum_(plan_.elements()),
           meter_(parameters) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
-            workers_.emplace_back(plan_, kernels_for(options.level));
+            workers_.emplace_back(plan_, kernels_for(options_.level));
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
@@ -10315,6 +10329,13 @@ class demo {
         const standard_float_mode mode;
         // The digest that the header needs is one stream: it is made beside the gradients' measuring.
         const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
+        return begin_step(self, norm, sink);
+    }
+    /// The same for gradients that were measured elsewhere, with others: they are finite, and of this norm in all.
+    template <std::invocable<std::span<const std::byte>> Sink>
+    std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
+        rounds_.require_none_pending();
+        const standard_float_mode mode;
         const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
