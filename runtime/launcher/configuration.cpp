@@ -59,7 +59,7 @@ const std::array<configuration_key, 59> keys = {{
     {"optimizer.kind", [](configuration& c) -> field { return &c.optimizer.kind; }, true, 0, 0, "demo|adamw",
      "demo exchanges a few coefficients, adamw dense gradients"},
     {"optimizer.learning_rate", [](configuration& c) -> field { return &c.optimizer.learning_rate; }, true, 0, 1e6, "",
-     "peak of the schedule"},
+     "peak of the schedule; 0: 0.004 for demo with muon, else 0.001"},
     {"optimizer.momentum_decay", [](configuration& c) -> field { return &c.optimizer.momentum_decay; }, true, 0, 1, "",
      "demo: what remains of the momentum each round"},
     {"optimizer.k", [](configuration& c) -> field { return &c.optimizer.k; }, true, 1, 65536, "",

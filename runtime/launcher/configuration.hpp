@@ -39,12 +39,17 @@ struct configuration {
     } data;
     struct {
         std::string kind = "demo";
-        double learning_rate = 1e-3;
+        double learning_rate = 0;
+        /// learning_rate; where that is 0, what was best in the table of docs/optim.md.
+        [[nodiscard]] double peak_rate() const {
+            if (learning_rate > 0) return learning_rate;
+            return kind == "demo" && rule == "muon" ? 4e-3 : 1e-3;
+        }
         double momentum_decay = 0.999;
         double alpha = 1.0;
         std::string gradient = "learning_rate";
-        std::string rule = "signum";
-        std::int64_t k = 32;
+        std::string rule = "muon";
+        std::int64_t k = 64;
         std::int64_t chunk = 64;
         std::string values = "sign";
         bool error_feedback = false;

@@ -44,7 +44,7 @@ basis basis_of(std::string_view name, std::uint64_t seed) {
 demo_options demo_options_of(const configuration& settings, const digest& run, std::span<const parameter> parameters) {
     const auto& o = settings.optimizer;
     demo_options options;
-    options.learning_rate = static_cast<float>(o.learning_rate);
+    options.learning_rate = static_cast<float>(o.peak_rate());
     options.momentum_decay = static_cast<float>(o.momentum_decay);
     options.k = static_cast<int>(o.k);
     options.chunk = static_cast<int>(o.chunk);
@@ -67,7 +67,7 @@ demo_options demo_options_of(const configuration& settings, const digest& run, s
 adamw_options adamw_options_of(const configuration& settings, const digest& run) {
     const auto& o = settings.optimizer;
     adamw_options options;
-    options.learning_rate = static_cast<float>(o.learning_rate);
+    options.learning_rate = static_cast<float>(o.peak_rate());
     options.beta1 = o.beta1;
     options.beta2 = o.beta2;
     options.epsilon = o.eps;

@@ -81,7 +81,7 @@ schedule schedule_of(const configuration& settings) {
     plan.kind = settings.schedule.kind == "constant" ? schedule_kind::constant
                 : settings.schedule.kind == "wsd"    ? schedule_kind::wsd
                                                      : schedule_kind::cosine;
-    plan.peak = static_cast<float>(settings.optimizer.learning_rate);
+    plan.peak = static_cast<float>(settings.optimizer.peak_rate());
     plan.warmup = static_cast<std::uint64_t>(settings.schedule.warmup);
     plan.total = static_cast<std::uint64_t>(settings.run.rounds);
     plan.decay = static_cast<std::uint64_t>(settings.schedule.decay);

@@ -25,7 +25,7 @@ OK, FAILED, USAGE, DATA, NETWORK, MISMATCH, STORAGE, DIVERGED, RUN_LOST, NOT_FIN
 TINY = [
     "--model.hidden_size", "32", "--model.intermediate_size", "64", "--model.num_hidden_layers", "2",
     "--model.num_attention_heads", "2", "--data.sequence_length", "32", "--run.batch_size", "4",
-    "--optimizer.learning_rate", "0.003", "--optimizer.k", "8", "--optimizer.chunk", "16",
+    "--optimizer.learning_rate", "0.012", "--optimizer.k", "8", "--optimizer.chunk", "16",
     "--schedule.warmup", "4", "--run.eval_windows", "16", "--peer.threads", "1",
 ]
 

@@ -76,7 +76,7 @@ class Model(common.Case):
             self.assertIn(f"thinwire {command} ", output)
         code, output, _ = self.run_program("keys")
         self.assertEqual(code, OK)
-        self.assertIn("--optimizer.k 32", output)
+        self.assertIn("--optimizer.k 64", output)
         page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launcher.md").read_text()
         for key in re.findall(r"--([a-z]+\.[a-z_0-9]+)", output):
             self.assertIn(f"| `{key}` |", page, "docs/launcher.md describes every key")
