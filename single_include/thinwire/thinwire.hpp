@@ -3928,7 +3928,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
         words w[4];
         for (int i = 0; i < 4; ++i) {
             bytes raw;
-            std::memcpy(&raw, data + 16 * i, sizeof raw);
+            std::memcpy(&raw, data + std::ptrdiff_t{16} * i, sizeof raw);
             w[i] = (words)__builtin_shufflevector(raw, raw, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
         }
 #pragma GCC unroll 16
@@ -3940,7 +3940,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
                 w[i % 4] = __builtin_ia32_sha256msg2((words)((unsigned_words)first + (unsigned_words)seventh), last);
             }
             unsigned_words k;
-            std::memcpy(&k, sha256_k.data() + 4 * i, sizeof k);
+            std::memcpy(&k, sha256_k.data() + std::ptrdiff_t{4} * i, sizeof k);
             const words low = (words)((unsigned_words)w[i % 4] + k);
             cdgh = __builtin_ia32_sha256rnds2(cdgh, abef, low);
             abef = __builtin_ia32_sha256rnds2(abef, cdgh, __builtin_shufflevector(low, low, 2, 3, 2, 3));
@@ -6115,7 +6115,7 @@ class workspace {
         if (c.family == model_family::gpt2) {
             float* fused = take(rows, 3 * c.hidden_size);
             if (fused == nullptr) return {};
-            return {fused, fused + c.hidden_size, fused + 2 * c.hidden_size};
+            return {fused, fused + c.hidden_size, fused + std::ptrdiff_t{2} * c.hidden_size};
         }
         float* query = take(rows, c.num_attention_heads * c.head_dim);
         float* key = take(rows, c.num_key_value_heads * c.head_dim);
@@ -6764,6 +6764,7 @@ inline void check(const sampling_options& o) {
               [&](std::int32_t a, std::int32_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
     std::vector<double> weight;
+    weight.reserve(order.size());
     for (const std::int32_t token : order)
         weight.push_back(std::exp((static_cast<double>(score(token)) - static_cast<double>(score(order.front()))) /
                                   static_cast<double>(options.temperature)));

@@ -53,7 +53,7 @@ class config_reader {
         if (!value->is_boolean()) return wrong(key, *value, "true or false"), false;
         return value->get<bool>();
     }
-    std::string text(const char* key, std::optional<std::string> otherwise = std::nullopt) {
+    std::string text(const char* key, const std::optional<std::string>& otherwise = std::nullopt) {
         const json* value = find(key);
         if (value == nullptr) return missing(key, otherwise, "a string");
         if (!value->is_string()) return wrong(key, *value, "a string"), std::string();

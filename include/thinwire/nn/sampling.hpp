@@ -48,6 +48,7 @@ inline void check(const sampling_options& o) {
               [&](std::int32_t a, std::int32_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
     std::vector<double> weight;
+    weight.reserve(order.size());
     for (const std::int32_t token : order)
         weight.push_back(std::exp((static_cast<double>(score(token)) - static_cast<double>(score(order.front()))) /
                                   static_cast<double>(options.temperature)));

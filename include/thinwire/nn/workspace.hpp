@@ -122,7 +122,7 @@ class workspace {
         if (c.family == model_family::gpt2) {
             float* fused = take(rows, 3 * c.hidden_size);
             if (fused == nullptr) return {};
-            return {fused, fused + c.hidden_size, fused + 2 * c.hidden_size};
+            return {fused, fused + c.hidden_size, fused + std::ptrdiff_t{2} * c.hidden_size};
         }
         float* query = take(rows, c.num_attention_heads * c.head_dim);
         float* key = take(rows, c.num_key_value_heads * c.head_dim);

@@ -77,7 +77,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
         words w[4];
         for (int i = 0; i < 4; ++i) {
             bytes raw;
-            std::memcpy(&raw, data + 16 * i, sizeof raw);
+            std::memcpy(&raw, data + std::ptrdiff_t{16} * i, sizeof raw);
             w[i] = (words)__builtin_shufflevector(raw, raw, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12);
         }
 #pragma GCC unroll 16
@@ -89,7 +89,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
                 w[i % 4] = __builtin_ia32_sha256msg2((words)((unsigned_words)first + (unsigned_words)seventh), last);
             }
             unsigned_words k;
-            std::memcpy(&k, sha256_k.data() + 4 * i, sizeof k);
+            std::memcpy(&k, sha256_k.data() + std::ptrdiff_t{4} * i, sizeof k);
             const words low = (words)((unsigned_words)w[i % 4] + k);
             cdgh = __builtin_ia32_sha256rnds2(cdgh, abef, low);
             abef = __builtin_ia32_sha256rnds2(abef, cdgh, __builtin_shufflevector(low, low, 2, 3, 2, 3));
