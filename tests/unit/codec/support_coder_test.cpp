@@ -44,7 +44,7 @@ sparse_content make(const payload_layout& layout, amount how_many, place where, 
     return content;
 }
 
-std::vector<std::byte> encode(const payload_layout& layout, sparse_content& content) {
+std::vector<std::byte> encode_section(const payload_layout& layout, sparse_content& content) {
     std::vector<std::byte> bytes;
     section_coder(layout).encode(layout.sections[0], content.slice(layout.sections[0], 0, 0), bytes);
     return bytes;
@@ -55,7 +55,7 @@ std::optional<errc> decode(const payload_layout& layout, std::span<const std::by
     return section_coder(layout).decode(bytes, layout.sections[0], found.slice(layout.sections[0], 0, 0));
 }
 
-bool same(const payload_layout& layout, const sparse_content& a, const sparse_content& b) {
+bool same_places(const payload_layout& layout, const sparse_content& a, const sparse_content& b) {
     if (a.counts != b.counts) return false;
     const std::size_t kept = layout.sections[0].kept;
     for (std::size_t chunk = 0; chunk < a.counts.size(); ++chunk)
@@ -72,10 +72,10 @@ void check_round_trip(std::uint32_t size, std::uint32_t kept, std::uint64_t seed
     for (const amount how_many : {amount::all, amount::some, amount::none})
         for (const place where : {place::anywhere, place::front, place::back}) {
             sparse_content content = make(layout, how_many, where, seed), found;
-            const auto bytes = encode(layout, content);
+            const auto bytes = encode_section(layout, content);
             REQUIRE_FALSE(decode(layout, bytes, found).has_value());
-            REQUIRE(same(layout, content, found));
-            REQUIRE(encode(layout, found) == bytes);
+            REQUIRE(same_places(layout, content, found));
+            REQUIRE(encode_section(layout, found) == bytes);
         }
 }
 
@@ -113,8 +113,8 @@ TEST_CASE("support coder: many chunks, so that batches and coders are many") {
     for (const std::uint32_t kept : {1U, 3U, 32U, 700U}) {
         const payload_layout layout = layout_of(20000 / kept + 3, 4096, kept);
         sparse_content content = make(layout, amount::some, place::anywhere, 8), found;
-        REQUIRE_FALSE(decode(layout, encode(layout, content), found).has_value());
-        CHECK(same(layout, content, found));
+        REQUIRE_FALSE(decode(layout, encode_section(layout, content), found).has_value());
+        CHECK(same_places(layout, content, found));
     }
 }
 
@@ -128,7 +128,7 @@ TEST_CASE("support coder: uniform positions cost at most 1.005 of log2 C(n, k) b
         const payload_layout layout = layout_of(chunks, 4096, kept);
         sparse_content content = make(layout, amount::all, place::anywhere, 21);
         const double values = kept * chunks / 8.0;
-        const double bits = 8.0 * (static_cast<double>(encode(layout, content).size()) - values);
+        const double bits = 8.0 * (static_cast<double>(encode_section(layout, content).size()) - values);
         CHECK(bits <= 1.005 * chunks * log2_choose(4096, kept));
     }
 }
@@ -145,7 +145,7 @@ TEST_CASE("support coder: sections of a few chunks cost at most 6 bytes more tha
             for (std::uint64_t seed = 0; seed < 50; ++seed) {
                 sparse_content content = make(layout, amount::all, place::anywhere, seed);
                 const auto values = static_cast<double>((kept * chunks + 7) / 8);
-                const double over = static_cast<double>(encode(layout, content).size()) - values -
+                const double over = static_cast<double>(encode_section(layout, content).size()) - values -
                                     static_cast<double>(chunks) * log2_choose(size, kept) / 8.0;
                 most = std::max(most, over);
                 sum += over;
@@ -168,7 +168,7 @@ TEST_CASE("support coder: altered, cut and random bytes never do harm, and what 
             sparse_content content = make(layout, i % 2 == 0 ? amount::all : amount::some, place::anywhere,
                                           static_cast<std::uint64_t>(i)),
                            found;
-            std::vector<std::byte> bytes = encode(layout, content);
+            std::vector<std::byte> bytes = encode_section(layout, content);
             if (i % 4 == 0) bytes.resize(random.below(bytes.size() + 1));
             for (std::uint64_t n = 1 + random.below(4); n > 0 && !bytes.empty(); --n)
                 bytes[random.below(bytes.size())] = static_cast<std::byte>(random.bits32() & 0xffU);
@@ -179,7 +179,7 @@ TEST_CASE("support coder: altered, cut and random bytes never do harm, and what 
                     REQUIRE(found.positions[at] < size);
                     REQUIRE((at == chunk * kept || found.positions[at - 1] < found.positions[at]));
                 }
-            REQUIRE(encode(layout, found) == bytes);
+            REQUIRE(encode_section(layout, found) == bytes);
         }
         CHECK(accepted > 0);
     }

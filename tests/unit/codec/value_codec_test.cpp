@@ -14,8 +14,8 @@ using namespace thinwire;
 
 namespace {
 
-constexpr value_code all_codes[] = {value_code::f32, value_code::sign, value_code::bf16, value_code::q4,
-                                    value_code::q2};
+constexpr value_code every_code[] = {value_code::f32, value_code::sign, value_code::bf16, value_code::q4,
+                                     value_code::q2};
 
 std::vector<std::byte> encoded(const value_codec& codec, std::span<const float> values) {
     std::vector<std::byte> bytes((codec.bits(values.size()) + 7) / 8 + 8);
@@ -67,7 +67,7 @@ double least_error(std::span<const float> values, const std::vector<double>& lev
 
 TEST_CASE("value_codec: rounding is idempotent, and what it gives is what receivers decode") {
     random_stream random(11);
-    for (const value_code code : all_codes) {
+    for (const value_code code : every_code) {
         const value_codec& codec = codec_of(code);
         CHECK(codec.id() == code);
         CHECK(codec.name() == to_string(code));
@@ -97,7 +97,7 @@ TEST_CASE("value_codec: rounding is idempotent, and what it gives is what receiv
 
 TEST_CASE("value_codec: a decoder takes exactly what an encoder writes, whatever the bits") {
     random_stream random(12);
-    for (const value_code code : all_codes) {
+    for (const value_code code : every_code) {
         const value_codec& codec = codec_of(code);
         int accepted = 0;
         for (int turn = 0; turn < 20000; ++turn) {

@@ -22,7 +22,7 @@ using namespace thinwire;
 namespace {
 
 /// The whole run of the reference data: who trained on what in which step.
-struct recorded_run {
+struct recorded_training {
     std::filesystem::path folder = test::golden_folder() / "run";
     hf::safetensors_file file = hf::safetensors_file::load(folder / "run.safetensors").value();
     std::vector<std::int64_t> tokens = file.integers("tokens").value();
@@ -48,7 +48,7 @@ struct worker {
     nn::transformer<cpu::fast> model;
     std::unique_ptr<Optimizer> optimizer;
 
-    worker(cpu::fast& backend, const recorded_run& run, const Options& options)
+    worker(cpu::fast& backend, const recorded_training& run, const Options& options)
         : model(backend, hf::load_config(run.folder).value()) {
         (void)hf::load_weights(run.folder, model.parameters()).value();
         optimizer = std::make_unique<Optimizer>(model.parameters(), options);
@@ -59,7 +59,7 @@ struct worker {
 /// reference data's README, and all replicas equal in every step.
 template <class Optimizer, class Options>
 void check_run(const Options& options, const std::string& losses) {
-    const recorded_run run;
+    const recorded_training run;
     const std::vector<float> expected = run.file.floats(losses).value();
     REQUIRE(expected.size() == run.steps * run.workers);
     thread_pool pool(2);

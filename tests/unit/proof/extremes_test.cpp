@@ -109,13 +109,14 @@ sparse_content content_of(const one_chunk& c, const Sends& sends, const Value& v
     return s;
 }
 
-const std::vector<basis> bases = {basis::dct(), basis::hadamard(), basis::random_orthogonal(5), basis::identity()};
+const std::vector<basis> tested_bases = {basis::dct(), basis::hadamard(), basis::random_orthogonal(5),
+                                         basis::identity()};
 
 }  // namespace
 
 TEST_CASE("exact decode: all coefficients at the largest mantissa, signs aligned with a basis row, 300 senders") {
     for (const std::size_t side : {256U, 64U, 61U})
-        for (const basis& b : bases) {
+        for (const basis& b : tested_bases) {
             INFO("side ", side, " basis ", to_string(b.kind()));
             const one_chunk c(side, b);
             const auto largest = [&](std::size_t p) {
@@ -132,7 +133,7 @@ TEST_CASE("exact decode: all coefficients at the largest mantissa, signs aligned
 
 TEST_CASE("exact decode: mixed exponents, subnormal numbers, zeros, overlapping supports of 211 senders") {
     for (const std::size_t side : {256U, 48U, 7U})
-        for (const basis& b : bases)
+        for (const basis& b : tested_bases)
             for (const std::uint32_t top : {1U, 24U, 120U, 227U}) {  // the largest exponent field; 1: all subnormal
                 if (side == 256U && top != 120U) continue;
                 INFO("side ", side, " basis ", to_string(b.kind()), " top ", top);
