@@ -32,6 +32,7 @@ struct disk_fault {
     kind what = kind::fail;
     int reason = EIO;
     std::size_t bytes = 0;
+    std::uint64_t times = 1;  ///< so many operations from that one on fail
 };
 
 /// What survives a power cut of the changes that no sync waited for.
@@ -74,6 +75,11 @@ class memory_disk final : public thinwire::detail::file_operations {
         }
         drop_orphans();
         names_ = device_names_;
+        resume();
+    }
+    /// What is there when not the power went but the process was killed: the system remembers what is not on the
+    /// device.
+    void resume() {
         open_.clear();
         off_ = false;
         fault_ = {};
@@ -125,7 +131,7 @@ class memory_disk final : public thinwire::detail::file_operations {
     }
     std::int64_t write(int file, std::span<const std::byte> bytes, std::uint64_t at) override {
         if (off_) return -EIO;
-        const bool struck = operations_++ == fault_.operation;
+        const bool struck = strikes();
         if (struck) struck_bytes_ = bytes.size();
         if (struck) bytes = bytes.first(std::min(bytes.size(), fault_.bytes));
         if (!bytes.empty()) change(node_of(file), {.truncate = false, .at = at, .bytes = {bytes.begin(), bytes.end()}});
@@ -210,10 +216,15 @@ class memory_disk final : public thinwire::detail::file_operations {
     };
     using name_map = std::map<std::string, std::size_t>;
 
-    /// Counts; 0, or why the operation fails.
+    /// Counts the operation; whether it is to go wrong.
+    [[nodiscard]] bool strikes() {
+        const std::uint64_t n = operations_++;
+        return n >= fault_.operation && n - fault_.operation < fault_.times;
+    }
+    /// 0, or why the operation fails.
     [[nodiscard]] int begin_operation() {
         if (off_) return -EIO;
-        if (operations_++ != fault_.operation || fault_.what == disk_fault::kind::cut_short) return 0;
+        if (!strikes() || fault_.what == disk_fault::kind::cut_short) return 0;
         if (fault_.what == disk_fault::kind::power) go_off();
         return -fault_.reason;
     }

@@ -252,7 +252,7 @@ result<ok> run_log::read_segment(std::size_t which, std::uint64_t from, std::uin
     detail::log_cursor heads = segments_.cursor(which, detail::log_head_ahead, start.at);
     detail::log_cursor whole = segments_.cursor(which, detail::log_read_ahead, start.at);
     std::uint64_t next = start.round;
-    std::optional<std::uint64_t> held;  // where round next - 1 lies, until it is known that nothing replaces it
+    std::uint64_t held = 0;  // where round next - 1 lies, until it is known that nothing replaces it; 0: not asked for
     for (;;) {
         const log_step step = heads.next();
         if (step == log_step::broken || step == log_step::malformed)
@@ -263,11 +263,11 @@ result<ok> run_log::read_segment(std::size_t which, std::uint64_t from, std::uin
             return segments_.refuse(
                 which, errc::malformed,
                 "round " + std::to_string(round) + " stands where round " + std::to_string(next) + " should");
-        if (held && round == next) {
-            whole.go_to(*held);
-            if (whole.next() != log_step::frame || !whole.load()) return segments_.damaged(which, *held, next - 1);
+        if (held != 0 && round == next) {
+            whole.go_to(held);
+            if (whole.next() != log_step::frame || !whole.load()) return segments_.damaged(which, held, next - 1);
             visit(whole.record());
-            held.reset();
+            held = 0;
         }
         if (next == to && round == next) return ok{};
         if (step == log_step::end) return segments_.damaged(which, heads.position(), next);
