@@ -29,7 +29,7 @@ using thinwire_test::told;
 
 namespace {
 
-const std::filesystem::path folder = "/peer/log";
+const std::filesystem::path log_folder = "/peer/log";
 const std::filesystem::path snapshot_path = "/peer/replica.snapshot";
 constexpr survival all_kinds[] = {survival::nothing, survival::everything, survival::some_first, survival::some};
 
@@ -43,14 +43,15 @@ struct memory {
 
 /// A peer that writes a log and snapshots. `possible` is what a power cut now may leave: what was last reported
 /// durable, and every later state, of which the last may be under way.
-struct peer {
+struct log_keeper {
     memory_disk& disk;
     bool durable;
     std::vector<memory> possible = {memory{}};
     std::optional<run_log> log{};
 
     result<run_log> opened() {
-        return run_log::open(folder, thinwire_test::run, {.durable = durable, .segment_bytes = 450, .files = &disk});
+        return run_log::open(log_folder, thinwire_test::run,
+                             {.durable = durable, .segment_bytes = 450, .files = &disk});
     }
     /// Opens the log and checks that it holds one of the possible states, which becomes the only one.
     void open(bool after_restart = false) {
@@ -133,19 +134,19 @@ struct peer {
     }
 };
 
-using scenario = std::vector<std::function<void(peer&)>>;
+using scenario = std::vector<std::function<void(log_keeper&)>>;
 
 const scenario& story() {
     static const scenario all = [] {
-        const auto append = [](std::uint64_t term) { return [term](peer& p) { p.append(term); }; };
-        const auto replace = [](std::uint64_t term) { return [term](peer& p) { p.replace(term); }; };
+        const auto append = [](std::uint64_t term) { return [term](log_keeper& p) { p.append(term); }; };
+        const auto replace = [](std::uint64_t term) { return [term](log_keeper& p) { p.replace(term); }; };
         const auto vote = [](std::uint64_t term, std::uint64_t whom) {
-            return [=](peer& p) { p.vote({.term = term, .peer = whom}); };
+            return [=](log_keeper& p) { p.vote({.term = term, .peer = whom}); };
         };
-        const auto save = [](peer& p) { p.save(); };
-        const auto drop = [](peer& p) { p.drop(); };
-        const auto final = [](peer& p) { p.mark_final(); };
-        return scenario{[](peer& p) { p.open(); },
+        const auto save = [](log_keeper& p) { p.save(); };
+        const auto drop = [](log_keeper& p) { p.drop(); };
+        const auto final = [](log_keeper& p) { p.mark_final(); };
+        return scenario{[](log_keeper& p) { p.open(); },
                         append(1),
                         append(1),
                         vote(2, 0),
@@ -164,7 +165,7 @@ const scenario& story() {
                         append(4),
                         append(4),
                         append(5),
-                        [](peer& p) { p.open(); },
+                        [](log_keeper& p) { p.open(); },
                         vote(6, 1),
                         append(6),
                         save,
@@ -181,7 +182,7 @@ void prepare(memory_disk& disk) {
 }
 
 /// Plays the story from step `from` on until the end or an error of the disk, which it reports as the step's number.
-std::size_t play(peer& p, std::size_t from = 0) {
+std::size_t play(log_keeper& p, std::size_t from = 0) {
     for (std::size_t i = from; i < story().size(); ++i) {
         try {
             story()[i](p);
@@ -199,7 +200,7 @@ std::vector<std::size_t> operations_of_story(bool durable) {
         memory_disk disk;
         prepare(disk);
         disk.set_fault({.operation = n, .what = disk_fault::kind::power, .bytes = 0});
-        peer p{disk, durable};
+        log_keeper p{disk, durable};
         try {
             if (play(p) == story().size()) return sizes;
             FAIL("a disk without faults refused something");
@@ -219,7 +220,7 @@ void cut_power(bool durable, const disk_fault& fault, survival how, std::uint64_
     memory_disk disk;
     prepare(disk);
     disk.set_fault(fault);
-    peer p{disk, durable};
+    log_keeper p{disk, durable};
     CHECK_THROWS_AS(play(p), power_cut);
     p.log.reset();
     CHECK(disk.open_files() == 0);
@@ -266,7 +267,7 @@ TEST_CASE("crash: what a killed process left is on the device once the next one 
                 memory_disk disk;
                 prepare(disk);
                 disk.set_fault({.operation = n, .what = disk_fault::kind::power, .bytes = done});
-                peer p{disk, true};
+                log_keeper p{disk, true};
                 CHECK_THROWS_AS(play(p), power_cut);
                 p.log.reset();
                 disk.resume();
@@ -287,7 +288,7 @@ TEST_CASE("crash: after an error of the disk the peer opens again, and a power c
                     memory_disk disk;
                     prepare(disk);
                     disk.set_fault({.operation = n, .what = disk_fault::kind::fail, .bytes = done, .times = times});
-                    peer p{disk, true};
+                    log_keeper p{disk, true};
                     if (play(p) < story().size()) {  // not so where a file to clean up could not be removed
                         disk.set_fault({});
                         p.open();
@@ -313,7 +314,7 @@ TEST_CASE("crash: the log that met an error goes on or refuses to, and never los
                     memory_disk disk;
                     prepare(disk);
                     disk.set_fault({.operation = n, .what = disk_fault::kind::fail, .bytes = done, .times = times});
-                    peer p{disk, true};
+                    log_keeper p{disk, true};
                     if (play(p) < story().size() && p.log) {
                         const std::vector<memory> before = p.possible;
                         try {
@@ -346,7 +347,7 @@ TEST_CASE("crash: writes that are cut short are continued") {
             memory_disk disk;
             prepare(disk);
             disk.set_fault({.operation = n, .what = disk_fault::kind::cut_short, .bytes = done});
-            peer p{disk, true};
+            log_keeper p{disk, true};
             CHECK(play(p) == story().size());
             disk.restart(survival::nothing, n);
             p.open();
