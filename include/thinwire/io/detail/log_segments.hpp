@@ -176,7 +176,7 @@ inline result<ok> log_segments::add(std::uint64_t first_round, const digest* wan
     if (header.first_round != first_round)
         return refuse(path, errc::mismatch, "it begins with round " + std::to_string(header.first_round));
     if (!segments_.empty())
-        if (const result<ok> follows = check_chain(header); !follows) return follows;
+        if (const result<ok> follows = check_chain(header); !follows) return follows.error();
     segments_.push_back({.first_round = first_round, .bytes = file.size(), .check = check});
     newest_ = header;
     return ok{};

@@ -238,7 +238,7 @@ result<ok> run_log::read_records(std::uint64_t from, std::uint64_t to, Visitor&&
         if (end <= from || segments_[i].first_round >= to) continue;
         const std::uint64_t begin = std::max(from, segments_[i].first_round);
         const result<ok> read = read_segment(i, begin, std::min(to, end), visit);
-        if (!read) return read;
+        if (!read) return read.error();
     }
     return ok{};
 }
