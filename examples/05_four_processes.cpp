@@ -53,7 +53,7 @@ int found(const std::string& address, int port_to) {
                                                       .name = "founder",
                                                       .address = address,
                                                       .run = thinwire::sha256{}.update("example 05").finish(),
-                                                      .log = folder + "/run.log",
+                                                      .log = folder + "/log",
                                                       .min_peers = peers});
     node->publish_snapshot(0, {});  // all weights start at zero
     const std::uint16_t port = node->port();

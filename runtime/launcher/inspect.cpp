@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace thinwire::launcher {
 namespace {
@@ -54,44 +55,33 @@ void show_payload(const std::filesystem::path& file, bytes_view bytes) {
     show_payload_info(*info, "");
 }
 
-/// Reads the log without opening it as its owner would, who cuts a torn tail.
-void show_log(const std::filesystem::path& file, bytes_view bytes) {
-    byte_reader in(bytes);
-    (void)in.get<std::uint32_t>();
-    const auto version = in.get<std::uint32_t>();
-    digest run;
-    const bytes_view raw = in.get_bytes(run.bytes.size());
-    std::copy(raw.begin(), raw.end(), run.bytes.begin());
-    const auto first = in.get<std::uint64_t>();
-    (void)in.get<std::uint64_t>();
-    if (in.failed()) refuse(file, "log: truncated in its header");
-    std::uint64_t rounds = 0;
+/// Proves every round and changes nothing: an unfinished end is its owner's to cut.
+void show_log(const std::filesystem::path& folder) {
+    const result<run_log> log = run_log::open_read_only(folder);
+    if (!log) refuse(folder, log.error().message);
     std::uint64_t payload_bytes = 0;
     std::uint64_t contributions = 0;
-    std::vector<contribution> parts;
-    bool torn = false;
-    while (in.remaining() > 0 && !torn) {
-        const auto header =
-            detail::decode_log_frame_header(in.get_bytes(std::min(in.remaining(), detail::log_frame_bytes)));
-        const bytes_view body = header.holds ? in.get_bytes(header.length) : bytes_view{};
-        std::uint64_t round = 0;
-        torn = !header.holds || in.failed() || detail::log_check(body) != header.body_check ||
-               !detail::decode_log_body(body, round, parts) || round != first + rounds;
-        if (torn) break;
-        ++rounds;
-        contributions += parts.size();
-        for (const contribution& part : parts) payload_bytes += part.payload.size();
-    }
+    std::vector<payload_info> last;
+    const result<ok> read = log->read_records(log->first_round(), log->next_round(), [&](const log_record& record) {
+        last.clear();
+        contributions += record.contributions.size();
+        for (const logged_payload& part : record.contributions) {
+            payload_bytes += part.payload.size();
+            if (const auto info = inspect_payload(part.payload); info && record.round + 1 == log->next_round())
+                last.push_back(*info);
+        }
+    });
+    if (!read) refuse(folder, read.error().message);
     fmt::print(
         "kind      thinwire run log, format {}, {} bytes\nrun       {}\nrounds    {} from {} on\n"
         "payloads  {} with {} bytes\n",
-        version, bytes.size(), to_string(run), rounds, first, contributions, payload_bytes);
-    if (rounds > 0) {
-        fmt::print("last round\n");
-        for (const contribution& part : parts)
-            if (const auto info = inspect_payload(part.payload)) show_payload_info(*info, "  ");
-    }
-    if (torn) refuse(file, "log: unfinished or damaged after round " + std::to_string(first + rounds));
+        detail::log_version, log->bytes(), to_string(log->run()), log->next_round() - log->first_round(),
+        log->first_round(), contributions, payload_bytes);
+    if (!last.empty()) fmt::print("last round\n");
+    for (const payload_info& info : last) show_payload_info(info, "  ");
+    if (log->cut_bytes() != 0)
+        refuse(folder, fmt::format("log: round {} is unfinished: {} bytes of it are there", log->next_round(),
+                                   log->cut_bytes()));
 }
 
 void show_safetensors(const std::filesystem::path& file, std::vector<std::byte> bytes) {
@@ -113,7 +103,11 @@ void show_safetensors(const std::filesystem::path& file, std::vector<std::byte> 
 }  // namespace
 
 exit_code inspect(const std::filesystem::path& file) {
-    if (std::filesystem::is_directory(file)) refuse(file, "this is a folder: expected a file");
+    if (std::filesystem::is_directory(file)) {
+        show_log(file);
+        std::fflush(stdout);
+        return exit_code::ok;
+    }
     std::vector<std::byte> bytes = read_file(file);
     if (bytes.empty()) refuse(file, "the file is empty");
     if (begins_with(bytes, "TWSN"))
@@ -121,7 +115,7 @@ exit_code inspect(const std::filesystem::path& file) {
     else if (begins_with(bytes, "TWPL"))
         show_payload(file, bytes);
     else if (begins_with(bytes, "TWLG"))
-        show_log(file, bytes);
+        refuse(file, "a segment of a run log: expected the folder in which it lies");
     else if (begins_with(bytes, "TWPSTAT1"))
         fmt::print("kind      private state of a peer, {} bytes\n", bytes.size());
     else

@@ -95,7 +95,7 @@ line every few seconds. The same command on the same folder goes on where a run 
   thinwire train --data book.txt --out run --peers 4 --rounds 600 --kill-and-return
   thinwire train --data book.txt --out run --no-solo --model.hidden_size 256 --optimizer.k 16
 
-DIR then holds report.json, metrics.jsonl, replica.snapshot, run.log, run.toml, model.safetensors and config.json; the
+DIR then holds report.json, metrics.jsonl, replica.snapshot, log, run.toml, model.safetensors and config.json; the
 other peers' folders are DIR/peers/1, 2, ... and DIR/solo.
 )") + keys_note + "\n" +
                     exit_codes);
@@ -198,10 +198,10 @@ void add_evaluate(CLI::App& app, arguments& a, action& chosen) {
 
 void add_inspect(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("inspect", "Say what a file is");
-    command->add_option("file", a.file, "snapshot, payload, run log or safetensors")->required();
+    command->add_option("file", a.file, "snapshot, payload, safetensors, or the folder of a run log")->required();
     command->footer(std::string(R"(
   thinwire inspect run/replica.snapshot
-  thinwire inspect run/run.log
+  thinwire inspect run/log
   thinwire inspect run/model.safetensors
 
 )") + exit_codes);

@@ -211,6 +211,7 @@ class founder final : public driver {
         accept_pause_.cancel();
         refresh();
         try {
+            if (log_.tentative()) log_.mark_final(log_.next_round() - 1);
             log_.sync();
         } catch (const io_error& problem) {
             box().end(node_errc::storage, problem.what());

@@ -34,7 +34,7 @@ void check(const node_options& o, bool founder) {
                "1 ms to less than keepalive_timeout");
     const result<address> where = parse_address(o.address);
     if (!where) throw value_error(where.error().message);
-    if (founder && o.log.empty()) refuse("log", "empty", "a file for the founder's run log");
+    if (founder && o.log.empty()) refuse("log", "empty", "a folder for the founder's run log");
     if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
 }
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import shutil
 import socket
 import struct
 import threading
@@ -128,7 +129,7 @@ class Files(common.Case):
                                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
         joiner = self.join(address, "peer", "--peer.index", "1")
         code, stderr = self.finish(founder)
-        self.refusal(STORAGE, code, stderr, naming=("run.log", "File too large"))
+        self.refusal(STORAGE, code, stderr, naming=("run/log/", "File too large"))
         code, stderr = self.finish(joiner)
         self.assertEqual(code, OK, stderr)
         self.assertIn("run log failed", stderr)
@@ -144,10 +145,11 @@ class Files(common.Case):
 
     def test_a_run_log_that_lost_its_end(self):
         run = self.trained("run", 8, "--peer.stop_at", "4")
-        (run / "run.log").write_bytes((run / "run.log").read_bytes()[:-1000])
+        segment = run / "log" / "00000000000000000000.log"
+        segment.write_bytes(segment.read_bytes()[:-1000])
         arguments = ("start", self.write_config(), "--dir", "run", "--run.rounds", "8", *TINY)
-        self.refuses(DIVERGED, *arguments, naming=("run.log", "round 4", "lost"))
-        (run / "run.log").unlink()
+        self.refuses(DIVERGED, *arguments, naming=("run/log", "round 4", "lost"))
+        shutil.rmtree(run / "log")
         code, _, stderr = self.run_program(*arguments)
         self.assertEqual(code, OK, stderr)
         self.trained("straight", 8)

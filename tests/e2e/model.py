@@ -39,7 +39,7 @@ class Model(common.Case):
     def test_inspect(self):
         run = self.trained()
         for name, words in (("replica.snapshot", ("snapshot", "round     4", "hidden_size = 32")),
-                            ("run.log", ("run log", "4 from 0", "learning rate")),
+                            ("log", ("run log", "4 from 0", "learning rate")),
                             ("model.safetensors", ("safetensors", "embed_tokens")),
                             ("private.state", ("private state",))):
             code, output, stderr = self.run_program("inspect", run / name)
@@ -48,13 +48,19 @@ class Model(common.Case):
                 self.assertIn(word, output)
         self.refuses(STORAGE, "inspect", self.text, naming=("text.txt",))
         self.refuses(STORAGE, "inspect", "missing", naming=("missing",))
-        torn = (run / "run.log").read_bytes()[:-5]
-        (self.folder / "torn.log").write_bytes(torn)
-        self.refuses(STORAGE, "inspect", "torn.log", naming=("torn.log", "round 3"))
-        self.assertEqual((self.folder / "torn.log").read_bytes(), torn)
+        segment = run / "log" / "00000000000000000000.log"
+        self.refuses(STORAGE, "inspect", segment, naming=("folder",))
+        last = segment.read_bytes().rindex(b"TWLF")  # the mark that the rounds before it are final
+        torn = segment.read_bytes()[:last - 5]
+        (self.folder / "torn").mkdir()
+        (self.folder / "torn" / segment.name).write_bytes(torn)
+        self.refuses(STORAGE, "inspect", "torn", naming=("torn", "round 3"))
+        self.assertEqual((self.folder / "torn" / segment.name).read_bytes(), torn)
+        (self.folder / "empty").mkdir()
+        self.refuses(STORAGE, "inspect", "empty", naming=("empty", "no segment"))
 
     def test_payload(self):
-        log = (self.trained() / "run.log").read_bytes()
+        log = (self.trained() / "log" / "00000000000000000000.log").read_bytes()
         begin = log.index(b"TWPL")
         end = begin + 116
         for _ in range(int.from_bytes(log[begin + 112:end], "little")):  # sections, each behind its length

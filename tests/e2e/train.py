@@ -40,7 +40,7 @@ class Train(common.Case):
         back = [line for line in self.events("run/peers/3", "round") if line["round"] >= event["returned_in_round"]]
         self.assertTrue(any(line["own_included"] for line in back), "the peer that returned contributes again")
 
-        for name in ("replica.snapshot", "run.log", "run.toml", "model.safetensors", "config.json"):
+        for name in ("replica.snapshot", "log", "run.toml", "model.safetensors", "config.json"):
             self.assertTrue((self.folder / "run" / name).exists(), name)
         for word in ("validation loss", "bytes sent", "replica digest", "equal", "SIGKILL"):
             self.assertIn(word, output)
@@ -80,11 +80,11 @@ class Train(common.Case):
         config = self.write_config()
         self.refuses(common.MISMATCH, "start", config, "--dir", "run", "--run.rounds", "2", *TINY, "--optimizer.k", "9",
                      naming=("optimizer.k", "9", "8"))
-        before = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        before = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir() if path.is_file()}
         self.refuses(common.MISMATCH, "train", "--data", self.text, "--out", "run", "--optimizer.k", "9",
                      naming=("optimizer.k", "9", "8"))
         self.refuses(USAGE, "train", "--data", self.text, "--out", "run", "--peers", "65", naming=("65", "64"))
-        after = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir()}
+        after = {path.name: path.read_bytes() for path in (self.folder / "run").iterdir() if path.is_file()}
         self.assertEqual(before, after)
         self.refuses(USAGE, "train", "--data", self.text, naming=("--out",))
         self.refuses(USAGE, "train", "--data", self.text, "--out", "one", "--peers", "1", "--kill-and-return",

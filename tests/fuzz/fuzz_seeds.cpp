@@ -1,8 +1,10 @@
 // Writes the inputs from which the fuzzers start, one folder for each: fuzz_seeds FOLDER
 #include <thinwire/comm/frame.hpp>
 #include <thinwire/core/random.hpp>
+#include <thinwire/io/run_log.hpp>
 #include <thinwire/io/snapshot.hpp>
 
+#include "../support/memory_disk.hpp"
 #include "fuzz.hpp"
 
 #include <filesystem>
@@ -96,6 +98,40 @@ void save_messages() {
     }
 }
 
+/// A whole segment, and the same frames as fuzz_log seals them.
+void save_log() {
+    thinwire_test::memory_disk disk;
+    disk.put_folder("/log");
+    auto log = run_log::open("/log", {}, {.durable = true, .files = &disk});
+    require(log.has_value(), "a log can be made");
+    const std::vector<std::byte> payload(20, std::byte{7}), control(3, std::byte{5});
+    const logged_payload part{.peer = 4, .payload_digest = digest_of(payload), .payload = payload};
+    log->append(log_record{.term = 1, .round = 0, .contributions = std::span(&part, 1)});
+    log->vote({.term = 2, .peer = 9});
+    log->append(log_record{.term = 2, .round = 0, .control = control});
+    log->append(log_record{.term = 2, .round = 1, .contributions = std::span(&part, 1)});
+    log->mark_final(1);
+    const std::vector<std::byte> bytes = disk.content("/log/00000000000000000000.log");
+    save("log", "whole", bytes, 3);
+    save("log", "behind_header", std::span(bytes).subspan(detail::log_header_bytes), 1);
+    byte_writer frames;
+    const auto record = [&](std::uint8_t kind, std::uint64_t term, std::uint64_t round) {
+        frames.put(kind);
+        frames.put(std::uint8_t{24});
+        frames.put(std::uint8_t{20});
+        for (const std::uint64_t number : {term, round, std::uint64_t{4}}) frames.put(number);
+        frames.put(std::span<const std::byte>(payload));
+    };
+    record(1, 1, 0);
+    record(129, 2, 0);
+    for (const std::uint8_t number : {130, 16, 0}) frames.put(number);
+    for (const std::uint64_t number : {2, 9}) frames.put(number);
+    record(129, 2, 1);
+    for (const std::uint8_t number : {131, 8, 0}) frames.put(number);
+    frames.put(std::uint64_t{1});
+    save("log", "sealed", frames.bytes(), 0);
+}
+
 void save_files() {
     const std::vector<float> values = {1.0F, -2.0F, 0.5F, 4.0F, 0.0F, 3.0F};
     snapshot s;
@@ -131,5 +167,6 @@ int main(int count, char** words) {
     for (std::size_t i = 0; i < layouts().size(); ++i) save_payload(i);
     save_messages();
     save_files();
+    save_log();
     return 0;
 }

@@ -15,7 +15,7 @@ mkdir -p "$work"
 rm -rf "$work/seeds"
 "$work/fuzz_seeds" "$work/seeds"
 diff -r "$work/seeds" "$root/tests/fuzz/seeds" || { echo "tests/fuzz/seeds: run fuzz_seeds again"; exit 1; }
-for target in section:12000 payload:20000 snapshot:300000 message:120000 model_file:50000; do
+for target in section:12000 payload:20000 snapshot:300000 message:120000 model_file:50000 log:10000; do
     name="${target%:*}"
     # shellcheck disable=SC2086
     "$compiler" $flags -fsanitize=fuzzer "$root/tests/fuzz/fuzz_$name.cpp" -o "$work/fuzz_$name"

@@ -55,8 +55,9 @@ struct snapshot {
     [[nodiscard]] static result<snapshot> decode(std::span<const std::byte> bytes);
 
     /// Replaces the file at `path` whole or not at all; throws io_error.
-    void save(const std::filesystem::path& path, bool durable = true) const {
-        write_file_atomically(path, encode(), durable);
+    void save(const std::filesystem::path& path, bool durable = true,
+              detail::file_operations& files = detail::system_files()) const {
+        write_file_atomically(path, encode(), durable, files);
     }
 
     /// Throws io_error when the file cannot be read; what it holds is refused as decode() does, with the path.

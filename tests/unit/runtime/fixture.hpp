@@ -54,7 +54,7 @@ class folder {
     o.name = "founder";
     o.run = sha256{}.update("a run").finish();
     o.manifest = "model = tiny";
-    o.log = dir.path() / "run.log";
+    o.log = dir.path() / "log";
     o.min_peers = min_peers;
     return o;
 }

@@ -78,7 +78,7 @@ struct node_options {
     std::string manifest{};        ///< founder: handed to joiners; at most 1 MiB
     std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
     bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log{};   ///< founder: the run log; created, or continued if it exists
+    std::filesystem::path log{};   ///< founder: folder of the run log; created, or continued if it exists
     int min_peers = 1;             ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
