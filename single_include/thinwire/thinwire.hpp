@@ -5013,10 +5013,204 @@ class batch_sampler {
 
 #endif  // THINWIRE_IO_BATCH_SAMPLER_HPP
 
+// ---- thinwire/io/detail/file_operations.hpp
+#ifndef THINWIRE_IO_DETAIL_FILE_OPERATIONS_HPP
+#define THINWIRE_IO_DETAIL_FILE_OPERATIONS_HPP
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#include <sys/stat.h>
+#else
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+namespace thinwire::detail {
+
+enum class file_use : std::uint8_t {
+    read,     ///< an existing file
+    extend,   ///< to read and write, created when missing
+    replace,  ///< to write, created or emptied
+};
+
+/// What everything that must survive a crash does to a disk: the seam at which tests put a disk that fails. Numbers are
+/// results, or the system's reason (errno) negated. Interrupted calls are repeated.
+class file_operations {
+ public:
+    virtual ~file_operations() = default;
+
+    /// A descriptor.
+    [[nodiscard]] virtual int open(const std::filesystem::path& path, file_use use) = 0;
+    virtual int close(int file) = 0;
+    /// How many bytes were read, from byte `at` on: 0 at the end of the file.
+    [[nodiscard]] virtual std::int64_t read(int file, std::span<std::byte> into, std::uint64_t at) = 0;
+    /// How many bytes were written, from byte `at` on: at least 1.
+    [[nodiscard]] virtual std::int64_t write(int file, std::span<const std::byte> bytes, std::uint64_t at) = 0;
+    [[nodiscard]] virtual std::int64_t size(int file) = 0;
+    [[nodiscard]] virtual int truncate(int file, std::uint64_t size) = 0;
+    /// Waits until the file's content and size are on the device.
+    [[nodiscard]] virtual int sync(int file) = 0;
+    [[nodiscard]] virtual int rename(const std::filesystem::path& from, const std::filesystem::path& to) = 0;
+    [[nodiscard]] virtual int remove(const std::filesystem::path& path) = 0;
+    /// Makes what was created, renamed and removed in a folder last.
+    [[nodiscard]] virtual int sync_folder(const std::filesystem::path& folder) = 0;
+    /// 1 when the folder was made, 0 when it was there.
+    [[nodiscard]] virtual int make_folder(const std::filesystem::path& folder) = 0;
+    /// Appends the names of what a folder holds.
+    [[nodiscard]] virtual int list(const std::filesystem::path& folder, std::vector<std::string>& names) = 0;
+};
+
+/// The folder in which a path lies.
+[[nodiscard]] inline std::filesystem::path folder_of(const std::filesystem::path& path) {
+    return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+}
+
+/// The operating system's files.
+class system_file_operations final : public file_operations {
+ public:
+    int open(const std::filesystem::path& path, file_use use) override {
+#if defined(_WIN32)
+        int mode = _O_BINARY | _O_NOINHERIT;
+        if (use == file_use::read) mode |= _O_RDONLY;
+        if (use == file_use::extend) mode |= _O_RDWR | _O_CREAT;
+        if (use == file_use::replace) mode |= _O_RDWR | _O_CREAT | _O_TRUNC;
+        const int file = ::_wopen(path.c_str(), mode, _S_IREAD | _S_IWRITE);
+        return file < 0 ? -errno : file;
+#else
+        int mode = O_CLOEXEC;
+        if (use == file_use::read) mode |= O_RDONLY;
+        if (use == file_use::extend) mode |= O_RDWR | O_CREAT;
+        if (use == file_use::replace) mode |= O_WRONLY | O_CREAT | O_TRUNC;
+        return static_cast<int>(again([&] { return ::open(path.c_str(), mode, 0666); }));
+#endif
+    }
+    int close(int file) override {
+#if defined(_WIN32)
+        return ::_close(file) != 0 ? -errno : 0;
+#else
+        return ::close(file) != 0 && errno != EINTR ? -errno : 0;
+#endif
+    }
+    std::int64_t read(int file, std::span<std::byte> into, std::uint64_t at) override {
+#if defined(_WIN32)
+        if (::_lseeki64(file, static_cast<std::int64_t>(at), SEEK_SET) < 0) return -errno;
+        return again([&] { return ::_read(file, into.data(), static_cast<unsigned>(at_most(into.size()))); });
+#else
+        return again([&] { return ::pread(file, into.data(), at_most(into.size()), static_cast<off_t>(at)); });
+#endif
+    }
+    std::int64_t write(int file, std::span<const std::byte> bytes, std::uint64_t at) override {
+#if defined(_WIN32)
+        if (::_lseeki64(file, static_cast<std::int64_t>(at), SEEK_SET) < 0) return -errno;
+        return again([&] { return ::_write(file, bytes.data(), static_cast<unsigned>(at_most(bytes.size()))); });
+#else
+        return again([&] { return ::pwrite(file, bytes.data(), at_most(bytes.size()), static_cast<off_t>(at)); });
+#endif
+    }
+    std::int64_t size(int file) override {
+#if defined(_WIN32)
+        const auto length = ::_filelengthi64(file);
+        return length < 0 ? -errno : length;
+#else
+        struct stat about {};
+        return ::fstat(file, &about) != 0 ? -errno : static_cast<std::int64_t>(about.st_size);
+#endif
+    }
+    int truncate(int file, std::uint64_t size) override {
+#if defined(_WIN32)
+        return -::_chsize_s(file, static_cast<std::int64_t>(size));
+#else
+        return static_cast<int>(again([&] { return ::ftruncate(file, static_cast<off_t>(size)); }));
+#endif
+    }
+    int sync(int file) override {
+#if defined(_WIN32)
+        return ::_commit(file) != 0 ? -errno : 0;
+#elif defined(__APPLE__)
+        return without_device(again([&] { return ::fsync(file); }));
+#else
+        return without_device(again([&] { return ::fdatasync(file); }));
+#endif
+    }
+    int rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+        std::error_code failed;
+        std::filesystem::rename(from, to, failed);
+        return -failed.value();
+    }
+    int remove(const std::filesystem::path& path) override {
+        std::error_code failed;
+        std::filesystem::remove(path, failed);
+        return -failed.value();
+    }
+    int sync_folder(const std::filesystem::path& folder) override {
+#if defined(_WIN32)
+        static_cast<void>(folder);
+        return 0;
+#else
+        const int file = static_cast<int>(again([&] { return ::open(folder.c_str(), O_RDONLY | O_CLOEXEC); }));
+        if (file < 0) return file;
+        const int outcome = without_device(again([&] { return ::fsync(file); }));
+        ::close(file);
+        return outcome;
+#endif
+    }
+    int make_folder(const std::filesystem::path& folder) override {
+        std::error_code failed;
+        const bool made = std::filesystem::create_directory(folder, failed);
+        return failed ? -failed.value() : made ? 1 : 0;
+    }
+    int list(const std::filesystem::path& folder, std::vector<std::string>& names) override {
+        std::error_code failed;
+        for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed))
+            names.push_back(at->path().filename().string());
+        return -failed.value();
+    }
+
+ private:
+    [[nodiscard]] static std::size_t at_most(std::size_t count) noexcept {
+        constexpr std::size_t limit = std::size_t{1} << 30U;
+        return count < limit ? count : limit;
+    }
+    /// What `call` gives, asked again as long as a signal interrupts it.
+    template <class Call>
+    [[nodiscard]] static std::int64_t again(const Call& call) {
+        for (;;) {
+            const auto outcome = call();
+            if (outcome >= 0) return static_cast<std::int64_t>(outcome);
+            if (errno != EINTR) return -errno;
+        }
+    }
+    /// A pipe or a terminal has no device to wait for and says EINVAL.
+    [[nodiscard]] static int without_device(std::int64_t outcome) noexcept {
+        return outcome == -EINVAL ? 0 : static_cast<int>(outcome);
+    }
+};
+
+[[nodiscard]] inline file_operations& system_files() noexcept {
+    static system_file_operations files;
+    return files;
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_IO_DETAIL_FILE_OPERATIONS_HPP
+
 // ---- thinwire/io/file.hpp
 #ifndef THINWIRE_IO_FILE_HPP
 #define THINWIRE_IO_FILE_HPP
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -5029,13 +5223,6 @@ class batch_sampler {
 #include <system_error>
 #include <utility>
 #include <vector>
-
-#if defined(_WIN32)
-#include <io.h>
-#else
-#include <fcntl.h>
-#include <unistd.h>
-#endif
 
 namespace thinwire {
 
@@ -5059,47 +5246,67 @@ using file_handle = std::unique_ptr<std::FILE, file_closer>;
     return file;
 }
 
-/// Hands every byte to the operating system, or throws.
-inline void write_all(std::FILE* file, std::span<const std::byte> bytes, const std::filesystem::path& path) {
-    if (bytes.empty()) return;
-    errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file) != bytes.size() || std::fflush(file) != 0)
-        throw_io_error("write", path, errno);
-}
+/// A descriptor that is closed with its owner. Every error is thrown as io_error: operation, path, reason.
+class descriptor {
+ public:
+    descriptor(file_operations& files, std::filesystem::path path, file_use use, std::string_view operation)
+        : files_(&files), path_(std::move(path)) {
+        const int opened = files.open(path_, use);
+        if (opened < 0) throw_io_error(operation, path_, -opened);
+        file_ = opened;
+    }
+    descriptor(descriptor&& other) noexcept
+        : files_(other.files_), path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+    descriptor& operator=(descriptor&& other) noexcept {
+        std::swap(files_, other.files_);
+        std::swap(path_, other.path_);
+        std::swap(file_, other.file_);
+        return *this;
+    }
+    ~descriptor() {
+        if (file_ >= 0) files_->close(file_);
+    }
 
-/// Moves the next read to byte `at`, or throws.
-inline void seek(std::FILE* file, std::uint64_t at, const std::filesystem::path& path) {
-    errno = 0;
-#if defined(_WIN32)
-    const bool failed = ::_fseeki64(file, static_cast<std::int64_t>(at), SEEK_SET) != 0;
-#else
-    const bool failed = ::fseeko(file, static_cast<off_t>(at), SEEK_SET) != 0;
-#endif
-    if (failed) throw_io_error("seek", path, errno);
-}
+    [[nodiscard]] file_operations& files() const noexcept { return *files_; }
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
 
-/// Waits until the file's bytes are on the device, or throws.
-inline void sync_file(std::FILE* file, const std::filesystem::path& path) {
-#if defined(_WIN32)
-    if (_commit(_fileno(file)) != 0) throw_io_error("sync", path, errno);
-#else
-    // A pipe or a terminal has no device to wait for and says EINVAL.
-    if (::fsync(::fileno(file)) != 0 && errno != EINVAL) throw_io_error("sync", path, errno);
-#endif
-}
+    [[nodiscard]] std::uint64_t size() const {
+        return static_cast<std::uint64_t>(checked(files_->size(file_), "size of"));
+    }
+    /// The bytes from `at` on, as many as `into` takes or the file has.
+    std::size_t read(std::span<std::byte> into, std::uint64_t at) const {
+        std::size_t filled = 0;
+        while (filled < into.size()) {
+            const auto got = checked(files_->read(file_, into.subspan(filled), at + filled), "read");
+            if (got == 0) break;
+            filled += static_cast<std::size_t>(got);
+        }
+        return filled;
+    }
+    /// All of `bytes`, beginning at `at`.
+    void write(std::span<const std::byte> bytes, std::uint64_t at) {
+        for (std::size_t done = 0; done < bytes.size();)
+            done += static_cast<std::size_t>(checked(files_->write(file_, bytes.subspan(done), at + done), "write"));
+    }
+    void truncate(std::uint64_t size) { checked(files_->truncate(file_, size), "cut"); }
+    [[nodiscard]] bool try_truncate(std::uint64_t size) { return files_->truncate(file_, size) >= 0; }
+    void sync() { checked(files_->sync(file_), "sync"); }
+    void close() { checked(files_->close(std::exchange(file_, -1)), "close"); }
 
-/// Makes a rename inside the folder of `path` last.
-inline void sync_folder_of(const std::filesystem::path& path) {
-#if !defined(_WIN32)
-    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) throw_io_error("open folder", folder, errno);
-    const int failed = ::fsync(descriptor) != 0 && errno != EINVAL ? errno : 0;
-    ::close(descriptor);
-    if (failed != 0) throw_io_error("sync folder", folder, failed);
-#else
-    static_cast<void>(path);
-#endif
+ private:
+    std::int64_t checked(std::int64_t outcome, std::string_view operation) const {
+        if (outcome < 0) throw_io_error(operation, path_, static_cast<int>(-outcome));
+        return outcome;
+    }
+
+    file_operations* files_;
+    std::filesystem::path path_;
+    int file_ = -1;
+};
+
+inline void sync_folder(file_operations& files, const std::filesystem::path& folder) {
+    const int outcome = files.sync_folder(folder);
+    if (outcome < 0) throw_io_error("sync folder", folder, -outcome);
 }
 
 }  // namespace detail
@@ -5134,74 +5341,107 @@ inline void sync_folder_of(const std::filesystem::path& path) {
 }
 
 /// Replaces a file whole or not at all: writes `path` + ".tmp", then renames it. `durable` also waits until
-/// file and name are on the device. On io_error the old file is as it was and the temporary one is gone. One
-/// writer a path.
+/// file and name are on the device; without it a power cut may leave a file that is cut. On io_error the temporary
+/// file is gone and the old one as it was; only where the name could not be made durable may the new one be in its
+/// place. One writer a path.
 inline void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes,
-                                  bool durable = false) {
+                                  bool durable = false, detail::file_operations& files = detail::system_files()) {
     std::filesystem::path temporary = path;
     temporary += ".tmp";
-    detail::file_handle file = detail::open_file(temporary, "wb", "create");
     try {
-        std::setvbuf(file.get(), nullptr, _IONBF, 0);
-        detail::write_all(file.get(), bytes, temporary);
-        if (durable) detail::sync_file(file.get(), temporary);
-        errno = 0;
-        if (std::fclose(file.release()) != 0) detail::throw_io_error("close", temporary, errno);
-        std::error_code failed;
-        std::filesystem::rename(temporary, path, failed);
-        if (failed) throw io_error("rename to '" + path.string() + "': " + failed.message());
+        detail::descriptor file(files, temporary, detail::file_use::replace, "create");
+        file.write(bytes, 0);
+        if (durable) file.sync();
+        file.close();
+        const int outcome = files.rename(temporary, path);
+        if (outcome < 0) detail::throw_io_error("rename to", path, -outcome);
     } catch (...) {
-        file.reset();
-        std::error_code ignored;
-        std::filesystem::remove(temporary, ignored);
+        static_cast<void>(files.remove(temporary));
         throw;
     }
-    if (durable) detail::sync_folder_of(path);
+    if (durable) detail::sync_folder(files, detail::folder_of(path));
 }
 
 /// A file that only grows. Used from one thread at a time.
+///
+/// After a failed sync() nobody knows which of the bytes since the last one are on the device (Linux may call them
+/// clean and lose them), and after an append() that failed and could not be cut off the file does not end where it
+/// should: then every later change throws io_error, until the file is opened again and looked at.
 class append_file {
  public:
     /// Opens or creates; throws io_error.
-    explicit append_file(std::filesystem::path path)
-        : path_(std::move(path)), file_(detail::open_file(path_, "ab", "open")) {
-        std::setvbuf(file_.get(), nullptr, _IONBF, 0);
-        std::error_code failed;
-        size_ = std::filesystem::file_size(path_, failed);
-        if (failed) throw io_error("size of '" + path_.string() + "': " + failed.message());
-    }
+    explicit append_file(std::filesystem::path path, detail::file_operations& files = detail::system_files())
+        : file_(files, std::move(path), detail::file_use::extend, "open"), size_(file_.size()) {}
 
-    [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return file_.path(); }
     [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
+    /// How many bytes are known to be on the device.
+    [[nodiscard]] std::uint64_t synced() const noexcept { return synced_; }
 
     /// Hands all bytes to the operating system. On io_error the file is cut back to its size before the call.
-    void append(std::span<const std::byte> bytes) {
+    void append(std::span<const std::byte> bytes) { append(std::span(&bytes, 1)); }
+    /// The parts one behind the other, all or none.
+    void append(std::span<const std::span<const std::byte>> parts) {
+        require_sound();
+        std::uint64_t at = size_;
+        dirty_ = true;
         try {
-            detail::write_all(file_.get(), bytes, path_);
+            for (const std::span<const std::byte> part : parts) {
+                file_.write(part, at);
+                at += part.size();
+            }
         } catch (...) {
-            std::clearerr(file_.get());
-            std::error_code ignored;
-            std::filesystem::resize_file(path_, size_, ignored);
+            broken_ = !file_.try_truncate(size_);
             throw;
         }
-        size_ += bytes.size();
+        size_ = at;
     }
 
     /// Waits until everything appended is on the device; throws io_error.
-    void sync() { detail::sync_file(file_.get(), path_); }
+    void sync() {
+        require_sound();
+        if (!dirty_) return;
+        broken_ = true;
+        file_.sync();
+        broken_ = false;
+        dirty_ = false;
+        synced_ = size_;
+    }
 
     /// Shortens the file to `size` bytes. Precondition: size <= size().
     void cut(std::uint64_t size) {
-        std::error_code failed;
-        std::filesystem::resize_file(path_, size, failed);
-        if (failed) throw io_error("cut '" + path_.string() + "': " + failed.message());
+        require_sound();
+        file_.truncate(size);
         size_ = size;
+        synced_ = std::min(synced_, size);
+        dirty_ = true;
+    }
+
+    /// Writes the bytes from `from` to the end again, so that the next sync() covers them even if the sync of an
+    /// earlier owner of the file failed.
+    void renew(std::uint64_t from) {
+        require_sound();
+        std::vector<std::byte> block(static_cast<std::size_t>(std::min<std::uint64_t>(size_ - from, 1U << 20U)));
+        while (from < size_) {
+            const std::size_t got = file_.read(block, from);
+            if (got == 0) throw io_error("read '" + path().string() + "': it became shorter");
+            file_.write(std::span(block).first(got), from);
+            from += got;
+        }
+        dirty_ = true;
     }
 
  private:
-    std::filesystem::path path_;
-    detail::file_handle file_;
+    void require_sound() const {
+        if (broken_)
+            throw io_error("write '" + path().string() + "': an earlier failure left it unknown what is on the device");
+    }
+
+    detail::descriptor file_;
     std::uint64_t size_ = 0;
+    std::uint64_t synced_ = 0;
+    bool dirty_ = true;  // what an earlier owner left is not known to be on the device
+    bool broken_ = false;
 };
 
 }  // namespace thinwire
@@ -5326,8 +5566,9 @@ struct snapshot {
     [[nodiscard]] static result<snapshot> decode(std::span<const std::byte> bytes);
 
     /// Replaces the file at `path` whole or not at all; throws io_error.
-    void save(const std::filesystem::path& path, bool durable = true) const {
-        write_file_atomically(path, encode(), durable);
+    void save(const std::filesystem::path& path, bool durable = true,
+              detail::file_operations& files = detail::system_files()) const {
+        write_file_atomically(path, encode(), durable, files);
     }
 
     /// Throws io_error when the file cannot be read; what it holds is refused as decode() does, with the path.
