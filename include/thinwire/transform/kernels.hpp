@@ -24,12 +24,14 @@ struct transform_kernels {
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           float* tile, transform_scratch& s);
+    void (*inverse_fast)(const basis_tables& rows, const basis_tables& cols, const std::uint16_t* positions,
+                         const float* values, std::size_t count, float* tile, transform_scratch& s);
     void (*forward_lines)(const basis_tables& cols, const float* lines, std::size_t count, transform_scratch& s);
     void (*inverse_line)(const basis_tables& cols, const std::uint16_t* positions, const float* values,
                          std::size_t count, float* tile, transform_scratch& s);
     void (*inverse_line_exact)(const basis_tables& cols, const std::uint16_t* positions, const double* values,
                                std::size_t count, float* tile, transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
+    void (*update_momentum)(float* m, const float* g, const detail::panel_row& to, float decay, float gain, float taken,
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
@@ -93,6 +95,11 @@ struct lanes_avx512 {
                                          const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) {       \
             inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                               \
         }                                                                                                              \
+        TARGET static void inverse_fast(const basis_tables& rows, const basis_tables& cols,                            \
+                                        const std::uint16_t* positions, const float* values, std::size_t count,        \
+                                        float* tile, transform_scratch& s) {                                           \
+            detail::inverse_fast<NAME>(rows, cols, positions, values, count, tile, s);                                 \
+        }                                                                                                              \
         TARGET static void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,              \
                                          transform_scratch& s) {                                                       \
             detail::forward_lines<NAME>(cols, lines, count, s);                                                        \
@@ -106,9 +113,9 @@ struct lanes_avx512 {
                                               transform_scratch& s) {                                                  \
             detail::inverse_line<double, NAME>(cols, positions, values, count, tile, s);                               \
         }                                                                                                              \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,           \
-                                           float gain, float taken, std::ptrdiff_t ahead) {                            \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                                   \
+        TARGET static void update_momentum(float* m, const float* g, const panel_row& to, float decay, float gain,     \
+                                           float taken, std::ptrdiff_t ahead) {                                        \
+            detail::update_momentum<LANES>(m, g, to, decay, gain, taken, ahead);                                       \
         }                                                                                                              \
         TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                         \
             detail::add_scaled<LANES>(m, d, n, factor);                                                                \
@@ -139,13 +146,11 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
-inline constexpr transform_kernels kernels_of = {&Level::forward,         &Level::inverse,
-                                                 &Level::inverse_exact,   &Level::forward_lines,
-                                                 &Level::inverse_line,    &Level::inverse_line_exact,
-                                                 &Level::update_momentum, &Level::add_scaled,
-                                                 &Level::apply_sign,      &Level::scan,
-                                                 &Level::group_tops,      &Level::top_floor,
-                                                 &Level::mark_tops};
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,       &Level::inverse,      &Level::inverse_exact,      &Level::inverse_fast,
+    &Level::forward_lines, &Level::inverse_line, &Level::inverse_line_exact, &Level::update_momentum,
+    &Level::add_scaled,    &Level::apply_sign,   &Level::scan,               &Level::group_tops,
+    &Level::top_floor,     &Level::mark_tops};
 
 }  // namespace detail
 

@@ -148,12 +148,10 @@ class chunk_worker {
         for (std::size_t r = 0; r < h; ++r) {
             float* row = m + r * stride;
             if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
-            for (std::size_t c = 0; c < count; ++c) {
-                float* out = panel_.data() + c * tile + r * full;
-                kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
-                                          ahead(t, r, count));
-                std::fill(out + w, out + full, 0.0F);
-            }
+            kernels_->update_momentum(
+                row, g + r * stride,
+                {.out = panel_.data() + r * full, .chunks = count, .width = w, .full = full, .apart = tile}, how.decay,
+                how.gain, taken, ahead(t, r, count));
         }
     }
 
@@ -210,6 +208,11 @@ class chunk_worker {
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line(*t.cols, content.positions.data() + place, content.values.data() + place, count,
                                    tile, scratch_);
+            return;
+        }
+        if (t.rows->fast() && t.cols->fast()) {
+            kernels_->inverse_fast(*t.rows, *t.cols, content.positions.data() + place, content.values.data() + place,
+                                   count, tile, scratch_);
             return;
         }
         local_.assign(std::span(content.positions).subspan(place, count),
