@@ -96,7 +96,9 @@ class demo {
         rounds_.require_none_pending();
         const standard_float_mode mode;
         // The digest that the header needs is one stream: it is made beside the gradients' measuring.
-        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
+        const double norm = meter_.norm(pool_, options_.level, [&](std::size_t gradients) noexcept {
+            rounds_.go_on_with_share(parameters_, std::max<std::size_t>(1, gradients / detail::digest_shares));
+        });
         return begin_step(self, norm, sink);
     }
     /// The same for gradients that were measured elsewhere, with others: they are finite, and of this norm in all.

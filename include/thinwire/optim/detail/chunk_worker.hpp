@@ -106,7 +106,7 @@ class chunk_worker {
  private:
     /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
-    static constexpr std::size_t panel_elements = 32768;
+    static constexpr std::size_t panel_elements = 65536;
 
     void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
                      float* tile) {

@@ -79,14 +79,16 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
     for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
 }
 
+inline constexpr std::size_t scan_block = 4096;
+
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
+/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those is
 /// not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
     using floats = typename vector_of<float, Lanes>::type;
     using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t block = 4096, ways = 4;
+    constexpr std::size_t block = scan_block, ways = 4;
     for (std::size_t from = 0; from < n; from += block) {
         const std::size_t end = std::min(n, from + block);
         floats squares[ways] = {};
