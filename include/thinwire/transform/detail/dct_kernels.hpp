@@ -87,35 +87,6 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
 }
 
-/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order. cols.fast(); count
-/// <= line_batch; `lines` can be read up to the next multiple of 16 chunks.
-template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
-                                          transform_scratch& s) {
-    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
-    transpose<Level::lanes>(lines, w, s.mirrored.data(), whole, whole, w);
-    fast_side<Level::lanes, true>(cols, s.mirrored.data(), s.coefficients.data(), whole, whole);
-}
-
-/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
-/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
-template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
-                                         std::size_t count, float* tile, transform_scratch& s) {
-    for (std::size_t i = 0; i < count; ++i) s.at[i] = static_cast<std::uint32_t>(positions[i] * cols.full());
-    if constexpr (std::is_same_v<T, float>) {
-        Level::gemm(values, 0, 1, cols.synthesis<float>(), s.at.data(), count, tile, 0, 1, cols.full());
-    } else {
-        using vec = typename vector_of<double, Level::lanes / 2>::type;
-        using floats = typename vector_of<float, Level::lanes / 2>::type;
-        double* const sums = s.parts<double>();
-        Level::gemm(values, 0, 1, cols.synthesis<double>(), s.at.data(), count, sums, 0, 1, cols.full());
-        for (std::size_t x = 0; x < cols.full(); x += Level::lanes / 2)
-            *reinterpret_cast<floats*>(tile + x) =
-                __builtin_convertvector(*reinterpret_cast<const vec*>(sums + x) * 0x1p22, floats);
-    }
-}
-
 /// The inverse where there is no transform: the coefficients at their places.
 template <class T>
 inline void inverse_identity(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<T>& chunk,
