@@ -247,8 +247,7 @@ TEST_CASE("kernels: chunks of one row together, and the inverse of one, exact at
                 }
                 std::vector<float> back(w);
                 const std::vector<float> values(means.begin(), means.end());
-                kernels_for(level).inverse_line_exact(cols, positions.data(), means.data(), means.size(), s.tile.data(),
-                                                      s);
+                kernels_for(level).inverse_line_exact(cols, positions.data(), means.data(), means.size(), s.tile.data());
                 kernels_for(level).inverse_line(cols, positions.data(), values.data(), values.size(), back.data());
                 for (std::size_t x = 0; x < w; ++x) {
                     std::int64_t sum = 0;
