@@ -157,9 +157,11 @@ class support_encoder : support_coder {
             out.push_back(static_cast<std::byte>((n & 0x7fU) | (n > 0x7fU ? 0x80U : 0U)));
             if (n <= 0x7fU) break;
         }
+        std::size_t at = out.size();
+        out.resize(at + 2 * words.size());
         for (const std::uint16_t word : words) {
-            out.push_back(static_cast<std::byte>(word & 0xffU));
-            out.push_back(static_cast<std::byte>(word >> 8U));
+            out[at++] = static_cast<std::byte>(word & 0xffU);
+            out[at++] = static_cast<std::byte>(word >> 8U);
         }
         out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
     }

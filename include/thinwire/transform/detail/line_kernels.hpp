@@ -90,9 +90,10 @@ THINWIRE_ALWAYS_INLINE void put_in_order(Bits& a, Bits& b) {
     a = less;
 }
 
-template <class Bits, std::size_t... I>
-THINWIRE_ALWAYS_INLINE void sort_sixteen(Bits (&v)[16], std::index_sequence<I...>) {
-    (put_in_order(v[network<16>.pairs[I].low], v[network<16>.pairs[I].high]), ...);
+/// The pairs of network<N> from First on.
+template <std::size_t N, std::size_t First, class Bits, std::size_t... I>
+THINWIRE_ALWAYS_INLINE void sort_from(Bits* v, std::index_sequence<I...>) {
+    (put_in_order(v[network<N>.pairs[First + I].low], v[network<N>.pairs[First + I].high]), ...);
 }
 
 /// floors[line] = the k-th largest magnitude (as bits) of c[i * stride + line] over i < n, for `lines` lines, a multiple
@@ -109,13 +110,19 @@ THINWIRE_ALWAYS_INLINE void line_floors(const float* c, std::size_t n, std::size
 #pragma GCC unroll 16
             for (std::size_t i = 0; i < 16; ++i)
                 v[i] = *reinterpret_cast<const stored*>(c + (from + i) * stride + line) & 0x7fffffff;
-            sort_sixteen(v, std::make_index_sequence<network<16>.count>());
+            sort_from<16, 0>(v, std::make_index_sequence<network<16>.count>());
 #pragma GCC unroll 16
             for (std::size_t i = 0; i < 16; ++i) sorted[from + i] = v[i];
         }
-        for (std::size_t from = 0; from < n; from += 32)
-            for (std::size_t i = network<32>.last_merge; i < network<32>.count; ++i)
-                put_in_order(sorted[from + network<32>.pairs[i].low], sorted[from + network<32>.pairs[i].high]);
+        for (std::size_t from = 0; from < n; from += 32) {
+            bits v[32];
+#pragma GCC unroll 32
+            for (std::size_t i = 0; i < 32; ++i) v[i] = sorted[from + i];
+            constexpr std::size_t merge = network<32>.last_merge;
+            sort_from<32, merge>(v, std::make_index_sequence<network<32>.count - merge>());
+#pragma GCC unroll 32
+            for (std::size_t i = 0; i < 32; ++i) sorted[from + i] = v[i];
+        }
         // Of two rising halves: the largest number for which i of one and k - i of the other are not below it.
         const bits all = {};
         bits floor = {};
