@@ -56,25 +56,21 @@ class gradient_meter {
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
         return norm(pool, level, [](std::size_t) noexcept {});
     }
-    /// The same, and gets other work done meanwhile, on any one of the threads: beside(n) does a part of it that fits n
-    /// gradients, all that is left for the largest n. It must not throw.
+    /// The same. A single thread gets other work done meanwhile: beside(n) does a part of it that fits n gradients. It
+    /// must not throw.
     template <class Beside>
     [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        constexpr std::size_t everything = ~std::size_t{0};
-        if (detail::lane_count(pool) == 1) {
-            detail::for_each_item(pool, pieces_.size(),
-                                  [&](std::size_t, std::size_t i) { measure_beside(pieces_[i], kernels, beside); });
-            beside(everything);
-        } else {
-            detail::for_each_item(pool, pieces_.size() + 1, [&](std::size_t, std::size_t i) {
-                if (i == 0) return beside(everything);
-                piece& p = pieces_[i - 1];
-                p.sum = 0.0;
-                p.largest = 0;
+        const bool alone = detail::lane_count(pool) == 1;
+        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
+            piece& p = pieces_[i];
+            p.sum = 0.0;
+            p.largest = 0;
+            if (alone)
+                measure_beside(p, kernels, beside);
+            else
                 kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
-            });
-        }
+        });
         double sum = 0.0;
         bool finite = true;
         for (const piece& p : pieces_) {
@@ -103,8 +99,6 @@ class gradient_meter {
     template <class Beside>
     static void measure_beside(piece& p, const transform_kernels& kernels, const Beside& beside) {
         constexpr std::size_t some = 256;
-        p.sum = 0.0;
-        p.largest = 0;
         for (std::size_t at = 0; at < p.values.size(); at += detail::scan_block) {
             const std::size_t n = std::min(detail::scan_block, p.values.size() - at);
             for (std::size_t x = 0; x < n; x += some) {
