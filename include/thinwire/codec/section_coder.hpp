@@ -48,8 +48,8 @@ class section_coder {
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
         if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
             out.reserve(std::max(room, 2 * out.capacity()));
-        const bool full = std::all_of(in.counts.begin(), in.counts.end(),
-                                      [&](std::uint32_t count) { return count == section.kept; });
+        const bool full =
+            std::all_of(in.counts.begin(), in.counts.end(), [&](std::uint32_t count) { return count == section.kept; });
         std::uint64_t value_bits = full ? in.counts.size() * codec_->bits(section.kept) : 0;
         if (!full)
             for (const std::uint32_t count : in.counts) value_bits += codec_->bits(count);

@@ -74,9 +74,7 @@ class f32_codec final : public value_codec {
     [[nodiscard]] bool sends_zero() const noexcept override { return true; }
     [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 32 * std::uint64_t{count}; }
     void round(std::span<float>) const noexcept override {}
-    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
-        out.put_floats(values);
-    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override { out.put_floats(values); }
     [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
         in.get_floats(values);
         return refuse_absurd(values);

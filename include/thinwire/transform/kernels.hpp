@@ -159,10 +159,10 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 
 template <class Level>
 inline constexpr transform_kernels kernels_of = {
-    &Level::forward,       &Level::inverse,      &Level::inverse_exact,      &Level::inverse_fast,
-    &Level::forward_lines, &Level::inverse_line, &Level::inverse_line_exact, &Level::line_floors,
-    &Level::mark_lines,    &Level::update_momentum, &Level::add_scaled,    &Level::apply_sign,   &Level::scan,               &Level::group_tops,
-    &Level::top_floor,     &Level::mark_tops};
+    &Level::forward,       &Level::inverse,         &Level::inverse_exact,      &Level::inverse_fast,
+    &Level::forward_lines, &Level::inverse_line,    &Level::inverse_line_exact, &Level::line_floors,
+    &Level::mark_lines,    &Level::update_momentum, &Level::add_scaled,         &Level::apply_sign,
+    &Level::scan,          &Level::group_tops,      &Level::top_floor,          &Level::mark_tops};
 
 }  // namespace detail
 

@@ -21,7 +21,8 @@ namespace thinwire::detail {
 inline constexpr unsigned split_bits = 15;
 
 /// How many of the 16 numbers at `at` come before the first that is not below `limit` < 2^16.
-[[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t leading_below(const std::uint16_t* at, std::uint32_t limit) noexcept {
+[[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t leading_below(const std::uint16_t* at,
+                                                                 std::uint32_t limit) noexcept {
 #if defined(__SSE2__)
     const __m128i limits = _mm_set1_epi16(static_cast<short>(limit)), zero = _mm_setzero_si128();
     const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));

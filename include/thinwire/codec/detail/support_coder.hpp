@@ -191,9 +191,7 @@ class support_encoder : support_coder {
             next_ += next_->frequency >> split_bits ^ 1U;  // a single symbol is not coded
             return lower;
         }
-        void close() noexcept {
-            coder_->symbol_count_ = static_cast<std::size_t>(next_ - coder_->symbols_.data());
-        }
+        void close() noexcept { coder_->symbol_count_ = static_cast<std::size_t>(next_ - coder_->symbols_.data()); }
 
      private:
         /// How many of `count` positions, which rise, are below the middle; 16 can be read.
@@ -332,9 +330,10 @@ class support_decoder : support_coder {
         state_.fill(coder_floor);
         malformed_ = !words.empty() && words.size() < 4 * states;
         for (std::size_t i = 0; i < states && words.size() >= 4 * states; ++i, at_ += 4) {
-            state_[i] = word(words_, at_) | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
-                                                            std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
-                                     << 16U;
+            state_[i] =
+                word(words_, at_) | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
+                                                               std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
+                                        << 16U;
             malformed_ = malformed_ || state_[i] < coder_floor;
         }
     }
@@ -348,7 +347,11 @@ class support_decoder : support_coder {
     class symbol_reader {
      public:
         explicit symbol_reader(support_decoder& coder) noexcept
-            : words_(coder.words_), at_(coder.at_), next_(coder.next_), last_(coder.last_state_), state_(coder.state_) {}
+            : words_(coder.words_),
+              at_(coder.at_),
+              next_(coder.next_),
+              last_(coder.last_state_),
+              state_(coder.state_) {}
         [[nodiscard]] std::uint32_t slot() const noexcept {
             return state_[next_ & last_] & ((std::uint32_t{1} << split_bits) - 1);
         }

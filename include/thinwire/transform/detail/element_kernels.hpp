@@ -25,8 +25,9 @@ THINWIRE_ALWAYS_INLINE void ask_ahead(const float* from, std::size_t n, std::ptr
         __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
 }
 
-/// Where a row of chunks lies in a panel that holds them one after the other: `chunks` times `width` elements from `out`
-/// on, `apart` elements from one chunk to the next. Elements of a chunk's row from `width` to `full` are set to 0.
+/// Where a row of chunks lies in a panel that holds them one after the other: `chunks` times `width` elements from
+/// `out` on, `apart` elements from one chunk to the next. Elements of a chunk's row from `width` to `full` are set to
+/// 0.
 struct panel_row {
     float* out;
     std::size_t chunks, width, full, apart;
@@ -82,8 +83,8 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
 inline constexpr std::size_t scan_block = 4096;
 
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those is
-/// not within 2^-40..2^48, in double.
+/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those
+/// is not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
     using floats = typename vector_of<float, Lanes>::type;

@@ -154,8 +154,8 @@ THINWIRE_ALWAYS_INLINE void transpose_quads(const float* in, std::size_t in_stri
 
 /// The same where rows and cols are multiples of 8. Upper and lower halves are joined as they are loaded, which takes
 /// no shuffle.
-THINWIRE_ALWAYS_INLINE void transpose_eights(const float* in, std::size_t in_stride, float* out,
-                                             std::size_t out_stride, std::size_t rows, std::size_t cols) {
+THINWIRE_ALWAYS_INLINE void transpose_eights(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                             std::size_t rows, std::size_t cols) {
     using quad = vector_of<float, 4>::type;
     using vec = local_vector<float, 8>::type;
     using stored = vector_of<float, 8>::type;

@@ -96,8 +96,8 @@ THINWIRE_ALWAYS_INLINE void sort_from(Bits* v, std::index_sequence<I...>) {
     (put_in_order(v[network<N>.pairs[First + I].low], v[network<N>.pairs[First + I].high]), ...);
 }
 
-/// floors[line] = the k-th largest magnitude (as bits) of c[i * stride + line] over i < n, for `lines` lines, a multiple
-/// of 16. n is 32 or 64; 1 <= k <= n.
+/// floors[line] = the k-th largest magnitude (as bits) of c[i * stride + line] over i < n, for `lines` lines, a
+/// multiple of 16. n is 32 or 64; 1 <= k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void line_floors(const float* c, std::size_t n, std::size_t stride, std::size_t lines,
                                         std::size_t k, std::uint32_t* floors) {
