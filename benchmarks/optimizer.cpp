@@ -1,14 +1,17 @@
 // The local step of DeMo (scan, decay, add, transform, top-k, take out, encode, replica digest) and decode + apply, in
-// million parameters a second, beside one copy of the same memory taken in the same run.
-// usage: benchmark_optimizer [--json FILE]
+// million parameters a second, beside a copy of as much memory, taken in turn with it, and beside what is to be
+// reached. usage: benchmark_optimizer [--json FILE]
 
 #include <thinwire/core/random.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/transform/chunk_grid.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -18,25 +21,36 @@ using namespace thinwire;
 
 namespace {
 
-constexpr int repeats = 7;
+constexpr int repeats = 15;
 
+/// Of the processor while one thread works, which other programs disturb less; of the clock while several do.
 template <class Work>
-double best_seconds(const Work& work) {
-    double best = 1e9;
-    for (int i = 0; i < repeats; ++i) {
-        const auto start = std::chrono::steady_clock::now();
-        work();
-        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
-    return best;
+double seconds_of(int threads, const Work& work) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t used = std::clock();
+    work();
+    if (threads == 1) return static_cast<double>(std::clock() - used) / CLOCKS_PER_SEC;
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
+
+/// Seconds of a repetition.
+struct timing {
+    double best, median;
+
+    explicit timing(std::vector<double> all) {
+        std::sort(all.begin(), all.end());
+        best = all.front();
+        median = all[all.size() / 2];
+    }
+};
 
 struct setting {
     shape sides;
     int k = 8;
     std::string basis_name = "dct";
     int threads = 1;
-    int peers = 0;  ///< 0: the local step, else decode + apply of a commit of so many payloads
+    int peers = 0;     ///< 0: the local step, else decode + apply of a commit of so many payloads
+    double reach = 0;  ///< Mparam/s that issue 4 asks for on one thread; 0: none
 };
 
 basis basis_of(const std::string& name) {
@@ -60,17 +74,13 @@ struct peer {
     }
 };
 
-double local_step(const setting& s, thread_pool& pool) {
-    peer own(s, pool);
-    return best_seconds([&] {
-        static_cast<void>(own.optimizer->begin_step(0));
-        own.optimizer->set_round(own.optimizer->round() + 1);  // settles the payload; the weights stay
-    });
-}
-
-double decode_and_apply(const setting& s, thread_pool& pool) {
-    peer own(s, pool);
-    std::vector<std::vector<std::byte>> payloads;
+/// What a setting repeats.
+std::function<void()> work_of(const setting& s, peer& own, std::vector<std::vector<std::byte>>& payloads) {
+    if (s.peers == 0)
+        return [&own] {
+            static_cast<void>(own.optimizer->begin_step(0));
+            own.optimizer->set_round(own.optimizer->round() + 1);  // settles the payload; the weights stay
+        };
     std::vector<contribution> list;
     for (int p = 0; p < s.peers; ++p) {
         own.new_gradient();
@@ -80,17 +90,30 @@ double decode_and_apply(const setting& s, thread_pool& pool) {
     }
     for (std::size_t p = 0; p < payloads.size(); ++p)
         list.push_back({.peer = static_cast<peer_id>(p), .payload = payloads[p]});
-    return best_seconds([&] {
+    return [&own, list] {
         own.optimizer->set_round(0);
         static_cast<void>(own.optimizer->apply({.round = 0, .contributions = list}));
-    });
+    };
 }
 
-/// Seconds to copy as many floats as the tensor has.
-double copy_pass(std::size_t count) {
-    const std::vector<float> from(count, 1.0F);
-    std::vector<float> to(count);
-    return best_seconds([&] { std::memcpy(to.data(), from.data(), count * sizeof(float)); });
+struct result_row {
+    timing step, pass;
+};
+
+/// A step and a copy of as many floats as the tensor has, in turn: what disturbs one disturbs the other.
+result_row measure(const setting& s) {
+    thread_pool pool(s.threads);
+    peer own(s, pool);
+    std::vector<std::vector<std::byte>> payloads;
+    const std::function<void()> work = work_of(s, own, payloads);
+    const std::vector<float> from(s.sides.count(), 1.0F);
+    std::vector<float> to(s.sides.count());
+    std::vector<double> steps, passes;
+    for (int i = 0; i < repeats; ++i) {
+        passes.push_back(seconds_of(1, [&] { std::memcpy(to.data(), from.data(), to.size() * sizeof(float)); }));
+        steps.push_back(seconds_of(s.threads, work));
+    }
+    return {timing(steps), timing(passes)};
 }
 
 std::vector<setting> settings() {
@@ -98,16 +121,26 @@ std::vector<setting> settings() {
     std::vector<setting> all;
     for (const shape& sides : {large, middle})
         for (const int k : {8, 32})
-            for (const int threads : {1, 2}) all.push_back({.sides = sides, .k = k, .threads = threads});
-    for (const char* name : {"hadamard", "identity", "random_orthogonal"})
+            for (const int threads : {1, 2})
+                all.push_back({.sides = sides, .k = k, .threads = threads, .reach = k == 8 ? 700.0 : 600.0});
+    for (const int k : {8, 32})
+        all.push_back({.sides = middle, .k = k, .basis_name = "hadamard", .reach = k == 8 ? 900.0 : 0.0});
+    for (const char* name : {"identity", "random_orthogonal"})
         for (const int k : {8, 32}) all.push_back({.sides = middle, .k = k, .basis_name = name});
-    for (const shape& sides : {shape{29 * 32, 2048}, shape{42 * 24, 60 * 32}, shape{1 << 20}})
-        for (const int k : {8, 32}) all.push_back({.sides = sides, .k = k});
-    for (const int peers : {2, 8, 32}) all.push_back({.sides = middle, .k = 8, .peers = peers});
-    all.push_back({.sides = large, .k = 8, .peers = 8});
+    // chunks of 29 x 64, 42 x 60 and one row of 64: half of what 64 x 64 is to reach
+    for (const shape& sides : {shape{29 * 67, 2048}, shape{42 * 13, 60 * 47}, shape{1 << 20}})
+        for (const int k : {8, 32}) all.push_back({.sides = sides, .k = k, .reach = k == 8 ? 350.0 : 300.0});
+    for (const shape& sides : {middle, large})
+        for (const int peers : {2, 8, 32})
+            all.push_back({.sides = sides, .k = 8, .peers = peers, .reach = peers == 8 ? 500.0 : 0.0});
     all.push_back({.sides = middle, .k = 8, .basis_name = "hadamard", .peers = 8});
     all.push_back({.sides = middle, .k = 8, .threads = 2, .peers = 8});
     return all;
+}
+
+std::string chunk_of(const shape& sides) {
+    const chunk_grid grid(sides, 64);
+    return std::to_string(grid.rows()) + "x" + std::to_string(grid.cols());
 }
 
 }  // namespace
@@ -119,28 +152,32 @@ int main(int count, char** arguments) {
         std::fputs("usage: benchmark_optimizer [--json FILE]\n", stderr);
         return 2;
     }
-    std::printf("level %s, chunk 64, f32 values; a pass = one copy of the tensor on one thread\n",
-                std::string(to_string(best_isa())).c_str());
-    std::printf("%-14s %-14s %-18s %3s %7s %10s %12s %8s %14s\n", "what", "tensor", "basis", "k", "threads", "Mparam/s",
-                "pass Mparam/s", "passes", "ns/param/peer");
+    std::printf(
+        "level %s, f32 values; best of %d (median) by the processor's time, with 2 threads by the clock;\n"
+        "a copy of the tensor on one thread in between\n",
+        std::string(to_string(best_isa())).c_str(), repeats);
+    std::printf("%-11s %-13s %-6s %-18s %3s %7s %16s %6s %14s %7s %9s\n", "what", "tensor", "chunk", "basis", "k",
+                "threads", "Mparam/s", "reach", "copy Mparam/s", "copies", "ns/peer");
     bool first = true;
     for (const setting& s : settings()) {
-        thread_pool pool(s.threads);
-        const std::size_t n = s.sides.count();
-        const double pass = copy_pass(n);
-        const double seconds = s.peers == 0 ? local_step(s, pool) : decode_and_apply(s, pool);
-        const auto speed = [n](double t) { return static_cast<double>(n) / t / 1e6; };
+        const result_row found = measure(s);
+        const auto n = static_cast<double>(s.sides.count());
+        const auto speed = [n](double t) { return n / t / 1e6; };
         const std::string what = s.peers == 0 ? "local step" : "apply R=" + std::to_string(s.peers);
-        const double each = seconds / static_cast<double>(n) * 1e9 / std::max(1, s.peers);
-        std::printf("%-14s %-14s %-18s %3d %7d %10.0f %12.0f %8.1f %14.3f\n", what.c_str(), to_string(s.sides).c_str(),
-                    s.basis_name.c_str(), s.k, s.threads, speed(seconds), speed(pass), seconds / pass, each);
+        const double copies = found.step.best / found.pass.best;
+        std::printf("%-11s %-13s %-6s %-18s %3d %7d %8.0f (%5.0f) %6.0f %14.0f %7.1f %9.3f\n", what.c_str(),
+                    to_string(s.sides).c_str(), chunk_of(s.sides).c_str(), s.basis_name.c_str(), s.k, s.threads,
+                    speed(found.step.best), speed(found.step.median), s.reach, speed(found.pass.best), copies,
+                    found.step.best / n * 1e9 / std::max(1, s.peers));
         std::fflush(stdout);
         if (json != nullptr)
             std::fprintf(json,
-                         "%s{\"what\": \"%s\", \"tensor\": %s, \"basis\": \"%s\", \"k\": %d, \"threads\": %d, "
-                         "\"mparam_per_second\": %.1f, \"pass_mparam_per_second\": %.1f, \"passes\": %.3f}",
-                         first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), s.basis_name.c_str(), s.k,
-                         s.threads, speed(seconds), speed(pass), seconds / pass);
+                         "%s{\"what\": \"%s\", \"tensor\": %s, \"chunk\": \"%s\", \"basis\": \"%s\", \"k\": %d, "
+                         "\"threads\": %d, \"mparam_per_second\": %.1f, \"median_mparam_per_second\": %.1f, "
+                         "\"reach\": %.0f, \"copy_mparam_per_second\": %.1f, \"copies\": %.3f}",
+                         first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s.sides).c_str(),
+                         s.basis_name.c_str(), s.k, s.threads, speed(found.step.best), speed(found.step.median),
+                         s.reach, speed(found.pass.best), copies);
         first = false;
     }
     if (json != nullptr) {

@@ -51,6 +51,15 @@ class bit_writer {
         pending_ >>= held_ & 0x38U;
         held_ &= 7U;
     }
+    /// put(bits of the value, 32) for each.
+    void put_floats(std::span<const float> values) noexcept {
+        if (std::endian::native != std::endian::little || held_ > 0 || at_ + values.size_bytes() + 8 > memory_.size()) {
+            for (const float value : values) put(std::bit_cast<std::uint32_t>(value), 32);
+        } else if (!values.empty()) {
+            std::memcpy(memory_.data() + at_, values.data(), values.size_bytes());
+            at_ += values.size_bytes();
+        }
+    }
     /// Fills the last byte with zero bits.
     void flush() noexcept {
         if (held_ > 0) ++at_;
@@ -82,6 +91,17 @@ class bit_reader {
         const auto value = static_cast<std::uint32_t>((word >> (at_ & 7U)) & ((std::uint64_t{1} << bits) - 1));
         at_ += bits;
         return value;
+    }
+    /// The float that has the bits get(32), for each.
+    void get_floats(std::span<float> values) noexcept {
+        const std::size_t byte = at_ >> 3U;
+        if (std::endian::native != std::endian::little || (at_ & 7U) != 0 ||
+            byte + values.size_bytes() > bytes_.size()) {
+            for (float& value : values) value = std::bit_cast<float>(get(32));
+        } else if (!values.empty()) {
+            std::memcpy(values.data(), bytes_.data() + byte, values.size_bytes());
+            at_ += 8 * values.size_bytes();
+        }
     }
     /// Leaves the byte that was begun; fails when its other bits are not zero.
     void align() noexcept {

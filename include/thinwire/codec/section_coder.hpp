@@ -48,12 +48,11 @@ class section_coder {
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
         if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
             out.reserve(std::max(room, 2 * out.capacity()));
-        bool full = true;
-        std::uint64_t value_bits = 0;
-        for (const std::uint32_t count : in.counts) {
-            full = full && count == section.kept;
-            value_bits += codec_->bits(count);
-        }
+        const bool full =
+            std::all_of(in.counts.begin(), in.counts.end(), [&](std::uint32_t count) { return count == section.kept; });
+        std::uint64_t value_bits = full ? in.counts.size() * codec_->bits(section.kept) : 0;
+        if (!full)
+            for (const std::uint32_t count : in.counts) value_bits += codec_->bits(count);
         out.push_back(full ? std::byte{0} : std::byte{1});
         if (!full)
             append(out, 4 * in.counts.size(), [&](bit_writer& bits) {

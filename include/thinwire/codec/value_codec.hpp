@@ -17,6 +17,10 @@
 #include <string>
 #include <string_view>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace thinwire {
 
 /// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
@@ -54,11 +58,13 @@ class value_codec {
 namespace detail {
 
 [[nodiscard]] inline std::optional<errc> refuse_absurd(std::span<const float> values) noexcept {
+    std::uint32_t above = 0;  // the highest bit: whether a magnitude is
+    for (const float value : values) above |= largest_value_bits - (std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    if (above >> 31U == 0) return std::nullopt;
     std::uint32_t largest = 0;
     for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
     if (largest >= 0x7f800000U) return errc::not_finite;
-    if (largest > largest_value_bits) return errc::out_of_range;
-    return std::nullopt;
+    return errc::out_of_range;
 }
 
 class f32_codec final : public value_codec {
@@ -68,11 +74,9 @@ class f32_codec final : public value_codec {
     [[nodiscard]] bool sends_zero() const noexcept override { return true; }
     [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 32 * std::uint64_t{count}; }
     void round(std::span<float>) const noexcept override {}
-    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
-        for (const float value : values) out.put(std::bit_cast<std::uint32_t>(value), 32);
-    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override { out.put_floats(values); }
     [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
-        for (float& value : values) value = std::bit_cast<float>(in.get(32));
+        in.get_floats(values);
         return refuse_absurd(values);
     }
 };
@@ -109,7 +113,12 @@ class sign_codec final : public value_codec {
         for (std::size_t i = 0; i < values.size(); i += 32) {
             const std::size_t n = std::min<std::size_t>(32, values.size() - i);
             std::uint32_t word = 0;
-            for (std::size_t b = 0; b < n; ++b) word |= (std::bit_cast<std::uint32_t>(values[i + b]) >> 31U) << b;
+            std::size_t b = 0;
+#if defined(__SSE2__)
+            for (; b + 4 <= n; b += 4)
+                word |= static_cast<std::uint32_t>(_mm_movemask_ps(_mm_loadu_ps(values.data() + i + b))) << b;
+#endif
+            for (; b < n; ++b) word |= (std::bit_cast<std::uint32_t>(values[i + b]) >> 31U) << b;
             out.put(word, static_cast<unsigned>(n));
         }
     }

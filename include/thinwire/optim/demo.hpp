@@ -95,8 +95,11 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        // The digest that the header needs is one stream: it is made beside the gradients' measuring.
-        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
+        // The digest that the header needs is one stream. One thread makes it while the gradients come from memory,
+        // several beside the first tensors' transforms.
+        const double norm = meter_.norm(pool_, options_.level, [&](std::size_t gradients) noexcept {
+            rounds_.go_on_with_share(parameters_, std::max<std::size_t>(1, gradients / detail::digest_shares));
+        });
         return begin_step(self, norm, sink);
     }
     /// The same for gradients that were measured elsewhere, with others: they are finite, and of this norm in all.
@@ -112,6 +115,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
@@ -123,7 +127,7 @@ class demo {
             }
         };
         for (const tensor_batch& batch : batches_) {
-            choose(batch, static_cast<float>(gain), taken);
+            if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
             encode(batch, out, pass_on);
         }
         out.finish();
@@ -352,16 +356,25 @@ class demo {
     /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
     void choose(const tensor_batch& batch, float gain, float taken) {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[batch.first_piece + i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            const std::size_t at = t.grid.offset(piece.from);
-            workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
-                                  parameters_[piece.tensor].gradient.data() + at,
-                                  {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
-                                  own_);
-            if (options_.error_feedback)
-                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
+            choose_piece(lane, plan_.pieces()[batch.first_piece + i], gain, taken);
         });
+    }
+    /// The same for the first batch, and beside it the digest that the header needs.
+    void choose_first(float gain, float taken) {
+        const std::size_t pieces = batches_.empty() ? 0 : batches_.front().last_piece;
+        detail::for_each_item(pool_, pieces + 1, [&](std::size_t lane, std::size_t i) {
+            if (i == 0) return static_cast<void>(replica_share());
+            choose_piece(lane, plan_.pieces()[i - 1], gain, taken);
+        });
+    }
+    void choose_piece(std::size_t lane, const detail::chunk_plan::piece& piece, float gain, float taken) {
+        const auto& t = plan_.tensors()[piece.tensor];
+        const std::size_t at = t.grid.offset(piece.from);
+        workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
+                              parameters_[piece.tensor].gradient.data() + at,
+                              {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
+        if (options_.error_feedback)
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
     }
 
     /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.

@@ -51,6 +51,8 @@ class basis_tables {
     /// Whether this is a DCT or Walsh-Hadamard transform with a fast algorithm, used where both sides of a chunk have
     /// one or the chunk is one row.
     [[nodiscard]] bool fast() const noexcept { return fast_; }
+    /// Precondition: fast(). The side is 2^shift.
+    [[nodiscard]] unsigned shift() const noexcept { return side_ == 64 ? 6 : 5; }
     [[nodiscard]] bool identity() const noexcept { return identity_; }
     /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
@@ -130,15 +132,16 @@ struct spectrum_layout {
     /// Where the coefficient of a position (row * width + column) is stored.
     [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
         if (line()) return position;
+        if (fast()) return (position & (cols.side() - 1)) << rows.shift() | position >> cols.shift();
         const std::size_t row = position / cols.side(), column = position % cols.side();
-        if (fast()) return column * rows.side() + row;
         const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
         return row * cols.spectrum_width() + at;
     }
     /// The position that is stored at a place; 2^16 where there is none.
     [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
         if (line()) return static_cast<std::uint32_t>(place);
-        if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
+        if (fast())
+            return static_cast<std::uint32_t>((place & (rows.side() - 1)) << cols.shift() | place >> rows.shift());
         const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
         const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;
         return column < cols.side() ? static_cast<std::uint32_t>(place / width * cols.side() + column) : 0x10000U;

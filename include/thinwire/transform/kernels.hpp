@@ -4,6 +4,7 @@
 #include <thinwire/core/isa.hpp>
 #include <thinwire/transform/detail/dct_kernels.hpp>
 #include <thinwire/transform/detail/element_kernels.hpp>
+#include <thinwire/transform/detail/line_kernels.hpp>
 
 #include <bit>
 #include <cstddef>
@@ -24,12 +25,18 @@ struct transform_kernels {
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           float* tile, transform_scratch& s);
+    void (*inverse_fast)(const basis_tables& rows, const basis_tables& cols, const std::uint16_t* positions,
+                         const float* values, std::size_t count, float* tile, transform_scratch& s);
     void (*forward_lines)(const basis_tables& cols, const float* lines, std::size_t count, transform_scratch& s);
     void (*inverse_line)(const basis_tables& cols, const std::uint16_t* positions, const float* values,
-                         std::size_t count, float* tile, transform_scratch& s);
+                         std::size_t count, float* tile);
     void (*inverse_line_exact)(const basis_tables& cols, const std::uint16_t* positions, const double* values,
-                               std::size_t count, float* tile, transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
+                               std::size_t count, float* tile);
+    void (*line_floors)(const float* c, std::size_t n, std::size_t stride, std::size_t lines, std::size_t k,
+                        std::uint32_t* floors);
+    void (*mark_lines)(const float* c, std::size_t n, std::size_t lines, const std::uint32_t* floors,
+                       std::uint64_t* marks);
+    void (*update_momentum)(float* m, const float* g, const detail::panel_row& to, float decay, float gain, float taken,
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
@@ -93,22 +100,34 @@ struct lanes_avx512 {
                                          const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) {       \
             inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                               \
         }                                                                                                              \
+        TARGET static void inverse_fast(const basis_tables& rows, const basis_tables& cols,                            \
+                                        const std::uint16_t* positions, const float* values, std::size_t count,        \
+                                        float* tile, transform_scratch& s) {                                           \
+            detail::inverse_fast<NAME>(rows, cols, positions, values, count, tile, s);                                 \
+        }                                                                                                              \
         TARGET static void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,              \
                                          transform_scratch& s) {                                                       \
             detail::forward_lines<NAME>(cols, lines, count, s);                                                        \
         }                                                                                                              \
         TARGET static void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const float* values, \
-                                        std::size_t count, float* tile, transform_scratch& s) {                        \
-            detail::inverse_line<float, NAME>(cols, positions, values, count, tile, s);                                \
+                                        std::size_t count, float* tile) {                                              \
+            detail::inverse_line<float, NAME>(cols, positions, values, count, tile);                                   \
         }                                                                                                              \
         TARGET static void inverse_line_exact(const basis_tables& cols, const std::uint16_t* positions,                \
-                                              const double* values, std::size_t count, float* tile,                    \
-                                              transform_scratch& s) {                                                  \
-            detail::inverse_line<double, NAME>(cols, positions, values, count, tile, s);                               \
+                                              const double* values, std::size_t count, float* tile) {                  \
+            detail::inverse_line<double, NAME>(cols, positions, values, count, tile);                                  \
         }                                                                                                              \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,           \
-                                           float gain, float taken, std::ptrdiff_t ahead) {                            \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                                   \
+        TARGET static void line_floors(const float* c, std::size_t n, std::size_t stride, std::size_t lines,           \
+                                       std::size_t k, std::uint32_t* floors) {                                         \
+            detail::line_floors<LANES>(c, n, stride, lines, k, floors);                                                \
+        }                                                                                                              \
+        TARGET static void mark_lines(const float* c, std::size_t n, std::size_t lines, const std::uint32_t* floors,   \
+                                      std::uint64_t* marks) {                                                          \
+            detail::mark_lines<NAME>(c, n, lines, floors, marks);                                                      \
+        }                                                                                                              \
+        TARGET static void update_momentum(float* m, const float* g, const panel_row& to, float decay, float gain,     \
+                                           float taken, std::ptrdiff_t ahead) {                                        \
+            detail::update_momentum<LANES>(m, g, to, decay, gain, taken, ahead);                                       \
         }                                                                                                              \
         TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                         \
             detail::add_scaled<LANES>(m, d, n, factor);                                                                \
@@ -139,13 +158,11 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
-inline constexpr transform_kernels kernels_of = {&Level::forward,         &Level::inverse,
-                                                 &Level::inverse_exact,   &Level::forward_lines,
-                                                 &Level::inverse_line,    &Level::inverse_line_exact,
-                                                 &Level::update_momentum, &Level::add_scaled,
-                                                 &Level::apply_sign,      &Level::scan,
-                                                 &Level::group_tops,      &Level::top_floor,
-                                                 &Level::mark_tops};
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,       &Level::inverse,         &Level::inverse_exact,      &Level::inverse_fast,
+    &Level::forward_lines, &Level::inverse_line,    &Level::inverse_line_exact, &Level::line_floors,
+    &Level::mark_lines,    &Level::update_momentum, &Level::add_scaled,         &Level::apply_sign,
+    &Level::scan,          &Level::group_tops,      &Level::top_floor,          &Level::mark_tops};
 
 }  // namespace detail
 

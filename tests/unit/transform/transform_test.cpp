@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <numbers>
 #include <vector>
 
@@ -247,9 +248,9 @@ TEST_CASE("kernels: chunks of one row together, and the inverse of one, exact at
                 }
                 std::vector<float> back(w);
                 const std::vector<float> values(means.begin(), means.end());
-                kernels_for(level).inverse_line_exact(cols, positions.data(), means.data(), means.size(), s.tile.data(),
-                                                      s);
-                kernels_for(level).inverse_line(cols, positions.data(), values.data(), values.size(), back.data(), s);
+                kernels_for(level).inverse_line_exact(cols, positions.data(), means.data(), means.size(),
+                                                      s.tile.data());
+                kernels_for(level).inverse_line(cols, positions.data(), values.data(), values.size(), back.data());
                 for (std::size_t x = 0; x < w; ++x) {
                     std::int64_t sum = 0;
                     for (std::size_t i = 0; i < means.size(); ++i)
@@ -312,6 +313,75 @@ TEST_CASE("kernels: scan, top_floor and mark_tops at every level") {
                 CHECK(sizes == tops);
                 CHECK(marked >= k);
                 CHECK(marked <= 2 * k + 4);
+            }
+    }
+}
+
+TEST_CASE("inverse_fast: the inverse of few and of all coefficients where both sides are fast, at every level") {
+    struct sides {
+        std::size_t rows, cols;
+    };
+    for (const basis& b : {basis::dct(), basis::hadamard()})
+        for (const sides& chunk_sides : {sides{64, 64}, sides{32, 64}, sides{64, 32}, sides{32, 32}})
+            for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{8}, std::size_t{200},
+                                            chunk_sides.rows * chunk_sides.cols}) {
+                const std::size_t h = chunk_sides.rows, w = chunk_sides.cols, n = h * w;
+                INFO(to_string(b.kind()), " ", h, "x", w, ", ", count, " coefficients");
+                const auto down = b.table(h), across = b.table(w);
+                const basis_tables rows(b.kind(), h, down), cols(b.kind(), w, across);
+                random_stream random(11);
+                std::vector<std::uint16_t> positions;
+                std::vector<float> values;
+                for (std::size_t i = 0; i < count; ++i) {
+                    positions.push_back(static_cast<std::uint16_t>(i * n / count + random.below(n / count)));
+                    values.push_back(random.normal());
+                }
+                for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+                    if (level > best_isa()) continue;
+                    transform_scratch s(h, w);
+                    std::vector<float> tile(n, 1e9F);
+                    kernels_for(level).inverse_fast(rows, cols, positions.data(), values.data(), count, tile.data(), s);
+                    for (std::size_t e = 0; e<n; e += count> 200 ? 37 : 1) {
+                        double expected = 0.0;
+                        for (std::size_t i = 0; i < count; ++i)
+                            expected += static_cast<double>(values[i]) * 0x1p-44 *
+                                        static_cast<double>(down[positions[i] / w * h + e / w]) *
+                                        static_cast<double>(across[positions[i] % w * w + e % w]);
+                        REQUIRE(std::abs(expected - static_cast<double>(tile[e])) < 1e-5);
+                    }
+                }
+            }
+}
+
+TEST_CASE("line_floors and mark_lines: the k-th largest magnitude of every line, with ties and zeros, at every level") {
+    constexpr std::size_t lines = 48;
+    for (const std::size_t n : {std::size_t{32}, std::size_t{64}}) {
+        random_stream random(12);
+        std::vector<float> c(lines * n), turned(lines * n);
+        for (std::size_t i = 0; i < c.size(); ++i) {
+            c[i] = i / n % 3 == 0 ? static_cast<float>(random.below(5)) - 2.0F : random.normal();
+            turned[i % n * lines + i / n] = c[i];
+        }
+        for (std::size_t k = 1; k <= n; ++k)
+            for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+                if (level > best_isa()) continue;
+                INFO("n ", n, ", k ", k, ", level ", to_string(level));
+                std::vector<std::uint32_t> floors(lines);
+                std::vector<std::uint64_t> marks(lines);
+                kernels_for(level).line_floors(turned.data(), n, lines, lines, k, floors.data());
+                kernels_for(level).mark_lines(c.data(), n, lines, floors.data(), marks.data());
+                for (std::size_t line = 0; line < lines; ++line) {
+                    std::vector<std::uint32_t> sizes;
+                    std::uint64_t expected = 0;
+                    for (std::size_t i = 0; i < n; ++i)
+                        sizes.push_back(std::bit_cast<std::uint32_t>(c[line * n + i]) & 0x7fffffffU);
+                    std::vector<std::uint32_t> sorted = sizes;
+                    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+                    for (std::size_t i = 0; i < n; ++i)
+                        expected |= (sizes[i] >= sorted[k - 1] ? std::uint64_t{1} : 0U) << i;
+                    REQUIRE(floors[line] == sorted[k - 1]);
+                    REQUIRE(marks[line] == expected);
+                }
             }
     }
 }

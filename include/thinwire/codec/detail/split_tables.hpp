@@ -2,6 +2,7 @@
 #define THINWIRE_CODEC_DETAIL_SPLIT_TABLES_HPP
 
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/config.hpp>
 #include <thinwire/core/aligned.hpp>
 
 #include <algorithm>
@@ -11,9 +12,31 @@
 #include <span>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace thinwire::detail {
 
 inline constexpr unsigned split_bits = 15;
+
+/// How many of the 16 numbers at `at` come before the first that is not below `limit` < 2^16.
+[[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t leading_below(const std::uint16_t* at,
+                                                                 std::uint32_t limit) noexcept {
+#if defined(__SSE2__)
+    const __m128i limits = _mm_set1_epi16(static_cast<short>(limit)), zero = _mm_setzero_si128();
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 8));
+    const __m128i low_reach = _mm_cmpeq_epi16(_mm_subs_epu16(limits, low), zero);
+    const __m128i high_reach = _mm_cmpeq_epi16(_mm_subs_epu16(limits, high), zero);
+    const auto reach = static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low_reach, high_reach)));
+    return static_cast<std::uint32_t>(std::countr_zero(reach | 0x10000U));
+#else
+    std::uint32_t count = 0;
+    while (count < 16 && at[count] < limit) ++count;
+    return count;
+#endif
+}
 
 /// How many of c chosen places lie in the lower part of a block, as cumulative frequencies that end at 2^15. Made by
 /// integer arithmetic alone: every machine has the same.
@@ -25,14 +48,12 @@ struct split_table {
                                                 ///< follows in 16 raw bits. With a single symbol nothing is coded
 
     /// The symbol whose frequencies hold `slot` < 2^15.
-    [[nodiscard]] std::uint32_t find(std::uint32_t slot) const noexcept {
-        if (symbols <= 16) {
-            const auto here = static_cast<std::uint16_t>(slot);
-            std::uint16_t symbol = 0;
-            for (std::size_t i = 1; i <= 16; ++i)
-                symbol = static_cast<std::uint16_t>(symbol + (cumulative[i] <= here ? 1U : 0U));
-            return symbol;
-        }
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t find(std::uint32_t slot) const noexcept {
+        return symbols <= 16 ? leading_below(cumulative + 1, slot + 1) : find_wide(slot);
+    }
+
+ private:
+    [[nodiscard]] std::uint32_t find_wide(std::uint32_t slot) const noexcept {
         std::uint32_t symbol = 0;
         for (std::uint32_t step = std::bit_floor(symbols - 1); step > 0; step /= 2) {
             const std::uint32_t next = std::min(symbol + step, symbols - 1);

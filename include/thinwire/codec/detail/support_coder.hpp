@@ -71,8 +71,9 @@ class support_coder {
             support_node node = {static_cast<std::uint32_t>(i * section.kept), 0, counts[i]};
             std::uint32_t size = section.chunk_size;
             for (; (size & (size - 1)) != 0 && node.count() > 0; size -= split_tables::half_of(size)) {
-                select(size);
-                const std::uint32_t half = split_tables::half_of(size), lower = coder.split(node);
+                auto splitter = coder.splitter(size, 1);
+                const std::uint32_t half = split_tables::half_of(size), lower = splitter.split(node);
+                splitter.close();
                 walk_.seed(level_of(half), {node.place(), node.base(), lower});
                 node = {node.place() + lower, node.base() + half, node.count() - lower};
             }
@@ -80,31 +81,32 @@ class support_coder {
         }
         walk_.run(coder);
     }
-    /// The size of the blocks that are split next.
-    void select(std::uint32_t size) noexcept {
-        if (size == size_) return;
-        size_ = size;
-        half_ = split_tables::half_of(size);
-        known_ = tables_->of(size);
-    }
-    /// Valid until the next call.
-    [[nodiscard]] const split_table& table(std::uint32_t count) {
-        return count <= known_.size() ? known_[count - 1] : make(count);
+    /// The tables of blocks of one size.
+    struct block_tables {
+        support_coder* coder;
+        std::uint32_t size, half;
+        std::span<const split_table> known;
+
+        /// Valid until the next call.
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE const split_table& of(std::uint32_t count) const {
+            return count <= known.size() ? known[count - 1] : coder->make(size, half, count);
+        }
+    };
+    [[nodiscard]] block_tables tables_of(std::uint32_t size) noexcept {
+        return {this, size, split_tables::half_of(size), tables_->of(size)};
     }
 
     [[nodiscard]] std::size_t walk_bytes() const noexcept {
         return walk_.memory_bytes() + bytes_held(numbers_, weights_);
     }
 
-    std::uint32_t size_ = 0, half_ = 0;
-
  private:
     [[nodiscard]] static unsigned level_of(std::uint32_t size) noexcept {
         return static_cast<unsigned>(std::bit_width(size) - 1);
     }
-    [[nodiscard]] const split_table& make(std::uint32_t count) {
+    [[nodiscard]] const split_table& make(std::uint32_t size, std::uint32_t half, std::uint32_t count) {
         numbers_.clear();
-        made_ = make_split(size_, half_, count, weights_, numbers_);
+        made_ = make_split(size, half, count, weights_, numbers_);
         made_.cumulative = numbers_.data();
         return made_;
     }
@@ -116,7 +118,6 @@ class support_coder {
 
  private:
     support_walk walk_;
-    std::span<const split_table> known_;
     split_table made_;
     std::vector<std::uint16_t> numbers_;
     std::vector<std::uint64_t> weights_;
@@ -156,9 +157,11 @@ class support_encoder : support_coder {
             out.push_back(static_cast<std::byte>((n & 0x7fU) | (n > 0x7fU ? 0x80U : 0U)));
             if (n <= 0x7fU) break;
         }
+        std::size_t at = out.size();
+        out.resize(at + 2 * words.size());
         for (const std::uint16_t word : words) {
-            out.push_back(static_cast<std::byte>(word & 0xffU));
-            out.push_back(static_cast<std::byte>(word >> 8U));
+            out[at++] = static_cast<std::byte>(word & 0xffU);
+            out[at++] = static_cast<std::byte>(word >> 8U);
         }
         out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
     }
@@ -166,55 +169,89 @@ class support_encoder : support_coder {
  private:
     friend support_coder;
     friend support_walk;
-    struct symbol {
-        std::uint16_t start, frequency;
-    };
+    /// Halves blocks of one size.
+    class block_splitter {
+     public:
+        block_splitter(support_encoder& coder, std::uint32_t size) noexcept
+            : tables_(coder.tables_of(size)),
+              coder_(&coder),
+              positions_(coder.positions_.data()),
+              next_(coder.symbols_.data() + coder.symbol_count_) {}
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
+            const std::uint32_t count = node.count();
+            const std::uint32_t lower = below(positions_ + node.place(), count, (node.base() + tables_.half) & 0xffffU);
+            const split_table& t = tables_.of(count);
+            std::uint32_t which = lower - t.low;
+            if (which >= t.counts) [[unlikely]] {
+                which = t.counts;
+                coder_->bits_.put(lower, 16);
+            }
+            const std::uint16_t from = t.cumulative[which], to = t.cumulative[which + 1];
+            *next_ = {from, static_cast<std::uint16_t>(to - from)};
+            next_ += next_->frequency >> split_bits ^ 1U;  // a single symbol is not coded
+            return lower;
+        }
+        void close() noexcept { coder_->symbol_count_ = static_cast<std::size_t>(next_ - coder_->symbols_.data()); }
 
-    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
-        const std::uint16_t* const at = positions_.data() + node.place();
-        const auto middle = static_cast<std::uint16_t>(node.base() + half_);
-        std::uint32_t lower = 0;
-        if (node.count() <= 16) {
-            const auto count = static_cast<std::uint16_t>(node.count());
-            std::uint16_t sum = 0;
-            for (std::uint16_t i = 0; i < 16; ++i)
-                sum = static_cast<std::uint16_t>(sum + ((at[i] < middle ? 1U : 0U) & (i < count ? 1U : 0U)));
-            lower = sum;
-        } else {
-            for (std::uint32_t step = std::bit_floor(node.count()); step > 0; step /= 2) {
-                const std::uint32_t last = std::min(lower + step, node.count());
+     private:
+        /// How many of `count` positions, which rise, are below the middle; 16 can be read.
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE static std::uint32_t below(const std::uint16_t* at, std::uint32_t count,
+                                                                        std::uint32_t middle) noexcept {
+            if (count <= 16) return std::min(leading_below(at, middle), count);
+            std::uint32_t lower = 0;
+            if (count <= 64) {
+                std::uint32_t more = 16;
+                for (; more == 16 && lower < count; lower += more) more = leading_below(at + lower, middle);
+                return std::min(lower, count);
+            }
+            for (std::uint32_t step = std::bit_floor(count); step > 0; step /= 2) {
+                const std::uint32_t last = std::min(lower + step, count);
                 lower = at[last - 1] < middle ? last : lower;
             }
+            return lower;
         }
-        const split_table& t = table(node.count());
-        const std::uint32_t which = std::min(lower - t.low, t.counts);
-        push(t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
-        if (which == t.counts) bits_.put(lower, 16);
-        return lower;
+
+        block_tables tables_;
+        support_encoder* coder_;
+        const std::uint16_t* positions_;
+        coded_part* next_;
+    };
+    [[nodiscard]] block_splitter splitter(std::uint32_t size, std::size_t most) {
+        make_room(most);
+        return {*this, size};
     }
-    void mask(unsigned level, const support_node& node) {
-        std::uint32_t bits = 0;
-        for (std::uint32_t i = 0; i < node.count(); ++i) bits |= 1U << (positions_[node.place() + i] - node.base());
-        const auto n = static_cast<std::uint32_t>(subsets_->masks(level, node.count()).size());
-        const std::uint32_t rank = subsets_->rank(bits);
-        push((rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
+    void masks(unsigned level, std::span<const support_node> nodes) {
+        make_room(nodes.size());
+        coded_part* next = symbols_.data() + symbol_count_;
+        for (const support_node& node : nodes) {
+            std::uint32_t bits = 0;
+            for (std::uint32_t i = 0; i < node.count(); ++i) bits |= 1U << (positions_[node.place() + i] - node.base());
+            *next = subsets_->part(level, bits);
+            next += next->frequency >> split_bits ^ 1U;
+        }
+        symbol_count_ = static_cast<std::size_t>(next - symbols_.data());
     }
-    void single(unsigned level, const support_node& node) noexcept {
-        bits_.put(static_cast<std::uint32_t>(positions_[node.place()] - node.base()), level);
+    void singles(unsigned level, std::span<const support_node> nodes) noexcept {
+        bit_writer bits = bits_;
+        for (const support_node& node : nodes)
+            bits.put(static_cast<std::uint32_t>(positions_[node.place()] - node.base()), level);
+        bits_ = bits;
     }
     /// The one from which the other is nearer when going up and round, and how far that is.
-    void pair(unsigned level, const support_node& node) noexcept {
+    void pairs(unsigned level, std::span<const support_node> nodes) noexcept {
         const std::uint32_t size = std::uint32_t{1} << level;
-        const auto a = static_cast<std::uint32_t>(positions_[node.place()] - node.base());
-        const auto b = static_cast<std::uint32_t>(positions_[node.place() + 1U] - node.base());
-        const bool near = b - a <= size / 2;
-        bits_.put((near ? a : b) | ((near ? b - a : size + a - b) - 1) << level, 2 * level - 1);
+        bit_writer bits = bits_;
+        for (const support_node& node : nodes) {
+            const auto a = static_cast<std::uint32_t>(positions_[node.place()] - node.base());
+            const auto b = static_cast<std::uint32_t>(positions_[node.place() + 1U] - node.base());
+            const bool near = b - a <= size / 2;
+            bits.put((near ? a : b) | ((near ? b - a : size + a - b) - 1) << level, 2 * level - 1);
+        }
+        bits_ = bits;
     }
-    void push(std::uint32_t from, std::uint32_t to, bool counts) {
-        if (symbol_count_ == symbols_.size()) symbols_.resize(2 * symbols_.size());  // no usual support has so many
-        symbols_[symbol_count_] = {static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to - from)};
-        symbol_count_ += counts ? 1U : 0U;
+    /// For so many symbols more; no usual support has more than there is room for.
+    void make_room(std::size_t more) {
+        if (symbol_count_ + more >= symbols_.size()) symbols_.resize(2 * (symbol_count_ + more));
     }
 
     /// Range asymmetric numeral systems, last symbol first: fills words_ from its end and returns what it filled.
@@ -224,7 +261,7 @@ class support_encoder : support_coder {
         std::array<std::uint32_t, 4> state{};
         state.fill(coder_floor);
         for (std::size_t i = symbol_count_; i-- > 0;) {
-            const symbol s = symbols_[i];
+            const coded_part s = symbols_[i];
             std::uint32_t& x = state[i & (states - 1)];
             const std::uint32_t full = x >= std::uint64_t{s.frequency} << (32U - split_bits) ? 1U : 0U;
             words_[at - 1] = static_cast<std::uint16_t>(x & 0xffffU);
@@ -240,7 +277,7 @@ class support_encoder : support_coder {
     }
 
     std::vector<std::uint16_t> positions_;  // of the batch, and 16 more so that 16 can be read anywhere
-    std::vector<symbol> symbols_;
+    std::vector<coded_part> symbols_;
     std::size_t symbol_count_ = 0;
     std::vector<std::uint16_t> words_;
     std::vector<std::byte> plain_;
@@ -293,9 +330,10 @@ class support_decoder : support_coder {
         state_.fill(coder_floor);
         malformed_ = !words.empty() && words.size() < 4 * states;
         for (std::size_t i = 0; i < states && words.size() >= 4 * states; ++i, at_ += 4) {
-            state_[i] = word() | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
-                                                            std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
-                                     << 16U;
+            state_[i] =
+                word(words_, at_) | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
+                                                               std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
+                                        << 16U;
             malformed_ = malformed_ || state_[i] < coder_floor;
         }
     }
@@ -305,55 +343,105 @@ class support_decoder : support_coder {
         for (const std::uint32_t state : state_) is = is && state == coder_floor;
         return is;
     }
-    /// The word at at_; past the end any, as then it is refused.
-    [[nodiscard]] std::uint32_t word() const noexcept {
+    /// The states and where their next word lies, while symbols are taken.
+    class symbol_reader {
+     public:
+        explicit symbol_reader(support_decoder& coder) noexcept
+            : words_(coder.words_),
+              at_(coder.at_),
+              next_(coder.next_),
+              last_(coder.last_state_),
+              state_(coder.state_) {}
+        [[nodiscard]] std::uint32_t slot() const noexcept {
+            return state_[next_ & last_] & ((std::uint32_t{1} << split_bits) - 1);
+        }
+        THINWIRE_ALWAYS_INLINE void take(std::uint32_t slot, coded_part part, bool counts) noexcept {
+            std::uint32_t& state = state_[next_ & last_];
+            const std::uint32_t x = part.frequency * (state >> split_bits) + slot - part.start;
+            const std::uint32_t low = 0U - (x < coder_floor ? 1U : 0U);  // as a mask: a branch would be hard to guess
+            state = x << (low & 16U) | (word(words_, at_) & low);
+            at_ += low & 2U;
+            next_ += counts ? 1U : 0U;
+        }
+        void close(support_decoder& coder) const noexcept {
+            coder.at_ = at_;
+            coder.next_ = next_;
+            coder.state_ = state_;
+        }
+
+     private:
+        std::span<const std::byte> words_;
+        std::size_t at_, next_, last_;
+        std::array<std::uint32_t, 4> state_;
+    };
+    /// The word at `at`; past the end any, as then it is refused.
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE static std::uint32_t word(std::span<const std::byte> words,
+                                                                   std::size_t at) noexcept {
         static constexpr std::byte none[2] = {};
-        const std::byte* at = words_.empty() ? none : words_.data() + std::min(at_, words_.size() - 2);
-        return std::to_integer<std::uint32_t>(at[0]) | std::to_integer<std::uint32_t>(at[1]) << 8U;
-    }
-    [[nodiscard]] std::uint32_t slot() const noexcept {
-        return state_[next_ & last_state_] & ((std::uint32_t{1} << split_bits) - 1);
-    }
-    void take(std::uint32_t slot, std::uint32_t from, std::uint32_t to, bool counts) noexcept {
-        std::uint32_t& state = state_[next_ & last_state_];
-        const std::uint32_t x = (to - from) * (state >> split_bits) + slot - from;
-        const std::uint32_t low = 0U - (x < coder_floor ? 1U : 0U);  // as a mask: a branch would be hard to guess
-        state = x << (low & 16U) | (word() & low);
-        at_ += low & 2U;
-        next_ += counts ? 1U : 0U;
+        const std::byte* from = words.empty() ? none : words.data() + std::min(at, words.size() - 2);
+        return std::to_integer<std::uint32_t>(from[0]) | std::to_integer<std::uint32_t>(from[1]) << 8U;
     }
 
-    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
-        const split_table& t = table(node.count());
-        const std::uint32_t here = slot(), which = t.find(here);
-        take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
-        if (which < t.counts) return t.low + which;
-        const std::uint32_t rest = size_ - half_, lower = bits_.get(16);
-        const std::uint32_t lowest = node.count() > rest ? node.count() - rest : 0;
-        if (lower >= lowest && lower <= std::min(half_, node.count()) && lower - t.low >= t.counts) return lower;
-        malformed_ = true;
-        return t.low;
+    /// Halves blocks of one size.
+    class block_splitter {
+     public:
+        block_splitter(support_decoder& coder, std::uint32_t size) noexcept
+            : tables_(coder.tables_of(size)), coder_(&coder), symbols_(coder) {}
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
+            const split_table& t = tables_.of(node.count());
+            const std::uint32_t here = symbols_.slot(), which = t.find(here);
+            const std::uint16_t from = t.cumulative[which], to = t.cumulative[which + 1];
+            symbols_.take(here, {from, static_cast<std::uint16_t>(to - from)}, t.symbols > 1);
+            return which < t.counts ? t.low + which : escaped(t, node);
+        }
+        void close() const noexcept { symbols_.close(*coder_); }
+
+     private:
+        [[nodiscard]] std::uint32_t escaped(const split_table& t, const support_node& node) noexcept {
+            const std::uint32_t rest = tables_.size - tables_.half, lower = coder_->bits_.get(16);
+            const std::uint32_t lowest = node.count() > rest ? node.count() - rest : 0;
+            if (lower >= lowest && lower <= std::min(tables_.half, node.count()) && lower - t.low >= t.counts)
+                return lower;
+            coder_->malformed_ = true;
+            return t.low;
+        }
+
+        block_tables tables_;
+        support_decoder* coder_;
+        symbol_reader symbols_;
+    };
+    [[nodiscard]] block_splitter splitter(std::uint32_t size, std::size_t) noexcept { return {*this, size}; }
+    void masks(unsigned level, std::span<const support_node> nodes) noexcept {
+        symbol_reader symbols(*this);
+        for (const support_node& node : nodes) {
+            const auto masks = subsets_->masks(level, node.count());
+            const auto n = static_cast<std::uint32_t>(masks.size());
+            const std::uint32_t here = symbols.slot(), rank = ((here + 1) * n - 1) >> split_bits;
+            symbols.take(here, subsets_->parts(level, node.count())[rank], n > 1);
+            std::uint16_t* to = positions_ + node.place();
+            for (std::uint32_t left = masks[rank]; left != 0; left &= left - 1)
+                *to++ = static_cast<std::uint16_t>(node.base() + static_cast<unsigned>(std::countr_zero(left)));
+        }
+        symbols.close(*this);
     }
-    void mask(unsigned level, const support_node& node) noexcept {
-        const auto masks = subsets_->masks(level, node.count());
-        const auto n = static_cast<std::uint32_t>(masks.size());
-        const std::uint32_t here = slot(), rank = ((here + 1) * n - 1) >> split_bits;
-        take(here, (rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
-        std::uint16_t* to = positions_ + node.place();
-        for (std::uint32_t left = masks[rank]; left != 0; left &= left - 1)
-            *to++ = static_cast<std::uint16_t>(node.base() + static_cast<unsigned>(std::countr_zero(left)));
+    void singles(unsigned level, std::span<const support_node> nodes) noexcept {
+        bit_reader bits = bits_;
+        for (const support_node& node : nodes)
+            positions_[node.place()] = static_cast<std::uint16_t>(node.base() + bits.get(level));
+        bits_ = bits;
     }
-    void single(unsigned level, const support_node& node) noexcept {
-        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + bits_.get(level));
-    }
-    void pair(unsigned level, const support_node& node) noexcept {
-        const std::uint32_t size = std::uint32_t{1} << level, both = bits_.get(2 * level - 1);
-        const std::uint32_t first = both & (size - 1), apart = (both >> level) + 1;
-        const std::uint32_t second = (first + apart) & (size - 1);
-        malformed_ = malformed_ || (apart == size / 2 && first >= size / 2);
-        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + std::min(first, second));
-        positions_[node.place() + 1U] = static_cast<std::uint16_t>(node.base() + std::max(first, second));
+    void pairs(unsigned level, std::span<const support_node> nodes) noexcept {
+        const std::uint32_t size = std::uint32_t{1} << level;
+        bit_reader bits = bits_;
+        for (const support_node& node : nodes) {
+            const std::uint32_t both = bits.get(2 * level - 1);
+            const std::uint32_t first = both & (size - 1), apart = (both >> level) + 1;
+            const std::uint32_t second = (first + apart) & (size - 1);
+            malformed_ = malformed_ || (apart == size / 2 && first >= size / 2);
+            positions_[node.place()] = static_cast<std::uint16_t>(node.base() + std::min(first, second));
+            positions_[node.place() + 1U] = static_cast<std::uint16_t>(node.base() + std::max(first, second));
+        }
+        bits_ = bits;
     }
 
     std::span<const std::byte> words_;

@@ -1,6 +1,7 @@
 #ifndef THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
 #define THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
 
+#include <thinwire/codec/detail/split_tables.hpp>
 #include <thinwire/core/aligned.hpp>
 
 #include <array>
@@ -30,6 +31,11 @@ class support_node {
     std::uint64_t word_ = 0;
 };
 
+/// Part of the range of a coded symbol: [start, start + frequency) of 2^15.
+struct coded_part {
+    std::uint16_t start, frequency;
+};
+
 /// From blocks of 2^6 on, two chosen places are 2 j - 1 plain bits, which lose at most 0.023 of a bit.
 inline constexpr unsigned pair_level = 6;
 /// Blocks of at most 2^3 places are coded at once.
@@ -47,28 +53,41 @@ class subset_table {
                 std::uint8_t rank = 0;
                 for (std::uint32_t mask = 0; mask < 1U << (1U << j); ++mask) {
                     if (std::popcount(mask) != count) continue;
-                    rank_[mask] = rank++;
+                    ++rank;
                     masks_[j][at++] = static_cast<std::uint8_t>(mask);
                 }
                 sizes_[j][static_cast<std::size_t>(count)] = rank;
+                for (std::uint32_t r = 0; r < rank; ++r) {
+                    const std::uint32_t from = (r << split_bits) / rank, to = ((r + 1) << split_bits) / rank;
+                    const std::size_t i = begins_[j][static_cast<std::size_t>(count)] + r;
+                    parts_[j][i] = {static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to - from)};
+                    part_of_mask_[j][masks_[j][i]] = parts_[j][i];
+                }
             }
         }
     }
     [[nodiscard]] std::span<const std::uint8_t> masks(unsigned level, std::uint32_t count) const noexcept {
         return {masks_[level].data() + begins_[level][count], sizes_[level][count]};
     }
-    /// Among the masks with as many chosen places: the same in every size of block.
-    [[nodiscard]] std::uint32_t rank(std::uint32_t mask) const noexcept { return rank_[mask]; }
+    /// The part of 2^15 that each of those masks has: parts of equal size but for rounding.
+    [[nodiscard]] const coded_part* parts(unsigned level, std::uint32_t count) const noexcept {
+        return parts_[level].data() + begins_[level][count];
+    }
+    /// That of one mask.
+    [[nodiscard]] const coded_part& part(unsigned level, std::uint32_t mask) const noexcept {
+        return part_of_mask_[level][mask];
+    }
 
  private:
     std::array<std::array<std::uint8_t, 256>, mask_level + 1> masks_{};
+    std::array<std::array<coded_part, 256>, mask_level + 1> parts_{}, part_of_mask_{};
     std::array<std::array<std::uint8_t, 10>, mask_level + 1> begins_{}, sizes_{};
-    std::array<std::uint8_t, 256> rank_{};
 };
 
 /// Visits blocks of 2^j places, widest first, in the order in which they are coded. `Coder` either writes or reads:
-/// level(j) tells it which size comes, split(node) gives the count of the lower half, mask(j, node) codes a block of at
-/// most 8 places, single(j, node) and pair(j, node) one with one or two chosen places in plain bits.
+/// masks(j, nodes) codes blocks of at most 8 places, singles(j, nodes) and pairs(j, nodes) those with one or two chosen
+/// places in plain bits; splitter(size, most) gives an object whose split(node) gives the count of the lower half of up
+/// to `most` blocks of that size, and which ends with close(): what it needs is in registers meanwhile.
 class support_walk {
  public:
     /// Room for blocks with so many chosen places together, and so many seeds of each size.
@@ -95,11 +114,11 @@ class support_walk {
             for (const support_node& node : seeds_[level].used()) push(*here, level, node);
             seeds_[level].size = 0;
             if (level <= mask_level)
-                for (const support_node& node : here->blocks.used()) coder.mask(level, node);
+                coder.masks(level, here->blocks.used());
             else
                 cut(level, *here, *next, coder);
-            for (const support_node& node : here->singles.used()) coder.single(level, node);
-            for (const support_node& node : here->pairs.used()) coder.pair(level, node);
+            coder.singles(level, here->singles.used());
+            coder.pairs(level, here->pairs.used());
             if (level == 0) return;
             here->clear();
             std::swap(here, next);
@@ -128,42 +147,54 @@ class support_walk {
         void clear() noexcept { blocks.size = singles.size = pairs.size = 0; }
     };
 
-    /// 1 or 0, by arithmetic: compilers make branches of comparisons.
-    [[nodiscard]] static std::size_t equal(std::uint64_t a, std::uint64_t b) noexcept {
-        return static_cast<std::size_t>(((a ^ b) - 1) >> 63U);
-    }
     static void push(lists& to, unsigned level, const support_node& node) noexcept {
         const bool single = node.count() == 1, pair = node.count() == 2 && level >= pair_level;
         list& chosen = single ? to.singles : pair ? to.pairs : to.blocks;
         chosen.nodes[chosen.size++] = node;
     }
+    /// The lists' sizes while they grow, 21 bits each: one number, that what comes next need not wait for memory.
+    class list_sizes {
+     public:
+        enum kind : unsigned { blocks = 0, singles = 21, pairs = 42 };
+
+        [[nodiscard]] std::size_t of(kind which) const noexcept { return sizes_ >> which & 0x1fffffU; }
+        void count(const support_node& node, const std::array<std::uint64_t, 4>& steps) noexcept {
+            const auto over = static_cast<std::int32_t>(node.count() - 3);  // compilers make a branch of std::min
+            sizes_ += steps[static_cast<std::size_t>(3 + (over & over >> 31))];
+        }
+
+     private:
+        std::uint64_t sizes_ = 0;
+    };
     /// Halves all blocks. Which list a half goes to is as good as random: it is written to all and counted in one, so
     /// that there is no branch to guess.
     template <class Coder>
     static void cut(unsigned level, const lists& from, lists& to, Coder& coder) {
         if (from.blocks.size == 0) return;
-        coder.level(level);
+        constexpr std::uint64_t block = 1, single = 1U << list_sizes::singles;
+        const std::uint64_t two = level - 1 >= pair_level ? std::uint64_t{1} << list_sizes::pairs : block;
+        const std::array<std::uint64_t, 4> steps = {0, single, two, block};
         support_node* const blocks = to.blocks.nodes.data();
         support_node* const singles = to.singles.nodes.data();
         support_node* const pairs = to.pairs.nodes.data();
-        std::size_t block = 0, single = 0, pair = 0;
-        const std::uint32_t two = level - 1 >= pair_level ? 2U : ~0U;
+        list_sizes sizes;
         const auto put = [&](const support_node& node) {
-            blocks[block] = singles[single] = pairs[pair] = node;
-            const std::size_t is_single = equal(node.count(), 1), is_pair = equal(node.count(), two);
-            single += is_single;
-            pair += is_pair;
-            block += 1 - equal(node.count(), 0) - is_single - is_pair;
+            blocks[sizes.of(list_sizes::blocks)] = node;
+            singles[sizes.of(list_sizes::singles)] = node;
+            pairs[sizes.of(list_sizes::pairs)] = node;
+            sizes.count(node, steps);
         };
         const std::uint32_t half = (1U << level) / 2;
+        auto splitter = coder.splitter(std::uint32_t{1} << level, from.blocks.size);
         for (const support_node& node : from.blocks.used()) {
-            const std::uint32_t lower = coder.split(node);
+            const std::uint32_t lower = splitter.split(node);
             put({node.place(), node.base(), lower});
             put({node.place() + lower, node.base() + half, node.count() - lower});
         }
-        to.blocks.size = block;
-        to.singles.size = single;
-        to.pairs.size = pair;
+        splitter.close();
+        to.blocks.size = sizes.of(list_sizes::blocks);
+        to.singles.size = sizes.of(list_sizes::singles);
+        to.pairs.size = sizes.of(list_sizes::pairs);
     }
 
     std::array<lists, 2> sides_;  // blocks of this level and of the next

@@ -169,7 +169,7 @@ class chunk_plan {
 
  private:
     void cut(const chunk_grid& grid) {
-        const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+        const std::size_t per_piece = std::max<std::size_t>(1, 65536 / grid.chunk_size());
         const std::size_t across = grid.stride() / grid.cols();
         for (std::size_t row = 0; row < grid.count(); row += across)
             for (std::size_t from = row; from < row + across; from += per_piece)

@@ -8,6 +8,8 @@
 #include <thinwire/transform/kernels.hpp>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -106,7 +108,7 @@ class chunk_worker {
  private:
     /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
-    static constexpr std::size_t panel_elements = 32768;
+    static constexpr std::size_t panel_elements = 65536;
 
     void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
                      float* tile) {
@@ -120,7 +122,7 @@ class chunk_worker {
         mean_.finish();
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
-                                         mean_.positions().size(), tile, scratch_);
+                                         mean_.positions().size(), tile);
             return;
         }
         exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
@@ -148,12 +150,10 @@ class chunk_worker {
         for (std::size_t r = 0; r < h; ++r) {
             float* row = m + r * stride;
             if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
-            for (std::size_t c = 0; c < count; ++c) {
-                float* out = panel_.data() + c * tile + r * full;
-                kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
-                                          ahead(t, r, count));
-                std::fill(out + w, out + full, 0.0F);
-            }
+            kernels_->update_momentum(
+                row, g + r * stride,
+                {.out = panel_.data() + r * full, .chunks = count, .width = w, .full = full, .apart = tile}, how.decay,
+                how.gain, taken, ahead(t, r, count));
         }
     }
 
@@ -162,11 +162,32 @@ class chunk_worker {
                       sparse_content& content) {
         const std::size_t w = t.grid.cols();
         for (std::size_t from = 0; from < count; from += line_batch) {
-            const std::size_t batch = std::min(line_batch, count - from);
+            const std::size_t batch = std::min(line_batch, count - from), whole = (batch + 15) / 16 * 16;
             kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
-            for (std::size_t c = 0; c < batch; ++c)
-                choose(t, first + from + c, scratch_.coefficients.data() + c * w, codec, content);
+            const float* c = scratch_.coefficients.data();
+            std::array<std::uint32_t, line_batch> floors;
+            std::array<std::uint64_t, line_batch> marks;
+            kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+            kernels_->mark_lines(c, w, batch, floors.data(), marks.data());
+            for (std::size_t line = 0; line < batch; ++line, c += w) {
+                const std::size_t chunk = first + from + line;
+                if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+                    take_marked(t, chunk, c, marks[line], content);
+                else  // several are as large as the last one that is kept
+                    choose(t, chunk, c, codec, content);
+            }
         }
+    }
+    /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.
+    static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
+                            sparse_content& content) noexcept {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        for (std::size_t i = 0; i < t.kept; ++i, marks &= marks - 1) {
+            const int position = std::countr_zero(marks);
+            content.positions[place + i] = static_cast<std::uint16_t>(position);
+            content.values[place + i] = c[position];
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(t.kept);
     }
 
     /// The largest of a chunk's coefficients -> content.
@@ -209,7 +230,12 @@ class chunk_worker {
         const std::size_t count = content.counts[t.first_chunk + chunk];
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line(*t.cols, content.positions.data() + place, content.values.data() + place, count,
-                                   tile, scratch_);
+                                   tile);
+            return;
+        }
+        if (t.rows->fast() && t.cols->fast()) {
+            kernels_->inverse_fast(*t.rows, *t.cols, content.positions.data() + place, content.values.data() + place,
+                                   count, tile, scratch_);
             return;
         }
         local_.assign(std::span(content.positions).subspan(place, count),

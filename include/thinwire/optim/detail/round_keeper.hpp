@@ -25,6 +25,7 @@ class round_keeper {
     void set_round(std::uint64_t round) noexcept {
         round_ = round;
         share_known_ = false;
+        share_ahead_ = {};
     }
     void next_round() noexcept { set_round(round_ + 1); }
 
@@ -69,13 +70,25 @@ class round_keeper {
     template <class Add>
     [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {
         if (!share_known_) {
-            sha256 sum;
-            for (const parameter& p : parameters) digest_floats(sum, digest_share(p.values, round_ % digest_shares));
-            add(sum, static_cast<std::size_t>(round_ % digest_shares));
-            share_ = sum.finish();
+            go_on_with_share(parameters, ~std::size_t{0});
+            add(share_ahead_.sum, static_cast<std::size_t>(round_ % digest_shares));
+            share_ = share_ahead_.sum.finish();
             share_known_ = true;
         }
         return share_;
+    }
+    /// Takes up to so many elements more into what share() will give: for idle moments before. The weights must not
+    /// change in between.
+    void go_on_with_share(std::span<const parameter> parameters, std::size_t elements) noexcept {
+        if (share_known_) return;
+        for (auto& [sum, tensor, at] = share_ahead_; tensor < parameters.size() && elements > 0; ++tensor, at = 0) {
+            const auto values = digest_share(parameters[tensor].values, round_ % digest_shares).subspan(at);
+            const std::size_t now = std::min(values.size(), elements);
+            digest_floats(sum, values.first(now));
+            elements -= now;
+            at += now;
+            if (now < values.size()) return;
+        }
     }
 
     /// Counts an accepted contribution.
@@ -110,6 +123,10 @@ class round_keeper {
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
     std::vector<std::byte> payload_;
+    struct {
+        sha256 sum;
+        std::size_t tensor = 0, at = 0;  ///< the first element of that tensor's share that is missing
+    } share_ahead_;
     digest share_;
     bool share_known_ = false;
 };

@@ -3,6 +3,7 @@
 
 #include <thinwire/transform/basis_tables.hpp>
 #include <thinwire/transform/detail/fast_dct.hpp>
+#include <thinwire/transform/detail/fast_inverse.hpp>
 #include <thinwire/transform/detail/small_gemm.hpp>
 #include <thinwire/transform/sparse_chunk.hpp>
 
@@ -12,20 +13,6 @@
 #include <type_traits>
 
 namespace thinwire::detail {
-
-/// Stores the lanes in reverse order.
-template <int Lanes>
-THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vector<float, Lanes>::type& v) {
-    auto& to = *reinterpret_cast<typename vector_of<float, Lanes>::type*>(out);
-    if constexpr (Lanes == 2)
-        to = __builtin_shufflevector(v, v, 1, 0);
-    else if constexpr (Lanes == 4)
-        to = __builtin_shufflevector(v, v, 3, 2, 1, 0);
-    else if constexpr (Lanes == 8)
-        to = __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
-    else
-        to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-}
 
 /// tile -> s.middle -> coefficients by plain products.
 template <class Level>
@@ -51,9 +38,9 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_columns<Level::lanes>(rows, tile, s.middle.data(), w, w);
-        transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
-        fast_columns<Level::lanes>(cols, s.mirrored.data(), s.coefficients.data(), h, h);
+        float* const turned = s.coefficients.data();
+        fast_side<Level::lanes, true>(rows, tile, turned, w, w);
+        fast_side<Level::lanes, false>(cols, turned, turned, h, h);
         return;
     }
     if (rows.identity()) {
@@ -98,36 +85,6 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     const std::size_t half = cols.half();
     Level::gemm(sums, half, 1, cols.analysis(false), s.at.data(), half_w, z, 2 * half, h, half);
     Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
-}
-
-/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order. cols.fast(); count
-/// <= line_batch; `lines` can be read up to the next multiple of 16 chunks.
-template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
-                                          transform_scratch& s) {
-    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
-    transpose(lines, w, s.mirrored.data(), whole, whole, w);
-    fast_columns<Level::lanes>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
-    transpose(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
-}
-
-/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
-/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
-template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
-                                         std::size_t count, float* tile, transform_scratch& s) {
-    for (std::size_t i = 0; i < count; ++i) s.at[i] = static_cast<std::uint32_t>(positions[i] * cols.full());
-    if constexpr (std::is_same_v<T, float>) {
-        Level::gemm(values, 0, 1, cols.synthesis<float>(), s.at.data(), count, tile, 0, 1, cols.full());
-    } else {
-        using vec = typename vector_of<double, Level::lanes / 2>::type;
-        using floats = typename vector_of<float, Level::lanes / 2>::type;
-        double* const sums = s.parts<double>();
-        Level::gemm(values, 0, 1, cols.synthesis<double>(), s.at.data(), count, sums, 0, 1, cols.full());
-        for (std::size_t x = 0; x < cols.full(); x += Level::lanes / 2)
-            *reinterpret_cast<floats*>(tile + x) =
-                __builtin_convertvector(*reinterpret_cast<const vec*>(sums + x) * 0x1p22, floats);
-    }
 }
 
 /// The inverse where there is no transform: the coefficients at their places.

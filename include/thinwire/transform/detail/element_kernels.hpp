@@ -25,31 +25,45 @@ THINWIRE_ALWAYS_INLINE void ask_ahead(const float* from, std::size_t n, std::ptr
         __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
 }
 
-/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for m and g `ahead` elements on, where no hardware looks ahead.
+/// Where a row of chunks lies in a panel that holds them one after the other: `chunks` times `width` elements from
+/// `out` on, `apart` elements from one chunk to the next. Elements of a chunk's row from `width` to `full` are set to
+/// 0.
+struct panel_row {
+    float* out;
+    std::size_t chunks, width, full, apart;
+};
+
+/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a panel's chunks. `taken` 0: out is not
+/// read. Asks for m and g `ahead` elements on, where no hardware looks ahead.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain, float taken, std::ptrdiff_t ahead) {
+THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, const panel_row& to, float decay, float gain,
+                                            float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    ask_ahead(m, n, ahead);
-    ask_ahead(g, n, ahead);
-    std::size_t x = 0;
-    if (taken != 0.0F) {
-        for (; x + Lanes <= n; x += Lanes) {
-            const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
-            const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
-            *reinterpret_cast<vec*>(m + x) = sum;
-            *reinterpret_cast<vec*>(out + x) = sum;
+    const std::size_t n = to.width;
+    float* out = to.out;
+    for (std::size_t chunk = 0; chunk < to.chunks; ++chunk, m += n, g += n, out += to.apart) {
+        ask_ahead(m, n, ahead);
+        ask_ahead(g, n, ahead);
+        std::size_t x = 0;
+        if (taken != 0.0F) {
+            for (; x + Lanes <= n; x += Lanes) {
+                const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
+                const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
+                *reinterpret_cast<vec*>(m + x) = sum;
+                *reinterpret_cast<vec*>(out + x) = sum;
+            }
+            for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
+        } else {
+            for (; x + Lanes <= n; x += Lanes) {
+                const vec sum =
+                    decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
+                *reinterpret_cast<vec*>(m + x) = sum;
+                *reinterpret_cast<vec*>(out + x) = sum;
+            }
+            for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
         }
-        for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
-        return;
+        for (; x < to.full; ++x) out[x] = 0.0F;
     }
-    for (; x + Lanes <= n; x += Lanes) {
-        const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
-        *reinterpret_cast<vec*>(m + x) = sum;
-        *reinterpret_cast<vec*>(out + x) = sum;
-    }
-    for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
 }
 
 /// m <- m + factor * d.
@@ -66,14 +80,16 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
     for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
 }
 
+inline constexpr std::size_t scan_block = 4096;
+
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
-/// not within 2^-40..2^48, in double.
+/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those
+/// is not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
     using floats = typename vector_of<float, Lanes>::type;
     using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t block = 4096, ways = 4;
+    constexpr std::size_t block = scan_block, ways = 4;
     for (std::size_t from = 0; from < n; from += block) {
         const std::size_t end = std::min(n, from + block);
         floats squares[ways] = {};
@@ -208,7 +224,7 @@ THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int3
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// A number that at least k of the n tops reach, and about k / 8 more at most unless they are within a 64th of it.
+/// A number that at least k of the n tops reach, and about k / 16 more at most unless they are within a 64th of it.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
@@ -226,7 +242,7 @@ THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::s
         for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried << 16;
         return static_cast<std::int32_t>(n) + sum_of<Lanes>(below);
     };
-    const auto least = static_cast<std::int32_t>(k), most = least + least / 8 + 1;
+    const auto least = static_cast<std::int32_t>(k), most = least + least / 16 + 1;
     above = (above >> 16) + 1;                      // reached by none
     std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached by more than enough
     if (floor > 0 && reaching(floor) < least) {

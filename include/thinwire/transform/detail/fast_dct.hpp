@@ -97,59 +97,41 @@ THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
     }
 }
 
-/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for `width` columns (a
-/// multiple of Lanes), rows `stride` apart in both. The two may be the same memory.
+/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for as many columns as
+/// a vector has lanes. The two may be the same memory.
 template <std::size_t N, int Lanes, bool Walsh>
-THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, std::size_t in_stride, float* out, std::size_t out_stride) {
     using vec = typename vector_of<float, Lanes>::type;
     using local = typename local_vector<float, Lanes>::type;
     constexpr auto scale =
         static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
     constexpr float first = Walsh ? scale : scale * 0.70710678F;
-    for (std::size_t column = 0; column < width; column += Lanes) {
-        local even[N / 2], odd[N / 2];
+    local even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
-        for (std::size_t n = 0; n < N / 2; ++n) {
-            const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
-            const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * stride + column);
-            even[n] = a + b;
-            odd[n] = a - b;
-        }
-        if constexpr (Walsh)
-            fast_walsh(even);
-        else
-            fast_dct2(even);
-        *reinterpret_cast<vec*>(out + column) = even[0] * first;
-#pragma GCC unroll 64
-        for (std::size_t f = 1; f < N / 2; ++f)
-            *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
-        if constexpr (Walsh)
-            fast_walsh(odd);
-        else
-            fast_dct4(odd);
-#pragma GCC unroll 64
-        for (std::size_t f = 0; f < N / 2; ++f)
-            *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
+    for (std::size_t n = 0; n < N / 2; ++n) {
+        const local a = *reinterpret_cast<const vec*>(in + n * in_stride);
+        const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
+        even[n] = a + b;
+        odd[n] = a - b;
     }
-}
-
-/// fast_columns() for tables that are fast().
-template <int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_columns(const basis_tables& side, const float* in, float* out, std::size_t stride,
-                                         std::size_t width) {
-    if (side.mirrored() && side.side() == 64)
-        fast_columns<64, Lanes, false>(in, out, stride, width);
-    else if (side.mirrored())
-        fast_columns<32, Lanes, false>(in, out, stride, width);
-    else if (side.side() == 64)
-        fast_columns<64, Lanes, true>(in, out, stride, width);
+    if constexpr (Walsh)
+        fast_walsh(even);
     else
-        fast_columns<32, Lanes, true>(in, out, stride, width);
+        fast_dct2(even);
+    *reinterpret_cast<vec*>(out) = even[0] * first;
+#pragma GCC unroll 64
+    for (std::size_t f = 1; f < N / 2; ++f) *reinterpret_cast<vec*>(out + 2 * f * out_stride) = even[f] * scale;
+    if constexpr (Walsh)
+        fast_walsh(odd);
+    else
+        fast_dct4(odd);
+#pragma GCC unroll 64
+    for (std::size_t f = 0; f < N / 2; ++f) *reinterpret_cast<vec*>(out + (2 * f + 1) * out_stride) = odd[f] * scale;
 }
 
 /// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.
-THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
-                                      std::size_t rows, std::size_t cols) {
+THINWIRE_ALWAYS_INLINE void transpose_quads(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                            std::size_t rows, std::size_t cols) {
     using vec = vector_of<float, 4>::type;
     for (std::size_t y = 0; y < rows; y += 4) {
         for (std::size_t x = 0; x < cols; x += 4) {
@@ -168,6 +150,77 @@ THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, fl
             *reinterpret_cast<vec*>(to + 3 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
         }
     }
+}
+
+/// The same where rows and cols are multiples of 8. Upper and lower halves are joined as they are loaded, which takes
+/// no shuffle.
+THINWIRE_ALWAYS_INLINE void transpose_eights(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                             std::size_t rows, std::size_t cols) {
+    using quad = vector_of<float, 4>::type;
+    using vec = local_vector<float, 8>::type;
+    using stored = vector_of<float, 8>::type;
+    for (std::size_t y = 0; y < rows; y += 8)
+        for (std::size_t x = 0; x < cols; x += 4) {
+            vec row[4];  // four columns of rows y + i and y + i + 4
+#pragma GCC unroll 4
+            for (std::size_t i = 0; i < 4; ++i) {
+                const float* from = in + (y + i) * in_stride + x;
+                const quad upper = *reinterpret_cast<const quad*>(from);
+                const quad lower = *reinterpret_cast<const quad*>(from + 4 * in_stride);
+                row[i] = __builtin_shufflevector(upper, lower, 0, 1, 2, 3, 4, 5, 6, 7);
+            }
+            const vec ab = __builtin_shufflevector(row[0], row[1], 0, 8, 1, 9, 4, 12, 5, 13),
+                      cd = __builtin_shufflevector(row[2], row[3], 0, 8, 1, 9, 4, 12, 5, 13),
+                      high_ab = __builtin_shufflevector(row[0], row[1], 2, 10, 3, 11, 6, 14, 7, 15),
+                      high_cd = __builtin_shufflevector(row[2], row[3], 2, 10, 3, 11, 6, 14, 7, 15);
+            float* to = out + x * out_stride + y;
+            *reinterpret_cast<stored*>(to) = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13);
+            *reinterpret_cast<stored*>(to + out_stride) = __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+            *reinterpret_cast<stored*>(to + 2 * out_stride) =
+                __builtin_shufflevector(high_ab, high_cd, 0, 1, 8, 9, 4, 5, 12, 13);
+            *reinterpret_cast<stored*>(to + 3 * out_stride) =
+                __builtin_shufflevector(high_ab, high_cd, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+}
+
+/// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4, with more than 4 lanes of 8.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                      std::size_t rows, std::size_t cols) {
+    if constexpr (Lanes == 4)
+        transpose_quads(in, in_stride, out, out_stride, rows, cols);
+    else
+        transpose_eights(in, in_stride, out, out_stride, rows, cols);
+}
+
+/// One side of a chunk: `width` columns (a multiple of Lanes) of N rows, `stride` apart in `in`. Turned: transposed on
+/// the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes through a few
+/// lines of memory, as the first cache does not hold a chunk three times.
+template <std::size_t N, int Lanes, bool Walsh, bool Turned>
+THINWIRE_ALWAYS_INLINE void fast_side(const float* in, float* out, std::size_t stride, std::size_t width) {
+    for (std::size_t column = 0; column < width; column += Lanes) {
+        if constexpr (Turned) {
+            alignas(64) float group[N * Lanes];
+            fast_columns<N, Lanes, Walsh>(in + column, stride, group, Lanes);
+            transpose<Lanes>(group, Lanes, out + column * N, N, N, Lanes);
+        } else {
+            fast_columns<N, Lanes, Walsh>(in + column, stride, out + column, stride);
+        }
+    }
+}
+
+/// fast_side() for tables that are fast().
+template <int Lanes, bool Turned>
+THINWIRE_ALWAYS_INLINE void fast_side(const basis_tables& side, const float* in, float* out, std::size_t stride,
+                                      std::size_t width) {
+    if (side.mirrored() && side.side() == 64)
+        fast_side<64, Lanes, false, Turned>(in, out, stride, width);
+    else if (side.mirrored())
+        fast_side<32, Lanes, false, Turned>(in, out, stride, width);
+    else if (side.side() == 64)
+        fast_side<64, Lanes, true, Turned>(in, out, stride, width);
+    else
+        fast_side<32, Lanes, true, Turned>(in, out, stride, width);
 }
 
 }  // namespace thinwire::detail

@@ -1,0 +1,36 @@
+#!/bin/sh
+# usage: instructions.sh PROGRAM
+# Instructions for each parameter of a local step and of decode + apply, without the digest, at the level AVX2: counted
+# by callgrind, so the same on a busy machine. Fails where one is above its limit. 77 (skipped) without valgrind.
+set -eu
+program=$1
+command -v valgrind > /dev/null || exit 77
+parameters=131072
+
+# collected WHAT COUNT: instructions of the whole program.
+collected() {
+    valgrind --tool=callgrind --callgrind-out-file=/dev/null "$program" "$1" "$2" 2>&1 |
+        sed -n 's/.*Collected *: *\([0-9]*\).*/\1/p'
+}
+# each WHAT: instructions of one more repetition.
+each() {
+    one=$(collected "$1" 1)
+    five=$(collected "$1" 5)
+    echo $(((five - one) / 4))
+}
+
+digest=$(each digest)
+bad=0
+while read -r what limit; do
+    found=$(($(each "$what") - digest))
+    hundredths=$((100 * found / parameters))
+    echo "$what: $hundredths hundredths of an instruction a parameter, at most $limit"
+    [ "$hundredths" -le "$limit" ] || { echo "  above its limit"; bad=1; }
+done << LIMITS
+step_8 1760
+step_32 2455
+hadamard_8 1550
+line_8 4630
+apply_8 3090
+LIMITS
+exit $bad
