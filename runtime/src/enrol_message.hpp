@@ -37,7 +37,7 @@ struct enrol_reply {
     std::string text;  ///< one line, where it was refused
 };
 
-namespace detail {
+namespace enrol_detail {
 
 inline void put_padded(byte_writer& out, std::string_view text, std::size_t size) {
     text = text.substr(0, size);
@@ -60,13 +60,13 @@ inline void put_padded(byte_writer& out, std::string_view text, std::size_t size
     return out;
 }
 
-}  // namespace detail
+}  // namespace enrol_detail
 
 [[nodiscard]] inline std::vector<std::byte> encode(const enrol_request& r) {
     byte_writer out;
     out.put(r.run.bytes);
     out.put(r.proof.bytes);
-    detail::put_padded(out, r.name, enrol_request::name_size);
+    enrol_detail::put_padded(out, r.name, enrol_request::name_size);
     return out.take();
 }
 
@@ -74,9 +74,9 @@ inline void put_padded(byte_writer& out, std::string_view text, std::size_t size
 [[nodiscard]] inline result<enrol_request> decode_enrol_request(std::span<const std::byte> bytes) {
     byte_reader in(bytes);
     enrol_request r;
-    r.run = detail::get_digest(in);
-    r.proof = detail::get_digest(in);
-    const auto name = detail::get_padded(in, enrol_request::name_size);
+    r.run = enrol_detail::get_digest(in);
+    r.proof = enrol_detail::get_digest(in);
+    const auto name = enrol_detail::get_padded(in, enrol_request::name_size);
     if (bytes.size() != enrol_request::size || !name)
         return failure{errc::malformed, "a request to enrol that is none"};
     r.name = *name;
@@ -86,7 +86,7 @@ inline void put_padded(byte_writer& out, std::string_view text, std::size_t size
 [[nodiscard]] inline std::vector<std::byte> encode(const enrol_reply& r) {
     byte_writer out;
     out.put(static_cast<std::uint8_t>(r.verdict));
-    detail::put_padded(out, r.text, enrol_reply::text_size);
+    enrol_detail::put_padded(out, r.text, enrol_reply::text_size);
     return out.take();
 }
 
@@ -94,7 +94,7 @@ inline void put_padded(byte_writer& out, std::string_view text, std::size_t size
 [[nodiscard]] inline result<enrol_reply> decode_enrol_reply(std::span<const std::byte> bytes) {
     byte_reader in(bytes);
     const auto code = in.get<std::uint8_t>();
-    const auto text = detail::get_padded(in, enrol_reply::text_size);
+    const auto text = enrol_detail::get_padded(in, enrol_reply::text_size);
     if (bytes.size() != enrol_reply::size || code > static_cast<std::uint8_t>(enrol_verdict::unable) || !text)
         return failure{errc::malformed, "an answer to a request to enrol that is none"};
     return enrol_reply{static_cast<enrol_verdict>(code), *text};

@@ -128,6 +128,7 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
     const result<enrol_request> request = decode_enrol_request(heard);
     if (!request) return no(enrol_verdict::unknown, request.error().message);
     const digest exported = session.exporter();
+    const bool known = list_->rules().find(session.peer()) != nullptr;
     bool proven = false;
     const auto proves = [&](const digest& verifier) {
         const bool fits = equal_secrets(request->proof,
@@ -149,7 +150,8 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
         report_(true, "cannot enrol " + described(session.peer()) + ": " + problem.what());
         return encode(enrol_reply{enrol_verdict::unable, "the list of keys cannot be changed there"});
     }
-    report_(false, "enrolled '" + as_name(request->name) + "' from " + where + ": " + described(session.peer()));
+    if (!known)
+        report_(false, "enrolled '" + as_name(request->name) + "' from " + where + ": " + described(session.peer()));
     return encode(enrol_reply{});
 }
 

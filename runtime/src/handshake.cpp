@@ -67,7 +67,10 @@ void handshake::step() {
 }
 
 void handshake::converse() {
-    if (session_->end() != tls_end::none) return fail(session_->end(), session_->why());
+    // Whoever has said all that is awaited may already have said, too, that nothing follows.
+    const bool complete =
+        talk_ && !talk_->answer && heard_.size() == talk_->awaited && session_->end() == tls_end::closed;
+    if (session_->end() != tls_end::none && !complete) return fail(session_->end(), session_->why());
     if (!session_->shaken()) return;
     if (!talk_) {
         talk_ = plan_(*session_);

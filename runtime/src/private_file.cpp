@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -86,9 +87,8 @@ std::optional<std::string> read_private_file(const std::filesystem::path& path, 
 
 bool create_private_file(const std::filesystem::path& path, std::string_view content) {
     // Whole under a name of its own first, then linked to where it belongs: nobody ever sees a part of it there.
-    const std::string temporary = path.string() + "." + std::to_string(::getpid()) + ".tmp";
-    (void)::unlink(temporary.c_str());  // of a process of this number that died here
-    const descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    std::string temporary = path.string() + ".XXXXXX";
+    const descriptor file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
     if (file.get() < 0) fail("create", path, errno);
     int reason = write_out(file.get(), content);
     if (reason == 0 && ::link(temporary.c_str(), path.c_str()) != 0) reason = errno;

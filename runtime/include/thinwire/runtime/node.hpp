@@ -77,12 +77,12 @@ struct node_options {
     std::string name{};  ///< for people; at most 64 bytes
     std::string address = "127.0.0.1:0";  ///< founder: where to listen; joiner: the founder. "host:port" or
                                           ///< "[::1]:port"; several that a joiner tries in turn are separated by commas
-    digest run{};                  ///< founder: the run. Joiner: zero takes the founder's
-    std::string manifest{};        ///< founder: handed to joiners; at most 1 MiB
-    std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
-    bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log{};   ///< founder: folder of the run log; created, or continued if it exists
-    int min_peers = 1;             ///< founder: present (itself included) before its first round closes
+    digest run{};                         ///< founder: the run. Joiner: zero takes the founder's
+    std::string manifest{};               ///< founder: handed to joiners; at most 1 MiB
+    std::uint64_t next_round = 0;         ///< the round that this replica is to apply next
+    bool fresh = true;                    ///< joiner: true has no replica and wants a snapshot
+    std::filesystem::path log{};          ///< founder: folder of the run log; created, or continued if it exists
+    int min_peers = 1;                    ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
     std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace thinwire::runtime::detail {
+namespace thinwire::detail {
 
 inline constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -57,6 +57,6 @@ template <std::size_t N>
     return out;
 }
 
-}  // namespace thinwire::runtime::detail
+}  // namespace thinwire::detail
 
 #endif  // THINWIRE_RUNTIME_DETAIL_BASE64_HPP
