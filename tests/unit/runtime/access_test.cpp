@@ -33,7 +33,7 @@ std::string text_of(const std::filesystem::path& file) {
     return {std::istreambuf_iterator<char>(in), {}};
 }
 
-void write(const std::filesystem::path& file, const std::string& text) {
+void place(const std::filesystem::path& file, const std::string& text) {
     const auto other = file.string() + ".new";
     std::ofstream(other) << text;
     REQUIRE(::chmod(other.c_str(), 0600) == 0);
@@ -102,14 +102,14 @@ TEST_CASE("access: a list that is damaged or open to others is refused, and a ru
     const auto file = dir.path() / "access";
     access_list list(file);
     list.allow(key_number(1), "a");
-    write(file, "nonsense\n");
+    place(file, "nonsense\n");
     CHECK_THROWS_AS(list.refresh(), io_error);
     CHECK(list.rules().find(key_number(1)) != nullptr);
     CHECK_FALSE(list.refresh());
     CHECK_THROWS_AS(list.allow(key_number(2), "b"), io_error);
     CHECK(text_of(file) == "nonsense\n");
     CHECK_THROWS_AS(access_list{file}, io_error);
-    write(file, "ed25519 " + to_string(key_number(3)) + "\n");
+    place(file, "ed25519 " + to_string(key_number(3)) + "\n");
     REQUIRE(::chmod(file.c_str(), 0640) == 0);
     CHECK_THROWS_AS(list.refresh(), io_error);
     CHECK_THROWS_AS(access_list{file}, io_error);
@@ -165,13 +165,13 @@ TEST_CASE("access: limits hold") {
     const auto file = dir.path() / "access";
     access_rules rules;
     for (int i = 0; i < 1024; ++i) rules.invites.push_back({digest_of(key_number(i).bytes), 1000, false});
-    write(file, to_text(rules));
+    place(file, to_text(rules));
     CHECK_THROWS_AS((void)access_list(file).add_invite(1000, 100), value_error);
     rules.invites.push_back({digest{}, 1, false});
     CHECK(!parse_access(to_text(rules)));
     rules.invites.clear();
     for (int i = 0; i < 4096; ++i) rules.keys.push_back({key_number(i), ""});
-    write(file, to_text(rules));
+    place(file, to_text(rules));
     CHECK_THROWS_AS(access_list(file).allow(key_number(5000), ""), value_error);
     rules.keys.push_back({key_number(5000), ""});
     CHECK(!parse_access(to_text(rules)));

@@ -17,7 +17,7 @@ using runtime_fixture::folder;
 
 namespace {
 
-void write(const std::filesystem::path& file, const std::string& content, mode_t mode = 0600) {
+void write_key(const std::filesystem::path& file, const std::string& content, mode_t mode = 0600) {
     std::ofstream(file, std::ios::binary) << content;
     REQUIRE(::chmod(file.c_str(), mode) == 0);
 }
@@ -95,7 +95,7 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGjMF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBA=\n"
         "-----END ENCRYPTED PRIVATE KEY-----\n"};
     for (const std::string& content : contents) {
-        write(broken, content);
+        write_key(broken, content);
         CHECK(refusal(broken).find("broken.key") != std::string::npos);
         CHECK(std::filesystem::file_size(broken) == content.size());
     }
