@@ -51,9 +51,14 @@ void handshake::close() {
     gone_();
 }
 
-/// What is to be said goes first, so that an alert is on its way before the stream ends.
+/// A failure is reported before the other side can hear of it; then what is to be said goes first, so that an alert is
+/// on its way before the stream ends.
 void handshake::step() {
     if (closed_) return;
+    // Whoever has said all that is awaited may already have said, too, that nothing follows.
+    const bool complete =
+        talk_ && !talk_->answer && heard_.size() == talk_->awaited && session_->end() == tls_end::closed;
+    if (!reported_ && session_->end() != tls_end::none && !complete) fail(session_->end(), session_->why());
     if (session_->has_output()) return write();
     if (!reported_) converse();
     if (closed_) return;
@@ -67,10 +72,6 @@ void handshake::step() {
 }
 
 void handshake::converse() {
-    // Whoever has said all that is awaited may already have said, too, that nothing follows.
-    const bool complete =
-        talk_ && !talk_->answer && heard_.size() == talk_->awaited && session_->end() == tls_end::closed;
-    if (session_->end() != tls_end::none && !complete) return fail(session_->end(), session_->why());
     if (!session_->shaken()) return;
     if (!talk_) {
         talk_ = plan_(*session_);

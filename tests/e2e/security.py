@@ -234,7 +234,7 @@ class Strangers(Peers):
         before = self.rss(founder)
         held = [socket.create_connection((host, int(port)), timeout=common.LIMIT) for _ in range(300)]
         self.joins(line, "peer", "--peer.stop_at", "1")
-        self.assertLess(self.rss(founder) - before, 16384, "kB for 300 idle connections, of which 64 are held")
+        self.assertLess(self.rss(founder) - before, 8192, "kB for 300 idle connections, of which 64 are held")
         for connection in held:
             connection.close()
         self.end(founder)
