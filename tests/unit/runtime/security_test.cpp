@@ -214,7 +214,9 @@ TEST_CASE("security: four nodes under TLS see equal commits, known by their keys
         first.lets_in(m);
         m.lets_in(first);
     }
-    const auto founder = node::found(founder_of(first, 4));
+    node_options patient = founder_of(first, 4);
+    patient.min_deadline = std::chrono::minutes(1);
+    const auto founder = node::found(patient);
     CHECK(founder->self() == first.self->peer());
     founder->publish_snapshot(0, std::vector<std::byte>(1000000, std::byte{9}));
     std::vector<std::unique_ptr<node>> nodes;
