@@ -2,6 +2,7 @@
 //   example_05_four_processes               starts a founder and three joiners here, and waits for them
 //   example_05_four_processes found ADDR    founds the run at ADDR ("127.0.0.1:0": any free port)
 //   example_05_four_processes join ADDR ID  joins it as peer ID
+// In plaintext, which needs loopback addresses: docs/runtime.md says what TLS asks for instead.
 #include <thinwire/optim/demo.hpp>
 #include <thinwire/runtime/node.hpp>
 
@@ -54,7 +55,8 @@ int found(const std::string& address, int port_to) {
                                                       .address = address,
                                                       .run = thinwire::sha256{}.update("example 05").finish(),
                                                       .log = folder + "/log",
-                                                      .min_peers = peers});
+                                                      .min_peers = peers,
+                                                      .plaintext = true});
     node->publish_snapshot(0, {});  // all weights start at zero
     const std::uint16_t port = node->port();
     if (port_to < 0)
@@ -67,7 +69,8 @@ int found(const std::string& address, int port_to) {
 }
 
 int join(const std::string& address, thinwire::peer_id self) {
-    const auto node = thinwire::runtime::node::join({.self = self, .name = "joiner", .address = address});
+    const auto node =
+        thinwire::runtime::node::join({.self = self, .name = "joiner", .address = address, .plaintext = true});
     return train(*node);
 }
 

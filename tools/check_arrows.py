@@ -28,6 +28,7 @@ ARROWS = {
 # foreign header -> folders that may include it. Every other include in angle brackets must be thinwire's or standard.
 FOREIGN = {
     "asio": ["runtime/src", "tests/unit/runtime", "tests/support"],
+    "openssl/": ["runtime/src", "tests/unit/runtime"],
     "nlohmann/": ["include/thinwire/hf", "runtime/launcher", "tests"],
     "CLI/": ["runtime/launcher"],
     "toml++/": ["runtime/launcher"],

@@ -53,6 +53,7 @@ class ThinwireConan(ConanFile):
             self.requires("nlohmann_json/[>=3.11 <4]", transitive_headers=True)
         if self.options.with_runtime:
             self.requires("asio/[>=1.22 <2]", headers=True, libs=False, visible=False)
+            self.requires("openssl/[>=3.0 <4]")
 
     def package_id(self):
         if not self.info.options.with_runtime and not self.info.options.with_c:
@@ -105,4 +106,4 @@ class ThinwireConan(ConanFile):
             runtime = self.cpp_info.components["runtime"]
             runtime.set_property("cmake_target_name", "thinwire::runtime")
             runtime.libs = ["thinwire_runtime"]
-            runtime.requires = ["thinwire", "asio::asio"]
+            runtime.requires = ["thinwire", "asio::asio", "openssl::ssl", "openssl::crypto"]

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace thinwire::launcher {
 
@@ -22,8 +23,25 @@ struct train_options {
 /// `thinwire start`: founds the run of `settings`, or goes on with the one in peer.directory.
 [[nodiscard]] exit_code start(configuration settings);
 
-/// `thinwire join`: enters the run whose founder listens on peer.address.
-[[nodiscard]] exit_code join(configuration settings);
+/// `thinwire join`: enters a run with the line of an invite, or goes back to the founder at an address.
+[[nodiscard]] exit_code join(configuration settings, const std::string& where);
+
+/// `thinwire key`: the key of a peer's folder, made where there is none, and who may connect to it.
+[[nodiscard]] exit_code show_key(const std::filesystem::path& folder);
+/// `thinwire allow`, `thinwire revoke`: changes that list, also while the peer runs.
+[[nodiscard]] exit_code allow(const std::filesystem::path& folder, const std::string& key, const std::string& name);
+[[nodiscard]] exit_code revoke(const std::filesystem::path& folder, const std::string& key_or_name);
+
+struct invite_options {
+    std::filesystem::path folder;
+    std::string expires = "24h";
+    std::vector<std::string> addresses;  ///< none: where the founder listens
+};
+/// `thinwire invite`: prints the line with which one new machine enters.
+[[nodiscard]] exit_code print_invite(const invite_options& options);
+
+/// "90s", "30m", "24h", "7d" in seconds; launcher_error(usage) for anything else and beyond 1 s to 365 d.
+[[nodiscard]] std::int64_t parse_duration(const std::string& text);
 
 struct generate_options {
     std::filesystem::path model;

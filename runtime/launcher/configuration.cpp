@@ -143,8 +143,8 @@ const std::array<configuration_key, 59> keys = {{
      "founder: a round waits at least this long for a peer that is present"},
     {"peer.max_deadline_ms", [](configuration& c) -> field { return &c.peer.max_deadline_ms; }, false, 1, 3600000, "",
      "founder: and at most this long"},
-    {"peer.allow_plaintext", [](configuration& c) -> field { return &c.peer.allow_plaintext; }, false, 0, 0, "",
-     "use addresses beyond this machine although nothing is encrypted yet"},
+    {"peer.plaintext", [](configuration& c) -> field { return &c.peer.plaintext; }, false, 0, 0, "",
+     "no TLS, on loopback addresses only; equal for founder and joiners"},
 }};
 
 [[noreturn]] void refuse(const std::string& line, exit_code code = exit_code::usage) {

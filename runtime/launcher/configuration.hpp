@@ -90,7 +90,7 @@ struct configuration {
         std::int64_t reconnect_timeout_ms = 30000;
         std::int64_t min_deadline_ms = 2000;
         std::int64_t max_deadline_ms = 120000;
-        bool allow_plaintext = false;
+        bool plaintext = false;
     } peer;
 
     /// The keys that a file or the command line stated, as opposed to defaults.

@@ -15,7 +15,7 @@ enum class exit_code : int {
     usage = 2,         ///< the command line or the configuration
     data = 3,          ///< the training or validation text
     network = 4,       ///< a port in use, a founder that cannot be reached
-    mismatch = 5,      ///< another protocol version, run or configuration: trying again does not help
+    mismatch = 5,      ///< another protocol version, run, configuration or key: trying again does not help
     storage = 6,       ///< a file that cannot be read, is damaged, or cannot be written
     diverged = 7,      ///< this replica differs from the majority's
     run_lost = 8,      ///< the founder went away and did not come back in time

@@ -22,7 +22,7 @@ namespace thinwire::launcher {
 namespace {
 
 constexpr const char* exit_codes = R"(Exit codes:
-  0 done, or stopped by Ctrl-C with everything saved    5 another version, run or configuration: do not retry
+  0 done, or stopped by Ctrl-C with everything saved    5 another version, run, configuration or key: do not retry
   1 failed for another reason                           6 a file is unreadable, damaged, or cannot be written
   2 command line or configuration                       7 this replica differs from the majority's
   3 training or validation text                         8 the founder was lost
@@ -39,8 +39,9 @@ Begin with:
   thinwire generate run --prompt "In the beginning"                   text from what they learned
 
 Or run each peer where it belongs:
-  thinwire start run.toml                                             found a run, prints its address
-  thinwire join 10.0.0.7:4400 --dir peer --data book.txt              enter it from another machine
+  thinwire start run.toml --dir run --peer.address 10.0.0.7:4400      found a run
+  thinwire invite run                                                 print a line that lets one machine in
+  thinwire join LINE --dir peer --data book.txt                       enter it from there
 
 `thinwire COMMAND --help` says more about each.
 
@@ -49,7 +50,8 @@ Or run each peer where it belongs:
 /// Everything that the options of all subcommands are read into.
 struct arguments {
     std::string log_level = "info";
-    std::string config, data, valid, out, address, name, file;
+    std::string config, address, name, file, folder, key;
+    invite_options invite;
     std::int64_t rounds = 0;
     train_options train;
     generate_options generate;
@@ -115,8 +117,9 @@ void add_start(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
     add_key_option(*command, overrides, "--data", "data.train", "training text, a file");
     command->footer(std::string(R"(
-Listens on peer.address, prints the address that others join, and trains as a peer itself. Ctrl-C finishes the round,
-saves, and tells the others to stop; the same command then goes on from there, bit for bit.
+Listens on peer.address, prints it, and trains as a peer itself. Others enter with the lines that `thinwire invite`
+prints. Ctrl-C finishes the round, saves, and tells the others to stop; the same command then goes on from there, bit
+for bit.
 
   thinwire start run.toml
   thinwire start run.toml --peer.address 127.0.0.1:4400 --run.min_peers 4
@@ -127,26 +130,70 @@ saves, and tells the others to stop; the same command then goes on from there, b
 
 void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
     CLI::App* command = app.add_subcommand("join", "Enter a run, or return to it");
-    command->add_option("address", a.address, "the founder's host:port")->required();
+    command->add_option("where", a.address, "the line of `thinwire invite`, or the founder's host:port")->required();
     command->add_option("--config", a.config, "TOML file; what it says of the run must be what the run says");
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
     add_key_option(*command, overrides, "--data", "data.train", "the run's training text, a file");
     add_key_option(*command, overrides, "--name", "peer.name", "what tables call this peer");
     command->footer(std::string(R"(
-Gets configuration, weights and state from the founder, checks that --data is the run's text, and contributes from the
-next round on. A peer that was away, killed or not, runs the same command: it replays what it missed and keeps its
-momentum.
+With a line that `thinwire invite` printed, a new machine makes its key, is entered on the founder's list, gets
+configuration, weights and state, checks that --data is the run's text, and contributes from the next round on. A peer
+that was away, killed or not, runs the same command, or gives the founder's address instead of the line: it replays what
+it missed and keeps its momentum.
 
-  thinwire join 127.0.0.1:4400 --dir peer1 --data book.txt
-  thinwire join 127.0.0.1:4400 --dir peer2 --data book.txt --peer.index 2 --peer.threads 8
+  thinwire join thinwire1_ATEyNy4wLjAuMTo0NDAw... --dir peer1 --data book.txt
+  thinwire join 10.0.0.7:4400 --dir peer1 --data book.txt
 )") + keys_note + "\n" +
                     exit_codes);
-    command->callback([&] {
-        chosen = [&] {
-            overrides.emplace_back("peer.address", a.address);
-            return join(settings_of(a.config, overrides));
-        };
-    });
+    command->callback([&] { chosen = [&] { return join(settings_of(a.config, overrides), a.address); }; });
+}
+
+void add_invite(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("invite", "Print the line with which one new machine enters a run");
+    command->add_option("dir", a.invite.folder, "the founder's folder")->required();
+    command->add_option("--expires", a.invite.expires, "how long it may be used: 90s, 30m, 24h, 7d")
+        ->capture_default_str();
+    command->add_option("--address", a.invite.addresses,
+                        "host:port at which the new machine reaches the founder, up to 8; default: where it listens");
+    command->footer(std::string(R"(
+The line holds the addresses, the run, the founder's key and a secret that lets one machine in, once. Send it as you
+would send a password. The founder may run or not while it is printed; `thinwire join LINE` needs it running.
+
+  thinwire invite run
+  thinwire invite run --expires 1h --address trainer.example.org:4400
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return print_invite(a.invite); }; });
+}
+
+void add_keys_of_peers(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* show = app.add_subcommand("key", "Show a peer's key, and whose keys it lets in");
+    show->add_option("dir", a.folder, "the peer's folder; made, with a key, where there is none")->required();
+    show->footer(std::string("\n  thinwire key run\n\n") + exit_codes);
+    show->callback([&] { chosen = [&] { return show_key(a.folder); }; });
+
+    CLI::App* let_in = app.add_subcommand("allow", "Let a key in, without an invite");
+    let_in->add_option("dir", a.folder, "the peer's folder")->required();
+    let_in->add_option("key", a.key, "what `thinwire key` shows on the other machine")->required();
+    let_in->add_option("--name", a.name, "what lists call it");
+    let_in->footer(std::string(R"(
+Both sides need it: the founder the joiner's key, the joiner the founder's. A running peer sees the change at once.
+
+  thinwire allow run mVpC...43 characters --name lab2
+
+)") + exit_codes);
+    let_in->callback([&] { chosen = [&] { return allow(a.folder, a.key, a.name); }; });
+
+    CLI::App* keep_out = app.add_subcommand("revoke", "Let a key in no longer");
+    keep_out->add_option("dir", a.folder, "the peer's folder")->required();
+    keep_out->add_option("key", a.key, "key or name")->required();
+    keep_out->footer(std::string(R"(
+A running founder closes that peer's connection within two seconds.
+
+  thinwire revoke run lab2
+
+)") + exit_codes);
+    keep_out->callback([&] { chosen = [&] { return revoke(a.folder, a.key); }; });
 }
 
 void add_generate(CLI::App& app, arguments& a, action& chosen) {
@@ -209,7 +256,7 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
 }
 
 void set_up_logging(const std::string& level) {
-    auto logger = spdlog::stderr_color_st("thinwire");
+    auto logger = spdlog::stderr_color_mt("thinwire");  // the node's thread has notices
     logger->set_pattern("thinwire: %^%l%$: %v");
     logger->set_level(spdlog::level::from_str(level));
     spdlog::set_default_logger(logger);
@@ -217,8 +264,8 @@ void set_up_logging(const std::string& level) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 7> commands = {"train", "start",   "join", "generate",
-                                                                 "eval",  "inspect", "keys"};
+    static constexpr std::array<std::string_view, 11> commands = {
+        "train", "start", "join", "invite", "key", "allow", "revoke", "generate", "eval", "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -243,6 +290,8 @@ exit_code run(std::vector<std::string> words) {
     add_train(app, a, overrides, chosen);
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
+    add_invite(app, a, chosen);
+    add_keys_of_peers(app, a, chosen);
     add_generate(app, a, chosen);
     add_evaluate(app, a, chosen);
     add_inspect(app, a, chosen);
@@ -272,6 +321,7 @@ exit_code code_of(const runtime::node_error& problem) {
         case node_errc::version_mismatch:
         case node_errc::run_mismatch:
         case node_errc::refused:
+        case node_errc::untrusted:
         case node_errc::protocol: return exit_code::mismatch;
         case node_errc::founder_lost:
         case node_errc::run_stopped: return exit_code::run_lost;

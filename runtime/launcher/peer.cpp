@@ -89,12 +89,14 @@ schedule schedule_of(const configuration& settings) {
     return plan;
 }
 
-peer::peer(configuration settings, bool founder)
+peer::peer(configuration settings, bool founder, std::optional<runtime::invite> line)
     : settings_(std::move(settings)),
       founder_(founder),
       where_{settings_.peer.directory},
       lock_(where_),
-      self_(identity_of(where_, settings_, founder)),
+      identity_(std::make_shared<const runtime::identity>(runtime::identity::load_or_create(where_.key()))),
+      self_(seat_of(where_, settings_, identity_->peer(), founder)),
+      invite_(std::move(line)),
       text_(settings_) {
     check(settings_);
     if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
@@ -118,6 +120,12 @@ peer::~peer() = default;
 runtime::node_options peer::node_options() const {
     runtime::node_options options;
     options.self = self_.peer;
+    options.plaintext = settings_.peer.plaintext;
+    if (!options.plaintext) {
+        options.identity = identity_;
+        options.access = where_.access();
+    }
+    options.notice = [](const std::string& line) { spdlog::warn("{}", printable(line)); };
     options.name = settings_.peer.name;
     options.address = settings_.peer.address;
     options.min_peers = static_cast<int>(settings_.run.min_peers);
@@ -125,7 +133,6 @@ runtime::node_options peer::node_options() const {
     options.reconnect_timeout = milliseconds(settings_.peer.reconnect_timeout_ms);
     options.min_deadline = milliseconds(settings_.peer.min_deadline_ms);
     options.max_deadline = milliseconds(settings_.peer.max_deadline_ms);
-    options.allow_plaintext_beyond_loopback = settings_.peer.allow_plaintext;
     return options;
 }
 
@@ -173,8 +180,34 @@ void peer::open_founder() {
     write_text(where_.address(), address + "\n");
     fmt::print("{}\n", address);
     std::fflush(stdout);
-    spdlog::info("run {} listens on {}; others enter with: thinwire join {} --dir DIR --data FILE",
-                 to_string(replica_->run(), 16), address, address);
+    if (settings_.peer.plaintext)
+        spdlog::info(
+            "run {} listens on {} in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR "
+            "--data FILE",
+            to_string(replica_->run(), 16), address, address);
+    else
+        spdlog::info("run {} listens on {}; `thinwire invite {}` prints the line with which another machine enters",
+                     to_string(replica_->run(), 16), address, where_.root.string());
+}
+
+/// Has this peer entered on the founder's list, and the founder on its own.
+void peer::use_invite(runtime::node_options& options, const std::stop_token& stop) {
+    if (options.run != digest{} && options.run != invite_->run)
+        throw launcher_error(exit_code::mismatch, "join: '" + where_.root.string() + "' belongs to run " +
+                                                      to_string(options.run, 16) + ", the invite is for run " +
+                                                      to_string(invite_->run, 16) + ": expected another folder");
+    options.run = invite_->run;
+    options.address = runtime::enrol(*invite_, *identity_,
+                                     {.name = settings_.peer.name, .timeout = options.connect_timeout, .stop = stop});
+    runtime::access_list list(where_.access());
+    if (list.rules().find(invite_->key) == nullptr) list.allow(invite_->key, "founder");
+}
+
+void peer::require_known_founder() const {
+    if (settings_.peer.plaintext || !runtime::access_list(where_.access()).rules().keys.empty()) return;
+    throw launcher_error(exit_code::usage, "join: '" + where_.access().string() +
+                                               "' names no key of a founder: expected the line that `thinwire invite` "
+                                               "prints instead of an address, or `thinwire allow` first");
 }
 
 void peer::open_joiner() {
@@ -188,11 +221,13 @@ void peer::open_joiner() {
         options.next_round = replica_->optimizer().round();
     }
     options.fresh = !returns;
+    if (!invite_) require_known_founder();
     std::stop_source stop;
     options.stop = stop.get_token();
     {
         // Nothing has changed yet that would have to be saved, so a signal ends the wait for a founder at once.
         const stop_watch watch(clock::duration::zero(), [&stop] { stop.request_stop(); });
+        if (invite_) use_invite(options, stop.get_token());
         node_ = configured([&] { return runtime::node::join(std::move(options)); });
     }
     if (!returns) {

@@ -4,6 +4,7 @@
 #include <thinwire/core/digest.hpp>
 #include <thinwire/io/batch_sampler.hpp>
 #include <thinwire/optim/schedule.hpp>
+#include <thinwire/runtime/access.hpp>
 #include <thinwire/runtime/node.hpp>
 
 #include "configuration.hpp"
@@ -17,23 +18,24 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
 namespace thinwire::launcher {
 
-/// Who a peer is, remembered in DIR/identity.json so that it returns as the same.
-struct identity {
+/// A peer's part of the data, remembered in DIR/seat.json.
+struct seat {
     peer_id peer = 0;
-    std::int64_t index = 0;  ///< peer.index; -1: by chance
+    std::int64_t index = 0;  ///< peer.index; -1: follows from `peer`
 
     /// Its place among run.max_peers: which rows of the data it trains on.
     [[nodiscard]] std::int64_t place(std::int64_t max_peers) const;
 };
 
-/// The identity of DIR, made and stored the first time. `founder` decides what peer.index = -1 stands for.
+/// The seat of DIR, stored the first time. `founder` decides what peer.index = -1 stands for.
 /// Throws launcher_error(usage) when DIR belongs to another peer.index.
-[[nodiscard]] identity identity_of(const directory& where, const configuration& settings, bool founder);
+[[nodiscard]] seat seat_of(const directory& where, const configuration& settings, peer_id peer, bool founder);
 
 /// Learning rate of each round.
 [[nodiscard]] schedule schedule_of(const configuration& settings);
@@ -41,8 +43,9 @@ struct identity {
 /// One peer of a run, from its folder to its last round.
 class peer {
  public:
-    /// Founds the run or goes on with it (`founder`), or enters it. Returns when ready to train.
-    peer(configuration settings, bool founder);
+    /// Founds the run or goes on with it (`founder`), or enters it, with an invite where there is one. Returns when
+    /// ready to train.
+    peer(configuration settings, bool founder, std::optional<runtime::invite> line = std::nullopt);
     ~peer();
     peer(const peer&) = delete;
     peer& operator=(const peer&) = delete;
@@ -57,6 +60,8 @@ class peer {
  private:
     void open_founder();
     void open_joiner();
+    void use_invite(runtime::node_options& options, const std::stop_token& stop);
+    void require_known_founder() const;
     void take_manifest_of(const snapshot& stored);
     void compare_text();
     void build(const snapshot* from);
@@ -82,7 +87,9 @@ class peer {
     bool founder_;
     directory where_;
     directory_lock lock_;
-    identity self_;
+    std::shared_ptr<const runtime::identity> identity_;
+    seat self_;
+    std::optional<runtime::invite> invite_;
     text text_;
     std::optional<replica> replica_;
     std::unique_ptr<runtime::node> node_;

@@ -3,15 +3,18 @@
 #include "stop_signal.hpp"
 #include <spdlog/spdlog.h>
 
+#include <optional>
+#include <utility>
+
 namespace thinwire::launcher {
 namespace {
 
-exit_code run_peer(configuration settings, bool founder) {
+exit_code run_peer(configuration settings, bool founder, std::optional<runtime::invite> line = std::nullopt) {
     if (settings.peer.directory.empty())
         throw launcher_error(exit_code::usage,
                              "configuration: peer.directory is not set: expected a folder (--dir DIR)");
     try {
-        peer one(std::move(settings), founder);
+        peer one(std::move(settings), founder, std::move(line));
         one.train();
     } catch (const runtime::node_error& problem) {
         if (problem.code() != runtime::node_errc::run_stopped || !stop_requested()) throw;
@@ -26,8 +29,16 @@ exit_code start(configuration settings) {
     return run_peer(std::move(settings), true);
 }
 
-exit_code join(configuration settings) {
-    return run_peer(std::move(settings), false);
+exit_code join(configuration settings, const std::string& where) {
+    if (!runtime::looks_like_invite(where)) {
+        set_key(settings, "peer.address", where);
+        return run_peer(std::move(settings), false);
+    }
+    result<runtime::invite> line = runtime::parse_invite(where);
+    if (!line) throw launcher_error(exit_code::usage, "join: " + line.error().message);
+    if (settings.peer.plaintext)
+        throw launcher_error(exit_code::usage, "join: an invite with peer.plaintext = true: expected one of the two");
+    return run_peer(std::move(settings), false, std::move(*line));
 }
 
 }  // namespace thinwire::launcher

@@ -1,3 +1,5 @@
+#include <thinwire/runtime/access.hpp>
+
 #include "commands.hpp"
 #include "directory.hpp"
 #include "json_lines.hpp"
@@ -66,6 +68,7 @@ class crew {
     [[nodiscard]] double seconds() const noexcept { return seconds_; }
 
  private:
+    void introduce();
     void start_founder();
     void start_joiner(std::size_t index);
     [[nodiscard]] std::vector<std::string> common_arguments(std::size_t index) const;
@@ -101,6 +104,22 @@ crew::crew(const configuration& settings, std::int64_t peers, std::string title)
     for (const auto& event : children_.front().metrics->poll())
         if (event.value("event", "") == "evaluation") progress_.front().take(event);
     for (std::size_t i = 1; i < children_.size(); ++i) children_[i].metrics->skip_existing();
+    if (!settings_.peer.plaintext) introduce();
+}
+
+/// Makes the peers' keys and puts them on each other's lists: here they need no invites.
+void crew::introduce() {
+    const auto let_in = [](const directory& where, const runtime::public_key& key, const std::string& name) {
+        runtime::access_list list(where.access());
+        if (list.rules().find(key) == nullptr) list.allow(key, name);
+    };
+    const directory& founder = children_.front().where;
+    const auto founder_key = runtime::identity::load_or_create(founder.key()).key();
+    for (std::size_t i = 1; i < children_.size(); ++i) {
+        const directory& joiner = children_[i].where;
+        let_in(founder, runtime::identity::load_or_create(joiner.key()).key(), progress_[i].name);
+        let_in(joiner, founder_key, progress_.front().name);
+    }
 }
 
 std::vector<std::string> crew::common_arguments(std::size_t index) const {

@@ -6,10 +6,13 @@
 #include <asio/ip/address.hpp>
 #include <asio/ip/tcp.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace thinwire::runtime {
 
@@ -46,6 +49,19 @@ struct address {
     const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
     if (problem != std::errc{} || end != digits.data() + digits.size()) return no("a port outside 0..65535");
     return address{std::string(host), port};
+}
+
+/// One or several of these, separated by commas.
+[[nodiscard]] inline result<std::vector<address>> parse_addresses(std::string_view text) {
+    std::vector<address> all;
+    for (std::size_t at = 0; at <= text.size();) {
+        const std::size_t end = std::min(text.find(',', at), text.size());
+        result<address> one = parse_address(text.substr(at, end - at));
+        if (!one) return one.error();
+        all.push_back(std::move(*one));
+        at = end + 1;
+    }
+    return all;
 }
 
 /// Whether traffic to or from it never leaves the machine.

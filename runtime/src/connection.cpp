@@ -3,9 +3,11 @@
 #include <asio/buffer.hpp>
 #include <asio/write.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -14,13 +16,16 @@ namespace {
 
 constexpr std::size_t stranger_bite = 512;
 constexpr std::size_t member_bite = 65536;
+constexpr std::size_t sealed_bite = std::size_t{256} << 10U;  ///< bytes of a frame that TLS is given at a time
 constexpr std::chrono::seconds linger_time{2};
 
 }  // namespace
 
-connection::connection(asio::ip::tcp::socket socket, link_id link, wire_limits limits, std::size_t max_queue,
-                       connection_owner& owner)
-    : socket_(std::move(socket)),
+connection::connection(channel open, link_id link, wire_limits limits, std::size_t max_queue, connection_owner& owner)
+    : bytes_sent(open.sent),
+      bytes_received(open.received),
+      socket_(std::move(open.socket)),
+      tls_(std::move(open.tls)),
       timer_(socket_.get_executor()),
       link_(link),
       owner_(owner),
@@ -56,14 +61,33 @@ void connection::read() {
 void connection::take(std::size_t count) {
     owner_.on_bytes(*this, 0, count);
     if (finishing_) return;
-    decoder_.feed(std::span(buffer_).first(count));
+    std::span<const std::byte> bytes = std::span(buffer_).first(count);
+    if (tls_) {
+        plain_.clear();
+        tls_->feed(bytes, plain_);
+        bytes = plain_;
+        if (tls_->has_output() && !writing_) write();
+    }
+    decoder_.feed(bytes);
     while (!closed_ && !finishing_) {
         result<std::optional<message>> next = decoder_.next();
         if (!next) return owner_.on_broken(link_, next.error().message);
         if (!*next) break;
+        if (std::string no = objection(**next); !no.empty()) return owner_.on_broken(link_, no);
         owner_.on_message(link_, std::move(**next));
     }
     if (peer != 0 && buffer_.size() < member_bite) buffer_.resize(member_bite);
+    if (tls_ && tls_->end() == tls_end::broken && !closed_ && !finishing_) owner_.on_broken(link_, tls_->why());
+}
+
+std::string connection::objection(const message& m) const {
+    if (!tls_) return {};
+    const auto* hello = std::get_if<hello_message>(&m);
+    const auto* welcome = std::get_if<welcome_message>(&m);
+    const peer_id stated = hello != nullptr ? hello->peer : welcome != nullptr ? welcome->sequencer : 0;
+    const peer_id proven = peer_id_of(tls_->peer());
+    if (stated == 0 || stated == proven) return {};
+    return "it calls itself peer " + std::to_string(stated) + ", but its key is that of peer " + std::to_string(proven);
 }
 
 bool connection::send(std::vector<std::byte> frame) {
@@ -77,25 +101,45 @@ bool connection::send(std::vector<std::byte> frame) {
 
 void connection::write() {
     writing_ = true;
-    asio::async_write(socket_, asio::buffer(queue_.front()),
-                      [self = shared_from_this()](asio::error_code error, std::size_t) {
+    std::span<const std::byte> bytes;
+    if (tls_) {
+        if (!queue_.empty()) {
+            const auto rest = std::span(queue_.front()).subspan(said_);
+            const auto piece = rest.first(std::min(rest.size(), sealed_bite));
+            tls_->write(piece);
+            said_ += piece.size();
+        }
+        output_ = tls_->take_output();
+        bytes = output_;
+    } else {
+        bytes = queue_.front();
+        said_ = bytes.size();
+    }
+    asio::async_write(socket_, asio::buffer(bytes.data(), bytes.size()),
+                      [self = shared_from_this()](asio::error_code error, std::size_t n) {
                           self->writing_ = false;
                           if (self->closed_) return;
-                          if (error) {
-                              // The read that is pending reports the loss; a finishing connection has no one to tell.
-                              if (self->finishing_)
-                                  self->close();
-                              else
-                                  self->socket_.shutdown(asio::ip::tcp::socket::shutdown_both, error);
-                              return;
-                          }
-                          const std::size_t n = self->queue_.front().size();
-                          self->queued_ -= n;
-                          self->queue_.pop_front();
-                          self->owner_.on_bytes(*self, n, 0);
-                          if (!self->queue_.empty()) return self->write();
-                          if (self->finishing_) self->linger();
+                          if (error) return self->give_up();
+                          self->written(n);
                       });
+}
+
+/// The read that is pending reports the loss; a finishing connection has no one to tell.
+void connection::give_up() {
+    if (finishing_) return close();
+    asio::error_code ignored;
+    socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+}
+
+void connection::written(std::size_t count) {
+    if (!queue_.empty() && said_ == queue_.front().size()) {
+        queued_ -= said_;
+        said_ = 0;
+        queue_.pop_front();
+    }
+    owner_.on_bytes(*this, count, 0);
+    if (!queue_.empty() || (tls_ && tls_->has_output())) return write();
+    if (finishing_) linger();
 }
 
 void connection::finish() {
@@ -111,6 +155,11 @@ void connection::finish() {
 /// Closing with unread bytes would make the system throw away what the other side has not read yet: so wait for its
 /// end of the stream, which read() sees.
 void connection::linger() {
+    if (tls_ && !farewell_) {
+        farewell_ = true;
+        tls_->close();
+        if (tls_->has_output()) return write();
+    }
     asio::error_code ignored;
     socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
 }

@@ -3,6 +3,7 @@
 
 #include <thinwire/comm/machine.hpp>
 
+#include "handshake.hpp"
 #include <asio/ip/tcp.hpp>
 #include <asio/steady_timer.hpp>
 
@@ -34,12 +35,14 @@ class connection_owner {
     ~connection_owner() = default;
 };
 
-/// One TCP connection that carries frames. Used on the node's thread only.
+/// One connection that carries frames, under TLS or in plaintext. Used on the node's thread only.
+///
+/// Under TLS a peer is who its key says: a hello or a welcome that states another number than peer_id_of() its key is
+/// on_broken().
 class connection : public std::enable_shared_from_this<connection> {
  public:
     /// `max_queue`: bytes that may wait to be sent.
-    connection(asio::ip::tcp::socket socket, link_id link, wire_limits limits, std::size_t max_queue,
-               connection_owner& owner);
+    connection(channel open, link_id link, wire_limits limits, std::size_t max_queue, connection_owner& owner);
 
     /// Begins to read; at first a stranger's share of memory.
     void start(std::initializer_list<message_type> allowed);
@@ -55,6 +58,8 @@ class connection : public std::enable_shared_from_this<connection> {
     void abort();
 
     [[nodiscard]] link_id link() const noexcept { return link_; }
+    /// Null: plaintext.
+    [[nodiscard]] const tls_session* tls() const noexcept { return tls_.get(); }
 
     peer_id peer = 0;              ///< who it is, once known
     std::uint64_t bytes_sent = 0;  ///< before it was known
@@ -63,21 +68,29 @@ class connection : public std::enable_shared_from_this<connection> {
  private:
     void read();
     void take(std::size_t count);
+    [[nodiscard]] std::string objection(const message& m) const;
     void write();
+    void written(std::size_t count);
+    void give_up();
     void linger();
     void close();
 
     asio::ip::tcp::socket socket_;
+    std::unique_ptr<tls_session> tls_;
     asio::steady_timer timer_;
     link_id link_;
     connection_owner& owner_;
     std::size_t max_queue_;
     frame_decoder decoder_;
     std::vector<std::byte> buffer_;
+    std::vector<std::byte> plain_;   ///< what TLS made of it
+    std::vector<std::byte> output_;  ///< what TLS made of a part of the queue's front
+    std::size_t said_ = 0;           ///< bytes of the front that TLS has taken
     std::deque<std::vector<std::byte>> queue_;
     std::size_t queued_ = 0;
     bool writing_ = false;
     bool finishing_ = false;
+    bool farewell_ = false;  ///< TLS has said that nothing follows
     bool closed_ = false;
 };
 

@@ -21,12 +21,17 @@ node_errc to_node_errc(run_end end) noexcept {
     return node_errc::protocol;
 }
 
-driver::driver(node_options options) : options_(std::move(options)), work_(asio::make_work_guard(io_)), timer_(io_) {
+driver::driver(node_options options)
+    : options_(std::move(options)),
+      work_(asio::make_work_guard(io_)),
+      timer_(io_),
+      gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }) {
     limits_.max_payload = options_.max_payload;
     peers_[options_.self] = peer_status{options_.self, options_.name, true, false, 0, 0, 0};
 }
 
 void driver::run() {
+    post([this] { gate_.watch([this] { drop_revoked(); }); });
     thread_ = std::thread([this] { thread_main(); });
 }
 
@@ -120,17 +125,20 @@ void driver::perform_one(deliver_effect& e) {
 void driver::perform_one(end_effect& e) {
     over_ = true;
     on_over();
+    gate_.close();
     box_.end(to_node_errc(e.code), e.text);
 }
 
-void driver::adopt(link_id link, asio::ip::tcp::socket socket, std::initializer_list<message_type> allowed) {
+void driver::adopt(link_id link, channel open, std::initializer_list<message_type> allowed) {
     const std::size_t queue = 2 * options_.max_payload + (std::size_t{256} << 20U);
     connection_owner& owner = *this;
-    auto c = std::make_shared<connection>(std::move(socket), link, limits_, queue, owner);
+    auto c = std::make_shared<connection>(std::move(open), link, limits_, queue, owner);
     connections_.emplace(link, c);
     {
         const std::lock_guard lock(status_mutex_);
         ++status_.connections;
+        status_.bytes_sent += c->bytes_sent;
+        status_.bytes_received += c->bytes_received;
     }
     c->start(allowed);
 }
@@ -172,6 +180,36 @@ void driver::on_closed(link_id link, const std::string& why) {
     connections_.erase(link);
     link_lost(link, why, now());
     settle();
+}
+
+void driver::report(bool refused, const std::string& line) {
+    if (refused) {
+        const std::lock_guard lock(status_mutex_);
+        ++status_.refused;
+    }
+    const auto time = std::chrono::steady_clock::now();
+    if (time - notices_since_ >= std::chrono::minutes(1)) {
+        notices_since_ = time;
+        notices_ = 0;
+    }
+    if (options_.notice && notices_++ < notices_a_minute) options_.notice(line);
+}
+
+/// The list of keys has changed.
+void driver::drop_revoked() {
+    std::vector<link_id> revoked;
+    for (const auto& [link, c] : connections_)
+        if (!gate_.allows(c->tls())) revoked.push_back(link);
+    for (const link_id link : revoked) {
+        const auto it = connections_.find(link);
+        if (it == connections_.end()) continue;
+        report(true, "closed the connection of peer " + std::to_string(peer_id_of(it->second->tls()->peer())) +
+                         ": its key is no longer on the list");
+        it->second->abort();
+        connections_.erase(it);
+        link_lost(link, "its key is no longer on the list", now());
+        settle();
+    }
 }
 
 void driver::note_commit(const commit_record& record) {

@@ -6,6 +6,7 @@
 
 #include "address.hpp"
 #include "connection.hpp"
+#include "gate.hpp"
 #include "mailbox.hpp"
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
@@ -78,7 +79,7 @@ class driver : protected connection_owner {
     virtual void close_unconnected(link_id) {}
     virtual void on_over() {}
 
-    void adopt(link_id link, asio::ip::tcp::socket socket, std::initializer_list<message_type> allowed);
+    void adopt(link_id link, channel open, std::initializer_list<message_type> allowed);
     void identify(link_id link, peer_id peer, const std::string& name);
     void note_commit(const commit_record& record);
     [[nodiscard]] std::size_t lingering() const noexcept { return lingering_.size(); }
@@ -92,6 +93,7 @@ class driver : protected connection_owner {
     asio::io_context io_{1};
     asio::executor_work_guard<asio::io_context::executor_type> work_;
     asio::steady_timer timer_;
+    gate gate_;
     std::map<link_id, std::shared_ptr<connection>> connections_;
     std::map<link_id, std::shared_ptr<connection>> lingering_;
     std::vector<link_id> too_slow_;
@@ -105,10 +107,16 @@ class driver : protected connection_owner {
     void thread_main() noexcept;
     void arm();
     void check_quiet();
+    void report(bool refused, const std::string& line);
+    void drop_revoked();
+
+    static constexpr int notices_a_minute = 20;
 
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
     mailbox box_;
     std::thread thread_;
+    std::chrono::steady_clock::time_point notices_since_{};
+    int notices_ = 0;
 };
 
 [[nodiscard]] std::unique_ptr<driver> make_founder(node_options options);

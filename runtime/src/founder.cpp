@@ -12,7 +12,7 @@ namespace thinwire::runtime {
 namespace {
 
 /// The address to listen on; throws node_error.
-asio::ip::tcp::endpoint listening_point(asio::io_context& io, const address& where, bool beyond_loopback) {
+asio::ip::tcp::endpoint listening_point(asio::io_context& io, const address& where, bool plaintext) {
     asio::error_code error;
     asio::ip::address host = asio::ip::make_address(where.host, error);
     if (error) {
@@ -23,16 +23,14 @@ asio::ip::tcp::endpoint listening_point(asio::io_context& io, const address& whe
                                                          "' is not known (" + error.message() + ")");
         host = found.begin()->endpoint().address();
     }
-    if (!is_loopback(host) && !beyond_loopback)
+    if (!is_loopback(host) && plaintext)
         throw node_error(node_errc::unreachable,
-                         "cannot listen on " + to_string(where) +
-                             ": traffic is not encrypted yet, so only loopback addresses are allowed unless plaintext "
-                             "beyond loopback is asked for");
+                         "cannot listen on " + to_string(where) + ": plaintext is for loopback addresses only");
     return {host, where.port};
 }
 
-asio::ip::tcp::acceptor listen(asio::io_context& io, const address& where, bool beyond_loopback) {
-    const asio::ip::tcp::endpoint point = listening_point(io, where, beyond_loopback);
+asio::ip::tcp::acceptor listen(asio::io_context& io, const address& where, bool plaintext) {
+    const asio::ip::tcp::endpoint point = listening_point(io, where, plaintext);
     asio::ip::tcp::acceptor acceptor(io);
     asio::error_code error;
     acceptor.open(point.protocol(), error);
@@ -93,7 +91,7 @@ class founder final : public driver {
  public:
     explicit founder(node_options options)
         : driver(std::move(options)),
-          acceptor_(listen(io_, parse_address(options_.address).value(), options_.allow_plaintext_beyond_loopback)),
+          acceptor_(listen(io_, parse_address(options_.address).value(), options_.plaintext)),
           port_(acceptor_.local_endpoint().port()),
           log_(open_log(options_)),
           accept_pause_(io_),
@@ -230,20 +228,24 @@ class founder final : public driver {
         }
     }
 
+    void enter(channel open) {
+        if (over_ || lingering() >= options_.max_connections) return;
+        const link_id link = ++last_link_;
+        adopt(link, std::move(open), {message_type::hello, message_type::ping, message_type::goodbye});
+        machine_.link_opened(link, now());
+        settle();
+    }
+
     void accept() {
         if (over_) return;
         acceptor_.async_accept([this](asio::error_code error, asio::ip::tcp::socket socket) {
             if (over_ || error == asio::error::operation_aborted) return;
             if (!error) {
-                const link_id link = ++last_link_;
-                if (lingering() < options_.max_connections) {
-                    adopt(link, std::move(socket), {message_type::hello, message_type::ping, message_type::goodbye});
-                    machine_.link_opened(link, now());
-                    settle();
-                }
+                gate_.receive(std::move(socket), [this](channel open) { enter(std::move(open)); });
                 return accept();
             }
             // No descriptors or no memory: those who are connected matter more than those who wait.
+            gate_.shed();
             accept_pause_.expires_after(std::chrono::milliseconds(100));
             accept_pause_.async_wait([this](asio::error_code cancelled) {
                 if (!cancelled) accept();

@@ -33,14 +33,12 @@ follower_settings settings_of(const node_options& options) {
 }
 
 std::string plaintext_refusal(const std::string& where) {
-    return "cannot connect to " + where +
-           ": traffic is not encrypted yet, so only loopback addresses are allowed unless plaintext beyond loopback is "
-           "asked for";
+    return "cannot connect to " + where + ": plaintext is for loopback addresses only";
 }
 
 class joiner final : public driver {
  public:
-    joiner(node_options options, address where)
+    joiner(node_options options, std::vector<address> where)
         : driver(std::move(options)), where_(std::move(where)), resolver_(io_), machine_(settings_of(options_), now()) {
         status_.round = options_.fresh ? 0 : options_.next_round;
         post([this] { settle(); });
@@ -48,7 +46,7 @@ class joiner final : public driver {
     }
     ~joiner() override { join(); }
 
-    std::uint16_t port() const override { return where_.port; }
+    std::uint16_t port() const override { return where_.front().port; }
 
     void payload_ready(std::uint64_t round, shared_bytes payload) override {
         post([this, round, payload = std::move(payload)] {
@@ -96,10 +94,11 @@ class joiner final : public driver {
 
     using driver::perform_one;
     void perform_one(dial_effect& e) override {
+        const address& where = where_[attempts_++ % where_.size()];
         asio::error_code error;
-        const asio::ip::address literal = asio::ip::make_address(where_.host, error);
-        if (!error) return connect(e.link, {asio::ip::tcp::endpoint(literal, where_.port)});
-        resolver_.async_resolve(where_.host, std::to_string(where_.port),
+        const asio::ip::address literal = asio::ip::make_address(where.host, error);
+        if (!error) return connect(e.link, {asio::ip::tcp::endpoint(literal, where.port)});
+        resolver_.async_resolve(where.host, std::to_string(where.port),
                                 [this, link = e.link](asio::error_code problem, const auto& found) {
                                     if (problem) return dial_failed(link, "host not known: " + problem.message());
                                     std::vector<asio::ip::tcp::endpoint> points;
@@ -108,9 +107,8 @@ class joiner final : public driver {
                                 });
     }
     void connect(link_id link, std::vector<asio::ip::tcp::endpoint> points) {
-        if (!options_.allow_plaintext_beyond_loopback)
-            std::erase_if(points, [](const auto& point) { return !is_loopback(point.address()); });
-        if (points.empty()) return post([this, link] { dial_failed(link, plaintext_refusal(to_string(where_))); });
+        if (options_.plaintext) std::erase_if(points, [](const auto& point) { return !is_loopback(point.address()); });
+        if (points.empty()) return post([this, link] { dial_failed(link, plaintext_refusal(options_.address)); });
         dialling_ = link;
         auto socket = std::make_shared<asio::ip::tcp::socket>(io_);
         dial_socket_ = socket;
@@ -120,12 +118,38 @@ class joiner final : public driver {
                 dialling_ = 0;
                 dial_socket_.reset();
                 if (problem) return dial_failed(link, problem.message());
-                adopt(link, std::move(*socket),
-                      {message_type::welcome, message_type::refuse, message_type::reject, message_type::commit,
-                       message_type::piece, message_type::ping, message_type::goodbye});
-                machine_.dialled(link, now());
-                settle();
+                dialling_ = link;
+                handshake_ = gate_.dial(
+                    std::move(*socket), [this, link](channel open) { connected(link, std::move(open)); },
+                    [this, link](tls_end end, const std::string& why) { refused(link, end, why); });
             });
+    }
+    void connected(link_id link, channel open) {
+        dialling_ = 0;
+        adopt(link, std::move(open),
+              {message_type::welcome, message_type::refuse, message_type::reject, message_type::commit,
+               message_type::piece, message_type::ping, message_type::goodbye});
+        machine_.dialled(link, now());
+        settle();
+    }
+    /// No handshake. Who was never let in has a wrong address or a wrong key; later the cause may pass.
+    void refused(link_id link, tls_end end, const std::string& why) {
+        dialling_ = 0;
+        const bool first = founder_ == 0 && where_.size() == 1;
+        const std::string founder = "the founder at " + options_.address;
+        if (end == tls_end::refused_there)
+            return give_up(node_errc::refused,
+                           founder + " refused: " + why + ", " + to_string(options_.identity->key()));
+        if (end == tls_end::refused_here && first)
+            return give_up(node_errc::untrusted, founder + " is not trusted: " + why);
+        if (end == tls_end::broken && first)
+            return give_up(node_errc::protocol, founder + " does not answer as a thinwire founder: " + why);
+        dial_failed(link, why);
+    }
+    void give_up(node_errc code, const std::string& line) {
+        box().end(code, line);
+        machine_.leave(now());
+        settle();
     }
     void dial_failed(link_id link, const std::string& why) {
         machine_.dial_failed(link, why, now());
@@ -134,8 +158,9 @@ class joiner final : public driver {
     void close_unconnected(link_id link) override {
         if (link != dialling_) return;
         dialling_ = 0;
+        gate_.abandon(std::exchange(handshake_, {}));
         asio::error_code ignored;
-        dial_socket_->close(ignored);
+        if (dial_socket_) dial_socket_->close(ignored);
         dial_socket_.reset();
     }
 
@@ -170,10 +195,12 @@ class joiner final : public driver {
         if (founder_ != 0) peers_[founder_].present = present;
     }
 
-    address where_;
+    std::vector<address> where_;
+    std::size_t attempts_ = 0;
     asio::ip::tcp::resolver resolver_;
     link_id dialling_ = 0;
     std::shared_ptr<asio::ip::tcp::socket> dial_socket_;
+    std::weak_ptr<handshake> handshake_;
     peer_id founder_ = 0;
     follower machine_;
 };
@@ -181,12 +208,14 @@ class joiner final : public driver {
 }  // namespace
 
 std::unique_ptr<driver> make_joiner(node_options options) {
-    result<address> where = parse_address(options.address);
+    result<std::vector<address>> where = parse_addresses(options.address);
     if (!where) throw value_error(where.error().message);
-    asio::error_code error;
-    const asio::ip::address literal = asio::ip::make_address(where->host, error);
-    if (!error && !is_loopback(literal) && !options.allow_plaintext_beyond_loopback)
-        throw node_error(node_errc::unreachable, plaintext_refusal(options.address));
+    for (const address& one : *where) {
+        asio::error_code error;
+        const asio::ip::address literal = asio::ip::make_address(one.host, error);
+        if (!error && !is_loopback(literal) && options.plaintext)
+            throw node_error(node_errc::unreachable, plaintext_refusal(options.address));
+    }
     return std::make_unique<joiner>(std::move(options), std::move(*where));
 }
 

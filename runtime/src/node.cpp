@@ -14,10 +14,16 @@ namespace {
 
 constexpr std::size_t hand_out_limit = std::size_t{64} << 20U;
 
-void check(const node_options& o, bool founder) {
+void check(node_options& o, bool founder) {
     const auto refuse = [](const std::string& key, const std::string& value, const std::string& expected) {
         throw value_error("node_options: " + key + " " + value + ", expected " + expected);
     };
+    if (!o.identity && !o.plaintext) refuse("identity", "none", "one, or plaintext on loopback addresses");
+    if (o.identity && o.plaintext) refuse("identity", "beside plaintext", "one of the two");
+    if (o.identity && o.access.empty()) refuse("access", "empty", "the file of the keys that are let in");
+    if (o.identity && o.self != 0 && o.self != o.identity->peer())
+        refuse("self", std::to_string(o.self), "0 or " + std::to_string(o.identity->peer()) + ", the identity's");
+    if (o.identity) o.self = o.identity->peer();
     if (o.self == 0) refuse("self", "0", "an identity that is not 0");
     if (o.name.size() > wire_limits::max_name)
         refuse("name", "of " + std::to_string(o.name.size()) + " bytes", "at most 64");
@@ -32,8 +38,9 @@ void check(const node_options& o, bool founder) {
     if (o.keepalive_interval.count() < 1 || o.keepalive_timeout <= o.keepalive_interval)
         refuse("keepalive_interval", std::to_string(o.keepalive_interval.count()) + " ms",
                "1 ms to less than keepalive_timeout");
-    const result<address> where = parse_address(o.address);
+    const result<std::vector<address>> where = parse_addresses(o.address);
     if (!where) throw value_error(where.error().message);
+    if (founder && where->size() != 1) refuse("address", o.address, "one address to listen on");
     if (founder && o.log.empty()) refuse("log", "empty", "a folder for the founder's run log");
     if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
 }
@@ -47,6 +54,7 @@ std::string_view to_string(node_errc code) noexcept {
         case node_errc::version_mismatch: return "version_mismatch";
         case node_errc::run_mismatch: return "run_mismatch";
         case node_errc::refused: return "refused";
+        case node_errc::untrusted: return "untrusted";
         case node_errc::founder_lost: return "founder_lost";
         case node_errc::run_stopped: return "run_stopped";
         case node_errc::replica_diverged: return "replica_diverged";
@@ -110,14 +118,22 @@ class node::implementation {
 node::node(std::unique_ptr<implementation> impl) noexcept : impl_(std::move(impl)) {}
 node::~node() = default;
 
+std::unique_ptr<node> node::open(node_options options, bool founder) {
+    check(options, founder);
+    try {
+        auto with = founder ? make_founder(std::move(options)) : make_joiner(std::move(options));
+        return std::unique_ptr<node>(new node(std::make_unique<implementation>(std::move(with), founder)));
+    } catch (const io_error& problem) {
+        throw node_error(node_errc::storage, problem.what());
+    }
+}
+
 std::unique_ptr<node> node::found(node_options options) {
-    check(options, true);
-    return std::unique_ptr<node>(new node(std::make_unique<implementation>(make_founder(std::move(options)), true)));
+    return open(std::move(options), true);
 }
 
 std::unique_ptr<node> node::join(node_options options) {
-    check(options, false);
-    return std::unique_ptr<node>(new node(std::make_unique<implementation>(make_joiner(std::move(options)), false)));
+    return open(std::move(options), false);
 }
 
 peer_id node::self() const noexcept {

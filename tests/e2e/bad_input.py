@@ -64,7 +64,7 @@ class Data(common.Case):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
         other = self.folder / "other.txt"
         other.write_bytes(common.make_text(50000))
-        self.refuses(DATA, "join", address, "--dir", "peer", "--data", other, naming=("other.txt", "SHA-256"))
+        self.refuses(DATA, "join", self.line("run"), "--dir", "peer", "--data", other, naming=("other.txt", "SHA-256"))
         self.assertIsNone(founder.poll(), "the founder goes on")
 
 
@@ -257,14 +257,23 @@ class Network(common.Case):
     def test_unreachable_founder(self):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.refuses(NETWORK, "join", f"127.0.0.1:{port}", "--dir", "peer", "--data", self.text,
-                     "--peer.connect_timeout_ms", "1500", limit=30, naming=(port,))
-        self.refuses(USAGE, "join", "no colon here", "--dir", "peer", "--data", self.text,
-                     "--peer.connect_timeout_ms", "1500", limit=30, naming=("no colon here",))
+        self.know_somebody("peer")
+        for options in ([], common.PLAINTEXT):
+            self.refuses(NETWORK, "join", f"127.0.0.1:{port}", "--dir", "peer", "--data", self.text,
+                         "--peer.connect_timeout_ms", "1500", *options, limit=30, naming=(port,))
+            self.refuses(USAGE, "join", "no colon here", "--dir", "peer", "--data", self.text,
+                         "--peer.connect_timeout_ms", "1500", *options, limit=30, naming=("no colon here",))
+
+    def know_somebody(self, directory):
+        """Puts a key that nobody has on the list of a joiner that was never invited."""
+        self.assertEqual(self.run_program("key", directory)[0], OK)
+        code, _, stderr = self.run_program("allow", directory, "A" * 43)
+        self.assertEqual(code, OK, stderr)
 
     def test_ctrl_c_while_no_founder_answers(self):
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            joiner = self.join(f"127.0.0.1:{silent.getsockname()[1]}", "peer", "--peer.connect_timeout_ms", "600000")
+            joiner = self.join(f"127.0.0.1:{silent.getsockname()[1]}", "peer", "--peer.connect_timeout_ms", "600000",
+                               *common.PLAINTEXT)
             silent.settimeout(common.LIMIT)
             connection, _ = silent.accept()
             with connection:
@@ -276,14 +285,17 @@ class Network(common.Case):
 
     def test_founder_that_is_something_else(self):
         """A server that answers garbage, and one that says nothing."""
-        for answer, codes in ((b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, (MISMATCH, NETWORK)),
-                              (b"", (MISMATCH, NETWORK))):
+        self.know_somebody("peer")
+        for answer, options in ((b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, common.PLAINTEXT), (b"", common.PLAINTEXT),
+                                (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, []), (b"", [])):
+            codes = (MISMATCH, NETWORK)
             with self.subTest(answer[:8]), socket.create_server(("127.0.0.1", 0)) as server:
                 ended = threading.Event()
                 thread = threading.Thread(target=answer_all, args=(server, answer, ended))
                 thread.start()
                 code, _, stderr = self.run_program("join", f"127.0.0.1:{server.getsockname()[1]}", "--dir", "peer",
-                                                   "--data", self.text, "--peer.connect_timeout_ms", "2000", limit=30)
+                                                   "--data", self.text, "--peer.connect_timeout_ms", "2000", *options,
+                                                   limit=30)
                 ended.set()
                 thread.join()
                 self.assertIn(code, codes, stderr)
@@ -306,7 +318,7 @@ class Network(common.Case):
             thread = threading.Thread(target=refuse_one)
             thread.start()
             self.refuses(MISMATCH, "join", f"127.0.0.1:{server.getsockname()[1]}", "--dir", "peer", "--data",
-                         self.text, limit=30, naming=("refused", "protocol 99"))
+                         self.text, *common.PLAINTEXT, limit=30, naming=("refused", "protocol 99"))
             thread.join()
         kind, body = heard[0]
         self.assertEqual(kind, common.HELLO)
@@ -314,7 +326,7 @@ class Network(common.Case):
 
     def test_peer_with_another_version(self):
         """A peer of a later version, whose hello goes on in a way that this founder does not know."""
-        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20", *common.PLAINTEXT)
         host, port = address.split(":")
         hello = b"TWIR" + struct.pack("<H", 99) + common.wire_text("9.0.0") + b"what version 99 says next"
         with socket.create_connection((host, int(port)), timeout=common.LIMIT) as peer:
@@ -346,7 +358,7 @@ class Network(common.Case):
 
     def test_peer_with_another_configuration(self):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
-        self.refuses(MISMATCH, "join", address, "--dir", "peer", "--data", self.text, "--optimizer.k", "5",
+        self.refuses(MISMATCH, "join", self.line("run"), "--dir", "peer", "--data", self.text, "--optimizer.k", "5",
                      naming=("optimizer.k", "5", "8"))
         self.assertIsNone(founder.poll(), "the founder goes on")
 
@@ -357,7 +369,10 @@ class Network(common.Case):
         peer = self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "1")
         code, stderr = self.finish(peer)
         self.assertEqual(code, OK, stderr)
-        self.refuses(MISMATCH, "join", other_address, "--dir", "peer", "--data", self.text, naming=("run",))
+        self.refuses(MISMATCH, "join", self.line("other"), "--dir", "peer", "--data", self.text,
+                     naming=("belongs to run", "expected another folder"))
+        self.refuses(MISMATCH, "join", other_address, "--dir", "peer", "--data", self.text,
+                     naming=("not trusted", "it has key"))
         self.assertIsNone(founder.poll())
         self.assertIsNone(other.poll())
 

@@ -29,6 +29,9 @@ TINY = [
     "--schedule.warmup", "4", "--run.eval_windows", "16", "--peer.threads", "1",
 ]
 
+# What tests that speak the protocol themselves need: no TLS.
+PLAINTEXT = ["--peer.plaintext", "true"]
+
 # A round waits for every peer, however busy the machine is: what is compared bit for bit must not depend on time.
 PATIENT = ["--peer.min_deadline_ms", "60000"]
 
@@ -51,6 +54,7 @@ class Case(unittest.TestCase):
         self.text = self.folder / "text.txt"
         self.text.write_bytes(make_text())
         self.started = []
+        self.founders = {}  # address: folder
 
     def tearDown(self):
         for process in self.started:
@@ -118,10 +122,22 @@ class Case(unittest.TestCase):
         self.wait_for(lambda: address.exists() or process.poll() is not None, "the founder listens")
         if process.poll() is not None:
             self.fail("the founder ended: " + self.finish(process)[1])
-        return process, address.read_text().strip()
+        where = address.read_text().strip()
+        self.founders[where] = directory
+        return process, where
+
+    def line(self, directory, *arguments):
+        """A new invite of a founder's folder."""
+        code, output, stderr = self.run_program("invite", directory, *arguments)
+        self.assertEqual(code, OK, stderr)
+        self.assertEqual(len(output.splitlines()), 1)
+        return output.strip()
 
     def join(self, address, directory, *arguments):
-        return self.spawn("join", address, "--dir", directory, "--data", self.text, "--peer.threads", "1", *arguments)
+        """Starts a joiner: with an invite the first time, then by the founder's address."""
+        known = (self.folder / directory / "access").exists() or "--peer.plaintext" in arguments
+        where = address if known else self.line(self.founders[address])
+        return self.spawn("join", where, "--dir", directory, "--data", self.text, "--peer.threads", "1", *arguments)
 
     def events(self, directory, kind=None):
         path = self.folder / directory / "metrics.jsonl"

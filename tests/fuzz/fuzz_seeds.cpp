@@ -3,8 +3,10 @@
 #include <thinwire/core/random.hpp>
 #include <thinwire/io/run_log.hpp>
 #include <thinwire/io/snapshot.hpp>
+#include <thinwire/runtime/invite.hpp>
 
 #include "../support/memory_disk.hpp"
+#include "enrol_message.hpp"
 #include "fuzz.hpp"
 
 #include <filesystem>
@@ -159,6 +161,27 @@ void save_files() {
     save("model_file", "config.json", std::as_bytes(std::span(config.data(), config.size())));
 }
 
+void save_text(const std::string& name, const std::string& text, int first) {
+    save("invite", name, std::as_bytes(std::span(text.data(), text.size())), first);
+}
+
+void save_invites() {
+    runtime::invite line;
+    line.addresses = {"10.0.0.7:4400", "[::1]:4400"};
+    for (std::size_t i = 0; i < 32; ++i) line.key.bytes[i] = static_cast<std::byte>(i);
+    const std::string text = to_string(line);
+    save_text("line", text, 0);
+    const auto body = detail::from_base64(std::string_view(text).substr(runtime::invite::prefix.size()));
+    save("invite", "body", std::span(*body).first(body->size() - 4), 1);
+    save_text("list",
+              "# who may enter\ned25519 " + to_string(line.key) + " lab two\ninvite " + to_string(digest{}) +
+                  " 1900000000\nused " + to_string(digest{}) + " 5\n",
+              2);
+    save("invite", "request", encode(runtime::enrol_request{digest{}, digest{}, "lab"}), 3);
+    save("invite", "reply", encode(runtime::enrol_reply{runtime::enrol_verdict::used, "the invite was used before"}),
+         3);
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -168,5 +191,6 @@ int main(int count, char** words) {
     save_messages();
     save_files();
     save_log();
+    save_invites();
     return 0;
 }

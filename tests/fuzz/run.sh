@@ -8,17 +8,21 @@ root="$(cd "$(dirname "$0")/../.." && pwd)"
 work="$1"
 seconds="${2:-0}"
 compiler="${CLANGXX:-clang++}"
-flags="-std=c++20 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I$root/include"
+flags="-std=c++20 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -I$root/include -I$root/runtime/include -I$root/runtime/src"
 mkdir -p "$work"
 # shellcheck disable=SC2086
 "$compiler" $flags "$root/tests/fuzz/fuzz_seeds.cpp" -o "$work/fuzz_seeds"
 rm -rf "$work/seeds"
 "$work/fuzz_seeds" "$work/seeds"
 diff -r "$work/seeds" "$root/tests/fuzz/seeds" || { echo "tests/fuzz/seeds: run fuzz_seeds again"; exit 1; }
-for target in section:12000 payload:20000 snapshot:300000 message:120000 model_file:50000 log:10000; do
+# Sources of the parsers that are not in headers.
+sources_of() {
+    [ "$1" != invite ] || echo "$root/runtime/src/access_rules.cpp"
+}
+for target in section:12000 payload:20000 snapshot:300000 message:120000 model_file:50000 log:10000 invite:150000; do
     name="${target%:*}"
     # shellcheck disable=SC2086
-    "$compiler" $flags -fsanitize=fuzzer "$root/tests/fuzz/fuzz_$name.cpp" -o "$work/fuzz_$name"
+    "$compiler" $flags -fsanitize=fuzzer "$root/tests/fuzz/fuzz_$name.cpp" -o "$work/fuzz_$name" $(sources_of "$name")
     limit="-runs=${target#*:}"
     [ "$seconds" = 0 ] || limit="-max_total_time=$seconds"
     mkdir -p "$work/corpus/$name"

@@ -29,7 +29,7 @@ namespace detail {
     std::int64_t term = first == 0 ? one : x;
     std::int64_t sum = term;
     for (int n = first + 1; n < 16; n += 2) {
-        term = -(((term * square) >> 30U) / (n * (n + 1)));
+        term = -(((term * square) >> 30U) / (std::int64_t{n} * (n + 1)));
         sum += term;
     }
     return sum;

@@ -51,6 +51,7 @@ class folder {
 [[nodiscard]] inline node_options founder_options(const folder& dir, int min_peers) {
     node_options o;
     o.self = 1;
+    o.plaintext = true;
     o.name = "founder";
     o.run = sha256{}.update("a run").finish();
     o.manifest = "model = tiny";
@@ -62,6 +63,7 @@ class folder {
 [[nodiscard]] inline node_options joiner_options(const node& founder, peer_id self) {
     node_options o;
     o.self = self;
+    o.plaintext = true;
     o.name = "joiner " + std::to_string(self);
     o.address = "127.0.0.1:" + std::to_string(founder.port());
     return o;

@@ -191,6 +191,11 @@ TEST_CASE("node: what cannot start says why") {
     SUBCASE("no identity, no log") {
         node_options o = joiner_options(*founder, 0);
         CHECK_THROWS_AS((void)node::join(o), value_error);
+        o = joiner_options(*founder, 2);
+        o.plaintext = false;
+        CHECK_THROWS_WITH_AS((void)node::join(o),
+                             "node_options: identity none, expected one, or plaintext on loopback addresses",
+                             value_error);
         o = founder_options(other_dir, 1);
         o.log.clear();
         CHECK_THROWS_AS((void)node::found(o), value_error);

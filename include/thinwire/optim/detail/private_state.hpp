@@ -128,7 +128,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     next.settle();
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
-        if (const auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
+        if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
         if (found == sent_state::committed) next.settle();
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");

@@ -5,6 +5,7 @@
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/error.hpp>
 #include <thinwire/core/result.hpp>
+#include <thinwire/runtime/identity.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -26,7 +27,9 @@ enum class node_errc : std::uint8_t {
     unreachable,       ///< no founder answered within connect_timeout, or the address cannot be used
     version_mismatch,  ///< the two sides speak different protocol versions
     run_mismatch,      ///< the founder's run is not the one that was asked for
-    refused,           ///< the founder does not want this peer: banned, too many, or its identity is used by another
+    refused,           ///< the founder does not want this peer: not on its list, banned, too many, or its identity is
+                       ///< used by another
+    untrusted,         ///< what answers has another key than the one that was expected
     founder_lost,      ///< the connection was lost and did not come back within reconnect_timeout
     run_stopped,       ///< the founder ended the run, or this node was told to stop
     replica_diverged,  ///< this replica is ahead of the run or holds another history
@@ -70,16 +73,16 @@ struct node_status {
 };
 
 struct node_options {
-    peer_id self = 0;    ///< not 0; unique in the run
+    peer_id self = 0;    ///< under TLS: 0, or peer_id_of() the identity's key; in plaintext not 0, unique in the run
     std::string name{};  ///< for people; at most 64 bytes
-    std::string address =
-        "127.0.0.1:0";             ///< founder: where to listen; joiner: the founder. "host:port" or "[::1]:port"
-    digest run{};                  ///< founder: the run. Joiner: zero takes the founder's
-    std::string manifest{};        ///< founder: handed to joiners; at most 1 MiB
-    std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
-    bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log{};   ///< founder: folder of the run log; created, or continued if it exists
-    int min_peers = 1;             ///< founder: present (itself included) before its first round closes
+    std::string address = "127.0.0.1:0";  ///< founder: where to listen; joiner: the founder. "host:port" or
+                                          ///< "[::1]:port"; several that a joiner tries in turn are separated by commas
+    digest run{};                         ///< founder: the run. Joiner: zero takes the founder's
+    std::string manifest{};               ///< founder: handed to joiners; at most 1 MiB
+    std::uint64_t next_round = 0;         ///< the round that this replica is to apply next
+    bool fresh = true;                    ///< joiner: true has no replica and wants a snapshot
+    std::filesystem::path log{};          ///< founder: folder of the run log; created, or continued if it exists
+    int min_peers = 1;                    ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
     std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer
@@ -94,9 +97,16 @@ struct node_options {
     std::chrono::milliseconds leave_timeout{10000};      ///< how long leave() may wait for others
     std::size_t max_payload = std::size_t{64} << 20U;    ///< bytes of one payload
     std::size_t max_connections = 256;
-    /// Until TLS is there, traffic is readable and forgeable by whoever is on the path: other than loopback
-    /// addresses are refused unless this is set.
-    bool allow_plaintext_beyond_loopback = false;
+    /// Who this node is. Traffic is then TLS 1.3, both sides show their keys, and only those on the list may enter.
+    std::shared_ptr<const runtime::identity> identity{};
+    /// The file of that list (`access_list`), read again when it changes: connections of keys that are no longer on it
+    /// are closed within two seconds.
+    std::filesystem::path access{};
+    /// Instead of an identity: no encryption, nobody's name is proven, loopback addresses only.
+    bool plaintext = false;
+    /// Called on the node's thread with one line about a connection that was refused or a key that was enrolled; at
+    /// most 20 at once and 20 a minute.
+    std::function<void(const std::string& line)> notice{};
     /// Does what stop() does, and also ends a join() that still waits for the founder.
     std::stop_token stop{};
 };
@@ -159,6 +169,7 @@ class node {
 
  private:
     class implementation;
+    [[nodiscard]] static std::unique_ptr<node> open(node_options options, bool founder);
     explicit node(std::unique_ptr<implementation> impl) noexcept;
     std::unique_ptr<implementation> impl_;
 };

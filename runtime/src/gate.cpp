@@ -1,0 +1,185 @@
+#include "gate.hpp"
+
+#include "address.hpp"
+#include <asio/post.hpp>
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+namespace thinwire::runtime {
+
+namespace {
+
+constexpr std::chrono::seconds watch_interval{2};
+
+std::string text_of(const asio::ip::tcp::socket& socket) {
+    asio::error_code error;
+    const auto point = socket.remote_endpoint(error);
+    return error ? "a connection" : to_string(address{point.address().to_string(), point.port()});
+}
+
+std::string described(const public_key& key) {
+    return "key " + to_string(key) + " (fingerprint " + to_string(fingerprint(key), 16) + ")";
+}
+
+}  // namespace
+
+gate::gate(asio::io_context& io, const node_options& options, reporter report)
+    : io_(io),
+      identity_(options.identity),
+      run_(options.run),
+      timeout_(options.handshake_timeout),
+      report_(std::move(report)),
+      timer_(io) {
+    if (!identity_) return;
+    list_.emplace(options.access);
+    context_.emplace(*identity_);
+}
+
+gate::~gate() = default;
+
+/// True when the list is another than before. A file that cannot be read any more leaves the list as it was.
+bool gate::refresh() {
+    try {
+        return list_->refresh();
+    } catch (const thinwire::error& problem) {
+        report_(false, std::string("the list of keys stays as it was: ") + problem.what());
+        return false;
+    }
+}
+
+std::string gate::objection(const public_key& key, tls_purpose purpose, bool dialled) {
+    if (refresh() && changed_) asio::post(io_, changed_);
+    const access_rules& rules = list_->rules();
+    if (rules.find(key) != nullptr) return {};
+    if (purpose == tls_purpose::enrol) return rules.invites.empty() ? "it asks to enrol, but there is no invite" : "";
+    return (dialled ? "it has " : "its ") + described(key) +
+           (dialled ? ", which is not on the list '" : " is not on the list '") + list_->file().string() + "'";
+}
+
+void gate::receive(asio::ip::tcp::socket socket, opened done) {
+    if (!context_) return done({std::move(socket), nullptr, 0, 0});
+    if (strangers_.size() >= max_strangers) shed();
+    const std::string where = text_of(socket);
+    auto session = tls_session::server(
+        *context_, [this](const public_key& key, tls_purpose purpose) { return objection(key, purpose, false); });
+    auto one = std::make_shared<handshake>(std::move(socket), std::move(session),
+                                           [this, where](const tls_session& s) { return plan(s, where); });
+    const auto at = strangers_.insert(strangers_.end(), one);
+    one->start(
+        timeout_,
+        [this, where, done = std::move(done)](handshake::outcome result) {
+            if (result.open) return done(std::move(*result.open));
+            if (result.end != tls_end::none) report_(true, "refused " + where + ": " + result.why);
+        },
+        [this, at] { strangers_.erase(at); });
+}
+
+void gate::shed() {
+    if (strangers_.empty()) return;
+    strangers_.front()->abort();
+    strangers_.pop_front();
+    report_(true, "refused the connection that had been shaking hands for longest: there are too many");
+}
+
+std::weak_ptr<handshake> gate::dial(asio::ip::tcp::socket socket, opened done, refused failed) {
+    if (!context_) {
+        done({std::move(socket), nullptr, 0, 0});
+        return {};
+    }
+    auto session = tls_session::client(*context_, tls_purpose::run, [this](const public_key& key, tls_purpose purpose) {
+        return objection(key, purpose, true);
+    });
+    auto one = std::make_shared<handshake>(std::move(socket), std::move(session), [](const tls_session&) {
+        return conversation{{}, 1, {}};
+    });
+    const auto at = dialled_.insert(dialled_.end(), one);
+    one->start(
+        timeout_,
+        [done = std::move(done), failed = std::move(failed)](handshake::outcome result) {
+            if (!result.open) return failed(result.end, result.why);
+            if (result.heard.front() != let_in) return failed(tls_end::broken, "it does not answer as thinwire does");
+            done(std::move(*result.open));
+        },
+        [this, at] { dialled_.erase(at); });
+    return one;
+}
+
+void gate::abandon(const std::weak_ptr<handshake>& dialled) {
+    const auto one = dialled.lock();
+    if (!one || std::erase(dialled_, one) == 0) return;
+    one->abort();
+}
+
+conversation gate::plan(const tls_session& session, const std::string& where) {
+    if (session.purpose() == tls_purpose::run) return {{let_in}, 0, {}};
+    return {{}, enrol_request::size, [this, &session, where](std::span<const std::byte> heard) {
+                return enrol(session, heard, where);
+            }};
+}
+
+std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const std::byte> heard,
+                                   const std::string& where) {
+    const auto no = [&](enrol_verdict verdict, const std::string& text) {
+        report_(true, "refused " + where + ": " + described(session.peer()) + " asks to enrol: " + text);
+        return encode(enrol_reply{verdict, text});
+    };
+    const result<enrol_request> request = decode_enrol_request(heard);
+    if (!request) return no(enrol_verdict::unknown, request.error().message);
+    const digest exported = session.exporter();
+    const bool known = list_->rules().find(session.peer()) != nullptr;
+    bool proven = false;
+    const auto proves = [&](const digest& verifier) {
+        const bool fits = equal_secrets(request->proof,
+                                        enrol_proof(verifier, exported, session.peer(), context_->key(), request->run));
+        proven = proven || fits;
+        return fits && request->run == run_;
+    };
+    try {
+        switch (list_->enrol(session.peer(), request->name, proves, std::time(nullptr))) {
+            case enrolment::done: break;
+            case enrolment::used: return no(enrol_verdict::used, "the invite was used before");
+            case enrolment::expired: return no(enrol_verdict::expired, "the invite has expired");
+            case enrolment::unknown:
+                return proven ? no(enrol_verdict::other_run, "the invite is for run " + to_string(request->run, 16) +
+                                                                 ", this is run " + to_string(run_, 16))
+                              : no(enrol_verdict::unknown, "the invite is not known here");
+        }
+    } catch (const thinwire::error& problem) {
+        report_(true, "cannot enrol " + described(session.peer()) + ": " + problem.what());
+        return encode(enrol_reply{enrol_verdict::unable, "the list of keys cannot be changed there"});
+    }
+    if (!known)
+        report_(false, "enrolled '" + as_name(request->name) + "' from " + where + ": " + described(session.peer()));
+    return encode(enrol_reply{});
+}
+
+bool gate::allows(const tls_session* session) const {
+    return session == nullptr || !list_ || list_->rules().find(session->peer()) != nullptr;
+}
+
+void gate::watch(std::function<void()> changed) {
+    if (!list_) return;
+    changed_ = std::move(changed);
+    schedule();
+}
+
+void gate::schedule() {
+    timer_.expires_after(watch_interval);
+    timer_.async_wait([this](asio::error_code cancelled) {
+        if (cancelled) return;
+        if (refresh()) changed_();
+        schedule();
+    });
+}
+
+void gate::close() {
+    timer_.cancel();
+    for (auto* all : {&strangers_, &dialled_}) {
+        for (const auto& one : *all) one->abort();
+        all->clear();
+    }
+}
+
+}  // namespace thinwire::runtime

@@ -1,0 +1,120 @@
+#include <thinwire/runtime/identity.hpp>
+
+#include "unit/runtime/fixture.hpp"
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace thinwire;
+using namespace thinwire::runtime;
+using runtime_fixture::folder;
+
+namespace {
+
+void write_key(const std::filesystem::path& file, const std::string& content, mode_t mode = 0600) {
+    std::ofstream(file, std::ios::binary) << content;
+    REQUIRE(::chmod(file.c_str(), mode) == 0);
+}
+
+unsigned mode_of(const std::filesystem::path& file) {
+    struct stat about {};
+    REQUIRE(::stat(file.c_str(), &about) == 0);
+    return about.st_mode & 0777U;
+}
+
+std::string refusal(const std::filesystem::path& file) {
+    try {
+        (void)identity::load_or_create(file);
+    } catch (const io_error& problem) {
+        return problem.what();
+    }
+    return {};
+}
+
+}  // namespace
+
+TEST_CASE("base64: the vectors of RFC 4648 without padding, and nothing else is read") {
+    const std::vector<std::pair<std::string, std::string>> vectors = {
+        {"", ""},           {"f", "Zg"},          {"fo", "Zm8"},         {"foo", "Zm9v"},
+        {"foob", "Zm9vYg"}, {"fooba", "Zm9vYmE"}, {"foobar", "Zm9vYmFy"}};
+    for (const auto& [plain, text] : vectors) {
+        CHECK(detail::to_base64(runtime_fixture::bytes_of(plain)) == text);
+        CHECK(detail::from_base64(text) == runtime_fixture::bytes_of(plain));
+    }
+    CHECK(detail::to_base64(std::vector{std::byte{0xfb}, std::byte{0xff}}) == "-_8");
+    for (const char* text : {"Z", "Zh", "Zm9=", "Zm 8", "Zm9v\n", "Zm+v", "Zm/v", "Zm9vY"})
+        CHECK(!detail::from_base64(text));
+}
+
+TEST_CASE("identity: a key file is made once, for its owner only, and holds the same key ever after") {
+    const folder dir;
+    const auto file = dir.path() / "identity.key";
+    const identity made = identity::load_or_create(file);
+    CHECK(mode_of(file) == 0600);
+    CHECK(identity::load_or_create(file).key() == made.key());
+    CHECK(identity::load(file).key() == made.key());
+    CHECK(identity::make().key() != made.key());
+    CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 1);
+    std::string pem;
+    std::getline(std::ifstream(file), pem);
+    CHECK(pem == "-----BEGIN PRIVATE KEY-----");
+}
+
+TEST_CASE("identity: of several that make the key at once, all get the same") {
+    const folder dir;
+    std::vector<public_key> keys(8);
+    {
+        std::vector<std::jthread> threads;
+        for (public_key& key : keys)
+            threads.emplace_back([&dir, &key] { key = identity::load_or_create(dir.path() / "key").key(); });
+    }
+    CHECK(std::count(keys.begin(), keys.end(), keys.front()) == 8);
+}
+
+TEST_CASE("identity: a file that others may read, or that holds no key, is refused and left as it is") {
+    const folder dir;
+    const auto file = dir.path() / "identity.key";
+    (void)identity::load_or_create(file);
+    for (const mode_t mode : {0640U, 0604U, 0620U, 0602U, 0610U}) {
+        REQUIRE(::chmod(file.c_str(), mode) == 0);
+        CHECK(refusal(file).find("expected mode 600") != std::string::npos);
+    }
+    const auto broken = dir.path() / "broken.key";
+    const std::vector<std::string> contents = {
+        "", "-----BEGIN PRIVATE KEY-----\n", std::string(20000, 'x'),
+        // An elliptic-curve key, and an encrypted one: a password is never asked for.
+        "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2\n"
+        "OF/2NxApJCzGCEDdfSp6VQO30hyhRANCAAQRWz+jn65BtOMvdyHKcvjBeBSDZH2r\n"
+        "1RTwjmYSi9R/zpBnuQ4EiMnCqfMPWiZqB4QdbAd0E7oH50VpuZ1P087G\n-----END PRIVATE KEY-----\n",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGjMF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBA=\n"
+        "-----END ENCRYPTED PRIVATE KEY-----\n"};
+    for (const std::string& content : contents) {
+        write_key(broken, content);
+        CHECK(refusal(broken).find("broken.key") != std::string::npos);
+        CHECK(std::filesystem::file_size(broken) == content.size());
+    }
+    CHECK(refusal(dir.path()).find("no regular file") != std::string::npos);
+    CHECK(refusal(dir.path() / "none" / "key").find("No such file") != std::string::npos);
+    std::filesystem::create_symlink(dir.path() / "nowhere", dir.path() / "link");
+    CHECK_FALSE(refusal(dir.path() / "link").empty());
+}
+
+TEST_CASE("identity: the peer's number is the beginning of the fingerprint") {
+    public_key key;
+    for (std::size_t i = 0; i < 32; ++i) key.bytes[i] = static_cast<std::byte>(i);
+    // Python: hashlib.sha256(bytes(range(32)))
+    CHECK(to_string(fingerprint(key)) == "630dcd2966c4336691125448bbb25b4ff412a49c732db2c8abc1b8581bd710dd");
+    CHECK(peer_id_of(key) == 0x6633c46629cd0d63U);
+    CHECK(to_string(key) == "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8");
+    CHECK(*parse_public_key(to_string(key)) == key);
+    for (const char* text :
+         {"", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9",
+          "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8A", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh="})
+        CHECK(!parse_public_key(text));
+}
