@@ -2187,6 +2187,15 @@ class bit_writer {
         pending_ >>= held_ & 0x38U;
         held_ &= 7U;
     }
+    /// put(bits of the value, 32) for each.
+    void put_floats(std::span<const float> values) noexcept {
+        if (std::endian::native != std::endian::little || held_ > 0 || at_ + values.size_bytes() + 8 > memory_.size()) {
+            for (const float value : values) put(std::bit_cast<std::uint32_t>(value), 32);
+        } else if (!values.empty()) {
+            std::memcpy(memory_.data() + at_, values.data(), values.size_bytes());
+            at_ += values.size_bytes();
+        }
+    }
     /// Fills the last byte with zero bits.
     void flush() noexcept {
         if (held_ > 0) ++at_;
@@ -2218,6 +2227,17 @@ class bit_reader {
         const auto value = static_cast<std::uint32_t>((word >> (at_ & 7U)) & ((std::uint64_t{1} << bits) - 1));
         at_ += bits;
         return value;
+    }
+    /// The float that has the bits get(32), for each.
+    void get_floats(std::span<float> values) noexcept {
+        const std::size_t byte = at_ >> 3U;
+        if (std::endian::native != std::endian::little || (at_ & 7U) != 0 ||
+            byte + values.size_bytes() > bytes_.size()) {
+            for (float& value : values) value = std::bit_cast<float>(get(32));
+        } else if (!values.empty()) {
+            std::memcpy(values.data(), bytes_.data() + byte, values.size_bytes());
+            at_ += 8 * values.size_bytes();
+        }
     }
     /// Leaves the byte that was begun; fails when its other bits are not zero.
     void align() noexcept {
@@ -2496,6 +2516,10 @@ struct ok {};
 #include <string>
 #include <string_view>
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace thinwire {
 
 /// Values beyond this magnitude are absurd: the optimizer never makes them and a decoder refuses them.
@@ -2533,11 +2557,13 @@ class value_codec {
 namespace detail {
 
 [[nodiscard]] inline std::optional<errc> refuse_absurd(std::span<const float> values) noexcept {
+    std::uint32_t above = 0;  // the highest bit: whether a magnitude is
+    for (const float value : values) above |= largest_value_bits - (std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    if (above >> 31U == 0) return std::nullopt;
     std::uint32_t largest = 0;
     for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
     if (largest >= 0x7f800000U) return errc::not_finite;
-    if (largest > largest_value_bits) return errc::out_of_range;
-    return std::nullopt;
+    return errc::out_of_range;
 }
 
 class f32_codec final : public value_codec {
@@ -2547,11 +2573,9 @@ class f32_codec final : public value_codec {
     [[nodiscard]] bool sends_zero() const noexcept override { return true; }
     [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 32 * std::uint64_t{count}; }
     void round(std::span<float>) const noexcept override {}
-    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
-        for (const float value : values) out.put(std::bit_cast<std::uint32_t>(value), 32);
-    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override { out.put_floats(values); }
     [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
-        for (float& value : values) value = std::bit_cast<float>(in.get(32));
+        in.get_floats(values);
         return refuse_absurd(values);
     }
 };
@@ -2588,7 +2612,12 @@ class sign_codec final : public value_codec {
         for (std::size_t i = 0; i < values.size(); i += 32) {
             const std::size_t n = std::min<std::size_t>(32, values.size() - i);
             std::uint32_t word = 0;
-            for (std::size_t b = 0; b < n; ++b) word |= (std::bit_cast<std::uint32_t>(values[i + b]) >> 31U) << b;
+            std::size_t b = 0;
+#if defined(__SSE2__)
+            for (; b + 4 <= n; b += 4)
+                word |= static_cast<std::uint32_t>(_mm_movemask_ps(_mm_loadu_ps(values.data() + i + b))) << b;
+#endif
+            for (; b < n; ++b) word |= (std::bit_cast<std::uint32_t>(values[i + b]) >> 31U) << b;
             out.put(word, static_cast<unsigned>(n));
         }
     }
@@ -2886,9 +2915,31 @@ template <class... Vectors>
 #include <span>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace thinwire::detail {
 
 inline constexpr unsigned split_bits = 15;
+
+/// How many of the 16 numbers at `at` come before the first that is not below `limit` < 2^16.
+[[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t leading_below(const std::uint16_t* at,
+                                                                 std::uint32_t limit) noexcept {
+#if defined(__SSE2__)
+    const __m128i limits = _mm_set1_epi16(static_cast<short>(limit)), zero = _mm_setzero_si128();
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + 8));
+    const __m128i low_reach = _mm_cmpeq_epi16(_mm_subs_epu16(limits, low), zero);
+    const __m128i high_reach = _mm_cmpeq_epi16(_mm_subs_epu16(limits, high), zero);
+    const auto reach = static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low_reach, high_reach)));
+    return static_cast<std::uint32_t>(std::countr_zero(reach | 0x10000U));
+#else
+    std::uint32_t count = 0;
+    while (count < 16 && at[count] < limit) ++count;
+    return count;
+#endif
+}
 
 /// How many of c chosen places lie in the lower part of a block, as cumulative frequencies that end at 2^15. Made by
 /// integer arithmetic alone: every machine has the same.
@@ -2900,14 +2951,12 @@ struct split_table {
                                                 ///< follows in 16 raw bits. With a single symbol nothing is coded
 
     /// The symbol whose frequencies hold `slot` < 2^15.
-    [[nodiscard]] std::uint32_t find(std::uint32_t slot) const noexcept {
-        if (symbols <= 16) {
-            const auto here = static_cast<std::uint16_t>(slot);
-            std::uint16_t symbol = 0;
-            for (std::size_t i = 1; i <= 16; ++i)
-                symbol = static_cast<std::uint16_t>(symbol + (cumulative[i] <= here ? 1U : 0U));
-            return symbol;
-        }
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t find(std::uint32_t slot) const noexcept {
+        return symbols <= 16 ? leading_below(cumulative + 1, slot + 1) : find_wide(slot);
+    }
+
+ private:
+    [[nodiscard]] std::uint32_t find_wide(std::uint32_t slot) const noexcept {
         std::uint32_t symbol = 0;
         for (std::uint32_t step = std::bit_floor(symbols - 1); step > 0; step /= 2) {
             const std::uint32_t next = std::min(symbol + step, symbols - 1);
@@ -3051,6 +3100,11 @@ class support_node {
     std::uint64_t word_ = 0;
 };
 
+/// Part of the range of a coded symbol: [start, start + frequency) of 2^15.
+struct coded_part {
+    std::uint16_t start, frequency;
+};
+
 /// From blocks of 2^6 on, two chosen places are 2 j - 1 plain bits, which lose at most 0.023 of a bit.
 inline constexpr unsigned pair_level = 6;
 /// Blocks of at most 2^3 places are coded at once.
@@ -3068,28 +3122,41 @@ class subset_table {
                 std::uint8_t rank = 0;
                 for (std::uint32_t mask = 0; mask < 1U << (1U << j); ++mask) {
                     if (std::popcount(mask) != count) continue;
-                    rank_[mask] = rank++;
+                    ++rank;
                     masks_[j][at++] = static_cast<std::uint8_t>(mask);
                 }
                 sizes_[j][static_cast<std::size_t>(count)] = rank;
+                for (std::uint32_t r = 0; r < rank; ++r) {
+                    const std::uint32_t from = (r << split_bits) / rank, to = ((r + 1) << split_bits) / rank;
+                    const std::size_t i = begins_[j][static_cast<std::size_t>(count)] + r;
+                    parts_[j][i] = {static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to - from)};
+                    part_of_mask_[j][masks_[j][i]] = parts_[j][i];
+                }
             }
         }
     }
     [[nodiscard]] std::span<const std::uint8_t> masks(unsigned level, std::uint32_t count) const noexcept {
         return {masks_[level].data() + begins_[level][count], sizes_[level][count]};
     }
-    /// Among the masks with as many chosen places: the same in every size of block.
-    [[nodiscard]] std::uint32_t rank(std::uint32_t mask) const noexcept { return rank_[mask]; }
+    /// The part of 2^15 that each of those masks has: parts of equal size but for rounding.
+    [[nodiscard]] const coded_part* parts(unsigned level, std::uint32_t count) const noexcept {
+        return parts_[level].data() + begins_[level][count];
+    }
+    /// That of one mask.
+    [[nodiscard]] const coded_part& part(unsigned level, std::uint32_t mask) const noexcept {
+        return part_of_mask_[level][mask];
+    }
 
  private:
     std::array<std::array<std::uint8_t, 256>, mask_level + 1> masks_{};
+    std::array<std::array<coded_part, 256>, mask_level + 1> parts_{}, part_of_mask_{};
     std::array<std::array<std::uint8_t, 10>, mask_level + 1> begins_{}, sizes_{};
-    std::array<std::uint8_t, 256> rank_{};
 };
 
 /// Visits blocks of 2^j places, widest first, in the order in which they are coded. `Coder` either writes or reads:
-/// level(j) tells it which size comes, split(node) gives the count of the lower half, mask(j, node) codes a block of at
-/// most 8 places, single(j, node) and pair(j, node) one with one or two chosen places in plain bits.
+/// masks(j, nodes) codes blocks of at most 8 places, singles(j, nodes) and pairs(j, nodes) those with one or two chosen
+/// places in plain bits; splitter(size, most) gives an object whose split(node) gives the count of the lower half of up
+/// to `most` blocks of that size, and which ends with close(): what it needs is in registers meanwhile.
 class support_walk {
  public:
     /// Room for blocks with so many chosen places together, and so many seeds of each size.
@@ -3116,11 +3183,11 @@ class support_walk {
             for (const support_node& node : seeds_[level].used()) push(*here, level, node);
             seeds_[level].size = 0;
             if (level <= mask_level)
-                for (const support_node& node : here->blocks.used()) coder.mask(level, node);
+                coder.masks(level, here->blocks.used());
             else
                 cut(level, *here, *next, coder);
-            for (const support_node& node : here->singles.used()) coder.single(level, node);
-            for (const support_node& node : here->pairs.used()) coder.pair(level, node);
+            coder.singles(level, here->singles.used());
+            coder.pairs(level, here->pairs.used());
             if (level == 0) return;
             here->clear();
             std::swap(here, next);
@@ -3149,42 +3216,54 @@ class support_walk {
         void clear() noexcept { blocks.size = singles.size = pairs.size = 0; }
     };
 
-    /// 1 or 0, by arithmetic: compilers make branches of comparisons.
-    [[nodiscard]] static std::size_t equal(std::uint64_t a, std::uint64_t b) noexcept {
-        return static_cast<std::size_t>(((a ^ b) - 1) >> 63U);
-    }
     static void push(lists& to, unsigned level, const support_node& node) noexcept {
         const bool single = node.count() == 1, pair = node.count() == 2 && level >= pair_level;
         list& chosen = single ? to.singles : pair ? to.pairs : to.blocks;
         chosen.nodes[chosen.size++] = node;
     }
+    /// The lists' sizes while they grow, 21 bits each: one number, that what comes next need not wait for memory.
+    class list_sizes {
+     public:
+        enum kind : unsigned { blocks = 0, singles = 21, pairs = 42 };
+
+        [[nodiscard]] std::size_t of(kind which) const noexcept { return sizes_ >> which & 0x1fffffU; }
+        void count(const support_node& node, const std::array<std::uint64_t, 4>& steps) noexcept {
+            const auto over = static_cast<std::int32_t>(node.count() - 3);  // compilers make a branch of std::min
+            sizes_ += steps[static_cast<std::size_t>(3 + (over & over >> 31))];
+        }
+
+     private:
+        std::uint64_t sizes_ = 0;
+    };
     /// Halves all blocks. Which list a half goes to is as good as random: it is written to all and counted in one, so
     /// that there is no branch to guess.
     template <class Coder>
     static void cut(unsigned level, const lists& from, lists& to, Coder& coder) {
         if (from.blocks.size == 0) return;
-        coder.level(level);
+        constexpr std::uint64_t block = 1, single = 1U << list_sizes::singles;
+        const std::uint64_t two = level - 1 >= pair_level ? std::uint64_t{1} << list_sizes::pairs : block;
+        const std::array<std::uint64_t, 4> steps = {0, single, two, block};
         support_node* const blocks = to.blocks.nodes.data();
         support_node* const singles = to.singles.nodes.data();
         support_node* const pairs = to.pairs.nodes.data();
-        std::size_t block = 0, single = 0, pair = 0;
-        const std::uint32_t two = level - 1 >= pair_level ? 2U : ~0U;
+        list_sizes sizes;
         const auto put = [&](const support_node& node) {
-            blocks[block] = singles[single] = pairs[pair] = node;
-            const std::size_t is_single = equal(node.count(), 1), is_pair = equal(node.count(), two);
-            single += is_single;
-            pair += is_pair;
-            block += 1 - equal(node.count(), 0) - is_single - is_pair;
+            blocks[sizes.of(list_sizes::blocks)] = node;
+            singles[sizes.of(list_sizes::singles)] = node;
+            pairs[sizes.of(list_sizes::pairs)] = node;
+            sizes.count(node, steps);
         };
         const std::uint32_t half = (1U << level) / 2;
+        auto splitter = coder.splitter(std::uint32_t{1} << level, from.blocks.size);
         for (const support_node& node : from.blocks.used()) {
-            const std::uint32_t lower = coder.split(node);
+            const std::uint32_t lower = splitter.split(node);
             put({node.place(), node.base(), lower});
             put({node.place() + lower, node.base() + half, node.count() - lower});
         }
-        to.blocks.size = block;
-        to.singles.size = single;
-        to.pairs.size = pair;
+        splitter.close();
+        to.blocks.size = sizes.of(list_sizes::blocks);
+        to.singles.size = sizes.of(list_sizes::singles);
+        to.pairs.size = sizes.of(list_sizes::pairs);
     }
 
     std::array<lists, 2> sides_;  // blocks of this level and of the next
@@ -3261,8 +3340,9 @@ class support_coder {
             support_node node = {static_cast<std::uint32_t>(i * section.kept), 0, counts[i]};
             std::uint32_t size = section.chunk_size;
             for (; (size & (size - 1)) != 0 && node.count() > 0; size -= split_tables::half_of(size)) {
-                select(size);
-                const std::uint32_t half = split_tables::half_of(size), lower = coder.split(node);
+                auto splitter = coder.splitter(size, 1);
+                const std::uint32_t half = split_tables::half_of(size), lower = splitter.split(node);
+                splitter.close();
                 walk_.seed(level_of(half), {node.place(), node.base(), lower});
                 node = {node.place() + lower, node.base() + half, node.count() - lower};
             }
@@ -3270,31 +3350,32 @@ class support_coder {
         }
         walk_.run(coder);
     }
-    /// The size of the blocks that are split next.
-    void select(std::uint32_t size) noexcept {
-        if (size == size_) return;
-        size_ = size;
-        half_ = split_tables::half_of(size);
-        known_ = tables_->of(size);
-    }
-    /// Valid until the next call.
-    [[nodiscard]] const split_table& table(std::uint32_t count) {
-        return count <= known_.size() ? known_[count - 1] : make(count);
+    /// The tables of blocks of one size.
+    struct block_tables {
+        support_coder* coder;
+        std::uint32_t size, half;
+        std::span<const split_table> known;
+
+        /// Valid until the next call.
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE const split_table& of(std::uint32_t count) const {
+            return count <= known.size() ? known[count - 1] : coder->make(size, half, count);
+        }
+    };
+    [[nodiscard]] block_tables tables_of(std::uint32_t size) noexcept {
+        return {this, size, split_tables::half_of(size), tables_->of(size)};
     }
 
     [[nodiscard]] std::size_t walk_bytes() const noexcept {
         return walk_.memory_bytes() + bytes_held(numbers_, weights_);
     }
 
-    std::uint32_t size_ = 0, half_ = 0;
-
  private:
     [[nodiscard]] static unsigned level_of(std::uint32_t size) noexcept {
         return static_cast<unsigned>(std::bit_width(size) - 1);
     }
-    [[nodiscard]] const split_table& make(std::uint32_t count) {
+    [[nodiscard]] const split_table& make(std::uint32_t size, std::uint32_t half, std::uint32_t count) {
         numbers_.clear();
-        made_ = make_split(size_, half_, count, weights_, numbers_);
+        made_ = make_split(size, half, count, weights_, numbers_);
         made_.cumulative = numbers_.data();
         return made_;
     }
@@ -3306,7 +3387,6 @@ class support_coder {
 
  private:
     support_walk walk_;
-    std::span<const split_table> known_;
     split_table made_;
     std::vector<std::uint16_t> numbers_;
     std::vector<std::uint64_t> weights_;
@@ -3346,9 +3426,11 @@ class support_encoder : support_coder {
             out.push_back(static_cast<std::byte>((n & 0x7fU) | (n > 0x7fU ? 0x80U : 0U)));
             if (n <= 0x7fU) break;
         }
+        std::size_t at = out.size();
+        out.resize(at + 2 * words.size());
         for (const std::uint16_t word : words) {
-            out.push_back(static_cast<std::byte>(word & 0xffU));
-            out.push_back(static_cast<std::byte>(word >> 8U));
+            out[at++] = static_cast<std::byte>(word & 0xffU);
+            out[at++] = static_cast<std::byte>(word >> 8U);
         }
         out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
     }
@@ -3356,55 +3438,89 @@ class support_encoder : support_coder {
  private:
     friend support_coder;
     friend support_walk;
-    struct symbol {
-        std::uint16_t start, frequency;
-    };
+    /// Halves blocks of one size.
+    class block_splitter {
+     public:
+        block_splitter(support_encoder& coder, std::uint32_t size) noexcept
+            : tables_(coder.tables_of(size)),
+              coder_(&coder),
+              positions_(coder.positions_.data()),
+              next_(coder.symbols_.data() + coder.symbol_count_) {}
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
+            const std::uint32_t count = node.count();
+            const std::uint32_t lower = below(positions_ + node.place(), count, (node.base() + tables_.half) & 0xffffU);
+            const split_table& t = tables_.of(count);
+            std::uint32_t which = lower - t.low;
+            if (which >= t.counts) [[unlikely]] {
+                which = t.counts;
+                coder_->bits_.put(lower, 16);
+            }
+            const std::uint16_t from = t.cumulative[which], to = t.cumulative[which + 1];
+            *next_ = {from, static_cast<std::uint16_t>(to - from)};
+            next_ += next_->frequency >> split_bits ^ 1U;  // a single symbol is not coded
+            return lower;
+        }
+        void close() noexcept { coder_->symbol_count_ = static_cast<std::size_t>(next_ - coder_->symbols_.data()); }
 
-    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
-        const std::uint16_t* const at = positions_.data() + node.place();
-        const auto middle = static_cast<std::uint16_t>(node.base() + half_);
-        std::uint32_t lower = 0;
-        if (node.count() <= 16) {
-            const auto count = static_cast<std::uint16_t>(node.count());
-            std::uint16_t sum = 0;
-            for (std::uint16_t i = 0; i < 16; ++i)
-                sum = static_cast<std::uint16_t>(sum + ((at[i] < middle ? 1U : 0U) & (i < count ? 1U : 0U)));
-            lower = sum;
-        } else {
-            for (std::uint32_t step = std::bit_floor(node.count()); step > 0; step /= 2) {
-                const std::uint32_t last = std::min(lower + step, node.count());
+     private:
+        /// How many of `count` positions, which rise, are below the middle; 16 can be read.
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE static std::uint32_t below(const std::uint16_t* at, std::uint32_t count,
+                                                                        std::uint32_t middle) noexcept {
+            if (count <= 16) return std::min(leading_below(at, middle), count);
+            std::uint32_t lower = 0;
+            if (count <= 64) {
+                std::uint32_t more = 16;
+                for (; more == 16 && lower < count; lower += more) more = leading_below(at + lower, middle);
+                return std::min(lower, count);
+            }
+            for (std::uint32_t step = std::bit_floor(count); step > 0; step /= 2) {
+                const std::uint32_t last = std::min(lower + step, count);
                 lower = at[last - 1] < middle ? last : lower;
             }
+            return lower;
         }
-        const split_table& t = table(node.count());
-        const std::uint32_t which = std::min(lower - t.low, t.counts);
-        push(t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
-        if (which == t.counts) bits_.put(lower, 16);
-        return lower;
+
+        block_tables tables_;
+        support_encoder* coder_;
+        const std::uint16_t* positions_;
+        coded_part* next_;
+    };
+    [[nodiscard]] block_splitter splitter(std::uint32_t size, std::size_t most) {
+        make_room(most);
+        return {*this, size};
     }
-    void mask(unsigned level, const support_node& node) {
-        std::uint32_t bits = 0;
-        for (std::uint32_t i = 0; i < node.count(); ++i) bits |= 1U << (positions_[node.place() + i] - node.base());
-        const auto n = static_cast<std::uint32_t>(subsets_->masks(level, node.count()).size());
-        const std::uint32_t rank = subsets_->rank(bits);
-        push((rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
+    void masks(unsigned level, std::span<const support_node> nodes) {
+        make_room(nodes.size());
+        coded_part* next = symbols_.data() + symbol_count_;
+        for (const support_node& node : nodes) {
+            std::uint32_t bits = 0;
+            for (std::uint32_t i = 0; i < node.count(); ++i) bits |= 1U << (positions_[node.place() + i] - node.base());
+            *next = subsets_->part(level, bits);
+            next += next->frequency >> split_bits ^ 1U;
+        }
+        symbol_count_ = static_cast<std::size_t>(next - symbols_.data());
     }
-    void single(unsigned level, const support_node& node) noexcept {
-        bits_.put(static_cast<std::uint32_t>(positions_[node.place()] - node.base()), level);
+    void singles(unsigned level, std::span<const support_node> nodes) noexcept {
+        bit_writer bits = bits_;
+        for (const support_node& node : nodes)
+            bits.put(static_cast<std::uint32_t>(positions_[node.place()] - node.base()), level);
+        bits_ = bits;
     }
     /// The one from which the other is nearer when going up and round, and how far that is.
-    void pair(unsigned level, const support_node& node) noexcept {
+    void pairs(unsigned level, std::span<const support_node> nodes) noexcept {
         const std::uint32_t size = std::uint32_t{1} << level;
-        const auto a = static_cast<std::uint32_t>(positions_[node.place()] - node.base());
-        const auto b = static_cast<std::uint32_t>(positions_[node.place() + 1U] - node.base());
-        const bool near = b - a <= size / 2;
-        bits_.put((near ? a : b) | ((near ? b - a : size + a - b) - 1) << level, 2 * level - 1);
+        bit_writer bits = bits_;
+        for (const support_node& node : nodes) {
+            const auto a = static_cast<std::uint32_t>(positions_[node.place()] - node.base());
+            const auto b = static_cast<std::uint32_t>(positions_[node.place() + 1U] - node.base());
+            const bool near = b - a <= size / 2;
+            bits.put((near ? a : b) | ((near ? b - a : size + a - b) - 1) << level, 2 * level - 1);
+        }
+        bits_ = bits;
     }
-    void push(std::uint32_t from, std::uint32_t to, bool counts) {
-        if (symbol_count_ == symbols_.size()) symbols_.resize(2 * symbols_.size());  // no usual support has so many
-        symbols_[symbol_count_] = {static_cast<std::uint16_t>(from), static_cast<std::uint16_t>(to - from)};
-        symbol_count_ += counts ? 1U : 0U;
+    /// For so many symbols more; no usual support has more than there is room for.
+    void make_room(std::size_t more) {
+        if (symbol_count_ + more >= symbols_.size()) symbols_.resize(2 * (symbol_count_ + more));
     }
 
     /// Range asymmetric numeral systems, last symbol first: fills words_ from its end and returns what it filled.
@@ -3414,7 +3530,7 @@ class support_encoder : support_coder {
         std::array<std::uint32_t, 4> state{};
         state.fill(coder_floor);
         for (std::size_t i = symbol_count_; i-- > 0;) {
-            const symbol s = symbols_[i];
+            const coded_part s = symbols_[i];
             std::uint32_t& x = state[i & (states - 1)];
             const std::uint32_t full = x >= std::uint64_t{s.frequency} << (32U - split_bits) ? 1U : 0U;
             words_[at - 1] = static_cast<std::uint16_t>(x & 0xffffU);
@@ -3430,7 +3546,7 @@ class support_encoder : support_coder {
     }
 
     std::vector<std::uint16_t> positions_;  // of the batch, and 16 more so that 16 can be read anywhere
-    std::vector<symbol> symbols_;
+    std::vector<coded_part> symbols_;
     std::size_t symbol_count_ = 0;
     std::vector<std::uint16_t> words_;
     std::vector<std::byte> plain_;
@@ -3483,9 +3599,10 @@ class support_decoder : support_coder {
         state_.fill(coder_floor);
         malformed_ = !words.empty() && words.size() < 4 * states;
         for (std::size_t i = 0; i < states && words.size() >= 4 * states; ++i, at_ += 4) {
-            state_[i] = word() | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
-                                                            std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
-                                     << 16U;
+            state_[i] =
+                word(words_, at_) | static_cast<std::uint32_t>(std::to_integer<std::uint32_t>(words_[at_ + 2]) |
+                                                               std::to_integer<std::uint32_t>(words_[at_ + 3]) << 8U)
+                                        << 16U;
             malformed_ = malformed_ || state_[i] < coder_floor;
         }
     }
@@ -3495,55 +3612,105 @@ class support_decoder : support_coder {
         for (const std::uint32_t state : state_) is = is && state == coder_floor;
         return is;
     }
-    /// The word at at_; past the end any, as then it is refused.
-    [[nodiscard]] std::uint32_t word() const noexcept {
+    /// The states and where their next word lies, while symbols are taken.
+    class symbol_reader {
+     public:
+        explicit symbol_reader(support_decoder& coder) noexcept
+            : words_(coder.words_),
+              at_(coder.at_),
+              next_(coder.next_),
+              last_(coder.last_state_),
+              state_(coder.state_) {}
+        [[nodiscard]] std::uint32_t slot() const noexcept {
+            return state_[next_ & last_] & ((std::uint32_t{1} << split_bits) - 1);
+        }
+        THINWIRE_ALWAYS_INLINE void take(std::uint32_t slot, coded_part part, bool counts) noexcept {
+            std::uint32_t& state = state_[next_ & last_];
+            const std::uint32_t x = part.frequency * (state >> split_bits) + slot - part.start;
+            const std::uint32_t low = 0U - (x < coder_floor ? 1U : 0U);  // as a mask: a branch would be hard to guess
+            state = x << (low & 16U) | (word(words_, at_) & low);
+            at_ += low & 2U;
+            next_ += counts ? 1U : 0U;
+        }
+        void close(support_decoder& coder) const noexcept {
+            coder.at_ = at_;
+            coder.next_ = next_;
+            coder.state_ = state_;
+        }
+
+     private:
+        std::span<const std::byte> words_;
+        std::size_t at_, next_, last_;
+        std::array<std::uint32_t, 4> state_;
+    };
+    /// The word at `at`; past the end any, as then it is refused.
+    [[nodiscard]] THINWIRE_ALWAYS_INLINE static std::uint32_t word(std::span<const std::byte> words,
+                                                                   std::size_t at) noexcept {
         static constexpr std::byte none[2] = {};
-        const std::byte* at = words_.empty() ? none : words_.data() + std::min(at_, words_.size() - 2);
-        return std::to_integer<std::uint32_t>(at[0]) | std::to_integer<std::uint32_t>(at[1]) << 8U;
-    }
-    [[nodiscard]] std::uint32_t slot() const noexcept {
-        return state_[next_ & last_state_] & ((std::uint32_t{1} << split_bits) - 1);
-    }
-    void take(std::uint32_t slot, std::uint32_t from, std::uint32_t to, bool counts) noexcept {
-        std::uint32_t& state = state_[next_ & last_state_];
-        const std::uint32_t x = (to - from) * (state >> split_bits) + slot - from;
-        const std::uint32_t low = 0U - (x < coder_floor ? 1U : 0U);  // as a mask: a branch would be hard to guess
-        state = x << (low & 16U) | (word() & low);
-        at_ += low & 2U;
-        next_ += counts ? 1U : 0U;
+        const std::byte* from = words.empty() ? none : words.data() + std::min(at, words.size() - 2);
+        return std::to_integer<std::uint32_t>(from[0]) | std::to_integer<std::uint32_t>(from[1]) << 8U;
     }
 
-    void level(unsigned level) noexcept { select(std::uint32_t{1} << level); }
-    [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
-        const split_table& t = table(node.count());
-        const std::uint32_t here = slot(), which = t.find(here);
-        take(here, t.cumulative[which], t.cumulative[which + 1], t.symbols > 1);
-        if (which < t.counts) return t.low + which;
-        const std::uint32_t rest = size_ - half_, lower = bits_.get(16);
-        const std::uint32_t lowest = node.count() > rest ? node.count() - rest : 0;
-        if (lower >= lowest && lower <= std::min(half_, node.count()) && lower - t.low >= t.counts) return lower;
-        malformed_ = true;
-        return t.low;
+    /// Halves blocks of one size.
+    class block_splitter {
+     public:
+        block_splitter(support_decoder& coder, std::uint32_t size) noexcept
+            : tables_(coder.tables_of(size)), coder_(&coder), symbols_(coder) {}
+        [[nodiscard]] THINWIRE_ALWAYS_INLINE std::uint32_t split(const support_node& node) {
+            const split_table& t = tables_.of(node.count());
+            const std::uint32_t here = symbols_.slot(), which = t.find(here);
+            const std::uint16_t from = t.cumulative[which], to = t.cumulative[which + 1];
+            symbols_.take(here, {from, static_cast<std::uint16_t>(to - from)}, t.symbols > 1);
+            return which < t.counts ? t.low + which : escaped(t, node);
+        }
+        void close() const noexcept { symbols_.close(*coder_); }
+
+     private:
+        [[nodiscard]] std::uint32_t escaped(const split_table& t, const support_node& node) noexcept {
+            const std::uint32_t rest = tables_.size - tables_.half, lower = coder_->bits_.get(16);
+            const std::uint32_t lowest = node.count() > rest ? node.count() - rest : 0;
+            if (lower >= lowest && lower <= std::min(tables_.half, node.count()) && lower - t.low >= t.counts)
+                return lower;
+            coder_->malformed_ = true;
+            return t.low;
+        }
+
+        block_tables tables_;
+        support_decoder* coder_;
+        symbol_reader symbols_;
+    };
+    [[nodiscard]] block_splitter splitter(std::uint32_t size, std::size_t) noexcept { return {*this, size}; }
+    void masks(unsigned level, std::span<const support_node> nodes) noexcept {
+        symbol_reader symbols(*this);
+        for (const support_node& node : nodes) {
+            const auto masks = subsets_->masks(level, node.count());
+            const auto n = static_cast<std::uint32_t>(masks.size());
+            const std::uint32_t here = symbols.slot(), rank = ((here + 1) * n - 1) >> split_bits;
+            symbols.take(here, subsets_->parts(level, node.count())[rank], n > 1);
+            std::uint16_t* to = positions_ + node.place();
+            for (std::uint32_t left = masks[rank]; left != 0; left &= left - 1)
+                *to++ = static_cast<std::uint16_t>(node.base() + static_cast<unsigned>(std::countr_zero(left)));
+        }
+        symbols.close(*this);
     }
-    void mask(unsigned level, const support_node& node) noexcept {
-        const auto masks = subsets_->masks(level, node.count());
-        const auto n = static_cast<std::uint32_t>(masks.size());
-        const std::uint32_t here = slot(), rank = ((here + 1) * n - 1) >> split_bits;
-        take(here, (rank << split_bits) / n, ((rank + 1) << split_bits) / n, n > 1);
-        std::uint16_t* to = positions_ + node.place();
-        for (std::uint32_t left = masks[rank]; left != 0; left &= left - 1)
-            *to++ = static_cast<std::uint16_t>(node.base() + static_cast<unsigned>(std::countr_zero(left)));
+    void singles(unsigned level, std::span<const support_node> nodes) noexcept {
+        bit_reader bits = bits_;
+        for (const support_node& node : nodes)
+            positions_[node.place()] = static_cast<std::uint16_t>(node.base() + bits.get(level));
+        bits_ = bits;
     }
-    void single(unsigned level, const support_node& node) noexcept {
-        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + bits_.get(level));
-    }
-    void pair(unsigned level, const support_node& node) noexcept {
-        const std::uint32_t size = std::uint32_t{1} << level, both = bits_.get(2 * level - 1);
-        const std::uint32_t first = both & (size - 1), apart = (both >> level) + 1;
-        const std::uint32_t second = (first + apart) & (size - 1);
-        malformed_ = malformed_ || (apart == size / 2 && first >= size / 2);
-        positions_[node.place()] = static_cast<std::uint16_t>(node.base() + std::min(first, second));
-        positions_[node.place() + 1U] = static_cast<std::uint16_t>(node.base() + std::max(first, second));
+    void pairs(unsigned level, std::span<const support_node> nodes) noexcept {
+        const std::uint32_t size = std::uint32_t{1} << level;
+        bit_reader bits = bits_;
+        for (const support_node& node : nodes) {
+            const std::uint32_t both = bits.get(2 * level - 1);
+            const std::uint32_t first = both & (size - 1), apart = (both >> level) + 1;
+            const std::uint32_t second = (first + apart) & (size - 1);
+            malformed_ = malformed_ || (apart == size / 2 && first >= size / 2);
+            positions_[node.place()] = static_cast<std::uint16_t>(node.base() + std::min(first, second));
+            positions_[node.place() + 1U] = static_cast<std::uint16_t>(node.base() + std::max(first, second));
+        }
+        bits_ = bits;
     }
 
     std::span<const std::byte> words_;
@@ -3647,12 +3814,11 @@ class section_coder {
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
         if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
             out.reserve(std::max(room, 2 * out.capacity()));
-        bool full = true;
-        std::uint64_t value_bits = 0;
-        for (const std::uint32_t count : in.counts) {
-            full = full && count == section.kept;
-            value_bits += codec_->bits(count);
-        }
+        const bool full =
+            std::all_of(in.counts.begin(), in.counts.end(), [&](std::uint32_t count) { return count == section.kept; });
+        std::uint64_t value_bits = full ? in.counts.size() * codec_->bits(section.kept) : 0;
+        if (!full)
+            for (const std::uint32_t count : in.counts) value_bits += codec_->bits(count);
         out.push_back(full ? std::byte{0} : std::byte{1});
         if (!full)
             append(out, 4 * in.counts.size(), [&](bit_writer& bits) {
@@ -4392,6 +4558,38 @@ namespace thinwire {
     return 4 * groups <= n ? groups : n;
 }
 
+namespace detail {
+
+/// Calls use(i) for every bit i % 64 that is set in words[i / 64], in rising order, and clears the words.
+template <class Use>
+void take_marks(std::span<std::uint64_t> words, const Use& use) {
+    for (std::size_t first = 0; first < words.size(); first += 64) {
+        const std::size_t end = std::min(words.size(), first + 64);
+        std::uint64_t used = 0;  // most words are 0: a branch for each would be hard to guess
+        for (std::size_t word = first; word < end; ++word) used |= std::uint64_t{words[word] != 0} << (word - first);
+        for (; used != 0; used &= used - 1) {
+            const std::size_t word = first + static_cast<std::size_t>(std::countr_zero(used));
+            for (std::uint64_t left = std::exchange(words[word], 0); left != 0; left &= left - 1)
+                use(64 * word + static_cast<std::size_t>(std::countr_zero(left)));
+        }
+    }
+}
+
+/// Leaves the k largest.
+inline void keep_largest(std::vector<std::uint64_t>& keys, std::size_t k) {
+    if (keys.size() > k + 16) {
+        std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
+        keys.resize(k);
+    }
+    for (; keys.size() > k; keys.pop_back()) {
+        std::uint64_t* least = keys.data();
+        for (std::uint64_t& key : keys) least = key < *least ? &key : least;
+        *least = keys.back();
+    }
+}
+
+}  // namespace detail
+
 /// Chooses the k positions of largest magnitude; ties go to the lowest position. Gives them in rising order.
 ///
 /// `stored` holds coefficients in any order and may hold others that do not count: position_of(i) is the position of
@@ -4402,29 +4600,20 @@ template <class Position>
 void select_top_k(std::span<const float> stored, std::span<std::uint64_t> marks, const Position& position_of,
                   std::vector<std::uint64_t>& keys, std::span<std::uint16_t> positions) {
     constexpr std::uint32_t none = 0x10000;
-    const std::size_t k = positions.size();
     keys.clear();
-    for (std::size_t word = 0; word < marks.size(); ++word) {
-        for (std::uint64_t left = std::exchange(marks[word], 0); left != 0; left &= left - 1) {
-            const std::size_t i = 64 * word + static_cast<std::size_t>(std::countr_zero(left));
-            const std::uint32_t position = position_of(i);
-            if (position >= none) continue;
-            const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
-            keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
-        }
-    }
-    if (keys.size() > k + 8)
-        std::nth_element(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(k), keys.end(), std::greater<>());
-    else
-        for (; keys.size() > k; keys.pop_back()) std::swap(*std::min_element(keys.begin(), keys.end()), keys.back());
-    for (std::size_t i = 0; i < k; ++i) {  // the marks sort them
-        const std::uint32_t position = 0xffffffffU - static_cast<std::uint32_t>(keys[i]);
+    detail::take_marks(marks, [&](std::size_t i) {
+        const std::uint32_t position = position_of(i);
+        if (position >= none) return;
+        const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(stored[i]) & 0x7fffffffU;
+        keys.push_back((std::uint64_t{magnitude} << 32U) | (0xffffffffU - position));
+    });
+    detail::keep_largest(keys, positions.size());
+    for (const std::uint64_t key : keys) {  // the marks sort them
+        const std::uint32_t position = 0xffffffffU - static_cast<std::uint32_t>(key);
         marks[position / 64] |= std::uint64_t{1} << position % 64;
     }
     std::size_t at = 0;
-    for (std::size_t word = 0; word < marks.size(); ++word)
-        for (std::uint64_t left = marks[word]; left != 0; left &= left - 1)
-            positions[at++] = static_cast<std::uint16_t>(64 * word + static_cast<std::size_t>(std::countr_zero(left)));
+    detail::take_marks(marks, [&](std::size_t position) { positions[at++] = static_cast<std::uint16_t>(position); });
 }
 
 }  // namespace thinwire
@@ -7115,7 +7304,7 @@ namespace detail {
     std::int64_t term = first == 0 ? one : x;
     std::int64_t sum = term;
     for (int n = first + 1; n < 16; n += 2) {
-        term = -(((term * square) >> 30U) / (n * (n + 1)));
+        term = -(((term * square) >> 30U) / (std::int64_t{n} * (n + 1)));
         sum += term;
     }
     return sum;
@@ -7450,6 +7639,8 @@ class basis_tables {
     /// Whether this is a DCT or Walsh-Hadamard transform with a fast algorithm, used where both sides of a chunk have
     /// one or the chunk is one row.
     [[nodiscard]] bool fast() const noexcept { return fast_; }
+    /// Precondition: fast(). The side is 2^shift.
+    [[nodiscard]] unsigned shift() const noexcept { return side_ == 64 ? 6 : 5; }
     [[nodiscard]] bool identity() const noexcept { return identity_; }
     /// Numbers that the kernels store for one row of a spectrum.
     [[nodiscard]] std::size_t spectrum_width() const noexcept { return mirrored_ ? 2 * half_ : full_; }
@@ -7529,15 +7720,16 @@ struct spectrum_layout {
     /// Where the coefficient of a position (row * width + column) is stored.
     [[nodiscard]] std::size_t place(std::size_t position) const noexcept {
         if (line()) return position;
+        if (fast()) return (position & (cols.side() - 1)) << rows.shift() | position >> cols.shift();
         const std::size_t row = position / cols.side(), column = position % cols.side();
-        if (fast()) return column * rows.side() + row;
         const std::size_t at = cols.mirrored() ? column % 2 * cols.half() + column / 2 : column;
         return row * cols.spectrum_width() + at;
     }
     /// The position that is stored at a place; 2^16 where there is none.
     [[nodiscard]] std::uint32_t position(std::size_t place) const noexcept {
         if (line()) return static_cast<std::uint32_t>(place);
-        if (fast()) return static_cast<std::uint32_t>(place % rows.side() * cols.side() + place / rows.side());
+        if (fast())
+            return static_cast<std::uint32_t>((place & (rows.side() - 1)) << cols.shift() | place >> rows.shift());
         const std::size_t width = cols.spectrum_width(), at = place % width, half = cols.half();
         const std::size_t column = !cols.mirrored() ? at : at < half ? 2 * at : 2 * (at - half) + 1;
         return column < cols.side() ? static_cast<std::uint32_t>(place / width * cols.side() + column) : 0x10000U;
@@ -7719,59 +7911,41 @@ THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
     }
 }
 
-/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for `width` columns (a
-/// multiple of Lanes), rows `stride` apart in both. The two may be the same memory.
+/// The orthonormal DCT-II or, with Walsh, the Walsh-Hadamard transform along the N rows of `in`, for as many columns as
+/// a vector has lanes. The two may be the same memory.
 template <std::size_t N, int Lanes, bool Walsh>
-THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, float* out, std::size_t stride, std::size_t width) {
+THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, std::size_t in_stride, float* out, std::size_t out_stride) {
     using vec = typename vector_of<float, Lanes>::type;
     using local = typename local_vector<float, Lanes>::type;
     constexpr auto scale =
         static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
     constexpr float first = Walsh ? scale : scale * 0.70710678F;
-    for (std::size_t column = 0; column < width; column += Lanes) {
-        local even[N / 2], odd[N / 2];
+    local even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
-        for (std::size_t n = 0; n < N / 2; ++n) {
-            const local a = *reinterpret_cast<const vec*>(in + n * stride + column);
-            const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * stride + column);
-            even[n] = a + b;
-            odd[n] = a - b;
-        }
-        if constexpr (Walsh)
-            fast_walsh(even);
-        else
-            fast_dct2(even);
-        *reinterpret_cast<vec*>(out + column) = even[0] * first;
-#pragma GCC unroll 64
-        for (std::size_t f = 1; f < N / 2; ++f)
-            *reinterpret_cast<vec*>(out + 2 * f * stride + column) = even[f] * scale;
-        if constexpr (Walsh)
-            fast_walsh(odd);
-        else
-            fast_dct4(odd);
-#pragma GCC unroll 64
-        for (std::size_t f = 0; f < N / 2; ++f)
-            *reinterpret_cast<vec*>(out + (2 * f + 1) * stride + column) = odd[f] * scale;
+    for (std::size_t n = 0; n < N / 2; ++n) {
+        const local a = *reinterpret_cast<const vec*>(in + n * in_stride);
+        const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
+        even[n] = a + b;
+        odd[n] = a - b;
     }
-}
-
-/// fast_columns() for tables that are fast().
-template <int Lanes>
-THINWIRE_ALWAYS_INLINE void fast_columns(const basis_tables& side, const float* in, float* out, std::size_t stride,
-                                         std::size_t width) {
-    if (side.mirrored() && side.side() == 64)
-        fast_columns<64, Lanes, false>(in, out, stride, width);
-    else if (side.mirrored())
-        fast_columns<32, Lanes, false>(in, out, stride, width);
-    else if (side.side() == 64)
-        fast_columns<64, Lanes, true>(in, out, stride, width);
+    if constexpr (Walsh)
+        fast_walsh(even);
     else
-        fast_columns<32, Lanes, true>(in, out, stride, width);
+        fast_dct2(even);
+    *reinterpret_cast<vec*>(out) = even[0] * first;
+#pragma GCC unroll 64
+    for (std::size_t f = 1; f < N / 2; ++f) *reinterpret_cast<vec*>(out + 2 * f * out_stride) = even[f] * scale;
+    if constexpr (Walsh)
+        fast_walsh(odd);
+    else
+        fast_dct4(odd);
+#pragma GCC unroll 64
+    for (std::size_t f = 0; f < N / 2; ++f) *reinterpret_cast<vec*>(out + (2 * f + 1) * out_stride) = odd[f] * scale;
 }
 
 /// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4.
-THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
-                                      std::size_t rows, std::size_t cols) {
+THINWIRE_ALWAYS_INLINE void transpose_quads(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                            std::size_t rows, std::size_t cols) {
     using vec = vector_of<float, 4>::type;
     for (std::size_t y = 0; y < rows; y += 4) {
         for (std::size_t x = 0; x < cols; x += 4) {
@@ -7790,6 +7964,77 @@ THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, fl
             *reinterpret_cast<vec*>(to + 3 * out_stride) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
         }
     }
+}
+
+/// The same where rows and cols are multiples of 8. Upper and lower halves are joined as they are loaded, which takes
+/// no shuffle.
+THINWIRE_ALWAYS_INLINE void transpose_eights(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                             std::size_t rows, std::size_t cols) {
+    using quad = vector_of<float, 4>::type;
+    using vec = local_vector<float, 8>::type;
+    using stored = vector_of<float, 8>::type;
+    for (std::size_t y = 0; y < rows; y += 8)
+        for (std::size_t x = 0; x < cols; x += 4) {
+            vec row[4];  // four columns of rows y + i and y + i + 4
+#pragma GCC unroll 4
+            for (std::size_t i = 0; i < 4; ++i) {
+                const float* from = in + (y + i) * in_stride + x;
+                const quad upper = *reinterpret_cast<const quad*>(from);
+                const quad lower = *reinterpret_cast<const quad*>(from + 4 * in_stride);
+                row[i] = __builtin_shufflevector(upper, lower, 0, 1, 2, 3, 4, 5, 6, 7);
+            }
+            const vec ab = __builtin_shufflevector(row[0], row[1], 0, 8, 1, 9, 4, 12, 5, 13),
+                      cd = __builtin_shufflevector(row[2], row[3], 0, 8, 1, 9, 4, 12, 5, 13),
+                      high_ab = __builtin_shufflevector(row[0], row[1], 2, 10, 3, 11, 6, 14, 7, 15),
+                      high_cd = __builtin_shufflevector(row[2], row[3], 2, 10, 3, 11, 6, 14, 7, 15);
+            float* to = out + x * out_stride + y;
+            *reinterpret_cast<stored*>(to) = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13);
+            *reinterpret_cast<stored*>(to + out_stride) = __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+            *reinterpret_cast<stored*>(to + 2 * out_stride) =
+                __builtin_shufflevector(high_ab, high_cd, 0, 1, 8, 9, 4, 5, 12, 13);
+            *reinterpret_cast<stored*>(to + 3 * out_stride) =
+                __builtin_shufflevector(high_ab, high_cd, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+}
+
+/// out[x][y] = in[y][x]; rows, cols and both strides are multiples of 4, with more than 4 lanes of 8.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride,
+                                      std::size_t rows, std::size_t cols) {
+    if constexpr (Lanes == 4)
+        transpose_quads(in, in_stride, out, out_stride, rows, cols);
+    else
+        transpose_eights(in, in_stride, out, out_stride, rows, cols);
+}
+
+/// One side of a chunk: `width` columns (a multiple of Lanes) of N rows, `stride` apart in `in`. Turned: transposed on
+/// the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes through a few
+/// lines of memory, as the first cache does not hold a chunk three times.
+template <std::size_t N, int Lanes, bool Walsh, bool Turned>
+THINWIRE_ALWAYS_INLINE void fast_side(const float* in, float* out, std::size_t stride, std::size_t width) {
+    for (std::size_t column = 0; column < width; column += Lanes) {
+        if constexpr (Turned) {
+            alignas(64) float group[N * Lanes];
+            fast_columns<N, Lanes, Walsh>(in + column, stride, group, Lanes);
+            transpose<Lanes>(group, Lanes, out + column * N, N, N, Lanes);
+        } else {
+            fast_columns<N, Lanes, Walsh>(in + column, stride, out + column, stride);
+        }
+    }
+}
+
+/// fast_side() for tables that are fast().
+template <int Lanes, bool Turned>
+THINWIRE_ALWAYS_INLINE void fast_side(const basis_tables& side, const float* in, float* out, std::size_t stride,
+                                      std::size_t width) {
+    if (side.mirrored() && side.side() == 64)
+        fast_side<64, Lanes, false, Turned>(in, out, stride, width);
+    else if (side.mirrored())
+        fast_side<32, Lanes, false, Turned>(in, out, stride, width);
+    else if (side.side() == 64)
+        fast_side<64, Lanes, true, Turned>(in, out, stride, width);
+    else
+        fast_side<32, Lanes, true, Turned>(in, out, stride, width);
 }
 
 }  // namespace thinwire::detail
@@ -7972,14 +8217,14 @@ struct transform_scratch {
 
 #endif  // THINWIRE_TRANSFORM_SPARSE_CHUNK_HPP
 
-// ---- thinwire/transform/detail/dct_kernels.hpp
-#ifndef THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
-#define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+// ---- thinwire/transform/detail/fast_inverse.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_FAST_INVERSE_HPP
+#define THINWIRE_TRANSFORM_DETAIL_FAST_INVERSE_HPP
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
 namespace thinwire::detail {
 
@@ -7996,6 +8241,120 @@ THINWIRE_ALWAYS_INLINE void store_reversed(float* out, const typename local_vect
     else
         to = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
+
+/// The coefficients of a chunk as products of a column and a row of half length. Both fast bases have even frequencies
+/// whose second half repeats the first (mirrored: the DCT) and odd ones where it does so with the other sign: one
+/// quarter of the chunk for each of the four parities makes all of it. The class of a coefficient is
+/// 2 * (column odd) + (row odd); coefficients of one class and column are added up.
+struct quarter_terms {
+    std::array<std::size_t, 4> count{};               ///< terms of each class
+    std::array<std::array<std::uint32_t, 32>, 4> at;  ///< where the term's row of the basis begins
+
+    /// Fills `down`, which has room for a chunk, with the terms' columns: those of a class follow each other, classes
+    /// begin a quarter of the chunk apart. Positions are row * width + column, rising.
+    template <class Level>
+    THINWIRE_ALWAYS_INLINE void gather(const basis_tables& rows, const basis_tables& cols,
+                                       const std::uint16_t* positions, const float* values, std::size_t number,
+                                       float* down) noexcept {
+        using vec = typename vector_of<float, Level::lanes>::type;
+        const std::size_t half = rows.side() / 2, quarter = half * (cols.side() / 2);
+        const unsigned shift = cols.shift();
+        std::array<std::array<std::uint8_t, 64>, 2> term{};  // of a column and row parity, from 1
+        for (std::size_t i = 0; i < number; ++i) {
+            const std::size_t row = positions[i] >> shift, column = positions[i] & (cols.side() - 1);
+            const std::size_t kind = 2 * (column % 2) + row % 2;
+            const float* basis = rows.synthesis<float>() + row * rows.full();
+            std::uint8_t& known = term[row % 2][column];
+            const bool first = known == 0;
+            if (first) {
+                at[kind][count[kind]] = static_cast<std::uint32_t>(column * cols.full());
+                known = static_cast<std::uint8_t>(++count[kind]);
+            }
+            float* to = down + kind * quarter + (known - 1U) * half;
+            for (std::size_t y = 0; y < half; y += Level::lanes) {
+                vec& sum = *reinterpret_cast<vec*>(to + y);
+                const vec product = values[i] * *reinterpret_cast<const vec*>(basis + y);
+                sum = first ? product : sum + product;
+            }
+        }
+    }
+};
+
+/// The inverse of a few coefficients where both sides are fast() -> tile (rows of cols.side() elements).
+template <class Level, bool Walsh>
+THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const basis_tables& cols,
+                                             const quarter_terms& terms, const float* down, float* tile) {
+    constexpr int lanes = Level::lanes, vectors = lanes == 16 ? 2 : 1, pairs = 2;
+    using vec = typename vector_of<float, lanes>::type;
+    using local = typename local_vector<float, lanes>::type;
+    const std::size_t h = rows.side(), w = cols.side(), half = h / 2;
+    for (std::size_t y = 0; y < half; y += pairs) {
+        for (std::size_t x = 0; x < w / 2; x += vectors * lanes) {
+            local sum[4][pairs][vectors] = {};
+#pragma GCC unroll 4
+            for (std::size_t kind = 0; kind < 4; ++kind) {
+                const float* u = down + kind * (half * (w / 2)) + y;
+                for (std::size_t i = 0; i < terms.count[kind]; ++i, u += half) {
+                    const float* basis = cols.synthesis<float>() + terms.at[kind][i] + x;
+#pragma GCC unroll 2
+                    for (int v = 0; v < vectors; ++v) {
+                        const local entry = *reinterpret_cast<const vec*>(basis + v * lanes);
+#pragma GCC unroll 2
+                        for (int p = 0; p < pairs; ++p) sum[kind][p][v] += u[p] * entry;
+                    }
+                }
+            }
+#pragma GCC unroll 2
+            for (std::size_t p = 0; p < pairs; ++p)
+#pragma GCC unroll 2
+                for (std::size_t v = 0; v < vectors; ++v) {
+                    const local even = sum[0][p][v] + sum[2][p][v], odd = sum[1][p][v] + sum[3][p][v];
+                    const local even_right = sum[0][p][v] - sum[2][p][v], odd_right = sum[1][p][v] - sum[3][p][v];
+                    const std::size_t from = x + v * lanes;
+                    float* upper = tile + (y + p) * w;
+                    float* lower = tile + (Walsh ? y + p + half : h - 1 - y - p) * w;
+                    *reinterpret_cast<vec*>(upper + from) = even + odd;
+                    *reinterpret_cast<vec*>(lower + from) = even - odd;
+                    if constexpr (Walsh) {
+                        *reinterpret_cast<vec*>(upper + w / 2 + from) = even_right + odd_right;
+                        *reinterpret_cast<vec*>(lower + w / 2 + from) = even_right - odd_right;
+                    } else {
+                        store_reversed<lanes>(upper + w - lanes - from, even_right + odd_right);
+                        store_reversed<lanes>(lower + w - lanes - from, even_right - odd_right);
+                    }
+                }
+        }
+    }
+}
+
+/// The same from positions (row * width + column, rising) and values.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void inverse_fast(const basis_tables& rows, const basis_tables& cols,
+                                         const std::uint16_t* positions, const float* values, std::size_t number,
+                                         float* tile, transform_scratch& s) {
+    quarter_terms terms;
+    float* down = s.pass<float>();
+    terms.gather<Level>(rows, cols, positions, values, number, down);
+    if (rows.mirrored())
+        inverse_quarters<Level, false>(rows, cols, terms, down, tile);
+    else
+        inverse_quarters<Level, true>(rows, cols, terms, down, tile);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_FAST_INVERSE_HPP
+
+// ---- thinwire/transform/detail/dct_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_DCT_KERNELS_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace thinwire::detail {
 
 /// tile -> s.middle -> coefficients by plain products.
 template <class Level>
@@ -8021,9 +8380,9 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     using vec = typename vector_of<float, Level::lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
-        fast_columns<Level::lanes>(rows, tile, s.middle.data(), w, w);
-        transpose(s.middle.data(), w, s.mirrored.data(), h, h, w);
-        fast_columns<Level::lanes>(cols, s.mirrored.data(), s.coefficients.data(), h, h);
+        float* const turned = s.coefficients.data();
+        fast_side<Level::lanes, true>(rows, tile, turned, w, w);
+        fast_side<Level::lanes, false>(cols, turned, turned, h, h);
         return;
     }
     if (rows.identity()) {
@@ -8068,36 +8427,6 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     const std::size_t half = cols.half();
     Level::gemm(sums, half, 1, cols.analysis(false), s.at.data(), half_w, z, 2 * half, h, half);
     Level::gemm(differences, half, 1, cols.analysis(true), s.at.data(), half_w, z + half, 2 * half, h, half);
-}
-
-/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order. cols.fast(); count
-/// <= line_batch; `lines` can be read up to the next multiple of 16 chunks.
-template <class Level>
-THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
-                                          transform_scratch& s) {
-    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
-    transpose(lines, w, s.mirrored.data(), whole, whole, w);
-    fast_columns<Level::lanes>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
-    transpose(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
-}
-
-/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
-/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
-template <class T, class Level>
-THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
-                                         std::size_t count, float* tile, transform_scratch& s) {
-    for (std::size_t i = 0; i < count; ++i) s.at[i] = static_cast<std::uint32_t>(positions[i] * cols.full());
-    if constexpr (std::is_same_v<T, float>) {
-        Level::gemm(values, 0, 1, cols.synthesis<float>(), s.at.data(), count, tile, 0, 1, cols.full());
-    } else {
-        using vec = typename vector_of<double, Level::lanes / 2>::type;
-        using floats = typename vector_of<float, Level::lanes / 2>::type;
-        double* const sums = s.parts<double>();
-        Level::gemm(values, 0, 1, cols.synthesis<double>(), s.at.data(), count, sums, 0, 1, cols.full());
-        for (std::size_t x = 0; x < cols.full(); x += Level::lanes / 2)
-            *reinterpret_cast<floats*>(tile + x) =
-                __builtin_convertvector(*reinterpret_cast<const vec*>(sums + x) * 0x1p22, floats);
-    }
 }
 
 /// The inverse where there is no transform: the coefficients at their places.
@@ -8226,31 +8555,45 @@ THINWIRE_ALWAYS_INLINE void ask_ahead(const float* from, std::size_t n, std::ptr
         __builtin_prefetch(reinterpret_cast<const void*>(at + line), 0, 2);
 }
 
-/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a chunk. `taken` 0: out is not read.
-/// Asks for m and g `ahead` elements on, where no hardware looks ahead.
+/// Where a row of chunks lies in a panel that holds them one after the other: `chunks` times `width` elements from
+/// `out` on, `apart` elements from one chunk to the next. Elements of a chunk's row from `width` to `full` are set to
+/// 0.
+struct panel_row {
+    float* out;
+    std::size_t chunks, width, full, apart;
+};
+
+/// m <- decay * (m - taken * out) + gain * g, and a copy to out: one row of a panel's chunks. `taken` 0: out is not
+/// read. Asks for m and g `ahead` elements on, where no hardware looks ahead.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,
-                                            float gain, float taken, std::ptrdiff_t ahead) {
+THINWIRE_ALWAYS_INLINE void update_momentum(float* m, const float* g, const panel_row& to, float decay, float gain,
+                                            float taken, std::ptrdiff_t ahead) {
     using vec = typename vector_of<float, Lanes>::type;
-    ask_ahead(m, n, ahead);
-    ask_ahead(g, n, ahead);
-    std::size_t x = 0;
-    if (taken != 0.0F) {
-        for (; x + Lanes <= n; x += Lanes) {
-            const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
-            const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
-            *reinterpret_cast<vec*>(m + x) = sum;
-            *reinterpret_cast<vec*>(out + x) = sum;
+    const std::size_t n = to.width;
+    float* out = to.out;
+    for (std::size_t chunk = 0; chunk < to.chunks; ++chunk, m += n, g += n, out += to.apart) {
+        ask_ahead(m, n, ahead);
+        ask_ahead(g, n, ahead);
+        std::size_t x = 0;
+        if (taken != 0.0F) {
+            for (; x + Lanes <= n; x += Lanes) {
+                const vec left = *reinterpret_cast<const vec*>(m + x) - taken * *reinterpret_cast<const vec*>(out + x);
+                const vec sum = decay * left + gain * *reinterpret_cast<const vec*>(g + x);
+                *reinterpret_cast<vec*>(m + x) = sum;
+                *reinterpret_cast<vec*>(out + x) = sum;
+            }
+            for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
+        } else {
+            for (; x + Lanes <= n; x += Lanes) {
+                const vec sum =
+                    decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
+                *reinterpret_cast<vec*>(m + x) = sum;
+                *reinterpret_cast<vec*>(out + x) = sum;
+            }
+            for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
         }
-        for (; x < n; ++x) out[x] = m[x] = decay * (m[x] - taken * out[x]) + gain * g[x];
-        return;
+        for (; x < to.full; ++x) out[x] = 0.0F;
     }
-    for (; x + Lanes <= n; x += Lanes) {
-        const vec sum = decay * *reinterpret_cast<const vec*>(m + x) + gain * *reinterpret_cast<const vec*>(g + x);
-        *reinterpret_cast<vec*>(m + x) = sum;
-        *reinterpret_cast<vec*>(out + x) = sum;
-    }
-    for (; x < n; ++x) out[x] = m[x] = decay * m[x] + gain * g[x];
 }
 
 /// m <- m + factor * d.
@@ -8267,14 +8610,16 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
     for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
 }
 
+inline constexpr std::size_t scan_block = 4096;
+
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
-/// not within 2^-40..2^48, in double.
+/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those
+/// is not within 2^-40..2^48, in double.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
     using floats = typename vector_of<float, Lanes>::type;
     using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t block = 4096, ways = 4;
+    constexpr std::size_t block = scan_block, ways = 4;
     for (std::size_t from = 0; from < n; from += block) {
         const std::size_t end = std::min(n, from + block);
         floats squares[ways] = {};
@@ -8409,7 +8754,7 @@ THINWIRE_ALWAYS_INLINE std::int32_t sum_of(const typename local_vector<std::int3
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/// A number that at least k of the n tops reach, and about k / 8 more at most unless they are within a 64th of it.
+/// A number that at least k of the n tops reach, and about k / 16 more at most unless they are within a 64th of it.
 /// n is a multiple of 16, k <= n.
 template <int Lanes>
 THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::size_t n, std::size_t k) {
@@ -8427,7 +8772,7 @@ THINWIRE_ALWAYS_INLINE std::uint32_t top_floor(const std::uint32_t* tops, std::s
         for (std::size_t i = 0; i < n; i += Lanes) below += *reinterpret_cast<const stored*>(tops + i) < tried << 16;
         return static_cast<std::int32_t>(n) + sum_of<Lanes>(below);
     };
-    const auto least = static_cast<std::int32_t>(k), most = least + least / 8 + 1;
+    const auto least = static_cast<std::int32_t>(k), most = least + least / 16 + 1;
     above = (above >> 16) + 1;                      // reached by none
     std::int32_t floor = std::max(0, above - 512);  // four octaves below: as a rule reached by more than enough
     if (floor > 0 && reaching(floor) < least) {
@@ -8461,6 +8806,157 @@ THINWIRE_ALWAYS_INLINE void mark_tops(const float* c, std::size_t n, std::uint32
 
 #endif  // THINWIRE_TRANSFORM_DETAIL_ELEMENT_KERNELS_HPP
 
+// ---- thinwire/transform/detail/line_kernels.hpp
+#ifndef THINWIRE_TRANSFORM_DETAIL_LINE_KERNELS_HPP
+#define THINWIRE_TRANSFORM_DETAIL_LINE_KERNELS_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+namespace thinwire::detail {
+
+/// `count` chunks of one row, one after the other in `lines` -> s.coefficients, in the same order, and s.middle, by
+/// frequency: `count` rounded up to a multiple of 16 for each. cols.fast(); count <= line_batch; `lines` can be read up
+/// to the next multiple of 16 chunks.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,
+                                          transform_scratch& s) {
+    const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
+    transpose<Level::lanes>(lines, w, s.mirrored.data(), whole, whole, w);
+    fast_side<Level::lanes, false>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
+    transpose<Level::lanes>(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
+}
+
+/// The inverse of one row with `count` coefficients -> tile (cols.full() elements). cols.fast().
+/// With T = double the values are integers times 2^-22, and the result is exact as in inverse_transform().
+template <class T, class Level>
+THINWIRE_ALWAYS_INLINE void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const T* values,
+                                         std::size_t count, float* tile) {
+    constexpr int lanes = Level::lanes * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+    constexpr std::size_t vectors = 32 / lanes < 4 ? 32 / lanes : 4;
+    using vec = typename vector_of<T, lanes>::type;
+    using floats = typename vector_of<float, lanes>::type;
+    const T* basis = cols.synthesis<T>();
+    for (std::size_t x = 0; x < cols.full(); x += vectors * lanes) {
+        vec sum[2][vectors] = {};  // two, as each addition waits for the one before
+        std::size_t i = 0;
+        for (; i + 2 <= count; i += 2)
+#pragma GCC unroll 2
+            for (std::size_t n = 0; n < 2; ++n) {
+                const T* row = basis + positions[i + n] * cols.full() + x;
+#pragma GCC unroll 4
+                for (std::size_t v = 0; v < vectors; ++v)
+                    sum[n][v] += values[i + n] * *reinterpret_cast<const vec*>(row + v * lanes);
+            }
+        for (; i < count; ++i) {
+            const T* row = basis + positions[i] * cols.full() + x;
+#pragma GCC unroll 4
+            for (std::size_t v = 0; v < vectors; ++v)
+                sum[0][v] += values[i] * *reinterpret_cast<const vec*>(row + v * lanes);
+        }
+        constexpr T unit = std::is_same_v<T, double> ? static_cast<T>(0x1p22) : T{1};
+#pragma GCC unroll 4
+        for (std::size_t v = 0; v < vectors; ++v)
+            *reinterpret_cast<floats*>(tile + x + v * lanes) =
+                __builtin_convertvector((sum[0][v] + sum[1][v]) * unit, floats);
+    }
+}
+
+/// Batcher's odd-even merge sort of N numbers (AFIPS Spring Joint Computing Conference 32, 1968) as pairs to order.
+template <std::size_t N>
+struct sorting_network {
+    struct pair {
+        std::size_t low, high;
+    };
+    std::array<pair, N * 8> pairs{};
+    std::size_t count = 0, last_merge = 0;  ///< pairs from last_merge on merge two sorted halves
+    constexpr sorting_network() noexcept {
+        for (std::size_t p = 1; p < N; p *= 2) {
+            last_merge = count;
+            for (std::size_t k = p; k > 0; k /= 2)
+                for (std::size_t j = k % p; j + k < N; j += 2 * k)
+                    for (std::size_t i = 0; i < k && i + j + k < N; ++i)
+                        if ((i + j) / (2 * p) == (i + j + k) / (2 * p)) pairs[count++] = {i + j, i + j + k};
+        }
+    }
+};
+template <std::size_t N>
+inline constexpr sorting_network<N> network{};
+
+/// The smaller goes to the first.
+template <class Bits>
+THINWIRE_ALWAYS_INLINE void put_in_order(Bits& a, Bits& b) {
+    const Bits less = a < b ? a : b;
+    b = a < b ? b : a;
+    a = less;
+}
+
+/// The pairs of network<N> from First on.
+template <std::size_t N, std::size_t First, class Bits, std::size_t... I>
+THINWIRE_ALWAYS_INLINE void sort_from(Bits* v, std::index_sequence<I...>) {
+    (put_in_order(v[network<N>.pairs[First + I].low], v[network<N>.pairs[First + I].high]), ...);
+}
+
+/// floors[line] = the k-th largest magnitude (as bits) of c[i * stride + line] over i < n, for `lines` lines, a
+/// multiple of 16. n is 32 or 64; 1 <= k <= n.
+template <int Lanes>
+THINWIRE_ALWAYS_INLINE void line_floors(const float* c, std::size_t n, std::size_t stride, std::size_t lines,
+                                        std::size_t k, std::uint32_t* floors) {
+    using stored = typename vector_of<std::int32_t, Lanes>::type;
+    using bits = typename local_vector<std::int32_t, Lanes>::type;
+    for (std::size_t line = 0; line < lines; line += Lanes) {
+        bits sorted[64];
+        for (std::size_t from = 0; from < n; from += 16) {
+            bits v[16];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < 16; ++i)
+                v[i] = *reinterpret_cast<const stored*>(c + (from + i) * stride + line) & 0x7fffffff;
+            sort_from<16, 0>(v, std::make_index_sequence<network<16>.count>());
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < 16; ++i) sorted[from + i] = v[i];
+        }
+        for (std::size_t from = 0; from < n; from += 32) {
+            bits v[32];
+#pragma GCC unroll 32
+            for (std::size_t i = 0; i < 32; ++i) v[i] = sorted[from + i];
+            constexpr std::size_t merge = network<32>.last_merge;
+            sort_from<32, merge>(v, std::make_index_sequence<network<32>.count - merge>());
+#pragma GCC unroll 32
+            for (std::size_t i = 0; i < 32; ++i) sorted[from + i] = v[i];
+        }
+        // Of two rising halves: the largest number for which i of one and k - i of the other are not below it.
+        const bits all = {};
+        bits floor = {};
+        for (std::size_t i = k > 32 ? k - 32 : 0; i <= k && i <= (n == 64 ? 32U : 0U); ++i) {
+            if (k - i > 32) continue;
+            const bits a = i == 0 ? all + 0x7fffffff : sorted[64 - i];
+            const bits b = i == k ? all + 0x7fffffff : sorted[32 - (k - i)];
+            const bits least = a < b ? a : b;
+            floor = least > floor ? least : floor;
+        }
+        *reinterpret_cast<stored*>(floors + line) = floor;
+    }
+}
+
+/// marks[line]: bit i tells whether the magnitude (as bits) of c[line * n + i] reaches floors[line]; n is 32 or 64.
+template <class Level>
+THINWIRE_ALWAYS_INLINE void mark_lines(const float* c, std::size_t n, std::size_t lines, const std::uint32_t* floors,
+                                       std::uint64_t* marks) {
+    for (std::size_t line = 0; line < lines; ++line, c += n) {
+        std::uint64_t word = 0;
+        for (std::size_t i = 0; i < n; i += Level::lanes)
+            word |= std::uint64_t{Level::reached(c + i, static_cast<std::int32_t>(floors[line]))} << i;
+        marks[line] = word;
+    }
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_TRANSFORM_DETAIL_LINE_KERNELS_HPP
+
 // ---- thinwire/transform/kernels.hpp
 #ifndef THINWIRE_TRANSFORM_KERNELS_HPP
 #define THINWIRE_TRANSFORM_KERNELS_HPP
@@ -8484,12 +8980,18 @@ struct transform_kernels {
                     transform_scratch& s);
     void (*inverse_exact)(const basis_tables& rows, const basis_tables& cols, const sparse_chunk<double>& chunk,
                           float* tile, transform_scratch& s);
+    void (*inverse_fast)(const basis_tables& rows, const basis_tables& cols, const std::uint16_t* positions,
+                         const float* values, std::size_t count, float* tile, transform_scratch& s);
     void (*forward_lines)(const basis_tables& cols, const float* lines, std::size_t count, transform_scratch& s);
     void (*inverse_line)(const basis_tables& cols, const std::uint16_t* positions, const float* values,
-                         std::size_t count, float* tile, transform_scratch& s);
+                         std::size_t count, float* tile);
     void (*inverse_line_exact)(const basis_tables& cols, const std::uint16_t* positions, const double* values,
-                               std::size_t count, float* tile, transform_scratch& s);
-    void (*update_momentum)(float* m, const float* g, float* out, std::size_t n, float decay, float gain, float taken,
+                               std::size_t count, float* tile);
+    void (*line_floors)(const float* c, std::size_t n, std::size_t stride, std::size_t lines, std::size_t k,
+                        std::uint32_t* floors);
+    void (*mark_lines)(const float* c, std::size_t n, std::size_t lines, const std::uint32_t* floors,
+                       std::uint64_t* marks);
+    void (*update_momentum)(float* m, const float* g, const detail::panel_row& to, float decay, float gain, float taken,
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
@@ -8553,22 +9055,34 @@ struct lanes_avx512 {
                                          const sparse_chunk<double>& chunk, float* tile, transform_scratch& s) {       \
             inverse_transform<double, NAME>(rows, cols, chunk, tile, s);                                               \
         }                                                                                                              \
+        TARGET static void inverse_fast(const basis_tables& rows, const basis_tables& cols,                            \
+                                        const std::uint16_t* positions, const float* values, std::size_t count,        \
+                                        float* tile, transform_scratch& s) {                                           \
+            detail::inverse_fast<NAME>(rows, cols, positions, values, count, tile, s);                                 \
+        }                                                                                                              \
         TARGET static void forward_lines(const basis_tables& cols, const float* lines, std::size_t count,              \
                                          transform_scratch& s) {                                                       \
             detail::forward_lines<NAME>(cols, lines, count, s);                                                        \
         }                                                                                                              \
         TARGET static void inverse_line(const basis_tables& cols, const std::uint16_t* positions, const float* values, \
-                                        std::size_t count, float* tile, transform_scratch& s) {                        \
-            detail::inverse_line<float, NAME>(cols, positions, values, count, tile, s);                                \
+                                        std::size_t count, float* tile) {                                              \
+            detail::inverse_line<float, NAME>(cols, positions, values, count, tile);                                   \
         }                                                                                                              \
         TARGET static void inverse_line_exact(const basis_tables& cols, const std::uint16_t* positions,                \
-                                              const double* values, std::size_t count, float* tile,                    \
-                                              transform_scratch& s) {                                                  \
-            detail::inverse_line<double, NAME>(cols, positions, values, count, tile, s);                               \
+                                              const double* values, std::size_t count, float* tile) {                  \
+            detail::inverse_line<double, NAME>(cols, positions, values, count, tile);                                  \
         }                                                                                                              \
-        TARGET static void update_momentum(float* m, const float* g, float* out, std::size_t n, float decay,           \
-                                           float gain, float taken, std::ptrdiff_t ahead) {                            \
-            detail::update_momentum<LANES>(m, g, out, n, decay, gain, taken, ahead);                                   \
+        TARGET static void line_floors(const float* c, std::size_t n, std::size_t stride, std::size_t lines,           \
+                                       std::size_t k, std::uint32_t* floors) {                                         \
+            detail::line_floors<LANES>(c, n, stride, lines, k, floors);                                                \
+        }                                                                                                              \
+        TARGET static void mark_lines(const float* c, std::size_t n, std::size_t lines, const std::uint32_t* floors,   \
+                                      std::uint64_t* marks) {                                                          \
+            detail::mark_lines<NAME>(c, n, lines, floors, marks);                                                      \
+        }                                                                                                              \
+        TARGET static void update_momentum(float* m, const float* g, const panel_row& to, float decay, float gain,     \
+                                           float taken, std::ptrdiff_t ahead) {                                        \
+            detail::update_momentum<LANES>(m, g, to, decay, gain, taken, ahead);                                       \
         }                                                                                                              \
         TARGET static void add_scaled(float* m, const float* d, std::size_t n, float factor) {                         \
             detail::add_scaled<LANES>(m, d, n, factor);                                                                \
@@ -8599,13 +9113,11 @@ THINWIRE_DETAIL_LEVEL(level_avx512, lanes_avx512, THINWIRE_TARGET_AVX512, 16)
 #undef THINWIRE_DETAIL_LEVEL
 
 template <class Level>
-inline constexpr transform_kernels kernels_of = {&Level::forward,         &Level::inverse,
-                                                 &Level::inverse_exact,   &Level::forward_lines,
-                                                 &Level::inverse_line,    &Level::inverse_line_exact,
-                                                 &Level::update_momentum, &Level::add_scaled,
-                                                 &Level::apply_sign,      &Level::scan,
-                                                 &Level::group_tops,      &Level::top_floor,
-                                                 &Level::mark_tops};
+inline constexpr transform_kernels kernels_of = {
+    &Level::forward,       &Level::inverse,         &Level::inverse_exact,      &Level::inverse_fast,
+    &Level::forward_lines, &Level::inverse_line,    &Level::inverse_line_exact, &Level::line_floors,
+    &Level::mark_lines,    &Level::update_momentum, &Level::add_scaled,         &Level::apply_sign,
+    &Level::scan,          &Level::group_tops,      &Level::top_floor,          &Level::mark_tops};
 
 }  // namespace detail
 
@@ -8673,18 +9185,22 @@ class gradient_meter {
     /// The Euclidean norm of all gradients together; the same for any number of threads. Allocates nothing.
     /// Throws value_error that names tensor and element of the first gradient that is not finite.
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
-        return norm(pool, level, []() noexcept {});
+        return norm(pool, level, [](std::size_t) noexcept {});
     }
-    /// The same, and calls beside() once, on any of the threads, before the measuring ends. It must not throw.
+    /// The same. A single thread gets other work done meanwhile: beside(n) does a part of it that fits n gradients. It
+    /// must not throw.
     template <class Beside>
     [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        detail::for_each_item(pool, pieces_.size() + 1, [&](std::size_t, std::size_t i) {
-            if (i == 0) return beside();
-            piece& p = pieces_[i - 1];
+        const bool alone = detail::lane_count(pool) == 1;
+        detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
+            piece& p = pieces_[i];
             p.sum = 0.0;
             p.largest = 0;
-            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+            if (alone)
+                measure_beside(p, kernels, beside);
+            else
+                kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
         });
         double sum = 0.0;
         bool finite = true;
@@ -8709,6 +9225,20 @@ class gradient_meter {
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
+
+    /// While the gradients after these come from memory, the other work is done: it computes, reading waits.
+    template <class Beside>
+    static void measure_beside(piece& p, const transform_kernels& kernels, const Beside& beside) {
+        constexpr std::size_t some = 256;
+        for (std::size_t at = 0; at < p.values.size(); at += detail::scan_block) {
+            const std::size_t n = std::min(detail::scan_block, p.values.size() - at);
+            for (std::size_t x = 0; x < n; x += some) {
+                detail::ask_ahead(p.values.data() + at + x, std::min(some, n - x), detail::scan_block);
+                beside(some);
+            }
+            kernels.scan(p.values.data() + at, n, p.sum, p.largest);
+        }
+    }
 
     std::vector<parameter> parameters_;
     std::vector<piece> pieces_;
@@ -9474,7 +10004,7 @@ class chunk_plan {
 
  private:
     void cut(const chunk_grid& grid) {
-        const std::size_t per_piece = std::max<std::size_t>(1, 32768 / grid.chunk_size());
+        const std::size_t per_piece = std::max<std::size_t>(1, 65536 / grid.chunk_size());
         const std::size_t across = grid.stride() / grid.cols();
         for (std::size_t row = 0; row < grid.count(); row += across)
             for (std::size_t from = row; from < row + across; from += per_piece)
@@ -9580,6 +10110,7 @@ class round_keeper {
     void set_round(std::uint64_t round) noexcept {
         round_ = round;
         share_known_ = false;
+        share_ahead_ = {};
     }
     void next_round() noexcept { set_round(round_ + 1); }
 
@@ -9624,13 +10155,25 @@ class round_keeper {
     template <class Add>
     [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {
         if (!share_known_) {
-            sha256 sum;
-            for (const parameter& p : parameters) digest_floats(sum, digest_share(p.values, round_ % digest_shares));
-            add(sum, static_cast<std::size_t>(round_ % digest_shares));
-            share_ = sum.finish();
+            go_on_with_share(parameters, ~std::size_t{0});
+            add(share_ahead_.sum, static_cast<std::size_t>(round_ % digest_shares));
+            share_ = share_ahead_.sum.finish();
             share_known_ = true;
         }
         return share_;
+    }
+    /// Takes up to so many elements more into what share() will give: for idle moments before. The weights must not
+    /// change in between.
+    void go_on_with_share(std::span<const parameter> parameters, std::size_t elements) noexcept {
+        if (share_known_) return;
+        for (auto& [sum, tensor, at] = share_ahead_; tensor < parameters.size() && elements > 0; ++tensor, at = 0) {
+            const auto values = digest_share(parameters[tensor].values, round_ % digest_shares).subspan(at);
+            const std::size_t now = std::min(values.size(), elements);
+            digest_floats(sum, values.first(now));
+            elements -= now;
+            at += now;
+            if (now < values.size()) return;
+        }
     }
 
     /// Counts an accepted contribution.
@@ -9665,6 +10208,10 @@ class round_keeper {
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
     std::vector<std::byte> payload_;
+    struct {
+        sha256 sum;
+        std::size_t tensor = 0, at = 0;  ///< the first element of that tensor's share that is missing
+    } share_ahead_;
     digest share_;
     bool share_known_ = false;
 };
@@ -9799,7 +10346,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     next.settle();
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
-        if (const auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
+        if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
         if (found == sent_state::committed) next.settle();
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
@@ -10263,6 +10810,8 @@ class exact_mean {
 #define THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -10361,7 +10910,7 @@ class chunk_worker {
  private:
     /// What a panel holds: as much of a row of chunks as stays in the second cache, so that the rows of the matrix are
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
-    static constexpr std::size_t panel_elements = 32768;
+    static constexpr std::size_t panel_elements = 65536;
 
     void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
                      float* tile) {
@@ -10375,7 +10924,7 @@ class chunk_worker {
         mean_.finish();
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
-                                         mean_.positions().size(), tile, scratch_);
+                                         mean_.positions().size(), tile);
             return;
         }
         exact_.assign(mean_.positions(), mean_.means(), t.grid.cols());
@@ -10403,12 +10952,10 @@ class chunk_worker {
         for (std::size_t r = 0; r < h; ++r) {
             float* row = m + r * stride;
             if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
-            for (std::size_t c = 0; c < count; ++c) {
-                float* out = panel_.data() + c * tile + r * full;
-                kernels_->update_momentum(row + c * w, g + r * stride + c * w, out, w, how.decay, how.gain, taken,
-                                          ahead(t, r, count));
-                std::fill(out + w, out + full, 0.0F);
-            }
+            kernels_->update_momentum(
+                row, g + r * stride,
+                {.out = panel_.data() + r * full, .chunks = count, .width = w, .full = full, .apart = tile}, how.decay,
+                how.gain, taken, ahead(t, r, count));
         }
     }
 
@@ -10417,11 +10964,32 @@ class chunk_worker {
                       sparse_content& content) {
         const std::size_t w = t.grid.cols();
         for (std::size_t from = 0; from < count; from += line_batch) {
-            const std::size_t batch = std::min(line_batch, count - from);
+            const std::size_t batch = std::min(line_batch, count - from), whole = (batch + 15) / 16 * 16;
             kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
-            for (std::size_t c = 0; c < batch; ++c)
-                choose(t, first + from + c, scratch_.coefficients.data() + c * w, codec, content);
+            const float* c = scratch_.coefficients.data();
+            std::array<std::uint32_t, line_batch> floors;
+            std::array<std::uint64_t, line_batch> marks;
+            kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+            kernels_->mark_lines(c, w, batch, floors.data(), marks.data());
+            for (std::size_t line = 0; line < batch; ++line, c += w) {
+                const std::size_t chunk = first + from + line;
+                if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+                    take_marked(t, chunk, c, marks[line], content);
+                else  // several are as large as the last one that is kept
+                    choose(t, chunk, c, codec, content);
+            }
         }
+    }
+    /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.
+    static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
+                            sparse_content& content) noexcept {
+        const std::size_t place = chunk_plan::first_place(t, chunk);
+        for (std::size_t i = 0; i < t.kept; ++i, marks &= marks - 1) {
+            const int position = std::countr_zero(marks);
+            content.positions[place + i] = static_cast<std::uint16_t>(position);
+            content.values[place + i] = c[position];
+        }
+        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(t.kept);
     }
 
     /// The largest of a chunk's coefficients -> content.
@@ -10464,7 +11032,12 @@ class chunk_worker {
         const std::size_t count = content.counts[t.first_chunk + chunk];
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line(*t.cols, content.positions.data() + place, content.values.data() + place, count,
-                                   tile, scratch_);
+                                   tile);
+            return;
+        }
+        if (t.rows->fast() && t.cols->fast()) {
+            kernels_->inverse_fast(*t.rows, *t.cols, content.positions.data() + place, content.values.data() + place,
+                                   count, tile, scratch_);
             return;
         }
         local_.assign(std::span(content.positions).subspan(place, count),
@@ -10525,10 +11098,10 @@ namespace thinwire {
 class demo {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
-    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
-        : demo(parameters, std::move(options), pool, nullptr) {}
+    demo(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool = nullptr)
+        : demo(parameters, options, pool, nullptr) {}
     /// A shard, whose parameters are parts of others: see demo_shards.hpp.
-    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool,
+    demo(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool,
          const detail::plan_origin* origin)
         : parameters_(parameters.begin(), parameters.end()),
           options_(detail::checked(options)),
@@ -10569,8 +11142,11 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        // The digest that the header needs is one stream: it is made beside the gradients' measuring.
-        const double norm = meter_.norm(pool_, options_.level, [&]() noexcept { static_cast<void>(replica_share()); });
+        // The digest that the header needs is one stream. One thread makes it while the gradients come from memory,
+        // several beside the first tensors' transforms.
+        const double norm = meter_.norm(pool_, options_.level, [&](std::size_t gradients) noexcept {
+            rounds_.go_on_with_share(parameters_, std::max<std::size_t>(1, gradients / detail::digest_shares));
+        });
         return begin_step(self, norm, sink);
     }
     /// The same for gradients that were measured elsewhere, with others: they are finite, and of this norm in all.
@@ -10586,6 +11162,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
@@ -10597,7 +11174,7 @@ class demo {
             }
         };
         for (const tensor_batch& batch : batches_) {
-            choose(batch, static_cast<float>(gain), taken);
+            if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
             encode(batch, out, pass_on);
         }
         out.finish();
@@ -10826,16 +11403,25 @@ class demo {
     /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
     void choose(const tensor_batch& batch, float gain, float taken) {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
-            const auto& piece = plan_.pieces()[batch.first_piece + i];
-            const auto& t = plan_.tensors()[piece.tensor];
-            const std::size_t at = t.grid.offset(piece.from);
-            workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
-                                  parameters_[piece.tensor].gradient.data() + at,
-                                  {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
-                                  own_);
-            if (options_.error_feedback)
-                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
+            choose_piece(lane, plan_.pieces()[batch.first_piece + i], gain, taken);
         });
+    }
+    /// The same for the first batch, and beside it the digest that the header needs.
+    void choose_first(float gain, float taken) {
+        const std::size_t pieces = batches_.empty() ? 0 : batches_.front().last_piece;
+        detail::for_each_item(pool_, pieces + 1, [&](std::size_t lane, std::size_t i) {
+            if (i == 0) return static_cast<void>(replica_share());
+            choose_piece(lane, plan_.pieces()[i - 1], gain, taken);
+        });
+    }
+    void choose_piece(std::size_t lane, const detail::chunk_plan::piece& piece, float gain, float taken) {
+        const auto& t = plan_.tensors()[piece.tensor];
+        const std::size_t at = t.grid.offset(piece.from);
+        workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
+                              parameters_[piece.tensor].gradient.data() + at,
+                              {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
+        if (options_.error_feedback)
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
     }
 
     /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.

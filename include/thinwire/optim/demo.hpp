@@ -51,10 +51,10 @@ namespace thinwire {
 class demo {
  public:
     /// Throws value_error for an option out of range, shape_error for a parameter whose spans do not fit its shape.
-    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool = nullptr)
-        : demo(parameters, std::move(options), pool, nullptr) {}
+    demo(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool = nullptr)
+        : demo(parameters, options, pool, nullptr) {}
     /// A shard, whose parameters are parts of others: see demo_shards.hpp.
-    demo(std::span<const parameter> parameters, demo_options options, thread_pool* pool,
+    demo(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool,
          const detail::plan_origin* origin)
         : parameters_(parameters.begin(), parameters.end()),
           options_(detail::checked(options)),
