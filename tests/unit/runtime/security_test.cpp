@@ -362,15 +362,13 @@ TEST_CASE("security: strangers are shown out and the run goes on") {
     random_stream random(5);
     std::string noise(6000, '\0');
     for (char& c : noise) c = static_cast<char>(random.below(256));
-    // A first record that announces a client hello of 16 MiB, as long as it lasts.
-    std::string endless("\x16\x03\x01\x40\x00\x01\xff\xff\xff", 9);
-    endless += std::string(16375, 'x');
-    const std::vector<std::string> visits = {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                                             noise,
-                                             std::string(4096, '\0'),
-                                             std::string("\x16\x03\x01\x02\x00\x01", 6),
-                                             endless + endless + endless,
-                                             ""};
+    // A client hello of 124 KiB, which OpenSSL would wait for.
+    const std::string record("\x16\x03\x01\x40\x00", 5);
+    const std::string endless =
+        record + std::string("\x01\x01\xf0\x00", 4) + std::string(16380, 'x') + record + std::string(16384, 'x');
+    const std::vector<std::string> visits = {
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", noise,   std::string(4096, '\0'),
+        std::string("\x16\x03\x01\x02\x00\x01", 6),  endless, ""};
     for (const std::string& words : visits) {
         const visitor visit(founder->port());
         visit.say(bytes_of(words));
@@ -379,6 +377,7 @@ TEST_CASE("security: strangers are shown out and the run goes on") {
     CHECK(eventually([&] { return founder->status().refused == visits.size(); }));
     CHECK(lines.hold("no TLS handshake within 300 ms"));
     CHECK(lines.hold("http request"));
+    CHECK(lines.hold("more than 16384 bytes before it is let in"));
     ledger mine, theirs;
     {
         std::jthread other([&] { take_part(*joined, 0, 20, theirs); });
