@@ -64,11 +64,12 @@ struct quarter_terms {
     }
 };
 
-/// The inverse of a few coefficients where both sides are fast() -> tile (rows of cols.side() elements).
-template <class Level, bool Walsh>
+/// The inverse of a few coefficients where both sides are fast() -> tile (rows of cols.side() elements). Half of a row
+/// is a multiple of Vectors * Level::lanes.
+template <class Level, bool Walsh, int Vectors>
 THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const basis_tables& cols,
                                              const quarter_terms& terms, const float* down, float* tile) {
-    constexpr int lanes = Level::lanes, vectors = lanes == 16 ? 2 : 1, pairs = 2;
+    constexpr int lanes = Level::lanes, vectors = Vectors, pairs = 2;
     using vec = typename vector_of<float, lanes>::type;
     using local = typename local_vector<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = h / 2;
@@ -119,10 +120,16 @@ THINWIRE_ALWAYS_INLINE void inverse_fast(const basis_tables& rows, const basis_t
     quarter_terms terms;
     float* down = s.pass<float>();
     terms.gather<Level>(rows, cols, positions, values, number, down);
-    if (rows.mirrored())
-        inverse_quarters<Level, false>(rows, cols, terms, down, tile);
+    constexpr int vectors = Level::lanes == 16 ? 2 : 1;
+    const bool wide = cols.side() / 2 % (vectors * Level::lanes) == 0;
+    if (rows.mirrored() && wide)
+        inverse_quarters<Level, false, vectors>(rows, cols, terms, down, tile);
+    else if (rows.mirrored())
+        inverse_quarters<Level, false, 1>(rows, cols, terms, down, tile);
+    else if (wide)
+        inverse_quarters<Level, true, vectors>(rows, cols, terms, down, tile);
     else
-        inverse_quarters<Level, true>(rows, cols, terms, down, tile);
+        inverse_quarters<Level, true, 1>(rows, cols, terms, down, tile);
 }
 
 }  // namespace thinwire::detail
