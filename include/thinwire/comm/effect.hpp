@@ -90,7 +90,8 @@ struct welcomed_effect {
     welcome_message welcome;
 };
 
-/// The snapshot that a fresh peer asked for is complete and its digest is right.
+/// The snapshot that a fresh peer asked for, or one whose log no other log joins on to, is complete and its digest is
+/// right. The log begins anew with it, at once and durably; the newest vote stays.
 struct snapshot_effect {
     std::uint64_t round = 0;
     shared_bytes bytes;

@@ -24,7 +24,7 @@ namespace thinwire {
 struct participant_settings {
     digest run{};  ///< zero: whatever runs where the first link leads
     peer_id self = 0;
-    std::uint64_t session = 0;      ///< drawn once per process
+    std::uint64_t session = 0;      ///< of this process: greater than those of this peer's earlier ones
     std::uint64_t incarnation = 0;  ///< drawn once per log
     std::string name;
     std::string address;  ///< where others may dial this peer; empty: nowhere
@@ -135,6 +135,8 @@ class participant {
         std::pair<std::uint64_t, std::uint64_t> proposed{};  ///< term and round + 1 of the newest proposal it got
         std::set<std::pair<digest, std::uint64_t>> asked;    ///< pieces on their way from it
         std::size_t waiting = 0;                             ///< its requests that wait for the log
+        shared_bytes snapshot;                               ///< that it was offered, until it has it
+        digest snapshot_digest;
     };
     struct peer_state {
         std::string name;
@@ -237,7 +239,8 @@ class participant {
     void ask_pieces(timestamp now);
     void lose_source(link_id link);
     void begin_log(shared_bytes bytes, timestamp now);
-    [[nodiscard]] shared_bytes find_payload(const digest& content, std::uint64_t round, bool& wait);
+    [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round,
+                                            bool& wait);
     void answer(timestamp now);
     [[nodiscard]] bool try_answer(const question& q, timestamp now);
     void ask(question q, timestamp now);
@@ -262,6 +265,7 @@ class participant {
     void strike(peer_id peer);
     void awake(peer_state& peer, timestamp now);
     void consider(timestamp now);
+    [[nodiscard]] bool stand_aside(timestamp now);
     void close_round(bool contributions, timestamp now);
     void propose(timestamp now);
     void propose_to(link_id link, timestamp now);
@@ -319,6 +323,8 @@ class participant {
     std::map<std::uint64_t, commit_ptr> pulled_;
     std::map<std::uint64_t, std::pair<link_id, timestamp>> pulls_;
     std::size_t pull_turn_ = 0;
+    bool seeking_ = false;  ///< a snapshot, though there is a log: nobody's joins on to it
+    timestamp sought_ = 0;
     std::deque<commit_ptr> recent_;  ///< final, up to final_ - 1
     std::size_t recent_bytes_ = 0;
     std::vector<std::pair<std::uint64_t, shared_bytes>> states_;  ///< from which round on
@@ -355,6 +361,8 @@ class participant {
     std::vector<control_change> requests_;  ///< of this peer, until the state shows them
     std::vector<control_change> changes_;   ///< of all, for the next record
     link_id requests_told_ = 0;
+    std::set<peer_id> dismissed_;           ///< whom the record under way removes on request
+    std::optional<timestamp> stood_aside_;
     bool leaving_ = false;
     bool stopping_ = false;
     timestamp leave_by_ = 0;

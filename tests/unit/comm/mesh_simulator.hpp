@@ -5,6 +5,8 @@
 #include <thinwire/comm/participant.hpp>
 #include <thinwire/core/random.hpp>
 
+#include <cstdio>
+#include <cstdlib>
 #include <algorithm>
 #include <array>
 #include <deque>
@@ -106,8 +108,8 @@ class world {
     struct options {
         int peers = 4;
         int contributors = 1 << 20;  ///< peers above take part without computing
-        timestamp trouble = 15'000'000;
-        timestamp calm = 25'000'000;
+        timestamp trouble = 12'000'000;
+        timestamp calm = 18'000'000;
         int fault_every_ms = 400;
         std::size_t payload_words = 60;
         std::size_t mesh = 64;
@@ -142,6 +144,7 @@ class world {
 
     [[nodiscard]] std::size_t rounds() const noexcept { return finals_.size(); }
     [[nodiscard]] std::size_t returned() const noexcept { return returned_; }
+    [[nodiscard]] std::size_t replaced() const noexcept { return replaced_; }
     [[nodiscard]] std::size_t leaders() const noexcept { return leaders_.size(); }
     [[nodiscard]] std::size_t views() const noexcept { return views_; }
     [[nodiscard]] std::size_t frames() const noexcept { return frames_; }
@@ -333,13 +336,14 @@ class world {
         const std::uint64_t round = p->round;
         to(p, now_ + 1000 + below(longest_compute), [this, p, round] {
             p->computing = false;
+            if (p->round != round) return;  // its replica was replaced
             byte_writer out;
             out.put(p->peer);
             out.put(p->number);
             out.put(round);
             for (timestamp i = below(static_cast<timestamp>(options_.payload_words)); i > 0; --i)
                 out.put(random_.bits32());
-            if (options_.payload_words < 1000 && below(400) == 0)
+            if (options_.payload_words < 1000 && below(1500) == 0)
                 for (std::uint32_t i = 0; i < 70'000 + random_.below(70'000); ++i) out.put(i);
             p->offered = share(out.take());
             p->machine->payload_ready(round, p->offered, clock(*p));
@@ -383,7 +387,7 @@ class world {
         out.put(round);
         out.put(std::span<const std::byte>(state.bytes));
         std::vector<std::byte> bytes = out.take();
-        if (round % 16 == 0) bytes.resize(bytes.size() + 3 * wire_limits::max_piece / 2);
+        if (round % 64 == 0) bytes.resize(bytes.size() + 3 * wire_limits::max_piece / 2);
         return share(std::move(bytes));
     }
 
@@ -422,6 +426,7 @@ class world {
     // ------------------------------------------------------------------------------------------------ effects
 
     void perform(const process_ptr& p, send_effect& e) {
+        if (std::getenv("TRACE") && now_ > 15000000 && now_ < 46000000) std::fprintf(stderr, "%lld p%llu link %llu %s\n", (long long)now_, (unsigned long long)p->peer, (unsigned long long)e.link, std::string(to_string(type_of(e.what))).c_str());
         const auto [l, side] = find(p, e.link);
         if (!l) return;
         if (auto* c = std::get_if<campaign_message>(&e.what); c && buggy(*p, bug::claims_any_log)) {
@@ -458,6 +463,7 @@ class world {
                  message_type::request});
     }
     void perform(const process_ptr& p, close_effect& e) {
+        if (std::getenv("TRACE") && now_ > 15000000 && now_ < 46000000) std::fprintf(stderr, "%lld p%llu link %llu close %s\n", (long long)now_, (unsigned long long)p->peer, (unsigned long long)e.link, e.reason.c_str());
         const auto [l, side] = find(p, e.link);
         if (!l) return;
         l->ends[side].open = false;
@@ -558,9 +564,15 @@ class world {
         std::copy(raw.begin(), raw.end(), p->state.bytes.begin());
         require(p->round == e.round, "a snapshot of another round");
         require(p->round == 0 || states_.at(p->round - 1) == p->state, "a snapshot of another state");
-        p->ready = true;
         disk& d = disks_[p->peer];
-        d.used = true;
+        if (p->ready) ++replaced_;
+        if (p->offered) ++returned_;
+        p->offered = nullptr;
+        p->queue.clear();
+        p->held.clear();
+        p->ready = d.used = true;
+        d.log.clear();
+        d.synced = 0;
         d.log_begin = d.final = p->round;
         d.base = decode_state(*e.state).value();
         save(p);
@@ -758,12 +770,14 @@ class world {
         group_.clear();
         for (auto& [peer, p] : now_at_) {
             p->paused_until = std::min(p->paused_until, now_ + 1);
-            if (!p->alive) continue;
-            to(p, now_ + 7'000'000,
-               [this, p = p] { p->machine->request({control_change::kind::resume, 0, "", ""}, clock(*p)); });
-            to(p, now_ + 12'000'000,
-               [this, p = p] { p->machine->request({control_change::kind::resume, 0, "", ""}, clock(*p)); });
         }
+        for (timestamp wait = 3'000'000; wait < 10'000'000; wait += 1'000'000)
+            after(wait, [this] {
+                for (auto& [peer, p] : now_at_)
+                    to(p, now_, [this, p = p] {
+                        p->machine->request({control_change::kind::resume, 0, "", ""}, clock(*p));
+                    });
+            });
     }
 
     /// Somebody stops the run: all end, with everything and in the same state.
@@ -787,6 +801,13 @@ class world {
                 text += " " + std::to_string(m.peer) + (disks_.at(m.peer).incarnation == m.incarnation ? "" : "!") +
                         (m.address.empty() ? "-" : "");
             if (p->machine->state().paused) text += " paused";
+            const disk& d = disks_.at(peer);
+            if (!d.log.empty() && d.log.back()->round == p->machine->round() && d.log.back()->control) {
+                text += " next view";
+                const run_state next = decode_state(*d.log.back()->control).value();
+                for (const view_member& m : next.view.members)
+                    text += " " + std::to_string(m.peer) + (disks_.at(m.peer).incarnation == m.incarnation ? "" : "!");
+            }
         }
         return text;
     }
@@ -812,7 +833,7 @@ class world {
     std::map<std::uint64_t, peer_id> leaders_;
     run_state newest_;
     peer_id lost_ = 0;
-    std::size_t contributors_ = 0, returned_ = 0, views_ = 0, frames_ = 0, stopped_ = 0;
+    std::size_t contributors_ = 0, returned_ = 0, replaced_ = 0, views_ = 0, frames_ = 0, stopped_ = 0;
     std::array<std::size_t, fault_kinds> counts_{};
     bool finishing_ = false;
 };

@@ -142,7 +142,7 @@ inline hello_message participant::introduction() const {
     hello.session = settings_.session;
     hello.name = settings_.name;
     hello.next_round = final_;
-    hello.wants_snapshot = settings_.fresh;
+    hello.wants_snapshot = settings_.fresh || seeking_;
     hello.incarnation = settings_.incarnation;
     hello.address = settings_.address;
     hello.key = settings_.key;
@@ -171,6 +171,8 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
         return no(refusal::banned,
                   peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
+    if (const auto p = peers_.find(hello.peer); p != peers_.end() && hello.session < p->second.session)
+        return no(refusal::replaced, "another process, begun later, takes part as " + peer);
     if (hello.last != digest{} && hello.next_round > 0 && hello.next_round <= final_ && !recent_.empty() &&
         hello.next_round > recent_.front()->round) {
         const commit_record& mine = *recent_[hello.next_round - 1 - recent_.front()->round];
@@ -206,6 +208,8 @@ inline void participant::on(link_id link, hello_message& m, timestamp now) {
         welcome.snapshot_size = snapshot_->bytes->size();
         welcome.snapshot_digest = snapshot_->content;
         welcome.state_at = snapshot_->state;
+        links_.at(link).snapshot = snapshot_->bytes;
+        links_.at(link).snapshot_digest = snapshot_->content;
     }
     effects_.push_back(admit_effect{link, m.peer});
     send(link, std::move(welcome), now);
@@ -227,7 +231,8 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
         if (no->code == refusal::ahead && !admitted_once_) end(run_end::diverged, no->text);
         return;
     }
-    if (settings_.fresh && (m.snapshot_round > m.round || m.snapshot_size > settings_.max_snapshot ||
+    const bool wanted = settings_.fresh || seeking_;
+    if (wanted && (m.snapshot_round > m.round || m.snapshot_size > settings_.max_snapshot ||
                             (m.has_snapshot && (m.snapshot_size == 0 || !decode_state(*m.state_at)))))
         return broken(link, "a snapshot that cannot be", now);
     if (!m.state->empty() && !decode_state(*m.state)) return broken(link, "a state that cannot be", now);
@@ -237,7 +242,8 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     effects_.push_back(admit_effect{link, m.self.peer});
     if (!std::exchange(admitted_once_, true)) effects_.push_back(welcomed_effect{m});
     connect(link, m.self, now);
-    if (settings_.fresh && m.has_snapshot) begin_fetch(link, m, now);
+    if (settings_.fresh || (seeking_ && m.snapshot_round > final_))
+        if (m.has_snapshot && is_linked(link)) begin_fetch(link, m, now);
 }
 
 /// The link carries the protocol from now on. A new link of a peer takes the place of its old one; another session is
@@ -332,6 +338,7 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
         return broken(link, "a status that goes back", now);
     const status_message before = std::exchange(l.says, m);
     l.has_said = true;
+    l.snapshot = nullptr;
     const peer_id peer = l.peer;
     if (m.sequencer == peer) {
         follow(link, m.term, now);
@@ -523,6 +530,9 @@ inline void participant::tick(timestamp now) {
             if (held.moving.sources() > 1)
                 for (const link_id link : held.moving.stalled(stall)) held.moving.remove_source(link);
         std::erase_if(pulls_, [&](const auto& p) { return p.second.second < stall; });
+        if (fetch_ && !fetch_->moving.has_source() && !settings_.fresh) fetch_.reset();
+        if (fetch_ && !fetch_->moving.has_source())
+            while (!links_.empty()) close(links_.begin()->first, "another snapshot is sought", false, now);
         if (leading() && !quorums([&](const view_member& m) {
                 return m.peer == settings_.self ? is(m, nullptr) : peers_[m.peer].heard + settings_.takeover > now;
             }))

@@ -178,19 +178,18 @@ inline void participant::apply_control(const commit_record& record, timestamp no
         leave_by_ = now + settings_.leave_timeout;
     }
     if (!leading()) return;
-    for (const view_member& m : before.view.members) {
-        const link_state* l = linked(m.peer);
-        if (l == nullptr || state_.view.find(m.peer)) continue;
-        if (state_.banned.contains(m.peer))
-            refuse(peers_[m.peer].link, refusal::banned, "banned from the run", now);
-        else
-            refuse(peers_[m.peer].link, refusal::removed, "removed from the run", now);
+    for (const peer_id peer : std::exchange(dismissed_, {})) {
+        if (peer == settings_.self) {
+            farewell("removed from the run", false, now);
+            return end(run_end::refused, "this peer was removed from the run");
+        }
+        const bool banned = state_.banned.contains(peer);
+        if (linked(peer) != nullptr)
+            refuse(peers_[peer].link, banned ? refusal::banned : refusal::removed,
+                   banned ? "banned from the run" : "removed from the run", now);
     }
-    if (!in(state_.view) && !leaving_) {
-        step_down(term_, now + settings_.takeover);
-        farewell("removed from the run", false, now);
-        end(run_end::refused, "this peer was removed from the run");
-    }
+    // A record of an earlier sequencer, for which this peer was gone: it enters again like everyone.
+    if (!in(state_.view) && !leaving_) step_down(term_, now + settings_.takeover);
 }
 
 // ---------------------------------------------------------------------------------------------------- catching up
@@ -219,10 +218,18 @@ inline void participant::pull(timestamp now) {
         pulls_[r] = {link, now};
         send(link, pull_message{r}, now);
     }
-    if (served) return;
+    if (served) {
+        seeking_ = false;
+        return;
+    }
     for (const view_member& m : contacts_.members)
-        if (m.peer != settings_.self && linked(m.peer) == nullptr) return;
-    end(run_end::refused, "no log of the run reaches back to round " + std::to_string(final_) + ": join fresh");
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr) return;
+    // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
+    // stays promised, as a snapshot holds all of it.
+    if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
+    seeking_ = true;
+    sought_ = now;
+    while (!links_.empty()) close(links_.begin()->first, "a snapshot is sought", false, now);
 }
 
 inline void participant::on(link_id link, pull_message& m, timestamp now) {

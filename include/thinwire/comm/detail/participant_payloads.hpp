@@ -181,10 +181,27 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
     completed(m.content, now);
 }
 
-/// The snapshot is here: this peer has a replica, and its log begins with it.
+/// The snapshot is here: this peer has a replica, and its log begins with it, whatever log there was.
 inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     const fetching f = *std::exchange(fetch_, std::nullopt);
-    settings_.fresh = false;
+    const bool behind = f.offer.snapshot_round > final_;
+    if (!settings_.fresh && (!behind || storing_ || leading())) return;  // not needed any more, or not now
+    settings_.fresh = seeking_ = false;
+    tentative_.reset();
+    tentative_state_.reset();
+    pending_.reset();
+    pulled_.clear();
+    pulls_.clear();
+    recent_.clear();
+    recent_bytes_ = 0;
+    loaded_.clear();
+    loading_.reset();
+    questions_.clear();
+    for (auto& [link, l] : links_) l.waiting = 0;
+    std::vector<digest> past;
+    for (const auto& [content, held] : pool_) past.push_back(content);
+    for (const digest& content : past) drop(content);
+    own_.reset();
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();
     states_ = {{final_, f.offer.state_at}};
@@ -224,7 +241,7 @@ inline void participant::answer(timestamp now) {
 inline bool participant::try_answer(const question& q, timestamp now) {
     if (q.fetch) {
         bool wait = false;
-        const shared_bytes bytes = find_payload(q.fetch->content, q.round, wait);
+        const shared_bytes bytes = find_payload(q.link, q.fetch->content, q.round, wait);
         if (wait) return false;
         const fetch_message& m = *q.fetch;
         std::vector<std::byte> part;
@@ -251,7 +268,9 @@ inline bool participant::try_answer(const question& q, timestamp now) {
 }
 
 /// Content by its digest; `wait` is set when the log is asked for it.
-inline shared_bytes participant::find_payload(const digest& content, std::uint64_t round, bool& wait) {
+inline shared_bytes participant::find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait) {
+    const link_state& l = links_.at(link);
+    if (l.snapshot && l.snapshot_digest == content) return l.snapshot;
     if (snapshot_ && snapshot_->content == content) return snapshot_->bytes;
     if (const auto it = pool_.find(content); it != pool_.end() && it->second.bytes) return it->second.bytes;
     const auto in_record = [&](const commit_record& r) -> shared_bytes {

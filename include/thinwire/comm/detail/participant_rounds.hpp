@@ -111,10 +111,26 @@ inline bool participant::change_due(timestamp now) {
     return due;
 }
 
+/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it between
+/// them.
+inline bool participant::stand_aside(timestamp now) {
+    if (!settings_.address.empty() || !collected_.empty()) return false;
+    if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
+    const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+        const link_state* l = linked(m.peer);
+        return m.votes && !m.address.empty() && m.peer != settings_.self && is(m, l) && l->says.final == final_;
+    });
+    if (!better) return false;
+    stood_aside_ = now;
+    step_down(term_, now + 2 * settings_.takeover);
+    return true;
+}
+
 /// Closes the round when nobody is left to wait for. A change of the state goes with the round's payloads; alone it
 /// goes when nobody computes, or when it is urgent.
 inline void participant::consider(timestamp now) {
     if (storing_ || tentative_ || stopping_) return;
+    if (stand_aside(now)) return;
     const bool change = change_due(now);
     const bool urgent = change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
                                        return c.what == control_change::kind::stop;
@@ -156,6 +172,9 @@ inline void participant::close_round(bool contributions, timestamp now) {
     }
     if (next != state_) record->control = encode_state(next);
     if (!record->control && record->contributions.empty()) return;
+    dismissed_.clear();
+    for (const control_change& c : changes_)
+        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban) dismissed_.insert(c.peer);
     changes_.clear();
     change_since_.reset();
     roster_changed_ = true;

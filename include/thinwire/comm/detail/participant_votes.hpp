@@ -139,6 +139,7 @@ inline void participant::lead(timestamp now) {
     change_since_.reset();
     roster_changed_ = true;
     changes_.clear();
+    dismissed_.clear();
     for (auto& [link, l] : links_) l.proposed = {};
     for (auto& [peer, p] : peers_) {
         p.excluded = false;
