@@ -283,6 +283,7 @@ class participant {
     void on(link_id link, vote_message& m, timestamp now);
     void campaign(bool trial, timestamp now);
     void count_votes(timestamp now);
+    void end_candidacy() noexcept;
     void lead(timestamp now);
     void step_down(std::uint64_t term, timestamp campaign_from);
     void follow(link_id link, std::uint64_t term, timestamp now);

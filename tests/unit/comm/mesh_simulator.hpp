@@ -5,8 +5,6 @@
 #include <thinwire/comm/participant.hpp>
 #include <thinwire/core/random.hpp>
 
-#include <cstdio>
-#include <cstdlib>
 #include <algorithm>
 #include <array>
 #include <deque>
@@ -235,7 +233,7 @@ class world {
         s.contributes = static_cast<int>(peer) <= options_.contributors;
         for (peer_id other = 1; other <= static_cast<peer_id>(std::min(options_.peers, 8)); ++other)
             if (other != peer && !address(other).empty()) s.seeds.push_back(address(other));
-        s.run = peer == 1 || chance(50) ? run_ : digest{};
+        if (peer == 1 || disks_[peer].used || chance(50)) s.run = run_;
         if (!d.used) {
             d = disk{};
             d.incarnation = 1'000'000 + p->number;
@@ -426,7 +424,6 @@ class world {
     // ------------------------------------------------------------------------------------------------ effects
 
     void perform(const process_ptr& p, send_effect& e) {
-        if (std::getenv("TRACE") && now_ > 15000000 && now_ < 46000000) std::fprintf(stderr, "%lld p%llu link %llu %s\n", (long long)now_, (unsigned long long)p->peer, (unsigned long long)e.link, std::string(to_string(type_of(e.what))).c_str());
         const auto [l, side] = find(p, e.link);
         if (!l) return;
         if (auto* c = std::get_if<campaign_message>(&e.what); c && buggy(*p, bug::claims_any_log)) {
@@ -463,7 +460,6 @@ class world {
                  message_type::request});
     }
     void perform(const process_ptr& p, close_effect& e) {
-        if (std::getenv("TRACE") && now_ > 15000000 && now_ < 46000000) std::fprintf(stderr, "%lld p%llu link %llu close %s\n", (long long)now_, (unsigned long long)p->peer, (unsigned long long)e.link, e.reason.c_str());
         const auto [l, side] = find(p, e.link);
         if (!l) return;
         l->ends[side].open = false;

@@ -35,13 +35,15 @@ inline void participant::advance(timestamp now) {
     while (!storing_ && !settings_.fresh) {
         const std::uint64_t before = final_;
         pulled_.erase(pulled_.begin(), pulled_.lower_bound(final_));
-        if (const auto it = pulled_.find(final_); it != pulled_.end() && !leading()) {
+        if (const auto it = pulled_.find(final_); it != pulled_.end()) {
             const commit_ptr record = it->second;
             pulled_.erase(it);
-            if (tentative_ && record_digest(*tentative_) == record_digest(*record))
+            if (tentative_ && record_digest(*tentative_) == record_digest(*record)) {
                 finalize(now);
-            else
+            } else {
+                if (leading()) step_down(term_, now + settings_.takeover);  // a later one was at work
                 assembly_ = assembly{*record, true};
+            }
         } else if (pending_ && pending_->record->round <= final_) {
             const record_message m = *std::exchange(pending_, std::nullopt);
             const bool accepted = tentative_ && tentative_->term == m.term;
@@ -98,6 +100,7 @@ inline void participant::stored(timestamp now) {
     if (tentative_->control)
         if (auto state = decode_state(*tentative_->control)) tentative_state_ = std::move(*state);
     last_term_ = tentative_->term;
+    end_candidacy();
     if (done.final) {
         finalize(now);
     } else {
@@ -130,6 +133,7 @@ inline void participant::learn_final(timestamp now) {
 inline void participant::finalize(timestamp now) {
     const commit_ptr record = std::exchange(tentative_, nullptr);
     tentative_state_.reset();
+    end_candidacy();
     ++final_;
     effects_.push_back(final_effect{final_});
     if (assembly_ && assembly_->record.round < final_) assembly_.reset();
@@ -194,12 +198,13 @@ inline void participant::apply_control(const commit_record& record, timestamp no
 
 // ---------------------------------------------------------------------------------------------------- catching up
 
-/// Asks for final records that others have and this peer lacks, unless the sequencer is about to say so.
+/// Asks for final records that others have and this peer lacks, unless the sequencer is about to say so. A sequencer
+/// asks too: what it took over may be final elsewhere.
 inline void participant::pull(timestamp now) {
-    if (leading() || settings_.fresh) return;
+    if (settings_.fresh) return;
     const auto current = [&](const auto& a) { return a && a->record.term == term_; };
     const bool under_way = (tentative_ && tentative_->term == term_) || current(assembly_) || current(storing_);
-    if (under_way && hears_sequencer(now)) return;
+    if (under_way && !leading() && hears_sequencer(now)) return;
     std::uint64_t most = 0;
     for (const auto& [link, l] : links_)
         if (l.at == phase::linked) most = std::max(most, l.says.final);

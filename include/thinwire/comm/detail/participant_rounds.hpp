@@ -210,14 +210,15 @@ inline void participant::propose_to(link_id link, timestamp now) {
     send(link, record_message{term_, false, std::move(header)}, now);
 }
 
-/// The record is final once those who stored it decide, in the view and in the one that it makes.
+/// The record is final once those who stored it decide, in the view and in the one that it makes. One that is further
+/// does not count: a later sequencer may have brought it there. pull() asks it what it holds.
 inline void participant::count_stored(timestamp now) {
     if (!leading() || !tentative_ || tentative_->term != term_) return;
     const bool decided = quorums([&](const view_member& m) {
         const link_state* l = linked(m.peer);
         if (!is(m, l)) return false;
         if (m.peer == settings_.self) return true;
-        return l->says.final > final_ || (l->says.final == final_ && l->says.accepted == term_);
+        return l->says.final == final_ && l->says.accepted == term_;
     });
     if (decided) finalize(now);
 }

@@ -72,6 +72,12 @@ inline void participant::campaign(bool trial, timestamp now) {
     count_votes(now);
 }
 
+/// A candidate whose log changes is none any more: the votes were given under another view (tests/model/commit.pml).
+inline void participant::end_candidacy() noexcept {
+    if (role_ != role::leader) role_ = role::follower;
+    granted_.clear();
+}
+
 inline void participant::count_votes(timestamp now) {
     if (role_ != role::trial && role_ != role::candidate) return;
     const bool won = quorums([&](const view_member& m) { return granted_.contains(m.peer) && is(m, linked(m.peer)); });
