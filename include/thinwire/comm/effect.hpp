@@ -95,7 +95,8 @@ struct welcomed_effect {
 struct snapshot_effect {
     std::uint64_t round = 0;
     shared_bytes bytes;
-    shared_bytes state;  ///< of the run before `round`: where its log begins
+    shared_bytes state;      ///< of the run before `round`: where its log begins
+    std::uint64_t term = 0;  ///< to be kept with the log's begin, for participant_settings::begin_term
 };
 
 /// This peer's payload for a round was refused.

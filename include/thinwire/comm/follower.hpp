@@ -303,7 +303,7 @@ class follower {
         received_ = taken_ = f.welcome.snapshot_round;
         flow_ = detail::comm::outflow(received_);
         phase_ = phase::live;
-        effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes)), nullptr});
+        effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes)), nullptr, 0});
         enter(now);
     }
 

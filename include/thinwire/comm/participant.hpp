@@ -37,6 +37,7 @@ struct participant_settings {
     // What lies on the disk. A founder's first start: a state whose view holds the founder, and nothing else.
     bool fresh = false;            ///< no replica and no log: wants a snapshot
     std::uint64_t log_begin = 0;   ///< the first round in the log
+    std::uint64_t begin_term = 0;  ///< the term of the record below it: what a voter may not forget
     commit_ptr last;               ///< the last record in the log
     bool last_final = false;       ///< it is known to be final; when in doubt, not
     run_state state;               ///< before the last record, or after it when it is final
@@ -204,6 +205,7 @@ class participant {
     [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
     void connect(link_id link, const hello_message& hello, timestamp now);
     void learn_view(const shared_bytes& state, std::uint64_t round);
+    [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
     void begin_fetch(link_id link, const welcome_message& m, timestamp now);
     void refuse(link_id link, refusal code, std::string text, timestamp now);
     void dial_wanted(timestamp now);

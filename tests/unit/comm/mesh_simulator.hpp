@@ -56,6 +56,7 @@ struct disk {
     bool used = false;
     std::uint64_t incarnation = 0;
     std::uint64_t log_begin = 0;
+    std::uint64_t begin_term = 0;
     std::vector<commit_ptr> log;
     std::size_t synced = 0;
     std::uint64_t final = 0;
@@ -247,12 +248,24 @@ class world {
             }
         }
         s.incarnation = d.incarnation;
+        if (d.used && d.replica_round > d.log_begin && chance(25)) fold(d);
         if (!s.fresh) restore(*p, d, s);
         configure(s);
         p->machine = std::make_unique<participant>(s, clock(*p));
         now_at_[peer] = p;
         if (p->ready) p->machine->snapshot_published(p->round, encode(p->round, p->state), clock(*p));
         settle(p);
+    }
+
+    /// Retention: the log is cut where the replica was saved, which is final.
+    static void fold(disk& d) {
+        const std::size_t count = std::min<std::size_t>(d.replica_round - d.log_begin, d.log.size());
+        for (std::size_t i = 0; i < count; ++i)
+            if (d.log[i]->control) d.base = decode_state(*d.log[i]->control).value();
+        if (count > 0) d.begin_term = d.log[count - 1]->term;
+        d.log.erase(d.log.begin(), d.log.begin() + static_cast<std::ptrdiff_t>(count));
+        d.log_begin += count;
+        d.synced = d.log.size();
     }
 
     /// What a driver finds on the disk.
@@ -262,6 +275,7 @@ class world {
         p.state = d.replica;
         s.local_round = p.round;
         s.log_begin = d.log_begin;
+        s.begin_term = d.begin_term;
         s.state = d.base;
         s.voted_term = d.voted_term;
         s.voted_for = d.voted_for;
@@ -430,6 +444,8 @@ class world {
             c->last_term = c->term;
             c->next_round = ~std::uint64_t{0};
         }
+        if (const auto* r = std::get_if<record_message>(&e.what); r && !r->final)
+            proposed_ = std::max<std::size_t>(proposed_, r->record->round + 1);
         std::vector<std::byte> frame = encode_frame(e.what);
         ++frames_;
         end& other = l->ends[1 - side];
@@ -454,7 +470,7 @@ class world {
     void perform(const process_ptr& p, admit_effect& e) {
         if (const auto [l, side] = find(p, e.link); l)
             l->ends[side].decoder.allow(
-                {message_type::refuse, message_type::reject, message_type::fetch, message_type::piece,
+                {message_type::welcome, message_type::refuse, message_type::reject, message_type::fetch, message_type::piece,
                  message_type::ping, message_type::goodbye, message_type::offer, message_type::record,
                  message_type::status, message_type::pull, message_type::campaign, message_type::vote,
                  message_type::request});
@@ -570,6 +586,7 @@ class world {
         d.log.clear();
         d.synced = 0;
         d.log_begin = d.final = p->round;
+        d.begin_term = e.term;
         d.base = decode_state(*e.state).value();
         save(p);
     }
@@ -716,15 +733,16 @@ class world {
         p.machine->request(c, clock(p));
     }
 
-    /// A disk may go when those that stay decide without it, and the last one that went was replaced.
+    /// A disk may go when those that stay decide without it, in every view that is in force anywhere, no record is open,
+    /// and the last one that went was replaced.
     [[nodiscard]] bool may_lose(peer_id peer) {
         const process_ptr p = now_at_[peer];
-        if (!p->alive || p->ended || finals_.size() < 5) return false;
+        if (!p->alive || p->ended || finals_.size() < 5 || proposed_ > finals_.size()) return false;
         const auto intact = [&](const view_member& m) {
             return disks_[m.peer].used && disks_[m.peer].incarnation == m.incarnation && m.peer != peer;
         };
         for (const auto& [id, d] : disks_) {
-            if (!d.used) return false;
+            if (!d.used || d.log_begin + d.log.size() > finals_.size()) return false;
             run_state s = d.base;
             for (std::size_t i = 0; i < d.log.size(); ++i)
                 if (d.log[i]->control) s = decode_state(*d.log[i]->control).value();
@@ -829,6 +847,7 @@ class world {
     std::map<std::uint64_t, peer_id> leaders_;
     run_state newest_;
     peer_id lost_ = 0;
+    std::size_t proposed_ = 0;  ///< rounds below were proposed by somebody
     std::size_t contributors_ = 0, returned_ = 0, replaced_ = 0, views_ = 0, frames_ = 0, stopped_ = 0;
     std::array<std::size_t, fault_kinds> counts_{};
     bool finishing_ = false;

@@ -18,6 +18,7 @@ inline participant::participant(participant_settings settings, timestamp now)
     voted_for_ = settings_.voted_for;
     log_begin_ = final_ = settings_.log_begin;
     state_ = settings_.state;
+    last_term_ = settings_.begin_term;
     if (const commit_ptr& last = settings_.last) {
         last_term_ = last->term;
         final_ = last->round;
@@ -125,7 +126,8 @@ inline void participant::received(link_id link, message m, timestamp now) {
     const message_type type = type_of(m);
     const phase at = it->second.at;
     const bool greeting = type == message_type::hello || type == message_type::welcome;
-    const bool always = type == message_type::ping || type == message_type::goodbye || type == message_type::refuse;
+    const bool offer = type == message_type::welcome && at == phase::linked;
+    const bool always = offer || type == message_type::ping || type == message_type::goodbye || type == message_type::refuse;
     if (!always && (greeting ? (type == message_type::hello ? at != phase::stranger : at != phase::greeted)
                              : at != phase::linked))
         return broken(link, "a " + std::string(to_string(type)) + " at the wrong time", now);
@@ -193,30 +195,36 @@ inline void participant::on(link_id link, hello_message& m, timestamp now) {
         close(other, "dialled by the other side", false, now);
         break;
     }
-    welcome_message welcome;
-    welcome.run = settings_.run;
-    welcome.term = term_;
-    welcome.sequencer = sequencer_;
-    welcome.name = settings_.name;
-    if (m.run == digest{} || m.wants_snapshot) welcome.manifest = settings_.manifest;
-    welcome.round = final_;
-    welcome.self = introduction();
-    welcome.state = states_.back().second;
-    if (m.wants_snapshot && snapshot_) {
-        welcome.has_snapshot = true;
-        welcome.snapshot_round = snapshot_->round;
-        welcome.snapshot_size = snapshot_->bytes->size();
-        welcome.snapshot_digest = snapshot_->content;
-        welcome.state_at = snapshot_->state;
-        links_.at(link).snapshot = snapshot_->bytes;
-        links_.at(link).snapshot_digest = snapshot_->content;
-    }
     effects_.push_back(admit_effect{link, m.peer});
-    send(link, std::move(welcome), now);
+    send(link, welcome(link, m), now);
     connect(link, m, now);
 }
 
+/// The answer to a hello; a peer that wants a snapshot is offered the newest, and may fetch it while the link lives.
+inline welcome_message participant::welcome(link_id link, const hello_message& to) {
+    welcome_message answer;
+    answer.run = settings_.run;
+    answer.term = term_;
+    answer.sequencer = sequencer_;
+    answer.name = settings_.name;
+    if (to.run == digest{} || to.wants_snapshot) answer.manifest = settings_.manifest;
+    answer.round = final_;
+    answer.self = introduction();
+    answer.state = states_.back().second;
+    if (to.wants_snapshot && snapshot_) {
+        answer.has_snapshot = true;
+        answer.snapshot_round = snapshot_->round;
+        answer.snapshot_size = snapshot_->bytes->size();
+        answer.snapshot_digest = snapshot_->content;
+        answer.state_at = snapshot_->state;
+        links_.at(link).snapshot = snapshot_->bytes;
+        links_.at(link).snapshot_digest = snapshot_->content;
+    }
+    return answer;
+}
+
 inline void participant::on(link_id link, welcome_message& m, timestamp now) {
+    const bool offered = links_.at(link).at == phase::linked;  // by a peer that dialled this one and found it behind
     if (settings_.run != digest{} && m.run != settings_.run) {
         const std::string line = links_.at(link).address + " is of run " + to_string(m.run, 16) + ", expected run " +
                                  to_string(settings_.run, 16);
@@ -235,6 +243,10 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     if (wanted && (m.snapshot_round > m.round || m.snapshot_size > settings_.max_snapshot ||
                             (m.has_snapshot && (m.snapshot_size == 0 || !decode_state(*m.state_at)))))
         return broken(link, "a snapshot that cannot be", now);
+    if (offered) {
+        if (seeking_ && m.has_snapshot && m.snapshot_round > final_) begin_fetch(link, m, now);
+        return;
+    }
     if (!m.state->empty() && !decode_state(*m.state)) return broken(link, "a state that cannot be", now);
     if (settings_.fresh && !m.has_snapshot && !fetch_) return close(link, "it has no snapshot yet", false, now);
     settings_.run = m.run;
@@ -242,6 +254,7 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     effects_.push_back(admit_effect{link, m.self.peer});
     if (!std::exchange(admitted_once_, true)) effects_.push_back(welcomed_effect{m});
     connect(link, m.self, now);
+    if (m.self.wants_snapshot && snapshot_ && is_linked(link)) send(link, welcome(link, m.self), now);
     if (settings_.fresh || (seeking_ && m.snapshot_round > final_))
         if (m.has_snapshot && is_linked(link)) begin_fetch(link, m, now);
 }
@@ -388,7 +401,7 @@ inline void participant::dial_wanted(timestamp now) {
     for (std::size_t i = 0; i < contacts_.members.size(); ++i) {
         const view_member& m = contacts_.members[i];
         if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr || !wants_link(i)) continue;
-        const bool theirs = member && !settings_.address.empty() && m.peer > settings_.self;
+        const bool theirs = member && !seeking_ && !settings_.address.empty() && m.peer > settings_.self;
         if (theirs && now < peers_[m.peer].gone + settings_.attempt_timeout) continue;
         dial(m.address, m.peer, m.key, now);
         wanted.insert(m.address);

@@ -224,7 +224,7 @@ inline void participant::pull(timestamp now) {
         send(link, pull_message{r}, now);
     }
     if (served) {
-        seeking_ = false;
+        if (most > final_) seeking_ = false;
         return;
     }
     for (const view_member& m : contacts_.members)
@@ -232,6 +232,7 @@ inline void participant::pull(timestamp now) {
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.
     if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
+    if (leading()) step_down(term_, now + 2 * settings_.takeover);
     seeking_ = true;
     sought_ = now;
     while (!links_.empty()) close(links_.begin()->first, "a snapshot is sought", false, now);

@@ -206,7 +206,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     state_ = decode_state(*f.offer.state_at).value();
     states_ = {{final_, f.offer.state_at}};
     local_ = detail::comm::outflow(final_);
-    effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at});
+    effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
     dial_due_ = true;
     for (auto& [link, l] : links_)
         if (l.at == phase::linked) send(link, l.told = status(now), now);

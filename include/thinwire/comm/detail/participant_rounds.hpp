@@ -98,7 +98,7 @@ inline run_state participant::next_state(timestamp now) const {
         }
     }
     const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
-    if (!next.view.quorum(here) && !leaving_) return asked;
+    if (!next.view.quorum(here)) return asked;
     if (std::none_of(members.begin(), members.end(), [](const view_member& m) { return m.votes; })) return asked;
     return next;
 }
