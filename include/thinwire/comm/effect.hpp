@@ -111,9 +111,9 @@ struct end_effect {
     std::string text;
 };
 
-using effect = std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect,
-                            final_effect, load_effect, deliver_effect, dial_effect, welcomed_effect, snapshot_effect,
-                            rejected_effect, end_effect>;
+using effect =
+    std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect, final_effect, load_effect,
+                 deliver_effect, dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
 
 }  // namespace thinwire
 

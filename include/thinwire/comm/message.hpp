@@ -222,7 +222,7 @@ struct pull_message {
 /// Asks for a vote. `trial`: whether it would be given; nothing is promised.
 struct campaign_message {
     std::uint64_t term = 0;
-    std::uint64_t last_term = 0;  ///< of the last record in the candidate's log
+    std::uint64_t last_term = 0;   ///< of the last record in the candidate's log
     std::uint64_t next_round = 0;  ///< after the last record in the candidate's log
     bool trial = false;
 };
@@ -280,9 +280,9 @@ static_assert(static_cast<std::size_t>(message_type::request) + 1 == message_typ
 }
 
 [[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
-    constexpr std::string_view names[] = {"hello", "welcome", "refuse", "submit",  "reject", "commit",
-                                          "progress", "fetch", "piece",  "ping",    "goodbye", "offer",
-                                          "record", "status",  "pull",   "campaign", "vote",   "request"};
+    constexpr std::string_view names[] = {"hello",    "welcome", "refuse", "submit",   "reject",  "commit",
+                                          "progress", "fetch",   "piece",  "ping",     "goodbye", "offer",
+                                          "record",   "status",  "pull",   "campaign", "vote",    "request"};
     const auto i = static_cast<std::size_t>(type);
     return i < message_types ? names[i] : "unknown";
 }

@@ -217,9 +217,7 @@ class participant {
     void close(link_id link, std::string reason, bool fault, timestamp now);
     void forget(link_id link, timestamp now);
     [[nodiscard]] link_state* linked(peer_id peer);
-    [[nodiscard]] const link_state* linked(peer_id peer) const {
-        return const_cast<participant*>(this)->linked(peer);
-    }
+    [[nodiscard]] const link_state* linked(peer_id peer) const { return const_cast<participant*>(this)->linked(peer); }
     [[nodiscard]] bool is_linked(link_id link) const;
     [[nodiscard]] bool in(const run_view& view) const noexcept;
     [[nodiscard]] bool is(const view_member& m, const link_state* l) const noexcept;
@@ -241,8 +239,7 @@ class participant {
     void ask_pieces(timestamp now);
     void lose_source(link_id link);
     void begin_log(shared_bytes bytes, timestamp now);
-    [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round,
-                                            bool& wait);
+    [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait);
     void answer(timestamp now);
     [[nodiscard]] bool try_answer(const question& q, timestamp now);
     void ask(question q, timestamp now);
@@ -319,9 +316,9 @@ class participant {
     run_state state_;          ///< before round final_
     commit_ptr tentative_;     ///< of round final_, in the log
     std::optional<run_state> tentative_state_;
-    std::uint64_t last_term_ = 0;           ///< of the last record in the log
-    std::optional<assembly> assembly_;      ///< of round final_
-    std::optional<assembly> storing_;       ///< of round final_
+    std::uint64_t last_term_ = 0;            ///< of the last record in the log
+    std::optional<assembly> assembly_;       ///< of round final_
+    std::optional<assembly> storing_;        ///< of round final_
     std::optional<record_message> pending_;  ///< the newest proposal, of a round after final_ or while storing
     std::map<std::uint64_t, commit_ptr> pulled_;
     std::map<std::uint64_t, std::pair<link_id, timestamp>> pulls_;
@@ -364,7 +361,7 @@ class participant {
     std::vector<control_change> requests_;  ///< of this peer, until the state shows them
     std::vector<control_change> changes_;   ///< of all, for the next record
     link_id requests_told_ = 0;
-    std::set<peer_id> dismissed_;           ///< whom the record under way removes on request
+    std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
     std::optional<timestamp> stood_aside_;
     bool leaving_ = false;
     bool stopping_ = false;

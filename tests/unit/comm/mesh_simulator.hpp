@@ -121,8 +121,7 @@ class world {
 
     world(std::uint64_t seed, options o) : random_(seed), options_(o) {
         hidden_.resize(static_cast<std::size_t>(options_.peers) + 1);
-        for (int p = 3; p <= options_.peers; ++p)
-            hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
+        for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
     }
 
     /// Runs to the end; throws violation.
@@ -183,7 +182,8 @@ class world {
     // ------------------------------------------------------------------------------------------------- time
 
     void at(timestamp when, std::function<void()> action) {
-        events_.push({std::max(when, now_), ++events_made_, std::make_shared<std::function<void()>>(std::move(action))});
+        events_.push(
+            {std::max(when, now_), ++events_made_, std::make_shared<std::function<void()>>(std::move(action))});
     }
     void after(timestamp wait, std::function<void()> action) { at(now_ + wait, std::move(action)); }
     /// Something that happens to a process: later when it stands still, never when it is dead.
@@ -414,8 +414,7 @@ class world {
                 p->writing.pop_front();
             }
         if (p->voting && chance(50)) std::tie(d.voted_term, d.voted_for) = *p->voting;
-        if (d.synced < d.log.size())
-            d.log.resize(d.synced + random_.below(d.log.size() - d.synced + 1));
+        if (d.synced < d.log.size()) d.log.resize(d.synced + random_.below(d.log.size() - d.synced + 1));
         d.final = std::min<std::uint64_t>(d.final, d.log_begin + d.log.size());
         for (const link_ptr& l : links_)
             for (int side = 0; side < 2; ++side)
@@ -428,8 +427,9 @@ class world {
     }
     static void write(disk& d, const commit_ptr& record) {
         const std::size_t at = record->round - d.log_begin;
-        require(at <= d.log.size() && at + 1 >= d.log.size(),
-                "round " + std::to_string(record->round) + " is stored where the log has " + std::to_string(d.log.size()));
+        require(
+            at <= d.log.size() && at + 1 >= d.log.size(),
+            "round " + std::to_string(record->round) + " is stored where the log has " + std::to_string(d.log.size()));
         d.log.resize(at);
         d.synced = std::min(d.synced, at);
         d.log.push_back(record);
@@ -469,11 +469,11 @@ class world {
     }
     void perform(const process_ptr& p, admit_effect& e) {
         if (const auto [l, side] = find(p, e.link); l)
-            l->ends[side].decoder.allow(
-                {message_type::welcome, message_type::refuse, message_type::reject, message_type::fetch, message_type::piece,
-                 message_type::ping, message_type::goodbye, message_type::offer, message_type::record,
-                 message_type::status, message_type::pull, message_type::campaign, message_type::vote,
-                 message_type::request});
+            l->ends[side].decoder.allow({message_type::welcome, message_type::refuse, message_type::reject,
+                                         message_type::fetch, message_type::piece, message_type::ping,
+                                         message_type::goodbye, message_type::offer, message_type::record,
+                                         message_type::status, message_type::pull, message_type::campaign,
+                                         message_type::vote, message_type::request});
     }
     void perform(const process_ptr& p, close_effect& e) {
         const auto [l, side] = find(p, e.link);
@@ -605,8 +605,7 @@ class world {
                 p->queue.pop_front();
             }
             require(p->round == finals_.size(), "peer " + std::to_string(p->peer) + " ends at round " +
-                                                    std::to_string(p->round) + " of " +
-                                                    std::to_string(finals_.size()));
+                                                    std::to_string(p->round) + " of " + std::to_string(finals_.size()));
             return;
         }
         revive(p->peer, below(6'000'000));
@@ -688,7 +687,10 @@ class world {
             case fault::stall:
                 if (l) l->stalled_until = now_ + below(4'000'000), done();
                 break;
-            case fault::split: split(); done(); break;
+            case fault::split:
+                split();
+                done();
+                break;
             case fault::kill:
                 if (up) kill(victim), revive(peer, below(8'000'000)), done();
                 break;
@@ -733,8 +735,8 @@ class world {
         p.machine->request(c, clock(p));
     }
 
-    /// A disk may go when those that stay decide without it, in every view that is in force anywhere, no record is open,
-    /// and the last one that went was replaced.
+    /// A disk may go when those that stay decide without it, in every view that is in force anywhere, no record is
+    /// open, and the last one that went was replaced.
     [[nodiscard]] bool may_lose(peer_id peer) {
         const process_ptr p = now_at_[peer];
         if (!p->alive || p->ended || finals_.size() < 5 || proposed_ > finals_.size()) return false;

@@ -23,7 +23,8 @@ inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
     constexpr std::size_t entry = 8 + 32 + 4 + 1;
     switch (type) {
         case message_type::hello: return wire_limits::max_hello;
-        case message_type::welcome: return wire_limits::max_manifest + wire_limits::max_hello + 2 * wire_limits::max_control + 256;
+        case message_type::welcome:
+            return wire_limits::max_manifest + wire_limits::max_hello + 2 * wire_limits::max_control + 256;
         case message_type::refuse: return wire_limits::max_text + 8;
         case message_type::submit: return limits.max_payload + 20;
         case message_type::reject: return wire_limits::max_text + 16;
@@ -329,7 +330,8 @@ inline record_message decode_record(body_reader& in, const wire_limits& limits) 
         c.payload_digest = in.get_digest();
         c.size = in.get<std::uint32_t>();
         total += c.size;
-        if (c.size == 0 || c.size > limits.max_payload || total > limits.max_commit) in.refuse("a size above its limit");
+        if (c.size == 0 || c.size > limits.max_payload || total > limits.max_commit)
+            in.refuse("a size above its limit");
         if (i > 0 && record->contributions.back().peer >= c.peer) in.refuse("peers that are not in ascending order");
         if (in.get_flag() && !in.refused()) {
             const auto raw = in.get_bytes(c.size);

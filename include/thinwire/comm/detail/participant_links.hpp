@@ -70,8 +70,8 @@ inline link_id participant::link_opened(timestamp now) {
     link_state& l = links_[link];
     l.opened = l.heard = l.sent = now;
     if (links_.size() > settings_.max_links)
-        refuse(link, refusal::full, "no room for another connection, " + std::to_string(settings_.max_links) + " are open",
-               now);
+        refuse(link, refusal::full,
+               "no room for another connection, " + std::to_string(settings_.max_links) + " are open", now);
     return link;
 }
 
@@ -127,9 +127,10 @@ inline void participant::received(link_id link, message m, timestamp now) {
     const phase at = it->second.at;
     const bool greeting = type == message_type::hello || type == message_type::welcome;
     const bool offer = type == message_type::welcome && at == phase::linked;
-    const bool always = offer || type == message_type::ping || type == message_type::goodbye || type == message_type::refuse;
-    if (!always && (greeting ? (type == message_type::hello ? at != phase::stranger : at != phase::greeted)
-                             : at != phase::linked))
+    const bool always =
+        offer || type == message_type::ping || type == message_type::goodbye || type == message_type::refuse;
+    if (!always &&
+        (greeting ? (type == message_type::hello ? at != phase::stranger : at != phase::greeted) : at != phase::linked))
         return broken(link, "a " + std::string(to_string(type)) + " at the wrong time", now);
     std::visit([&](auto& body) { on(link, body, now); }, m);
     settle(now);
@@ -171,16 +172,15 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
     if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
-        return no(refusal::banned,
-                  peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
+        return no(refusal::banned, peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && hello.session < p->second.session)
         return no(refusal::replaced, "another process, begun later, takes part as " + peer);
     if (hello.last != digest{} && hello.next_round > 0 && hello.next_round <= final_ && !recent_.empty() &&
         hello.next_round > recent_.front()->round) {
         const commit_record& mine = *recent_[hello.next_round - 1 - recent_.front()->round];
         if (record_digest(mine) != hello.last)
-            return no(refusal::ahead, peer + " holds another history: round " + std::to_string(hello.next_round - 1) +
-                                          " differs");
+            return no(refusal::ahead,
+                      peer + " holds another history: round " + std::to_string(hello.next_round - 1) + " differs");
     }
     return std::nullopt;
 }
@@ -241,7 +241,7 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     }
     const bool wanted = settings_.fresh || seeking_;
     if (wanted && (m.snapshot_round > m.round || m.snapshot_size > settings_.max_snapshot ||
-                            (m.has_snapshot && (m.snapshot_size == 0 || !decode_state(*m.state_at)))))
+                   (m.has_snapshot && (m.snapshot_size == 0 || !decode_state(*m.state_at)))))
         return broken(link, "a snapshot that cannot be", now);
     if (offered) {
         if (seeking_ && m.has_snapshot && m.snapshot_round > final_) begin_fetch(link, m, now);
@@ -379,13 +379,13 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
 
 // ------------------------------------------------------------------------------------------------------ dialling
 
-/// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer, those
-/// who come next, and neighbours in the order of the view.
+/// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer,
+/// those who come next, and neighbours in the order of the view.
 inline bool participant::wants_link(std::size_t position) const {
     const auto& members = contacts_.members;
     if (members.size() <= settings_.mesh + 1 || position < 3 || members[position].peer == sequencer_) return true;
-    const auto self = std::find_if(members.begin(), members.end(),
-                                   [&](const view_member& m) { return m.peer == settings_.self; });
+    const auto self =
+        std::find_if(members.begin(), members.end(), [&](const view_member& m) { return m.peer == settings_.self; });
     if (self == members.end()) return false;
     const std::size_t mine = static_cast<std::size_t>(self - members.begin());
     return (position + members.size() - mine) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
@@ -477,7 +477,8 @@ inline void participant::forget(link_id link, timestamp now) {
     const link_state& l = it->second;
     if (const auto d = dials_.find(l.address); d != dials_.end() && d->second.link == link) {
         d->second.link = 0;
-        d->second.pause = d->second.pause == 0 ? settings_.first_pause : std::min(2 * d->second.pause, settings_.last_pause);
+        d->second.pause =
+            d->second.pause == 0 ? settings_.first_pause : std::min(2 * d->second.pause, settings_.last_pause);
         d->second.next = now + d->second.pause;
     }
     const bool was_linked = l.at == phase::linked;
@@ -523,7 +524,8 @@ inline void participant::tick(timestamp now) {
     std::vector<std::pair<link_id, std::string>> dead;
     for (auto& [link, l] : links_) {
         const bool linked = l.at == phase::linked;
-        if (!linked && now >= l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout))
+        if (!linked &&
+            now >= l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout))
             dead.emplace_back(link, "no answer");
         else if (linked && now >= l.heard + settings_.keepalive_timeout)
             dead.emplace_back(link, "silent");
@@ -564,8 +566,7 @@ inline std::optional<timestamp> participant::wake_at() const {
         if (l.at == phase::linked)
             sooner(std::min(l.heard + settings_.keepalive_timeout, l.sent + settings_.keepalive_interval));
         else
-            sooner(l.opened +
-                   (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout));
+            sooner(l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout));
     }
     for (const auto& [address, d] : dials_)
         if (d.link == 0 && !leaving_) sooner(d.next);
@@ -612,19 +613,18 @@ inline void participant::maybe_end(timestamp now) {
         farewell("left the run", false, now);
         return end(run_end::left, "left the run");
     }
-    const bool alone = std::none_of(links_.begin(), links_.end(),
-                                    [](const auto& l) { return l.second.at == phase::linked; });
+    const bool alone =
+        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
     if (!alone || leading()) return;
     const auto seconds = [](timestamp t) {
         return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
     };
     const std::string why = trouble_.empty() ? "" : ": " + trouble_;
     if (!admitted_once_ && contacts_.members.empty() && now >= alone_since_ + settings_.connect_timeout)
-        return end(run_end::unreachable,
-                   "cannot reach the run within " + seconds(settings_.connect_timeout) + why);
+        return end(run_end::unreachable, "cannot reach the run within " + seconds(settings_.connect_timeout) + why);
     if ((admitted_once_ || !contacts_.members.empty()) && now >= alone_since_ + settings_.reconnect_timeout)
-        end(run_end::lost, "lost all other peers and could not reach one again within " +
-                               seconds(settings_.reconnect_timeout) + why);
+        end(run_end::lost,
+            "lost all other peers and could not reach one again within " + seconds(settings_.reconnect_timeout) + why);
 }
 
 inline void participant::storage_failed(const std::string& why, timestamp now) {

@@ -121,7 +121,8 @@ inline void participant::stored(timestamp now) {
 inline void participant::learn_final(timestamp now) {
     if (leading() || sequencer_ == 0) return;
     const link_state* l = linked(sequencer_);
-    const bool said = l != nullptr && l->says.sequencer == sequencer_ && l->says.term == term_ && l->says.final > final_;
+    const bool said =
+        l != nullptr && l->says.sequencer == sequencer_ && l->says.term == term_ && l->says.final > final_;
     const bool implied = pending_ && pending_->term == term_ && pending_->record->round > final_;
     if (!said && !implied) return;
     if (tentative_ && tentative_->term == term_ && !storing_) return finalize(now);

@@ -85,7 +85,7 @@ inline run_state participant::next_state(timestamp now) const {
     });
     for (const auto& [link, l] : links_) {
         if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer)) continue;
-        const view_member entry{l.peer,         l.hello.incarnation, l.hello.votes, l.hello.contributes,
+        const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
         if (view_member* m = next.view.find(l.peer)) {
             // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
@@ -111,8 +111,8 @@ inline bool participant::change_due(timestamp now) {
     return due;
 }
 
-/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it between
-/// them.
+/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it
+/// between them.
 inline bool participant::stand_aside(timestamp now) {
     if (!settings_.address.empty() || !collected_.empty()) return false;
     if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;

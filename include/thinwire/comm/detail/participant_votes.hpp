@@ -7,8 +7,8 @@
 
 namespace thinwire {
 
-/// Whether those for whom `has` holds decide: in the view, and, while a record that changes it is not final, in the next
-/// view as well.
+/// Whether those for whom `has` holds decide: in the view, and, while a record that changes it is not final, in the
+/// next view as well.
 template <class Has>
 bool participant::quorums(Has&& has) const {
     return state_.view.quorum(has) && (!tentative_state_ || tentative_state_->view.quorum(has));
@@ -32,7 +32,8 @@ inline bool participant::eligible() const {
         const view_member* m = view.find(settings_.self);
         return m != nullptr && m->votes && m->incarnation == settings_.incarnation;
     };
-    return !settings_.fresh && !leaving_ && !stopping_ && (voter(state_.view) || (tentative_state_ && voter(tentative_state_->view)));
+    return !settings_.fresh && !leaving_ && !stopping_ &&
+           (voter(state_.view) || (tentative_state_ && voter(tentative_state_->view)));
 }
 
 /// How many come before this peer when a sequencer is sought: linked voters earlier in the view, and, for one that
@@ -152,7 +153,8 @@ inline void participant::lead(timestamp now) {
         p.missed.reset();
         if (p.link == 0) p.gone = now;
         const link_state* l = linked(peer);
-        p.waited = peer == settings_.self ? settings_.contributes : l != nullptr && (first_round_ ? l->hello.contributes : l->says.active);
+        p.waited = peer == settings_.self ? settings_.contributes
+                                          : l != nullptr && (first_round_ ? l->hello.contributes : l->says.active);
     }
     for (const control_change& c : requests_) changes_.push_back(c);
     if (storing_) return;
