@@ -205,6 +205,7 @@ class participant {
     [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
     void connect(link_id link, const hello_message& hello, timestamp now);
     void learn_view(const shared_bytes& state, std::uint64_t round);
+    void meet_members(timestamp now);
     [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
     void begin_fetch(link_id link, const welcome_message& m, timestamp now);
     void refuse(link_id link, refusal code, std::string text, timestamp now);
@@ -248,6 +249,7 @@ class participant {
     void on(link_id link, record_message& m, timestamp now);
     void on(link_id link, pull_message& m, timestamp now);
     void assemble(timestamp now);
+    void forget_stuck();
     void store(commit_ptr record, bool final);
     void finalize(timestamp now);
     void apply_control(const commit_record& record, timestamp now);

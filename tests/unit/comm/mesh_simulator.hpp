@@ -707,12 +707,16 @@ class world {
             case fault::leave:
                 if (up) {
                     to(victim, now_, [this, victim] { victim->machine->leave(clock(*victim)); });
+                    left_at_ = now_;
                     done();
                 }
                 break;
             case fault::lose_disk:
                 if (may_lose(peer)) {
                     kill(victim);
+                    for (const link_ptr& open : links_)  // nobody may count on it any more
+                        for (int side = 0; side < 2; ++side)
+                            if (open->ends[1 - side].who == victim) tell_closed(open, side);
                     disks_[peer].used = false;
                     lost_ = peer;
                     revive(peer, below(4'000'000));
@@ -739,7 +743,8 @@ class world {
     /// open, and the last one that went was replaced.
     [[nodiscard]] bool may_lose(peer_id peer) {
         const process_ptr p = now_at_[peer];
-        if (!p->alive || p->ended || finals_.size() < 5 || proposed_ > finals_.size()) return false;
+        if (!p->alive || p->ended || finals_.size() < 5 || proposed_ > finals_.size() || now_ < left_at_ + 5'000'000)
+            return false;
         const auto intact = [&](const view_member& m) {
             return disks_[m.peer].used && disks_[m.peer].incarnation == m.incarnation && m.peer != peer;
         };
@@ -849,6 +854,7 @@ class world {
     std::map<std::uint64_t, peer_id> leaders_;
     run_state newest_;
     peer_id lost_ = 0;
+    timestamp left_at_ = 0;
     std::size_t proposed_ = 0;  ///< rounds below were proposed by somebody
     std::size_t contributors_ = 0, returned_ = 0, replaced_ = 0, views_ = 0, frames_ = 0, stopped_ = 0;
     std::array<std::size_t, fault_kinds> counts_{};

@@ -39,7 +39,7 @@ inline participant::participant(participant_settings settings, timestamp now)
     contacts_round_ = final_;
     const auto self_only = [&](const view_member& m) { return is(m, nullptr) && m.peer == settings_.self; };
     campaign_from_ = now + (state_.view.quorum(self_only) ? 0 : settings_.takeover);
-    for (const view_member& m : state_.view.members) peers_[m.peer].gone = now;
+    meet_members(now);
     settle(now);
 }
 
@@ -309,6 +309,12 @@ inline void participant::learn_view(const shared_bytes& state, std::uint64_t rou
     }
 }
 
+/// Every member of the view has an entry in peers_; a new one without a link counts as gone from now on.
+inline void participant::meet_members(timestamp now) {
+    for (const view_member& m : state_.view.members)
+        if (const auto [p, fresh] = peers_.try_emplace(m.peer); fresh) p->second.gone = now;
+}
+
 inline void participant::on(link_id link, refuse_message& m, timestamp now) {
     const bool final = links_.at(link).at == phase::linked || !admitted_once_;
     const std::string line = "refused: " + m.text;
@@ -552,6 +558,7 @@ inline void participant::tick(timestamp now) {
                 return m.peer == settings_.self ? is(m, nullptr) : peers_[m.peer].heard + settings_.takeover > now;
             }))
             step_down(term_, now + settings_.takeover);
+        forget_stuck();
         assemble(now);
     }
     for (const auto& [address, d] : dials_) dial_due_ = dial_due_ || (d.link == 0 && now >= d.next);

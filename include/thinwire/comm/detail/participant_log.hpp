@@ -10,7 +10,6 @@ namespace thinwire {
 
 inline void participant::on(link_id link, record_message& m, timestamp now) {
     const commit_record& r = *m.record;
-    if (settings_.fresh) return;
     if (r.control && !decode_state(*r.control)) return broken(link, "a record with a control that cannot be", now);
     for (const committed_payload& c : r.contributions)
         if (c.payload && digest_of(*c.payload) != c.payload_digest)
@@ -76,8 +75,9 @@ inline void participant::assemble(timestamp now) {
         }
         complete = false;
         for (const auto& [link, l] : links_)
-            if (l.at == phase::linked && (l.says.final > r.round || l.peer == sequencer_ ||
-                                          (l.says.final == r.round && l.says.accepted == r.term)))
+            if (l.at == phase::linked &&
+                ((l.says.final > r.round && l.hello.log_begin <= r.round) || l.peer == sequencer_ ||
+                 (l.says.final == r.round && l.says.accepted == r.term)))
                 held->moving.add_source(link, now);
     }
     if (!complete) return;
@@ -85,6 +85,19 @@ inline void participant::assemble(timestamp now) {
     auto record = std::make_shared<commit_record>(done.record);
     if (done.final && tentative_ && record_digest(*tentative_) == record_digest(*record)) return finalize(now);
     store(std::move(record), done.final);
+}
+
+/// A final record of which a payload has no source left is asked for again, from whoever has it now.
+inline void participant::forget_stuck() {
+    if (!assembly_ || !assembly_->final || storing_) return;
+    for (const committed_payload& c : assembly_->record.contributions) {
+        if (c.payload) continue;
+        const auto held = pool_.find(c.payload_digest);
+        if (held != pool_.end() && (held->second.bytes || held->second.moving.has_source())) continue;
+        drop(c.payload_digest);
+        assembly_.reset();
+        return;
+    }
 }
 
 inline void participant::store(commit_ptr record, bool final) {
@@ -169,8 +182,7 @@ inline void participant::apply_control(const commit_record& record, timestamp no
     roster_changed_ = true;
     change_since_.reset();
     learn_view(record.control, final_);
-    for (const view_member& m : state_.view.members)
-        if (const auto [p, fresh] = peers_.try_emplace(m.peer); fresh) p->second.gone = now;
+    meet_members(now);
     std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
     if (state_.banned.contains(settings_.self)) {
         farewell("banned from the run", false, now);

@@ -158,7 +158,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
     bool asked = false;
     switch (t.put(link, m.offset, *m.bytes, asked, now)) {
         case detail::comm::transfer::outcome::wrong: return broken(link, "a piece of another length", now);
-        case detail::comm::transfer::outcome::missing: t.remove_source(link); return;
+        case detail::comm::transfer::outcome::missing: return;
         case detail::comm::transfer::outcome::taken: break;
     }
     if (!t.complete()) return;
@@ -189,7 +189,6 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     settings_.fresh = seeking_ = false;
     tentative_.reset();
     tentative_state_.reset();
-    pending_.reset();
     pulled_.clear();
     pulls_.clear();
     recent_.clear();
@@ -205,6 +204,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();
     states_ = {{final_, f.offer.state_at}};
+    meet_members(now);
     local_ = detail::comm::outflow(final_);
     effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
     dial_due_ = true;

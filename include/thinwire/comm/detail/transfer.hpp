@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -29,7 +30,10 @@ class transfer {
     [[nodiscard]] bool has_source() const noexcept { return !sources_.empty(); }
     [[nodiscard]] bool from(link_id link) const noexcept { return sources_.contains(link); }
 
-    void add_source(link_id link, timestamp now) { sources_.try_emplace(link, now); }
+    /// One that said it does not have the content stays out.
+    void add_source(link_id link, timestamp now) {
+        if (!without_.contains(link)) sources_.try_emplace(link, now);
+    }
     /// Gives how many pieces are no longer expected from it.
     std::size_t remove_source(link_id link) {
         if (sources_.erase(link) == 0) return 0;
@@ -63,7 +67,11 @@ class transfer {
             return outcome::wrong;
         asked = !pieces_[i].here && pieces_[i].asked == link;
         if (asked) pieces_[i].asked = 0;
-        if (bytes.empty()) return outcome::missing;
+        if (bytes.empty()) {
+            remove_source(link);
+            without_.insert(link);
+            return outcome::missing;
+        }
         if (const auto it = sources_.find(link); it != sources_.end()) it->second = now;
         if (pieces_[i].here) return outcome::taken;
         if (bytes_.empty()) bytes_.resize(size_);
@@ -109,6 +117,7 @@ class transfer {
     std::size_t have_ = 0;
     std::size_t first_open_ = 0;
     std::map<link_id, timestamp> sources_;
+    std::set<link_id> without_;
 };
 
 }  // namespace thinwire::detail::comm
