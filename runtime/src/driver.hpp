@@ -70,6 +70,8 @@ class driver : protected connection_owner {
     virtual void perform_one(deliver_effect& e);
     virtual void perform_one(end_effect& e);
     virtual void perform_one(store_effect&) {}
+    void perform_one(vote_effect&) {}
+    void perform_one(final_effect&) {}
     virtual void perform_one(load_effect&) {}
     virtual void perform_one(dial_effect&) {}
     virtual void perform_one(welcomed_effect&) {}

@@ -22,7 +22,7 @@ enum class run_end : std::uint8_t {
     left,              ///< this side said goodbye
     stopped,           ///< the sequencer ended the run
     unreachable,       ///< never admitted in time
-    lost,              ///< the sequencer went away and did not come back in time
+    lost,              ///< everyone else went away and did not come back in time
     version_mismatch,  ///< another protocol version
     run_mismatch,      ///< another run
     refused,           ///< not wanted: identity in use, banned, no room, log too short
@@ -50,9 +50,22 @@ struct close_effect {
     bool fault = false;  ///< for what the other side sent or failed to send
 };
 
-/// Make a record durable, then call stored().
+/// Append a record to the log, then call stored(). It replaces what the log holds for its round, which is the last one
+/// or the next. `durable`: it must be on the disk before that; otherwise whenever something else is.
 struct store_effect {
     commit_ptr record;
+    bool durable = true;
+};
+
+/// Make a vote durable, then call voted(). It replaces an earlier one.
+struct vote_effect {
+    std::uint64_t term = 0;
+    peer_id peer = 0;
+};
+
+/// Records below `round` are final: for the log to note when it is convenient.
+struct final_effect {
+    std::uint64_t round = 0;
 };
 
 /// Read a record back from the log, then call loaded().
@@ -65,9 +78,11 @@ struct deliver_effect {
     commit_ptr record;
 };
 
-/// Try to connect to the sequencer as `link`, then call dialled() or dial_failed().
+/// Try to connect as `link`, then call dialled() or dial_failed(). The old machines know one address, and state none.
 struct dial_effect {
     link_id link = 0;
+    std::string address;
+    std::string key;  ///< who must answer; empty: not known yet
 };
 
 /// This peer is admitted (again).
@@ -75,10 +90,13 @@ struct welcomed_effect {
     welcome_message welcome;
 };
 
-/// The snapshot that a fresh peer asked for is complete and its digest is right.
+/// The snapshot that a fresh peer asked for, or one whose log no other log joins on to, is complete and its digest is
+/// right. The log begins anew with it, at once and durably; the newest vote stays.
 struct snapshot_effect {
     std::uint64_t round = 0;
     shared_bytes bytes;
+    shared_bytes state;      ///< of the run before `round`: where its log begins
+    std::uint64_t term = 0;  ///< to be kept with the log's begin, for participant_settings::begin_term
 };
 
 /// This peer's payload for a round was refused.
@@ -93,8 +111,9 @@ struct end_effect {
     std::string text;
 };
 
-using effect = std::variant<send_effect, admit_effect, close_effect, store_effect, load_effect, deliver_effect,
-                            dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
+using effect =
+    std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect, final_effect, load_effect,
+                 deliver_effect, dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
 
 }  // namespace thinwire
 

@@ -179,6 +179,10 @@ class follower {
     void on(const progress_message&, timestamp now) { broken(link_, "a progress from the founder", now); }
     void on(const fetch_message&, timestamp now) { broken(link_, "a fetch from the founder", now); }
     void on(const ping_message&, timestamp) {}
+    template <class Other>
+    void on(const Other&, timestamp now) {
+        broken(link_, "a message that no founder sends", now);
+    }
 
     void on(const welcome_message& m, timestamp now) {
         if (phase_ != phase::greeting) return broken(link_, "a second welcome", now);
@@ -299,7 +303,7 @@ class follower {
         received_ = taken_ = f.welcome.snapshot_round;
         flow_ = detail::comm::outflow(received_);
         phase_ = phase::live;
-        effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes))});
+        effects_.push_back(snapshot_effect{f.welcome.snapshot_round, share(std::move(f.bytes)), nullptr, 0});
         enter(now);
     }
 
@@ -322,7 +326,7 @@ class follower {
         phase_ = phase::dialling;
         ++link_;
         until_ = now + settings_.attempt_timeout;
-        effects_.push_back(dial_effect{link_});
+        effects_.push_back(dial_effect{link_, "", ""});
     }
 
     /// The link is gone: wait a little, then dial again, unless that goes on for too long.

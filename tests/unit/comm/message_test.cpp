@@ -23,9 +23,18 @@ std::vector<message> samples() {
     record->term = 2;
     record->round = 9;
     record->contributions = {{3, digest_of(*bytes_of("abc")), bytes_of("abc")}, {7, d, nullptr}};
+    auto proposed = std::make_shared<commit_record>();
+    proposed->term = 2;
+    proposed->round = 10;
+    proposed->control = bytes_of("state");
+    proposed->contributions = {{3, digest_of(*bytes_of("abc")), bytes_of("abc"), 3}, {7, d, nullptr, 12}};
     hello_message hello;
     hello.run = d;
     hello.peer = 7;
+    hello.incarnation = 3;
+    hello.address = "peer.example:4411";
+    hello.key = "a key";
+    hello.last = d;
     hello.session = 99;
     hello.name = "seven";
     hello.next_round = 12;
@@ -35,6 +44,9 @@ std::vector<message> samples() {
     welcome.manifest = "model = tiny";
     welcome.has_snapshot = true;
     welcome.snapshot_size = 5;
+    welcome.self = hello;
+    welcome.state = bytes_of("state");
+    welcome.state_at = bytes_of("earlier");
     return {hello,
             welcome,
             refuse_message{refusal::banned, "three strikes"},
@@ -45,14 +57,23 @@ std::vector<message> samples() {
             fetch_message{d, 10, 20},
             piece_message{d, 30, bytes_of("piece")},
             ping_message{},
-            goodbye_message{true, "done"}};
+            goodbye_message{true, "done"},
+            offer_message{5, 7, 99, d, 9, true, bytes_of("beginning")},
+            record_message{2, true, proposed},
+            status_message{3, 7, 9, 2, 8, true},
+            pull_message{4},
+            campaign_message{6, 5, 11, true},
+            vote_message{6, true, false},
+            request_message{{control_change::kind::set, 3, "learning-rate", "0.5"}}};
 }
 
 frame_decoder open_decoder(wire_limits limits = {}) {
     frame_decoder decoder(limits);
     decoder.allow({message_type::hello, message_type::welcome, message_type::refuse, message_type::submit,
                    message_type::reject, message_type::commit, message_type::progress, message_type::fetch,
-                   message_type::piece, message_type::ping, message_type::goodbye});
+                   message_type::piece, message_type::ping, message_type::goodbye, message_type::offer,
+                   message_type::record, message_type::status, message_type::pull, message_type::campaign,
+                   message_type::vote, message_type::request});
     return decoder;
 }
 

@@ -423,6 +423,8 @@ class world {
         p->ready = true;
         save(p);
     }
+    void perform(const process_ptr&, const vote_effect&) {}
+    void perform(const process_ptr&, const final_effect&) {}
     void perform(const process_ptr& p, const rejected_effect& e) {
         throw violation("peer " + std::to_string(p->peer) + " was rejected: " + e.text);
     }

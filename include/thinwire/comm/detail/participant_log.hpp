@@ -1,0 +1,315 @@
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP
+
+#include <thinwire/comm/participant.hpp>
+
+#include <algorithm>
+#include <memory>
+
+namespace thinwire {
+
+inline void participant::on(link_id link, record_message& m, timestamp now) {
+    const commit_record& r = *m.record;
+    if (r.control && !decode_state(*r.control)) return broken(link, "a record with a control that cannot be", now);
+    for (const committed_payload& c : r.contributions)
+        if (c.payload && digest_of(*c.payload) != c.payload_digest)
+            return broken(link, "a record whose payloads do not match their digests", now);
+    if (m.final) {
+        const auto it = pulls_.find(r.round);
+        if (it == pulls_.end() || it->second.first != link) return;
+        pulls_.erase(it);
+        if (r.round >= final_) pulled_[r.round] = m.record;
+        return;
+    }
+    if (r.term != m.term) return broken(link, "a proposal of another term than its own", now);
+    if (m.term < term_) return send(link, links_.at(link).told = status(now), now);
+    follow(link, m.term, now);
+    if (sequencer_ != links_.at(link).peer || r.round < final_) return;
+    if (!pending_ || std::pair(m.term, r.round) > std::pair(pending_->term, pending_->record->round)) pending_ = m;
+    learn_final(now);
+}
+
+/// Goes on with what is known to come next in the log, as long as nothing is being stored.
+inline void participant::advance(timestamp now) {
+    while (!storing_ && !settings_.fresh) {
+        const std::uint64_t before = final_;
+        pulled_.erase(pulled_.begin(), pulled_.lower_bound(final_));
+        if (const auto it = pulled_.find(final_); it != pulled_.end()) {
+            const commit_ptr record = it->second;
+            pulled_.erase(it);
+            if (tentative_ && record_digest(*tentative_) == record_digest(*record)) {
+                finalize(now);
+            } else {
+                if (leading()) step_down(term_, now + settings_.takeover);  // a later one was at work
+                assembly_ = assembly{*record, true};
+            }
+        } else if (pending_ && pending_->record->round <= final_) {
+            const record_message m = *std::exchange(pending_, std::nullopt);
+            const bool accepted = tentative_ && tentative_->term == m.term;
+            const bool under_way = assembly_ && (assembly_->final || assembly_->record.term == m.term);
+            if (m.record->round == final_ && m.term == term_ && !leading() && !accepted && !under_way)
+                assembly_ = assembly{*m.record, false};
+        }
+        learn_final(now);
+        assemble(now);
+        if (final_ == before && !(pending_ && pending_->record->round <= final_)) return;
+    }
+}
+
+/// Fills in the payloads of the record under way from what is here, has the others fetched from whoever must have them,
+/// and stores it when nothing is missing.
+inline void participant::assemble(timestamp now) {
+    if (!assembly_ || storing_) return;
+    commit_record& r = assembly_->record;
+    bool complete = true;
+    for (committed_payload& c : r.contributions) {
+        if (c.payload) continue;
+        if (tentative_)
+            for (const committed_payload& t : tentative_->contributions)
+                if (t.payload_digest == c.payload_digest) c.payload = t.payload;
+        if (c.payload) continue;
+        held_payload* held = hold(c.payload_digest, r.round, c.peer, 0, c.size);
+        if (held->bytes) {
+            c.payload = held->bytes;
+            continue;
+        }
+        complete = false;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked &&
+                ((l.says.final > r.round && l.hello.log_begin <= r.round) || l.peer == sequencer_ ||
+                 (l.says.final == r.round && l.says.accepted == r.term)))
+                held->moving.add_source(link, now);
+    }
+    if (!complete) return;
+    const assembly done = *std::exchange(assembly_, std::nullopt);
+    auto record = std::make_shared<commit_record>(done.record);
+    if (done.final && tentative_ && record_digest(*tentative_) == record_digest(*record)) return finalize(now);
+    store(std::move(record), done.final);
+}
+
+/// A final record of which a payload has no source left is asked for again, from whoever has it now.
+inline void participant::forget_stuck() {
+    if (!assembly_ || !assembly_->final || storing_) return;
+    for (const committed_payload& c : assembly_->record.contributions) {
+        if (c.payload) continue;
+        const auto held = pool_.find(c.payload_digest);
+        if (held != pool_.end() && (held->second.bytes || held->second.moving.has_source())) continue;
+        drop(c.payload_digest);
+        assembly_.reset();
+        return;
+    }
+}
+
+inline void participant::store(commit_ptr record, bool final) {
+    storing_ = assembly{*record, final};
+    effects_.push_back(store_effect{std::move(record), !final});
+}
+
+inline void participant::stored(timestamp now) {
+    if (over_ || !storing_) return;
+    const assembly done = *std::exchange(storing_, std::nullopt);
+    tentative_ = std::make_shared<const commit_record>(done.record);
+    tentative_state_.reset();
+    if (tentative_->control)
+        if (auto state = decode_state(*tentative_->control)) tentative_state_ = std::move(*state);
+    last_term_ = tentative_->term;
+    end_candidacy();
+    if (done.final) {
+        finalize(now);
+    } else {
+        learn_final(now);
+    }
+    // Elected while it was being stored: it is finished in the new term.
+    if (leading() && tentative_ && tentative_->term < term_) {
+        auto again = std::make_shared<commit_record>(*tentative_);
+        again->term = term_;
+        store(std::move(again), false);
+        propose(now);
+    }
+    if (leading()) count_stored(now);
+    settle(now);
+}
+
+/// The sequencer of this term proposes one record for a round: when it says that the round is final, that record is.
+inline void participant::learn_final(timestamp now) {
+    if (leading() || sequencer_ == 0) return;
+    const link_state* l = linked(sequencer_);
+    const bool said =
+        l != nullptr && l->says.sequencer == sequencer_ && l->says.term == term_ && l->says.final > final_;
+    const bool implied = pending_ && pending_->term == term_ && pending_->record->round > final_;
+    if (!said && !implied) return;
+    if (tentative_ && tentative_->term == term_ && !storing_) return finalize(now);
+    if (assembly_ && assembly_->record.term == term_) assembly_->final = true;
+    if (storing_ && storing_->record.term == term_) storing_->final = true;
+}
+
+/// The record in the log is final: everyone will hold this one.
+inline void participant::finalize(timestamp now) {
+    const commit_ptr record = std::exchange(tentative_, nullptr);
+    tentative_state_.reset();
+    end_candidacy();
+    ++final_;
+    effects_.push_back(final_effect{final_});
+    if (assembly_ && assembly_->record.round < final_) assembly_.reset();
+    recent_.push_back(record);
+    recent_bytes_ += detail::comm::weight(*record);
+    while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
+        recent_bytes_ -= detail::comm::weight(*recent_.front());
+        recent_.pop_front();
+    }
+    if (own_ && own_->first < final_) own_.reset();
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    first_round_ = false;
+    std::vector<digest> past;
+    for (const auto& [content, held] : pool_)
+        if (held.round < final_) past.push_back(content);
+    for (const digest& content : past) drop(content);
+    for (auto& [peer, p] : peers_) p.excluded = false;
+    for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
+    if (record->control) apply_control(*record, now);
+    if (!leading() || over_) return;
+    std::vector<digest> next;
+    for (const auto& [content, held] : pool_)
+        if (held.bytes) next.push_back(content);
+    for (const digest& content : next) collect(content, now);
+}
+
+inline void participant::apply_control(const commit_record& record, timestamp now) {
+    const run_state before = std::exchange(state_, decode_state(*record.control).value());
+    states_.emplace_back(final_, record.control);
+    roster_changed_ = true;
+    change_since_.reset();
+    learn_view(record.control, final_);
+    meet_members(now);
+    std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
+    if (state_.banned.contains(settings_.self)) {
+        farewell("banned from the run", false, now);
+        return end(run_end::refused, "this peer was banned from the run");
+    }
+    const bool newest = std::none_of(links_.begin(), links_.end(),
+                                     [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
+    if (state_.stopped && !before.stopped && newest) {
+        stopping_ = true;
+        leave_by_ = now + settings_.leave_timeout;
+    }
+    if (!leading()) return;
+    for (const peer_id peer : std::exchange(dismissed_, {})) {
+        if (peer == settings_.self) {
+            farewell("removed from the run", false, now);
+            return end(run_end::refused, "this peer was removed from the run");
+        }
+        const bool banned = state_.banned.contains(peer);
+        if (linked(peer) != nullptr)
+            refuse(peers_[peer].link, banned ? refusal::banned : refusal::removed,
+                   banned ? "banned from the run" : "removed from the run", now);
+    }
+    // A record of an earlier sequencer, for which this peer was gone: it enters again like everyone.
+    if (!in(state_.view) && !leaving_) step_down(term_, now + settings_.takeover);
+}
+
+// ---------------------------------------------------------------------------------------------------- catching up
+
+/// Asks for final records that others have and this peer lacks, unless the sequencer is about to say so. A sequencer
+/// asks too: what it took over may be final elsewhere.
+inline void participant::pull(timestamp now) {
+    if (settings_.fresh) return;
+    const auto current = [&](const auto& a) { return a && a->record.term == term_; };
+    const bool under_way = (tentative_ && tentative_->term == term_) || current(assembly_) || current(storing_);
+    if (under_way && !leading() && hears_sequencer(now)) return;
+    std::uint64_t most = 0;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) most = std::max(most, l.says.final);
+    bool served = true;
+    for (std::uint64_t r = final_; r < std::min(most, final_ + pulls_ahead); ++r) {
+        if (pulls_.contains(r) || pulled_.contains(r)) continue;
+        if (r == final_ && ((storing_ && storing_->final) || (assembly_ && assembly_->final))) continue;
+        std::vector<link_id> can;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked && l.says.final > r && l.hello.log_begin <= r) can.push_back(link);
+        if (can.empty()) {
+            served = false;
+            break;
+        }
+        const link_id link = can[pull_turn_++ % can.size()];
+        pulls_[r] = {link, now};
+        send(link, pull_message{r}, now);
+    }
+    if (served) {
+        if (most > final_) seeking_ = false;
+        return;
+    }
+    for (const view_member& m : contacts_.members)
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr) return;
+    // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
+    // stays promised, as a snapshot holds all of it.
+    if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
+    if (leading()) step_down(term_, now + 2 * settings_.takeover);
+    seeking_ = true;
+    sought_ = now;
+    while (!links_.empty()) close(links_.begin()->first, "a snapshot is sought", false, now);
+}
+
+inline void participant::on(link_id link, pull_message& m, timestamp now) {
+    if (m.round >= final_ || m.round < log_begin_) return broken(link, "a pull of a round that was not offered", now);
+    ask(question{link, m.round, std::nullopt}, now);
+}
+
+/// A final record that is in memory; otherwise asks the log for it and gives null.
+inline commit_ptr participant::find(std::uint64_t round) {
+    if (!recent_.empty() && round >= recent_.front()->round) return recent_[round - recent_.front()->round];
+    for (const commit_ptr& record : loaded_)
+        if (record->round == round) return record;
+    if (!loading_) {
+        loading_ = round;
+        effects_.push_back(load_effect{round});
+    }
+    return nullptr;
+}
+
+inline void participant::loaded(commit_ptr record, timestamp now) {
+    if (over_ || !loading_ || record->round != *loading_) return;
+    loading_.reset();
+    loaded_.push_back(std::move(record));
+    std::size_t bytes = 0;
+    for (const commit_ptr& r : loaded_) bytes += detail::comm::weight(*r);
+    while (loaded_.size() > 1 && (loaded_.size() > pulls_ahead || bytes > settings_.recent)) {
+        bytes -= detail::comm::weight(*loaded_.front());
+        loaded_.pop_front();
+    }
+    settle(now);
+}
+
+inline void participant::pump_local() {
+    while (!settings_.fresh && local_.next() < final_ && local_.room(0, settings_.window)) {
+        const commit_ptr record = find(local_.next());
+        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
+        local_.sent(detail::comm::weight(*record));
+        effects_.push_back(deliver_effect{record});
+    }
+}
+
+inline void participant::taken(std::uint64_t round, timestamp now) {
+    if (over_ || round <= local_.taken()) return;
+    local_.take(round);
+    settle(now);
+}
+
+inline shared_bytes participant::state_at(std::uint64_t round) const {
+    shared_bytes found = states_.front().second;
+    for (const auto& [from, state] : states_)
+        if (from <= round) found = state;
+    return found;
+}
+
+inline void participant::snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now) {
+    if (over_) return;
+    snapshot_ = snapshot_state{round, digest_of(*bytes), std::move(bytes), state_at(round)};
+    while (states_.size() > 1 && states_[1].first <= round) states_.erase(states_.begin());
+    settle(now);
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP

@@ -1,0 +1,303 @@
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP
+
+#include <thinwire/comm/participant.hpp>
+
+#include <algorithm>
+
+namespace thinwire {
+
+inline void participant::payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+    if (over_) return;
+    local_active_ = true;
+    awake(peers_[settings_.self], now);
+    if (round != final_ || !settings_.contributes) return settle(now);
+    const digest content = digest_of(*payload);
+    if (own_ && own_->second != content) drop(own_->second);
+    own_ = {round, content};
+    held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
+    held->bytes = std::move(payload);
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) offer_own(link, now);
+    completed(content, now);
+    settle(now);
+}
+
+/// Tells a peer of the local payload and gives it the beginning. Before this peer has entered, only the sequencer
+/// needs it.
+inline void participant::offer_own(link_id link, timestamp now) {
+    if (!own_ || !is_linked(link)) return;
+    const peer_id peer = links_.at(link).peer;
+    if (!entered() && peer != sequencer_) return;
+    const held_payload& held = pool_.at(own_->second);
+    offer_message m;
+    m.round = held.round;
+    m.author = settings_.self;
+    m.session = settings_.session;
+    m.content = own_->second;
+    m.size = static_cast<std::uint32_t>(held.bytes->size());
+    m.relay = sequencer_ != settings_.self && linked(sequencer_) == nullptr;
+    const auto begin = held.bytes->begin();
+    const std::size_t count = std::min(held.bytes->size(), wire_limits::max_piece);
+    m.bytes = share({begin, begin + static_cast<std::ptrdiff_t>(count)});
+    send(link, std::move(m), now);
+}
+
+/// The entry of a payload, made when it is new. Within the bounds of on(offer_message) and of a record.
+inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
+                                                    std::uint64_t session, std::size_t size) {
+    const auto [it, fresh] = pool_.try_emplace(
+        content, held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
+    if (fresh) pool_bytes_ += size;
+    return &it->second;
+}
+
+inline void participant::drop(const digest& content) {
+    const auto it = pool_.find(content);
+    if (it == pool_.end()) return;
+    if (const auto c = collected_.find(it->second.author);
+        c != collected_.end() && c->second.payload_digest == content) {
+        collected_bytes_ -= c->second.payload->size();
+        collected_.erase(c);
+        if (collected_.empty()) first_payload_.reset();
+    }
+    pool_bytes_ -= it->second.moving.size();
+    pool_.erase(it);
+}
+
+inline void participant::on(link_id link, offer_message& m, timestamp now) {
+    const link_state& l = links_.at(link);
+    if (settings_.fresh || m.round < final_ || m.round > final_ + 1 || m.author == settings_.self) return;
+    const bool direct = m.author == l.peer;
+    if (!direct && !state_.view.find(m.author)) return;
+    if (direct && m.session != l.hello.session) return broken(link, "an offer of another process", now);
+    if (!direct && linked(m.author) != nullptr && peers_[m.author].session != m.session) return;
+    if (!pool_.contains(m.content)) {
+        std::vector<digest> older;
+        for (const auto& [content, held] : pool_) {
+            if (held.author != m.author || held.round != m.round || held.session == 0) continue;
+            if (direct && held.session == m.session) return broken(link, "two different payloads for one round", now);
+            older.push_back(content);
+        }
+        if (!older.empty() && (!direct || assembly_ || storing_ || tentative_)) return;
+        for (const digest& content : older) drop(content);
+        if (pool_bytes_ + m.size > 2 * settings_.max_commit || pool_.size() >= 2 * max_relayed) return;
+    }
+    held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
+    if (held->moving.size() != m.size) return broken(link, "an offer of another size", now);
+    if (held->author == m.author && held->session == 0) held->session = m.session;
+    held->relay = held->relay || m.relay;
+    if (held->bytes) return;
+    held->moving.add_source(link, now);
+    bool asked = false;
+    const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
+    if (!m.bytes->empty() && m.bytes->size() != first) return broken(link, "an offer with half a piece", now);
+    if (!m.bytes->empty()) held->moving.put(link, 0, *m.bytes, asked, now);
+    if (!held->moving.complete()) return;
+    held->bytes = held->moving.finish();
+    if (!held->bytes) {
+        drop(m.content);
+        return broken(link, "a payload that does not match its digest", now);
+    }
+    completed(m.content, now);
+}
+
+/// A payload is here in full.
+inline void participant::completed(const digest& content, timestamp now) {
+    const held_payload& held = pool_.at(content);
+    if (leading()) {
+        collect(content, now);
+    } else if (held.relay && held.author != settings_.self && linked(sequencer_) != nullptr) {
+        offer_message m;
+        m.round = held.round;
+        m.author = held.author;
+        m.session = held.session;
+        m.content = content;
+        m.size = static_cast<std::uint32_t>(held.bytes->size());
+        m.bytes = share({});
+        send(peers_[sequencer_].link, std::move(m), now);
+    }
+    assemble(now);
+}
+
+// ------------------------------------------------------------------------------------------------------ pieces
+
+inline void participant::ask_pieces(timestamp now) {
+    for (auto& entry : links_) {
+        const link_id id = entry.first;
+        link_state& l = entry.second;
+        if (l.at != phase::linked) continue;
+        const auto ask_of = [&](detail::comm::transfer& t) {
+            while (l.asked.size() < pieces_ahead && t.from(id)) {
+                const auto fetch = t.ask(id);
+                if (!fetch) return;
+                l.asked.insert({fetch->content, fetch->offset});
+                send(id, *fetch, now);
+            }
+        };
+        if (fetch_) ask_of(fetch_->moving);
+        for (auto& [content, held] : pool_) {
+            if (l.asked.size() >= pieces_ahead) break;
+            if (!held.bytes) ask_of(held.moving);
+        }
+    }
+}
+
+inline void participant::lose_source(link_id link) {
+    if (fetch_) fetch_->moving.remove_source(link);
+    for (auto& [content, held] : pool_) held.moving.remove_source(link);
+}
+
+inline void participant::on(link_id link, piece_message& m, timestamp now) {
+    if (links_.at(link).asked.erase({m.content, m.offset}) == 0)
+        return broken(link, "a piece that was not asked for", now);
+    const auto held = pool_.find(m.content);
+    const bool snapshot = fetch_ && fetch_->offer.snapshot_digest == m.content;
+    if (!snapshot && (held == pool_.end() || held->second.bytes)) return;
+    detail::comm::transfer& t = snapshot ? fetch_->moving : held->second.moving;
+    bool asked = false;
+    switch (t.put(link, m.offset, *m.bytes, asked, now)) {
+        case detail::comm::transfer::outcome::wrong: return broken(link, "a piece of another length", now);
+        case detail::comm::transfer::outcome::missing: return;
+        case detail::comm::transfer::outcome::taken: break;
+    }
+    if (!t.complete()) return;
+    const bool single = t.sources() == 1 && t.from(link);
+    shared_bytes bytes = t.finish();
+    if (!bytes) {
+        // Somebody lied; with one source it is known who. Otherwise it is fetched again from one.
+        if (single) return broken(link, "content that does not match its digest", now);
+        std::vector<link_id> others;
+        for (const auto& [other, l] : links_)
+            if (other != link) others.push_back(other);
+        for (const link_id other : others) t.remove_source(other);
+        return;
+    }
+    if (snapshot) {
+        fetch_->moving = detail::comm::transfer(m.content, 0, 0);
+        return begin_log(std::move(bytes), now);
+    }
+    held->second.bytes = std::move(bytes);
+    completed(m.content, now);
+}
+
+/// The snapshot is here: this peer has a replica, and its log begins with it, whatever log there was.
+inline void participant::begin_log(shared_bytes bytes, timestamp now) {
+    const fetching f = *std::exchange(fetch_, std::nullopt);
+    const bool behind = f.offer.snapshot_round > final_;
+    if (!settings_.fresh && (!behind || storing_ || leading())) return;  // not needed any more, or not now
+    settings_.fresh = seeking_ = false;
+    tentative_.reset();
+    tentative_state_.reset();
+    pulled_.clear();
+    pulls_.clear();
+    recent_.clear();
+    recent_bytes_ = 0;
+    loaded_.clear();
+    loading_.reset();
+    questions_.clear();
+    for (auto& [link, l] : links_) l.waiting = 0;
+    std::vector<digest> past;
+    for (const auto& [content, held] : pool_) past.push_back(content);
+    for (const digest& content : past) drop(content);
+    own_.reset();
+    log_begin_ = final_ = f.offer.snapshot_round;
+    state_ = decode_state(*f.offer.state_at).value();
+    states_ = {{final_, f.offer.state_at}};
+    meet_members(now);
+    local_ = detail::comm::outflow(final_);
+    effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
+    dial_due_ = true;
+    for (auto& [link, l] : links_)
+        if (l.at == phase::linked) send(link, l.told = status(now), now);
+}
+
+inline void participant::begin_fetch(link_id link, const welcome_message& m, timestamp now) {
+    if (!fetch_ || (fetch_->offer.snapshot_digest != m.snapshot_digest && !fetch_->moving.has_source()))
+        fetch_ = fetching{m, detail::comm::transfer(m.snapshot_digest, 0, m.snapshot_size)};
+    if (fetch_->offer.snapshot_digest == m.snapshot_digest && fetch_->offer.snapshot_size == m.snapshot_size)
+        fetch_->moving.add_source(link, now);
+}
+
+/// A request that may need the log: answered at once, or when the record was loaded.
+inline void participant::ask(question q, timestamp now) {
+    link_state& l = links_.at(q.link);
+    if (l.waiting == 0 && try_answer(q, now)) return;
+    if (++l.waiting > max_waiting) return broken(q.link, "more requests than may wait", now);
+    questions_.push_back(std::move(q));
+}
+
+inline void participant::answer(timestamp now) {
+    for (std::size_t n = questions_.size(); n > 0; --n) {
+        question q = std::move(questions_.front());
+        questions_.pop_front();
+        if (try_answer(q, now))
+            --links_.at(q.link).waiting;
+        else
+            questions_.push_back(std::move(q));
+    }
+}
+
+inline bool participant::try_answer(const question& q, timestamp now) {
+    if (q.fetch) {
+        bool wait = false;
+        const shared_bytes bytes = find_payload(q.link, q.fetch->content, q.round, wait);
+        if (wait) return false;
+        const fetch_message& m = *q.fetch;
+        std::vector<std::byte> part;
+        if (bytes && m.offset < bytes->size() && m.count <= bytes->size() - m.offset) {
+            const auto begin = bytes->begin() + static_cast<std::ptrdiff_t>(m.offset);
+            part.assign(begin, begin + static_cast<std::ptrdiff_t>(m.count));
+        }
+        send(q.link, piece_message{m.content, m.offset, share(std::move(part))}, now);
+        return true;
+    }
+    const commit_ptr record = find(q.round);
+    if (!record) return false;
+    auto copy = std::make_shared<commit_record>(*record);
+    std::size_t room = wire_limits::max_piece;
+    for (committed_payload& c : copy->contributions) {
+        c.size = static_cast<std::uint32_t>(c.payload->size());
+        if (c.size > room)
+            c.payload = nullptr;
+        else
+            room -= c.size;
+    }
+    send(q.link, record_message{term_, true, std::move(copy)}, now);
+    return true;
+}
+
+/// Content by its digest; `wait` is set when the log is asked for it.
+inline shared_bytes participant::find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait) {
+    const link_state& l = links_.at(link);
+    if (l.snapshot && l.snapshot_digest == content) return l.snapshot;
+    if (snapshot_ && snapshot_->content == content) return snapshot_->bytes;
+    if (const auto it = pool_.find(content); it != pool_.end() && it->second.bytes) return it->second.bytes;
+    const auto in_record = [&](const commit_record& r) -> shared_bytes {
+        for (const committed_payload& c : r.contributions)
+            if (c.payload_digest == content) return c.payload;
+        return nullptr;
+    };
+    if (round == final_) {
+        if (tentative_)
+            if (shared_bytes found = in_record(*tentative_)) return found;
+        return storing_ ? in_record(storing_->record) : nullptr;
+    }
+    if (round > final_ || round < log_begin_) return nullptr;
+    const commit_ptr record = find(round);
+    wait = record == nullptr;
+    return record ? in_record(*record) : nullptr;
+}
+
+inline void participant::on(link_id link, fetch_message& m, timestamp now) {
+    ask(question{link, m.round, m}, now);
+}
+
+inline void participant::on(link_id link, reject_message& m, timestamp) {
+    if (links_.at(link).peer == sequencer_ && own_ && own_->first == m.round)
+        effects_.push_back(rejected_effect{m.round, m.text});
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP

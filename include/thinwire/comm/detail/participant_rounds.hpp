@@ -1,0 +1,271 @@
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP
+
+#include <thinwire/comm/participant.hpp>
+
+#include <algorithm>
+
+namespace thinwire {
+
+inline void participant::strike(peer_id peer) {
+    peer_state& p = peers_[peer];
+    if (++p.strikes == settings_.max_strikes && leading())
+        changes_.push_back({control_change::kind::ban, peer, "", ""});
+}
+
+/// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
+inline void participant::awake(peer_state& p, timestamp now) {
+    p.waited = true;
+    if (p.missed) patience_.add(now - *p.missed);
+    p.missed.reset();
+}
+
+/// Takes a payload into the open round; one that may not be in it is refused, and its author told.
+inline void participant::collect(const digest& content, timestamp now) {
+    const held_payload& held = pool_.at(content);
+    if (!leading() || held.round != final_ || storing_ || tentative_ || held.session == 0) return;
+    peer_state& p = peers_[held.author];
+    awake(p, now);
+    if (p.excluded || collected_.contains(held.author)) return;
+    const auto rejected = [&](const std::string& why) {
+        p.excluded = true;
+        if (held.author == settings_.self)
+            effects_.push_back(rejected_effect{held.round, why});
+        else if (p.link != 0)
+            send(p.link, reject_message{held.round, why}, now);
+    };
+    if (settings_.validate)
+        if (const result<ok> verdict = settings_.validate(held.round, held.author, *held.bytes); !verdict) {
+            strike(held.author);
+            return rejected(verdict.error().message);
+        }
+    if (collected_bytes_ + held.bytes->size() > settings_.max_commit ||
+        collected_.size() == wire_limits::max_contributors)
+        return rejected("the round's payloads together exceed the limit");
+    collected_bytes_ += held.bytes->size();
+    collected_[held.author] = {held.author, content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
+    if (!first_payload_) first_payload_ = now;
+}
+
+/// Enough peers for the first round.
+inline bool participant::assembled() const {
+    if (!first_round_) return true;
+    const auto present = std::count_if(links_.begin(), links_.end(), [](const auto& l) {
+        return l.second.at == phase::linked && l.second.hello.contributes;
+    });
+    return present + (settings_.contributes ? 1 : 0) >= settings_.min_peers;
+}
+
+/// Whether the round stays open for a peer.
+inline bool participant::expected(peer_id peer, const peer_state& p) const {
+    if (!p.waited || p.excluded || collected_.contains(peer)) return false;
+    if (peer == settings_.self) return settings_.contributes;
+    return p.link != 0 && links_.at(p.link).hello.contributes;
+}
+
+inline std::optional<timestamp> participant::deadline() const {
+    if (storing_ || tentative_ || !assembled() || state_.paused) return std::nullopt;
+    if (!collected_.empty()) return *first_payload_ + patience_.wait();
+    if (change_since_) return *change_since_ + settings_.max_deadline;
+    return std::nullopt;
+}
+
+/// What the next record makes of the state: requests; who has caught up enters; who left or is long gone goes, unless
+/// those who are here could not decide then.
+inline run_state participant::next_state(timestamp now) const {
+    run_state next = state_;
+    next.stopped = false;
+    for (const control_change& c : changes_) next.apply(c);
+    const run_state asked = next;
+    auto& members = next.view.members;
+    std::erase_if(members, [&](const view_member& m) {
+        if (m.peer == settings_.self) return leaving_;
+        const peer_state& p = peers_.at(m.peer);
+        return p.link == 0 && (p.left || now >= p.gone + settings_.absence);
+    });
+    for (const auto& [link, l] : links_) {
+        if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer)) continue;
+        const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
+                                l.hello.address, l.hello.key};
+        if (view_member* m = next.view.find(l.peer)) {
+            // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
+            if (m->incarnation == entry.incarnation || l.says.final + 2 >= final_) *m = entry;
+        } else if (l.says.final + 2 >= final_ && members.size() < wire_limits::max_members &&
+                   std::none_of(changes_.begin(), changes_.end(), [&, id = l.peer](const control_change& c) {
+                       return c.what == control_change::kind::remove && c.peer == id;
+                   })) {
+            members.push_back(entry);
+        }
+    }
+    const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
+    if (!next.view.quorum(here)) return asked;
+    if (std::none_of(members.begin(), members.end(), [](const view_member& m) { return m.votes; })) return asked;
+    return next;
+}
+
+inline bool participant::change_due(timestamp now) {
+    if (!std::exchange(roster_changed_, false)) return change_since_.has_value();
+    const bool due = next_state(now) != state_;
+    if (due && !change_since_) change_since_ = now;
+    if (!due) change_since_.reset();
+    return due;
+}
+
+/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it
+/// between them.
+inline bool participant::stand_aside(timestamp now) {
+    if (!settings_.address.empty() || !collected_.empty()) return false;
+    if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
+    const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+        const link_state* l = linked(m.peer);
+        return m.votes && !m.address.empty() && m.peer != settings_.self && is(m, l) && l->says.final == final_;
+    });
+    if (!better) return false;
+    stood_aside_ = now;
+    step_down(term_, now + 2 * settings_.takeover);
+    return true;
+}
+
+/// Closes the round when nobody is left to wait for. A change of the state goes with the round's payloads; alone it
+/// goes when nobody computes, or when it is urgent.
+inline void participant::consider(timestamp now) {
+    if (storing_ || tentative_ || stopping_) return;
+    if (stand_aside(now)) return;
+    const bool change = change_due(now);
+    const bool urgent = change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
+                                       return c.what == control_change::kind::stop;
+                                   }));
+    if (urgent) return close_round(!state_.paused, now);
+    if (!assembled()) {
+        if (!collected_.empty()) first_payload_ = now;
+        return;
+    }
+    const bool waits =
+        std::any_of(peers_.begin(), peers_.end(), [&](const auto& p) { return expected(p.first, p.second); });
+    if (state_.paused || collected_.empty()) {
+        if (change && (state_.paused || !waits || now >= *change_since_ + settings_.max_deadline))
+            close_round(false, now);
+        return;
+    }
+    if (!waits) {
+        patience_.add(now - *first_payload_);
+        return close_round(true, now);
+    }
+    if (now < *first_payload_ + patience_.wait()) return;
+    for (auto& [peer, p] : peers_) {
+        if (!expected(peer, p)) continue;
+        p.waited = false;
+        p.missed = *first_payload_;
+    }
+    close_round(true, now);
+}
+
+inline void participant::close_round(bool contributions, timestamp now) {
+    const run_state next = next_state(now);
+    auto record = std::make_shared<commit_record>();
+    record->term = term_;
+    record->round = final_;
+    for (const auto& [peer, c] : collected_) {
+        const view_member* m = next.view.find(peer);
+        if (m == nullptr) m = state_.view.find(peer);
+        if (contributions && m != nullptr && m->contributes) record->contributions.push_back(c);
+    }
+    if (next != state_) record->control = encode_state(next);
+    if (!record->control && record->contributions.empty()) return;
+    dismissed_.clear();
+    for (const control_change& c : changes_)
+        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban) dismissed_.insert(c.peer);
+    changes_.clear();
+    change_since_.reset();
+    roster_changed_ = true;
+    store(std::move(record), false);
+    propose(now);
+}
+
+/// The record under way goes to everyone who has a say in it or follows it.
+inline void participant::propose(timestamp now) {
+    std::vector<link_id> all;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) all.push_back(link);
+    for (const link_id link : all) propose_to(link, now);
+}
+
+inline void participant::propose_to(link_id link, timestamp now) {
+    if (!is_linked(link)) return;
+    const commit_record* open = storing_ ? &storing_->record : tentative_.get();
+    if (open == nullptr || open->term != term_) return;
+    link_state& l = links_.at(link);
+    const std::pair<std::uint64_t, std::uint64_t> what{term_, open->round + 1};
+    if (l.proposed == what || l.says.final > open->round) return;
+    bool member = state_.view.find(l.peer) != nullptr;
+    if (!member && open->control)
+        if (const auto next = decode_state(*open->control)) member = next->view.find(l.peer) != nullptr;
+    if (!member) return;
+    l.proposed = what;
+    auto header = std::make_shared<commit_record>(*open);
+    for (committed_payload& c : header->contributions) {
+        c.size = static_cast<std::uint32_t>(c.payload->size());
+        c.payload = nullptr;
+    }
+    send(link, record_message{term_, false, std::move(header)}, now);
+}
+
+/// The record is final once those who stored it decide, in the view and in the one that it makes. One that is further
+/// does not count: a later sequencer may have brought it there. pull() asks it what it holds.
+inline void participant::count_stored(timestamp now) {
+    if (!leading() || !tentative_ || tentative_->term != term_) return;
+    const bool decided = quorums([&](const view_member& m) {
+        const link_state* l = linked(m.peer);
+        if (!is(m, l)) return false;
+        if (m.peer == settings_.self) return true;
+        return l->says.final == final_ && l->says.accepted == term_;
+    });
+    if (decided) finalize(now);
+}
+
+// ------------------------------------------------------------------------------------------------------ requests
+
+inline bool participant::satisfied(const run_state& state, const control_change& c) {
+    using kind = control_change::kind;
+    switch (c.what) {
+        case kind::pause: return state.paused;
+        case kind::resume: return !state.paused;
+        case kind::stop: return state.stopped;
+        case kind::set: {
+            const auto it = state.values.find(c.key);
+            return c.value.empty() ? it == state.values.end() : it != state.values.end() && it->second == c.value;
+        }
+        case kind::remove: return state.view.find(c.peer) == nullptr;
+        case kind::ban: return state.banned.contains(c.peer);
+        case kind::pardon: return !state.banned.contains(c.peer);
+    }
+    return true;
+}
+
+inline void participant::request(const control_change& change, timestamp now) {
+    if (over_ || (satisfied(state_, change) && change.what != control_change::kind::stop)) return;
+    requests_.push_back(change);
+    requests_told_ = 0;
+    if (leading()) {
+        changes_.push_back(change);
+        roster_changed_ = true;
+    }
+    settle(now);
+}
+
+/// Hands this peer's requests to the sequencer, again to each new one until the state shows them.
+inline void participant::send_requests(timestamp now) {
+    if (requests_.empty() || linked(sequencer_) == nullptr || requests_told_ == peers_[sequencer_].link) return;
+    requests_told_ = peers_[sequencer_].link;
+    for (const control_change& c : requests_) send(requests_told_, request_message{c}, now);
+}
+
+inline void participant::on(link_id, request_message& m, timestamp) {
+    if (!leading() || changes_.size() >= max_waiting) return;
+    changes_.push_back(std::move(m.change));
+    roster_changed_ = true;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP

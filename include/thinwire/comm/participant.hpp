@@ -1,0 +1,381 @@
+#ifndef THINWIRE_COMM_PARTICIPANT_HPP
+#define THINWIRE_COMM_PARTICIPANT_HPP
+
+#include <thinwire/comm/detail/adaptive_deadline.hpp>
+#include <thinwire/comm/detail/outflow.hpp>
+#include <thinwire/comm/detail/transfer.hpp>
+#include <thinwire/comm/effect.hpp>
+#include <thinwire/comm/message.hpp>
+#include <thinwire/comm/sequencer.hpp>
+#include <thinwire/comm/view.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct participant_settings {
+    digest run{};  ///< zero: whatever runs where the first link leads
+    peer_id self = 0;
+    std::uint64_t session = 0;      ///< of this process: greater than those of this peer's earlier ones
+    std::uint64_t incarnation = 0;  ///< drawn once per log
+    std::string name;
+    std::string address;  ///< where others may dial this peer; empty: nowhere
+    std::string key;
+    std::string manifest;
+    bool votes = true;
+    bool contributes = true;
+    std::vector<std::string> seeds;  ///< addresses to begin with when the view's are not known or do not answer
+
+    // What lies on the disk. A founder's first start: a state whose view holds the founder, and nothing else.
+    bool fresh = false;            ///< no replica and no log: wants a snapshot
+    std::uint64_t log_begin = 0;   ///< the first round in the log
+    std::uint64_t begin_term = 0;  ///< the term of the record below it: what a voter may not forget
+    commit_ptr last;               ///< the last record in the log
+    bool last_final = false;       ///< it is known to be final; when in doubt, not
+    run_state state;               ///< before the last record, or after it when it is final
+    std::uint64_t voted_term = 0;  ///< the newest vote
+    peer_id voted_for = 0;
+    std::uint64_t local_round = 0;  ///< the round that the local replica is to apply next
+
+    int min_peers = 1;       ///< present before the first round that this process closes, this peer included
+    payload_check validate;  ///< none: everything passes
+
+    timestamp min_deadline = 2'000'000;
+    timestamp max_deadline = 120'000'000;
+    timestamp handshake_timeout = 5'000'000;
+    timestamp keepalive_interval = 1'000'000;
+    timestamp keepalive_timeout = 20'000'000;
+    timestamp takeover = 5'000'000;        ///< a sequencer that is not heard for so long is replaced
+    timestamp absence = 60'000'000;        ///< a member without a link for so long is taken out of the view
+    timestamp leave_timeout = 10'000'000;  ///< for handing over, and for others to get the last record
+    timestamp connect_timeout = 15'000'000;
+    timestamp reconnect_timeout = 30'000'000;
+    timestamp attempt_timeout = 5'000'000;  ///< one try to connect
+    timestamp first_pause = 100'000;        ///< between tries; doubles up to the last
+    timestamp last_pause = 2'000'000;
+    std::size_t max_links = 1200;
+    std::size_t mesh = 64;                              ///< up to so many others: everyone is linked with everyone
+    std::size_t max_commit = std::size_t{512} << 20U;   ///< payload bytes of one round
+    std::size_t window = std::size_t{64} << 20U;        ///< bytes of commits that the replica may have untaken
+    std::size_t recent = std::size_t{64} << 20U;        ///< bytes of records kept in memory
+    std::size_t max_snapshot = std::size_t{16} << 30U;  ///< bytes
+    int max_strikes = 3;                                ///< then the sequencer has a peer banned
+};
+
+/// The protocol of a peer, whatever its part: a pure state machine that follows, and sequences when the others vote for
+/// it. Its driver hands in events, each with the time, performs take_effects() in order after each of them, and calls
+/// tick() at wake_at(). docs/protocol.md has the rules; the parts below are in detail/participant_*.hpp.
+class participant {
+ public:
+    participant(participant_settings settings, timestamp now);
+
+    // Links: detail/participant_links.hpp.
+    /// A stranger connected: the number of its link. Numbers are never used again.
+    [[nodiscard]] link_id link_opened(timestamp now);
+    void dialled(link_id link, timestamp now);
+    void dial_failed(link_id link, const std::string& why, timestamp now);
+    void link_closed(link_id link, const std::string& why, timestamp now);
+    /// Bytes came in, whether or not they end a message.
+    void heard(link_id link, timestamp now);
+    /// The link carried something that is no message of this protocol.
+    void broken(link_id link, const std::string& why, timestamp now);
+    void received(link_id link, message m, timestamp now);
+
+    // The log.
+    void stored(timestamp now);
+    void voted(timestamp now);
+    void loaded(commit_ptr record, timestamp now);
+    /// The log cannot be written or read: this peer leaves at once.
+    void storage_failed(const std::string& why, timestamp now);
+
+    // The local replica and its owner.
+    /// Its payload for `round`, of which it has everything below. Refused ones give a rejected_effect.
+    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now);
+    /// It has everything below `round`. Precondition: those commits were delivered.
+    void taken(std::uint64_t round, timestamp now);
+    void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// Has the run changed, here and everywhere, by one of the next records.
+    void request(const control_change& change, timestamp now);
+    /// Says goodbye; a sequencer first has itself taken out of the view and another take over.
+    void leave(timestamp now);
+
+    void tick(timestamp now);
+    [[nodiscard]] std::optional<timestamp> wake_at() const;
+    [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
+
+    [[nodiscard]] bool over() const noexcept { return over_; }
+    [[nodiscard]] bool leading() const noexcept { return role_ == role::leader; }
+    /// Records below are final and in the log.
+    [[nodiscard]] std::uint64_t round() const noexcept { return final_; }
+    [[nodiscard]] std::uint64_t term() const noexcept { return term_; }
+    [[nodiscard]] peer_id sequencer() const noexcept { return sequencer_; }
+    [[nodiscard]] const run_state& state() const noexcept { return state_; }
+    /// Whether this peer is in the view, as whom it is now.
+    [[nodiscard]] bool entered() const noexcept { return in(state_.view); }
+    [[nodiscard]] std::vector<member_status> members() const;
+
+ private:
+    enum class role : std::uint8_t { follower, trial, voting, candidate, leader };
+    enum class phase : std::uint8_t { dialling, greeted, stranger, linked };
+    struct link_state {
+        phase at = phase::stranger;
+        peer_id peer = 0;  ///< whom we dial or who it is; 0: not known
+        std::string address;
+        hello_message hello;
+        timestamp opened = 0, heard = 0, sent = 0;
+        status_message says, told;
+        bool has_said = false;
+        std::pair<std::uint64_t, std::uint64_t> proposed{};  ///< term and round + 1 of the newest proposal it got
+        std::set<std::pair<digest, std::uint64_t>> asked;    ///< pieces on their way from it
+        std::size_t waiting = 0;                             ///< its requests that wait for the log
+        shared_bytes snapshot;                               ///< that it was offered, until it has it
+        digest snapshot_digest;
+    };
+    struct peer_state {
+        std::string name;
+        link_id link = 0;
+        std::uint64_t session = 0;
+        int strikes = 0;
+        bool waited = false;              ///< the round stays open for it
+        bool excluded = false;            ///< its payload for this round was refused
+        std::optional<timestamp> missed;  ///< when the round that it missed began
+        std::optional<std::uint64_t> last_round;
+        timestamp heard = 0;
+        timestamp gone = 0;  ///< since when there is no link
+        bool left = false;   ///< it said goodbye
+    };
+    struct dial_state {
+        link_id link = 0;  ///< the try under way
+        timestamp next = 0;
+        timestamp pause = 0;
+    };
+    struct held_payload {
+        std::uint64_t round = 0;
+        peer_id author = 0;
+        std::uint64_t session = 0;
+        bool relay = false;
+        shared_bytes bytes;  ///< once it is complete
+        detail::comm::transfer moving;
+    };
+    /// A record on its way into the log.
+    struct assembly {
+        commit_record record;
+        bool final = false;
+    };
+    struct question {
+        link_id link = 0;
+        std::uint64_t round = 0;
+        std::optional<fetch_message> fetch;  ///< none: the record itself
+    };
+    struct snapshot_state {
+        std::uint64_t round = 0;
+        digest content;
+        shared_bytes bytes;
+        shared_bytes state;
+    };
+    struct fetching {
+        welcome_message offer;
+        detail::comm::transfer moving;
+    };
+    static constexpr std::size_t pieces_ahead = 8;    ///< asked of one link at a time
+    static constexpr std::size_t pulls_ahead = 8;     ///< rounds
+    static constexpr std::size_t max_waiting = 64;    ///< requests of one link that wait for the log
+    static constexpr std::size_t max_relayed = 1024;  ///< payloads held for later rounds or other authors
+
+    // Links.
+    void on(link_id link, hello_message& m, timestamp now);
+    void on(link_id link, welcome_message& m, timestamp now);
+    void on(link_id link, refuse_message& m, timestamp now);
+    void on(link_id link, goodbye_message& m, timestamp now);
+    void on(link_id link, status_message& m, timestamp now);
+    void on(link_id, ping_message&, timestamp) {}
+    template <class Other>
+    void on(link_id link, Other&, timestamp now) {
+        broken(link, "a message of the old protocol", now);
+    }
+    [[nodiscard]] hello_message introduction() const;
+    [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
+    void connect(link_id link, const hello_message& hello, timestamp now);
+    void learn_view(const shared_bytes& state, std::uint64_t round);
+    void meet_members(timestamp now);
+    [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
+    void begin_fetch(link_id link, const welcome_message& m, timestamp now);
+    void refuse(link_id link, refusal code, std::string text, timestamp now);
+    void dial_wanted(timestamp now);
+    void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
+    [[nodiscard]] bool wants_link(std::size_t position) const;
+    void announce(timestamp now);
+    [[nodiscard]] status_message status(timestamp now) const;
+    void send(link_id link, message m, timestamp now);
+    void close(link_id link, std::string reason, bool fault, timestamp now);
+    void forget(link_id link, timestamp now);
+    [[nodiscard]] link_state* linked(peer_id peer);
+    [[nodiscard]] const link_state* linked(peer_id peer) const { return const_cast<participant*>(this)->linked(peer); }
+    [[nodiscard]] bool is_linked(link_id link) const;
+    [[nodiscard]] bool in(const run_view& view) const noexcept;
+    [[nodiscard]] bool is(const view_member& m, const link_state* l) const noexcept;
+    void settle(timestamp now);
+    void farewell(const std::string& text, bool stop, timestamp now);
+    void maybe_end(timestamp now);
+    void end(run_end code, std::string text);
+
+    // Payloads: detail/participant_payloads.hpp.
+    void on(link_id link, offer_message& m, timestamp now);
+    void on(link_id link, fetch_message& m, timestamp now);
+    void on(link_id link, piece_message& m, timestamp now);
+    void on(link_id link, reject_message& m, timestamp now);
+    void offer_own(link_id link, timestamp now);
+    held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
+                       std::size_t size);
+    void completed(const digest& content, timestamp now);
+    void drop(const digest& content);
+    void ask_pieces(timestamp now);
+    void lose_source(link_id link);
+    void begin_log(shared_bytes bytes, timestamp now);
+    [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait);
+    void answer(timestamp now);
+    [[nodiscard]] bool try_answer(const question& q, timestamp now);
+    void ask(question q, timestamp now);
+
+    // The log: detail/participant_log.hpp.
+    void on(link_id link, record_message& m, timestamp now);
+    void on(link_id link, pull_message& m, timestamp now);
+    void assemble(timestamp now);
+    void forget_stuck();
+    void store(commit_ptr record, bool final);
+    void finalize(timestamp now);
+    void apply_control(const commit_record& record, timestamp now);
+    void learn_final(timestamp now);
+    void advance(timestamp now);
+    void pull(timestamp now);
+    void pump_local();
+    [[nodiscard]] commit_ptr find(std::uint64_t round);
+    [[nodiscard]] shared_bytes state_at(std::uint64_t round) const;
+
+    // Rounds, while leading: detail/participant_rounds.hpp.
+    void on(link_id link, request_message& m, timestamp now);
+    void collect(const digest& content, timestamp now);
+    void strike(peer_id peer);
+    void awake(peer_state& peer, timestamp now);
+    void consider(timestamp now);
+    [[nodiscard]] bool stand_aside(timestamp now);
+    void close_round(bool contributions, timestamp now);
+    void propose(timestamp now);
+    void propose_to(link_id link, timestamp now);
+    void count_stored(timestamp now);
+    [[nodiscard]] run_state next_state(timestamp now) const;
+    [[nodiscard]] bool change_due(timestamp now);
+    [[nodiscard]] bool assembled() const;
+    [[nodiscard]] bool expected(peer_id peer, const peer_state& p) const;
+    [[nodiscard]] std::optional<timestamp> deadline() const;
+    void send_requests(timestamp now);
+    [[nodiscard]] static bool satisfied(const run_state& state, const control_change& change);
+
+    // Votes: detail/participant_votes.hpp.
+    void on(link_id link, campaign_message& m, timestamp now);
+    void on(link_id link, vote_message& m, timestamp now);
+    void campaign(bool trial, timestamp now);
+    void count_votes(timestamp now);
+    void end_candidacy() noexcept;
+    void lead(timestamp now);
+    void step_down(std::uint64_t term, timestamp campaign_from);
+    void follow(link_id link, std::uint64_t term, timestamp now);
+    [[nodiscard]] bool hears_sequencer(timestamp now) const;
+    [[nodiscard]] bool eligible() const;
+    [[nodiscard]] timestamp rank() const;
+    [[nodiscard]] std::optional<timestamp> campaign_at() const;
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last() const;
+    template <class Has>
+    [[nodiscard]] bool quorums(Has&& has) const;
+
+    participant_settings settings_;
+    bool over_ = false;
+    std::vector<effect> effects_;
+
+    std::map<link_id, link_state> links_;
+    link_id last_link_ = 0;
+    std::map<peer_id, peer_state> peers_;
+    std::map<std::string, dial_state> dials_;
+    run_view contacts_;  ///< the newest view heard of
+    std::uint64_t contacts_round_ = 0;
+    bool dial_due_ = true;
+    status_message status_;
+    bool admitted_once_ = false;
+    timestamp alone_since_ = 0;
+    std::string trouble_;
+    timestamp housekeeping_ = 0;
+
+    std::uint64_t log_begin_ = 0;
+    std::uint64_t final_ = 0;  ///< records below are final
+    run_state state_;          ///< before round final_
+    commit_ptr tentative_;     ///< of round final_, in the log
+    std::optional<run_state> tentative_state_;
+    std::uint64_t last_term_ = 0;            ///< of the last record in the log
+    std::optional<assembly> assembly_;       ///< of round final_
+    std::optional<assembly> storing_;        ///< of round final_
+    std::optional<record_message> pending_;  ///< the newest proposal, of a round after final_ or while storing
+    std::map<std::uint64_t, commit_ptr> pulled_;
+    std::map<std::uint64_t, std::pair<link_id, timestamp>> pulls_;
+    std::size_t pull_turn_ = 0;
+    bool seeking_ = false;  ///< a snapshot, though there is a log: nobody's joins on to it
+    timestamp sought_ = 0;
+    std::deque<commit_ptr> recent_;  ///< final, up to final_ - 1
+    std::size_t recent_bytes_ = 0;
+    std::vector<std::pair<std::uint64_t, shared_bytes>> states_;  ///< from which round on
+    detail::comm::outflow local_;
+    std::optional<std::uint64_t> loading_;
+    std::deque<commit_ptr> loaded_;
+    std::deque<question> questions_;
+
+    std::map<digest, held_payload> pool_;
+    std::size_t pool_bytes_ = 0;
+    std::optional<std::pair<std::uint64_t, digest>> own_;  ///< round and digest of the local payload
+    std::optional<snapshot_state> snapshot_;
+    std::optional<fetching> fetch_;
+    bool local_active_ = false;
+
+    std::uint64_t term_ = 0;
+    std::uint64_t voted_term_ = 0;
+    peer_id voted_for_ = 0;
+    bool vote_storing_ = false;
+    role role_ = role::follower;
+    peer_id sequencer_ = 0;
+    timestamp sequencer_heard_ = 0;
+    timestamp campaign_from_ = 0;
+    timestamp campaign_began_ = 0;
+    std::set<peer_id> granted_;
+
+    std::map<peer_id, committed_payload> collected_;
+    std::size_t collected_bytes_ = 0;
+    std::optional<timestamp> first_payload_;
+    detail::comm::adaptive_deadline patience_;
+    bool first_round_ = true;  ///< no record became final in this process
+    bool roster_changed_ = true;
+    std::optional<timestamp> change_since_;
+    std::vector<control_change> requests_;  ///< of this peer, until the state shows them
+    std::vector<control_change> changes_;   ///< of all, for the next record
+    link_id requests_told_ = 0;
+    std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
+    std::optional<timestamp> stood_aside_;
+    bool leaving_ = false;
+    bool stopping_ = false;
+    timestamp leave_by_ = 0;
+};
+
+}  // namespace thinwire
+
+#include <thinwire/comm/detail/participant_links.hpp>
+#include <thinwire/comm/detail/participant_log.hpp>
+#include <thinwire/comm/detail/participant_payloads.hpp>
+#include <thinwire/comm/detail/participant_rounds.hpp>
+#include <thinwire/comm/detail/participant_votes.hpp>
+
+#endif  // THINWIRE_COMM_PARTICIPANT_HPP

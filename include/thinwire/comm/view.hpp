@@ -1,0 +1,161 @@
+#ifndef THINWIRE_COMM_VIEW_HPP
+#define THINWIRE_COMM_VIEW_HPP
+
+#include <thinwire/comm/message.hpp>
+#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/result.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// One entry of a view. `incarnation`: a peer that lost its log is another voter than the one that acknowledged.
+struct view_member {
+    peer_id peer = 0;
+    std::uint64_t incarnation = 0;
+    bool votes = true;        ///< false: follows, without a say
+    bool contributes = true;  ///< false: a witness
+    std::string address;      ///< empty: it dials, and cannot be dialled
+    std::string key;          ///< its public key, opaque here
+    [[nodiscard]] bool operator==(const view_member&) const = default;
+};
+
+/// Who takes part, in the order in which they entered.
+struct run_view {
+    std::vector<view_member> members;
+    [[nodiscard]] bool operator==(const run_view&) const = default;
+
+    [[nodiscard]] const view_member* find(peer_id peer) const noexcept {
+        const auto it = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.peer == peer; });
+        return it == members.end() ? nullptr : &*it;
+    }
+    [[nodiscard]] view_member* find(peer_id peer) noexcept {
+        return const_cast<view_member*>(std::as_const(*this).find(peer));
+    }
+
+    /// Whether the voters for whom `has` holds have more than half of the weight. Each weighs two; among an even number
+    /// the first weighs three, so that two halves are never equal and a view of two outlives its second.
+    template <class Has>
+    [[nodiscard]] bool quorum(Has&& has) const {
+        std::size_t voters = 0;
+        for (const view_member& m : members) voters += m.votes ? 1 : 0;
+        std::size_t total = 2 * voters, weight = 0;
+        bool first = true;
+        for (const view_member& m : members) {
+            if (!m.votes) continue;
+            const std::size_t extra = first && voters % 2 == 0 ? 1 : 0;
+            total += extra;
+            if (has(m)) weight += 2 + extra;
+            first = false;
+        }
+        return 2 * weight > total;
+    }
+};
+
+/// What the run has agreed on beside the weights. A record that changes it carries the whole of it.
+struct run_state {
+    run_view view;
+    bool paused = false;
+    bool stopped = false;
+    std::map<std::string, std::string> values;  ///< opaque settings, handed to every replica in the same round
+    std::set<peer_id> banned;
+    [[nodiscard]] bool operator==(const run_state&) const = default;
+
+    static constexpr std::size_t max_values = 64;
+    static constexpr std::size_t max_banned = 4096;
+
+    /// Applies a change; one that is over a limit or without an object changes nothing.
+    void apply(const control_change& c) {
+        using kind = control_change::kind;
+        const auto drop = [&] { std::erase_if(view.members, [&](const auto& m) { return m.peer == c.peer; }); };
+        switch (c.what) {
+            case kind::pause: paused = true; break;
+            case kind::resume: paused = false; break;
+            case kind::stop: stopped = true; break;
+            case kind::set:
+                if (c.value.empty())
+                    values.erase(c.key);
+                else if (values.size() < max_values || values.contains(c.key))
+                    values[c.key] = c.value;
+                break;
+            case kind::remove: drop(); break;
+            case kind::ban:
+                if (banned.size() < max_banned) banned.insert(c.peer);
+                drop();
+                break;
+            case kind::pardon: banned.erase(c.peer); break;
+        }
+    }
+};
+
+[[nodiscard]] inline shared_bytes encode_state(const run_state& s) {
+    byte_writer out;
+    out.put(static_cast<std::uint8_t>((s.paused ? 1 : 0) | (s.stopped ? 2 : 0)));
+    out.put(static_cast<std::uint32_t>(s.view.members.size()));
+    for (const view_member& m : s.view.members) {
+        out.put(m.peer);
+        out.put(m.incarnation);
+        out.put(static_cast<std::uint8_t>((m.votes ? 1 : 0) | (m.contributes ? 2 : 0)));
+        out.put(std::string_view(m.address));
+        out.put(std::string_view(m.key));
+    }
+    out.put(static_cast<std::uint32_t>(s.values.size()));
+    for (const auto& [key, value] : s.values) {
+        out.put(std::string_view(key));
+        out.put(std::string_view(value));
+    }
+    out.put(static_cast<std::uint32_t>(s.banned.size()));
+    for (const peer_id peer : s.banned) out.put(peer);
+    return share(out.take());
+}
+
+/// The state in a record's control bytes. Total.
+[[nodiscard]] inline result<run_state> decode_state(std::span<const std::byte> bytes) {
+    byte_reader in(bytes);
+    run_state s;
+    const auto no = [](const char* why) { return failure{errc::out_of_range, std::string("run state: ") + why}; };
+    const auto flags = in.get<std::uint8_t>();
+    if (flags > 3) return no("flags that are not known");
+    s.paused = (flags & 1U) != 0;
+    s.stopped = (flags & 2U) != 0;
+    const auto members = in.get<std::uint32_t>();
+    if (members > wire_limits::max_members) return no("more than 1024 members");
+    std::set<peer_id> seen;
+    for (std::uint32_t i = 0; i < members && !in.failed(); ++i) {
+        view_member m;
+        m.peer = in.get<peer_id>();
+        m.incarnation = in.get<std::uint64_t>();
+        const auto part = in.get<std::uint8_t>();
+        m.votes = (part & 1U) != 0;
+        m.contributes = (part & 2U) != 0;
+        m.address = in.get_string(wire_limits::max_address);
+        m.key = in.get_string(wire_limits::max_key);
+        if (part > 3 || m.peer == 0 || !seen.insert(m.peer).second) return no("a member that cannot be");
+        s.view.members.push_back(std::move(m));
+    }
+    const auto values = in.get<std::uint32_t>();
+    if (values > run_state::max_values) return no("more than 64 settings");
+    for (std::uint32_t i = 0; i < values && !in.failed(); ++i) {
+        std::string key = in.get_string(wire_limits::max_text);
+        s.values[std::move(key)] = in.get_string(wire_limits::max_text);
+    }
+    const auto banned = in.get<std::uint32_t>();
+    if (banned > run_state::max_banned) return no("more than 4096 bans");
+    for (std::uint32_t i = 0; i < banned && !in.failed(); ++i) s.banned.insert(in.get<peer_id>());
+    if (in.failed()) return failure{errc::truncated, "run state: ends before what it announces"};
+    if (in.remaining() != 0) return failure{errc::trailing, "run state: bytes follow its end"};
+    if (*encode_state(s) != std::vector<std::byte>(bytes.begin(), bytes.end())) return no("not in its one form");
+    return s;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_VIEW_HPP

@@ -1,0 +1,132 @@
+#include "unit/comm/mesh_simulator.hpp"
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <string>
+
+namespace {
+
+struct totals {
+    std::size_t broken = 0, rounds = 0, returned = 0, replaced = 0, terms = 0, states = 0;
+    std::array<std::size_t, mesh::fault_kinds> faults{};
+    std::string first;
+};
+
+totals run_seeds(std::uint64_t from, std::uint64_t to, mesh::world::options options = {}) {
+    totals t;
+    for (std::uint64_t seed = from; seed <= to; ++seed) {
+        options.peers = 2 + static_cast<int>(seed % 5);
+        mesh::world world(seed, options);
+        try {
+            world.run();
+        } catch (const mesh::violation& broken) {
+            if (t.broken++ == 0) t.first = "seed " + std::to_string(seed) + ": " + broken.what();
+        }
+        t.rounds += world.rounds();
+        t.returned += world.returned();
+        t.replaced += world.replaced();
+        t.terms += world.leaders();
+        t.states += world.views();
+        for (std::size_t i = 0; i < t.faults.size(); ++i) t.faults[i] += world.faults(static_cast<mesh::fault>(i));
+    }
+    return t;
+}
+
+std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+}  // namespace
+
+TEST_CASE("mesh: one final record a round, nothing lost or doubled, and the run goes on, whatever breaks") {
+    const std::uint64_t one = from_environment("THINWIRE_SIM_SEED", 0);
+    const std::uint64_t from = one != 0 ? one : from_environment("THINWIRE_SIM_FROM", 1);
+    const std::uint64_t to = one != 0 ? one : from - 1 + from_environment("THINWIRE_SIM_SEEDS", 2000);
+    const totals t = run_seeds(from, to);
+    CHECK_MESSAGE(t.broken == 0, t.broken << " seeds, the first: " << t.first
+                                          << "\n  again: THINWIRE_SIM_SEED=N thinwire_test_comm -tc='mesh: one*'");
+    if (one != 0) return;
+    const std::uint64_t seeds = to - from + 1;
+    MESSAGE(seeds << " seeds: " << t.rounds << " rounds, " << t.terms << " terms, " << t.states << " states, "
+                  << t.returned << " payloads returned, " << t.replaced << " logs begun anew");
+    CHECK(t.rounds > 50 * seeds);
+    CHECK(t.terms > 2 * seeds);
+    CHECK(t.states > 2 * seeds);
+    CHECK(t.returned > seeds);
+    if (seeds < 1000) return;
+    CHECK(t.replaced > 0);
+    for (std::size_t i = 0; i < t.faults.size(); ++i) CHECK_MESSAGE(t.faults[i] > 100, "fault kind " << i);
+}
+
+TEST_CASE("mesh: a peer that acknowledges before it has stored is caught") {
+    mesh::world::options o;
+    o.broken = mesh::bug::acknowledges_before_storing;
+    const totals t = run_seeds(1, 30, o);
+    CHECK(t.broken > 0);
+    MESSAGE(t.broken << " of 30 seeds, " << t.first);
+}
+
+TEST_CASE("mesh: a voter that forgets its vote is caught") {
+    mesh::world::options o;
+    o.broken = mesh::bug::forgets_votes;
+    o.fault_every_ms = 100;
+    o.weights = {0, 0, 0, 0, 0, 0, 30, 30, 10, 0, 0, 0};
+    const totals t = run_seeds(1, 150, o);
+    CHECK(t.broken > 0);
+    MESSAGE(t.broken << " of 150 seeds, " << t.first);
+    o.broken = mesh::bug::none;
+    CHECK(run_seeds(1, 20, o).broken == 0);
+}
+
+TEST_CASE("mesh: a candidate that claims a log it does not have is caught") {
+    mesh::world::options o;
+    o.broken = mesh::bug::claims_any_log;
+    o.fault_every_ms = 200;
+    const totals t = run_seeds(1, 100, o);
+    CHECK(t.first.find("two final records") != std::string::npos);
+    MESSAGE(t.broken << " of 100 seeds, " << t.first);
+}
+
+TEST_CASE("view: weights, the tie-break, and no two disjoint quorums in any view") {
+    for (std::size_t n = 1; n <= 9; ++n) {
+        thinwire::run_view view;
+        for (std::size_t i = 1; i <= n; ++i) view.members.push_back({i, 0, true, true, "", ""});
+        if (n > 2) view.members[1].votes = false;
+        const auto quorum = [&](unsigned set) {
+            return view.quorum([&](const thinwire::view_member& m) { return ((set >> m.peer) & 1U) != 0; });
+        };
+        const unsigned all = (2U << n) - 2;
+        CHECK(quorum(all));
+        CHECK_FALSE(quorum(0));
+        for (unsigned set = 0; set <= all; set += 2) {
+            CHECK_FALSE((quorum(set) && quorum(all & ~set)));
+            // Of two halves exactly one decides, so that no view stands still with all of its voters there.
+            if (n <= 2) CHECK((quorum(set) || quorum(all & ~set)));
+        }
+    }
+}
+
+TEST_CASE("state: comes back as it was; damage and excess are refused") {
+    thinwire::run_state s;
+    s.view.members = {{7, 1, true, true, "a:1", "key"}, {9, 2, true, false, "", "other"}};
+    s.paused = true;
+    s.values = {{"k", "64"}, {"learning-rate", "0.5"}};
+    s.banned = {3, 5};
+    const auto bytes = *thinwire::encode_state(s);
+    const auto back = thinwire::decode_state(bytes);
+    REQUIRE(back);
+    CHECK(*back == s);
+    for (std::size_t cut = 0; cut < bytes.size(); ++cut)
+        CHECK_FALSE(thinwire::decode_state(std::span(bytes).first(cut)));
+    thinwire::random_stream random(1);
+    for (int i = 0; i < 20'000; ++i) {
+        auto noise = bytes;
+        noise[random.below(noise.size())] = static_cast<std::byte>(random.bits32() & 0xffU);
+        if (const auto other = thinwire::decode_state(noise)) CHECK(*thinwire::encode_state(*other) == noise);
+    }
+    s.view.members.push_back(s.view.members.front());
+    CHECK_FALSE(thinwire::decode_state(*thinwire::encode_state(s)));
+}
