@@ -34,7 +34,8 @@ template <class T>
     return out;
 }
 
-/// test::peer (support/optim_peer.hpp) with its weights on a device: the same weights and gradients for the same number.
+/// test::peer (support/optim_peer.hpp) with its weights on a device: the same weights and gradients for the same
+/// number.
 struct device_peer {
     cuda::stream stream;
     std::vector<std::vector<float>> host_gradients;

@@ -355,7 +355,8 @@ class demo {
                                   {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec,
                                   own_);
             if (options_.error_feedback)
-                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) detail::round_sent(
+                for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                    detail::round_sent(
                         std::span(own_.values)
                             .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]),
                         *layout().codec);

@@ -70,8 +70,7 @@ class demo {
         }
         prepare_batches();
         std::size_t share = 0;
-        for (const parameter& p : parameters_)
-            share += p.values.size() / ::thinwire::detail::digest_shares + 1;
+        for (const parameter& p : parameters_) share += p.values.size() / ::thinwire::detail::digest_shares + 1;
         staged_share_ = pinned_buffer<float>(share);
         on.synchronize();
     }
@@ -267,7 +266,7 @@ class demo {
 
     /// Tensors whose coefficients are encoded while the device chooses those of the next.
     struct tensor_batch {
-        std::size_t from = 0, to = 0;                        ///< tensors
+        std::size_t from = 0, to = 0;  ///< tensors
         std::size_t first_coefficient = 0, coefficients = 0;
         std::size_t first_chunk = 0, chunks = 0;
         event chosen{};  ///< their coefficients are on the host

@@ -10,7 +10,7 @@ namespace thinwire::detail {
 /// A float32, by its bits, as the integer round(m / 2^(2 + top - e)) with its 24-bit mantissa m and exponent field e <=
 /// top: at most 2^22 in magnitude. See exact_mean.hpp. The host and every device compute the mean from these two.
 [[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t fixed_of_bits(std::uint32_t bits,
-                                                                         std::uint32_t top) noexcept {
+                                                                        std::uint32_t top) noexcept {
     const std::uint32_t field = (bits >> 23U) & 0xffU;
     const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
     const std::uint32_t shift = 2 + top - (field == 0 ? 1U : field);

@@ -19,7 +19,8 @@ THINWIRE_KERNEL float without_tiny(float value) {
 
 /// value * 2^exponent, in two exact steps, as scale_decoded() of the host does. exponent in -169..57.
 THINWIRE_KERNEL float scale_exactly(float value, int exponent) {
-    const float first = without_tiny(multiply(without_tiny(value), float_of(static_cast<std::uint32_t>(127 - 60) << 23U)));
+    const float first =
+        without_tiny(multiply(without_tiny(value), float_of(static_cast<std::uint32_t>(127 - 60) << 23U)));
     return without_tiny(multiply(first, float_of(static_cast<std::uint32_t>(exponent + 60 + 127) << 23U)));
 }
 
@@ -68,8 +69,8 @@ struct apply_kernel {
             masks.clear(self, t);
             const std::uint32_t top = add_up(self, t, chunk, masks, sums, room);
             inverse_columns<std::int64_t, std::int32_t, std::int64_t>(
-                self, t, masks, model.exact,
-                [&](std::uint32_t at) { return static_cast<std::int64_t>(sums.load(at)); }, middle,
+                self, t, masks, model.exact, [&](std::uint32_t at) { return static_cast<std::int64_t>(sums.load(at)); },
+                middle,
                 // the nearest integer, half upwards
                 [](std::int64_t sum) { return static_cast<std::int32_t>((sum + (1 << 21)) >> 22); });
             self.barrier();
@@ -83,8 +84,8 @@ struct apply_kernel {
     }
 
  private:
-    /// sums[position] <- the mean of that coefficient, for all that somebody sent, which `masks` then tells. Returns the
-    /// largest exponent. Barriers all around.
+    /// sums[position] <- the mean of that coefficient, for all that somebody sent, which `masks` then tells. Returns
+    /// the largest exponent. Barriers all around.
     THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const tensor_view& t, std::uint64_t chunk,
                                          const column_masks& masks, const device_span<std::uint64_t>& sums,
                                          const device_span<std::uint32_t>& room) const {

@@ -13,7 +13,8 @@
 
 namespace thinwire::cuda::detail {
 
-/// The unpacked coefficients of some payloads of one layout, one after the other: on the device, and staged on the host.
+/// The unpacked coefficients of some payloads of one layout, one after the other: on the device, and staged on the
+/// host.
 class content {
  public:
     content() = default;
@@ -29,7 +30,8 @@ class content {
 
     [[nodiscard]] std::size_t payloads() const noexcept { return chunks_ == 0 ? 0 : counts_.size() / chunks_; }
     [[nodiscard]] content_view view() const noexcept {
-        return {.positions = device_positions_.span(), .values = device_values_.span(), .counts = device_counts_.span()};
+        return {
+            .positions = device_positions_.span(), .values = device_values_.span(), .counts = device_counts_.span()};
     }
 
     /// Staged memory of payload n.

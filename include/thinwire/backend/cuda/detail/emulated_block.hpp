@@ -59,7 +59,8 @@ class emulated_block {
         prepare(as, threads, shared_bytes);
         call_ = [](const void* context, unsigned thread) { (*static_cast<const Body*>(context))(thread); };
         body_ = &body;
-        while (!sweep()) {}
+        while (!sweep()) {
+        }
     }
 
     void barrier(unsigned thread, const std::source_location& at) {
@@ -88,8 +89,8 @@ class emulated_block {
         used = from + bytes;
         if (used > shared_bytes_)
             refuse(defect::limits,
-                   "shared array '" + std::string(name) + "' ends at byte " + std::to_string(used) +
-                       " of the " + std::to_string(shared_bytes_) + " that the launch asked for",
+                   "shared array '" + std::string(name) + "' ends at byte " + std::to_string(used) + " of the " +
+                       std::to_string(shared_bytes_) + " that the launch asked for",
                    std::source_location::current());
         if (turn == arrays_.size()) arrays_.emplace_back();
         allocation& array = arrays_[turn];
@@ -102,8 +103,9 @@ class emulated_block {
             array.cells.assign(elements, {});  // what another block did here is no matter
         } else if (array.elements != elements || array.element_bytes != element_bytes ||
                    array.base != shared_.get() + from) {
-            refuse(defect::divergence, "takes shared array '" + std::string(name) + "' where another thread took '" +
-                                           array.name + "' or one of another size",
+            refuse(defect::divergence,
+                   "takes shared array '" + std::string(name) + "' where another thread took '" + array.name +
+                       "' or one of another size",
                    std::source_location::current());
         }
         return &array;
@@ -114,15 +116,15 @@ class emulated_block {
 
     void prepare(const running_kernel& as, unsigned threads, std::size_t shared_bytes) {
         if (threads == 0 || threads > 1024 || threads % warp_threads != 0)
-            throw emulation_error(defect::limits, "kernel '" + std::string(as.kernel) + "': " +
-                                                      std::to_string(threads) +
+            throw emulation_error(defect::limits, "kernel '" + std::string(as.kernel) +
+                                                      "': " + std::to_string(threads) +
                                                       " threads in a block, expected a multiple of 32 up to 1024");
         while (members_.size() < threads) members_.push_back(std::make_unique<member>());
         threads_ = threads;
         warps_.assign(threads / warp_threads, {});
         at_barrier_ = returned_ = 0;
         cancel_ = false;
-        thrown_ = nullptr;
+        thrown_ = deferred_ = nullptr;
         if (shared_bytes > room_) {
             room_ = shared_bytes;
             shared_ = std::make_unique<std::byte[]>(room_ + 64);
@@ -140,6 +142,7 @@ class emulated_block {
         for (unsigned i = 0; i < threads; ++i) {
             member& m = *members_[i];
             m.now = as;
+            m.now.deferred = &deferred_;
             m.now.who.thread = static_cast<std::uint16_t>(i);
             m.waits = state::ready;
             m.begun = false;
@@ -171,8 +174,9 @@ class emulated_block {
             running = &m.now;
             m.stack.resume();
             running = nullptr;
-            if (thrown_ != nullptr) fail(thrown_);
+            if (thrown_ != nullptr) fail(deferred_ == nullptr || is_race(thrown_) ? thrown_ : deferred_);
         }
+        if ((returned_ == threads_ || !moved || at_barrier_ == threads_) && deferred_ != nullptr) fail(deferred_);
         if (returned_ == threads_) return true;
         if (at_barrier_ == threads_) {
             release_barrier();
@@ -217,6 +221,16 @@ class emulated_block {
         return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
     }
 
+    [[nodiscard]] static bool is_race(const std::exception_ptr& what) {
+        try {
+            std::rethrow_exception(what);
+        } catch (const emulation_error& e) {
+            return e.kind() == defect::race;
+        } catch (...) {
+            return false;
+        }
+    }
+
     /// Ends all threads, so that what lies on their stacks is destroyed, and throws.
     [[noreturn]] void fail(std::exception_ptr what) {
         cancel_ = true;
@@ -256,7 +270,7 @@ class emulated_block {
     std::size_t room_ = 0, shared_bytes_ = 0;
     unsigned threads_ = 0, at_barrier_ = 0, returned_ = 0;
     bool cancel_ = false;
-    std::exception_ptr thrown_;
+    std::exception_ptr thrown_, deferred_;
     void (*call_)(const void*, unsigned) = nullptr;
     const void* body_ = nullptr;
 };

@@ -152,9 +152,9 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
             static_cast<std::size_t>(reinterpret_cast<const std::byte*>(from.data()) - memory.base) / sizeof(T);
         for (std::size_t i = 0; i < to.size(); ++i)
             if (!memory.cells[first + i].written_since(1))
-                throw emulation_error(defect::uninitialised, "a copy to the host reads " +
-                                                                 detail::describe(memory, first + i) +
-                                                                 ", which nothing has written");
+                throw emulation_error(
+                    defect::uninitialised,
+                    "a copy to the host reads " + detail::describe(memory, first + i) + ", which nothing has written");
         std::memcpy(to.data(), from.data(), to.size_bytes());
     });
 }
@@ -164,9 +164,9 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
 template <class Kernel>
 void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared_bytes) {
     if (shared_bytes > most_shared_bytes)
-        throw emulation_error(defect::limits, "kernel '" + std::string(Kernel::name) + "': " +
-                                                  std::to_string(shared_bytes) + " bytes of shared memory, expected " +
-                                                  std::to_string(most_shared_bytes) + " at most");
+        throw emulation_error(
+            defect::limits, "kernel '" + std::string(Kernel::name) + "': " + std::to_string(shared_bytes) +
+                                " bytes of shared memory, expected " + std::to_string(most_shared_bytes) + " at most");
     s.give([kernel, blocks, shared_bytes] {
         detail::running_kernel as;
         as.kernel = Kernel::name;
@@ -194,9 +194,15 @@ void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared
     return result;
 }
 /// The nearest float.
-[[nodiscard]] inline float to_float(std::int64_t value) noexcept { return static_cast<float>(value); }
-[[nodiscard]] inline std::uint32_t bits_of(float value) noexcept { return std::bit_cast<std::uint32_t>(value); }
-[[nodiscard]] inline float float_of(std::uint32_t bits) noexcept { return std::bit_cast<float>(bits); }
+[[nodiscard]] inline float to_float(std::int64_t value) noexcept {
+    return static_cast<float>(value);
+}
+[[nodiscard]] inline std::uint32_t bits_of(float value) noexcept {
+    return std::bit_cast<std::uint32_t>(value);
+}
+[[nodiscard]] inline float float_of(std::uint32_t bits) noexcept {
+    return std::bit_cast<float>(bits);
+}
 [[nodiscard]] inline unsigned count_ones(std::uint32_t bits) noexcept {
     return static_cast<unsigned>(std::popcount(bits));
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -47,6 +48,7 @@ struct running_kernel {
     toucher who;
     std::string_view kernel;
     unsigned block = 0;
+    std::exception_ptr* deferred = nullptr;  ///< a read of what nobody wrote: a race, if somebody still does
 };
 
 /// Null outside kernels.
@@ -63,20 +65,27 @@ inline constinit thread_local running_kernel* running = nullptr;
            memory.name + "' (" + std::to_string(memory.elements) + " elements)";
 }
 
-[[noreturn]] inline void refuse(defect kind, const std::string& what, const std::source_location& at) {
+[[nodiscard]] inline emulation_error found(defect kind, const std::string& what, const std::source_location& at) {
     std::string where;
     if (running != nullptr)
         where = "kernel '" + std::string(running->kernel) + "', block " + std::to_string(running->block) + ", thread " +
                 std::to_string(running->who.thread) + ", ";
-    throw emulation_error(kind, where + place_of(at) + ": " + what);
+    return {kind, where + place_of(at) + ": " + what};
+}
+[[noreturn]] inline void refuse(defect kind, const std::string& what, const std::source_location& at) {
+    throw found(kind, what, at);
+}
+/// Reported at the end of the interval, unless something that explains it turns up.
+inline void refuse_later(defect kind, const std::string& what, const std::source_location& at) {
+    if (*running->deferred == nullptr) *running->deferred = std::make_exception_ptr(found(kind, what, at));
 }
 
-[[noreturn]] inline void refuse_race(const collision& found, const char* does, const allocation& memory,
+[[noreturn]] inline void refuse_race(const collision& with, const char* does, const allocation& memory,
                                      std::size_t element, const std::source_location& at) {
     const std::string other =
-        found.with.of_other_block(running->who)
-            ? "a thread of another block " + std::string(found.did) + " in this launch"
-            : "thread " + std::to_string(found.with.thread) + " " + found.did + " since the last barrier";
+        with.with.of_other_block(running->who)
+            ? "a thread of another block " + std::string(with.did) + " in this launch"
+            : "thread " + std::to_string(with.with.thread) + " " + with.did + " since the last barrier";
     refuse(defect::race, std::string(does) + " " + describe(memory, element) + ", which " + other, at);
 }
 
@@ -147,19 +156,18 @@ class device_span {
     device_span(T* data, std::size_t size) : data_(data), size_(size) {
         if (size == 0) return;
         memory_ = detail::emulated_memory::get().find(data);
-        const auto from = static_cast<std::size_t>(
-            reinterpret_cast<const std::byte*>(data) - memory_->base);
+        const auto from = static_cast<std::size_t>(reinterpret_cast<const std::byte*>(data) - memory_->base);
         if (memory_->element_bytes != sizeof(T) || from + size * sizeof(T) > memory_->elements * sizeof(T))
             throw emulation_error(defect::out_of_bounds, "a span of " + std::to_string(size) + " elements of " +
-                                                             std::to_string(sizeof(T)) + " bytes reaches beyond array '" +
-                                                             memory_->name + "'");
+                                                             std::to_string(sizeof(T)) +
+                                                             " bytes reaches beyond array '" + memory_->name + "'");
     }
     /// Of an array that is known.
     device_span(T* data, std::size_t size, detail::allocation* memory) noexcept
         : data_(data), size_(size), memory_(memory) {}
     template <class U>
-        requires std::is_same_v<const U, T>
-    device_span(const device_span<U>& other) noexcept  // NOLINT: as std::span
+    requires std::is_same_v<const U, T> device_span(const device_span<U>& other)
+    noexcept  // NOLINT: as std::span
         : data_(other.data()), size_(other.size()), memory_(other.memory()) {}
 
     /// For the host: an address of the device.
@@ -180,11 +188,11 @@ class device_span {
     [[nodiscard]] value_type load(std::size_t i,
                                   const std::source_location& at = std::source_location::current()) const {
         detail::shadow_cell& cell = cell_at(i, "reads", at);
-        const detail::collision found = cell.read(detail::running->who);
-        if (found.did != nullptr) detail::refuse_race(found, "reads", *memory_, number(i), at);
+        const detail::collision with = cell.read(detail::running->who);
+        if (with.did != nullptr) detail::refuse_race(with, "reads", *memory_, number(i), at);
         if (!cell.written_since(memory_->shared ? detail::running->who.block : 1))
-            detail::refuse(defect::uninitialised, "reads " + detail::describe(*memory_, number(i)) +
-                                                      ", which nothing has written", at);
+            detail::refuse_later(defect::uninitialised,
+                                 "reads " + detail::describe(*memory_, number(i)) + ", which nothing has written", at);
         return data_[i];
     }
     void store(std::size_t i, value_type value,
@@ -214,8 +222,7 @@ class device_span {
     [[nodiscard]] std::size_t number(std::size_t i) const noexcept {
         return static_cast<std::size_t>(reinterpret_cast<const std::byte*>(data_ + i) - memory_->base) / sizeof(T);
     }
-    [[nodiscard]] detail::shadow_cell& cell_at(std::size_t i, const char* does,
-                                               const std::source_location& at) const {
+    [[nodiscard]] detail::shadow_cell& cell_at(std::size_t i, const char* does, const std::source_location& at) const {
         if (detail::running == nullptr)
             detail::refuse(defect::host_access, std::string(does) + " device memory outside a kernel", at);
         if (i >= size_)
@@ -225,19 +232,20 @@ class device_span {
                                (memory_ == nullptr ? std::string() : " in array '" + memory_->name + "'"),
                            at);
         if (!memory_->alive)
-            detail::refuse(defect::freed, std::string(does) + " " + detail::describe(*memory_, number(i)) +
-                                              ", which is freed", at);
+            detail::refuse(defect::freed,
+                           std::string(does) + " " + detail::describe(*memory_, number(i)) + ", which is freed", at);
         return memory_->cells[number(i)];
     }
     void touch(std::size_t i, const char* does, bool atomic, const std::source_location& at) const {
-        const detail::collision found = cell_at(i, does, at).write(detail::running->who, atomic);
-        if (found.did != nullptr) detail::refuse_race(found, does, *memory_, number(i), at);
+        const detail::collision with = cell_at(i, does, at).write(detail::running->who, atomic);
+        if (with.did != nullptr) detail::refuse_race(with, does, *memory_, number(i), at);
     }
     template <class Change>
     value_type atomic(std::size_t i, const std::source_location& at, const Change& change) const {
         if (!cell_at(i, "changes", at).written_since(memory_->shared ? detail::running->who.block : 1))
-            detail::refuse(defect::uninitialised, "changes " + detail::describe(*memory_, number(i)) +
-                                                      ", which nothing has written", at);
+            detail::refuse_later(defect::uninitialised,
+                                 "changes " + detail::describe(*memory_, number(i)) + ", which nothing has written",
+                                 at);
         touch(i, "changes", true, at);
         const value_type before = data_[i];
         data_[i] = change(before);

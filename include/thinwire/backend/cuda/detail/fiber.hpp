@@ -99,7 +99,9 @@ class fiber {
         static thread_local fiber* current = nullptr;
         return current;
     }
-    [[nodiscard]] std::byte* stack() const noexcept { return static_cast<std::byte*>(memory_) + page_; }
+    [[nodiscard]] std::byte* stack() const noexcept {
+        return static_cast<std::byte*>(memory_) + page_;
+    }
 
     /// What the stack begins with; never returns.
     static void entry() noexcept {
@@ -116,13 +118,17 @@ class fiber {
 #if defined(__x86_64__)
     void prepare() noexcept {
         void** top = reinterpret_cast<void**>(stack() + stack_bytes);
-        *--top = nullptr;                               // where entry() would return to
+        *--top = nullptr;                                 // where entry() would return to
         *--top = reinterpret_cast<void*>(&fiber::entry);  // where the first switch returns to
         for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
         here_ = top;
     }
-    void enter() noexcept { switch_stack(&caller_, here_); }
-    void leave() noexcept { switch_stack(&here_, caller_); }
+    void enter() noexcept {
+        switch_stack(&caller_, here_);
+    }
+    void leave() noexcept {
+        switch_stack(&here_, caller_);
+    }
     void* here_ = nullptr;
     void* caller_ = nullptr;
 #else
@@ -133,8 +139,12 @@ class fiber {
         here_.uc_link = nullptr;
         ::makecontext(&here_, &fiber::entry, 0);
     }
-    void enter() noexcept { ::swapcontext(&caller_, &here_); }
-    void leave() noexcept { ::swapcontext(&here_, &caller_); }
+    void enter() noexcept {
+        ::swapcontext(&caller_, &here_);
+    }
+    void leave() noexcept {
+        ::swapcontext(&here_, &caller_);
+    }
     ucontext_t here_{}, caller_{};
 #endif
 

@@ -33,8 +33,8 @@ namespace detail {
 
 inline void require(cudaError_t status, const char* operation) {
     if (status != cudaSuccess)
-        throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
-                           ")");
+        throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" +
+                           cudaGetErrorName(status) + ")");
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes_of_block[];
@@ -53,8 +53,8 @@ class device_span {
     /// Device memory at an address.
     __host__ __device__ device_span(T* data, std::size_t size) : data_(data), size_(size) {}
     template <class U>
-        requires std::is_same_v<const U, T>
-    __host__ __device__ device_span(const device_span<U>& other) noexcept : data_(other.data()), size_(other.size()) {}
+    requires std::is_same_v<const U, T> __host__ __device__ device_span(const device_span<U>& other)
+    noexcept : data_(other.data()), size_(other.size()) {}
 
     [[nodiscard]] __host__ __device__ T* data() const noexcept { return data_; }
     [[nodiscard]] __host__ __device__ std::size_t size() const noexcept { return size_; }
@@ -245,9 +245,8 @@ class pinned_buffer {
 template <class T>
 void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
     if (!from.empty())
-        detail::require(
-            cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyHostToDevice, s.handle()),
-            "cudaMemcpyAsync to the device");
+        detail::require(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyHostToDevice, s.handle()),
+                        "cudaMemcpyAsync to the device");
 }
 template <class T>
 void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
@@ -282,12 +281,22 @@ void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared
 }
 
 /// Single operations, rounded to nearest once each, that no compiler joins with another.
-[[nodiscard]] __device__ __forceinline__ float multiply(float a, float b) { return __fmul_rn(a, b); }
-[[nodiscard]] __device__ __forceinline__ float subtract(float a, float b) { return __fsub_rn(a, b); }
+[[nodiscard]] __device__ __forceinline__ float multiply(float a, float b) {
+    return __fmul_rn(a, b);
+}
+[[nodiscard]] __device__ __forceinline__ float subtract(float a, float b) {
+    return __fsub_rn(a, b);
+}
 /// The nearest float.
-[[nodiscard]] __device__ __forceinline__ float to_float(std::int64_t value) { return __ll2float_rn(value); }
-[[nodiscard]] __device__ __forceinline__ std::uint32_t bits_of(float value) { return __float_as_uint(value); }
-[[nodiscard]] __device__ __forceinline__ float float_of(std::uint32_t bits) { return __uint_as_float(bits); }
+[[nodiscard]] __device__ __forceinline__ float to_float(std::int64_t value) {
+    return __ll2float_rn(value);
+}
+[[nodiscard]] __device__ __forceinline__ std::uint32_t bits_of(float value) {
+    return __float_as_uint(value);
+}
+[[nodiscard]] __device__ __forceinline__ float float_of(std::uint32_t bits) {
+    return __uint_as_float(bits);
+}
 [[nodiscard]] __device__ __forceinline__ unsigned count_ones(std::uint32_t bits) {
     return static_cast<unsigned>(__popc(bits));
 }

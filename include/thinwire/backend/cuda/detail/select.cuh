@@ -14,7 +14,9 @@ struct magnitude_bound {
     std::uint32_t ties = 0;   ///< so many of those that are equal
 };
 
-THINWIRE_KERNEL std::uint32_t magnitude_of(float value) { return bits_of(value) & 0x7fffffffU; }
+THINWIRE_KERNEL std::uint32_t magnitude_of(float value) {
+    return bits_of(value) & 0x7fffffffU;
+}
 
 /// Elements of `values` whose magnitude is at least `least`, counted over the block.
 THINWIRE_KERNEL std::uint32_t count_reaching(const kernel_thread& self, const device_span<float>& values,
@@ -29,10 +31,11 @@ THINWIRE_KERNEL std::uint32_t count_reaching(const kernel_thread& self, const de
 /// For the k largest of `size` values; 1 <= k <= size. The bits of the k-th magnitude are found from the highest down:
 /// no sorting, no atomics, the same for any order of threads.
 THINWIRE_KERNEL magnitude_bound find_bound(const kernel_thread& self, const device_span<float>& values,
-                                           std::uint32_t size, std::uint32_t k,
-                                           const device_span<std::uint32_t>& room, unsigned& turn) {
+                                           std::uint32_t size, std::uint32_t k, const device_span<std::uint32_t>& room,
+                                           unsigned& turn) {
     if (k == size) return {0U, size};
-    std::uint32_t reached = 0, over = 0;  // at least k reach `reached`, `over` (< k) exceed all that was tried and failed
+    std::uint32_t reached = 0,
+                  over = 0;  // at least k reach `reached`, `over` (< k) exceed all that was tried and failed
     for (std::uint32_t bit = 1U << 30U; bit != 0; bit >>= 1U) {
         const std::uint32_t count = count_reaching(self, values, size, reached | bit, room, turn);
         if (count == k) return {(reached | bit) - 1U, 0U};
@@ -86,8 +89,8 @@ THINWIRE_KERNEL std::uint32_t write_chosen(const kernel_thread& self, const devi
         const float value = i < size ? values.load(i) : 0.0F;
         const bool tied = i < size && magnitude_of(value) == bound.above;
         const std::uint32_t tied_lanes = self.ballot(tied);
-        const bool taken = i < size && (magnitude_of(value) > bound.above ||
-                                        (tied && tie + count_ones(tied_lanes & below) < ties));
+        const bool taken =
+            i < size && (magnitude_of(value) > bound.above || (tied && tie + count_ones(tied_lanes & below) < ties));
         const std::uint32_t taken_lanes = self.ballot(taken);
         if (taken) {
             const std::size_t to_place = place + at + count_ones(taken_lanes & below);

@@ -14,10 +14,10 @@ inline constexpr unsigned warp_threads = 32;
 /// Who touches memory, and when. Intervals count up over everything that is emulated: a launch, a block and a barrier
 /// each begin a new one.
 struct toucher {
-    std::uint64_t launch = 0;    ///< the first interval of this launch
-    std::uint64_t block = 0;     ///< the first interval of this block
-    std::uint64_t interval = 0;  ///< since the last barrier
-    std::uint16_t thread = 0;    ///< of the block
+    std::uint64_t launch = 0;     ///< the first interval of this launch
+    std::uint64_t block = 0;      ///< the first interval of this block
+    std::uint64_t interval = 0;   ///< since the last barrier
+    std::uint16_t thread = 0;     ///< of the block
     std::uint16_t warp_sync = 0;  ///< how often the warp has synchronised since the last barrier
 };
 

@@ -12,11 +12,11 @@ namespace thinwire::cuda::detail {
 /// A tensor as kernels see it: its memory, and how it is cut into chunks (chunk_grid).
 struct tensor_view {
     device_span<float> values, gradient, momentum;
-    std::uint64_t first_chunk = 0;        ///< those of the tensors before it
-    std::uint64_t first_coefficient = 0;  ///< likewise: places of coefficients that are sent
-    std::uint32_t rows = 1, cols = 1;     ///< of a chunk
-    std::uint32_t across = 1;             ///< chunks in a row of chunks
-    std::uint32_t kept = 1;               ///< coefficients of a chunk that are sent
+    std::uint64_t first_chunk = 0;                  ///< those of the tensors before it
+    std::uint64_t first_coefficient = 0;            ///< likewise: places of coefficients that are sent
+    std::uint32_t rows = 1, cols = 1;               ///< of a chunk
+    std::uint32_t across = 1;                       ///< chunks in a row of chunks
+    std::uint32_t kept = 1;                         ///< coefficients of a chunk that are sent
     std::uint32_t row_table = 0, column_table = 0;  ///< where their bases begin in the tables
     std::uint32_t keeps_rest = 0;                   ///< not 0: what is sent is rounded, the difference stays
     std::uint32_t by_sign = 1;                      ///< 1: moves by the sign of the decoded mean; 0: by that itself
@@ -46,10 +46,10 @@ THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint64_t>& fi
 struct model_view {
     device_span<const tensor_view> tensors;
     device_span<const std::uint64_t> first_chunks;
-    device_span<const float> forward;        ///< bases by [position][frequency]
-    device_span<const float> inverse;        ///< bases by [frequency][position]
-    device_span<const std::int32_t> exact;   ///< the same times 2^22: the integers that define them
-    std::uint32_t max_size = 1;              ///< elements of the largest chunk
+    device_span<const float> forward;       ///< bases by [position][frequency]
+    device_span<const float> inverse;       ///< bases by [frequency][position]
+    device_span<const std::int32_t> exact;  ///< the same times 2^22: the integers that define them
+    std::uint32_t max_size = 1;             ///< elements of the largest chunk
     std::uint32_t max_rows = 1, max_cols = 1;
 };
 
@@ -58,10 +58,13 @@ struct column_masks {
     device_span<std::uint32_t> rows, columns;
     std::uint32_t words = 1;  ///< of one column
 
-    [[nodiscard]] THINWIRE_HOST_DEVICE static constexpr std::size_t row_words(std::uint32_t max_rows, std::uint32_t max_cols) {
+    [[nodiscard]] THINWIRE_HOST_DEVICE static constexpr std::size_t row_words(std::uint32_t max_rows,
+                                                                              std::uint32_t max_cols) {
         return static_cast<std::size_t>(max_cols) * ((max_rows + 31) / 32);
     }
-    [[nodiscard]] THINWIRE_HOST_DEVICE static constexpr std::size_t column_words(std::uint32_t max_cols) { return (max_cols + 31) / 32; }
+    [[nodiscard]] THINWIRE_HOST_DEVICE static constexpr std::size_t column_words(std::uint32_t max_cols) {
+        return (max_cols + 31) / 32;
+    }
     /// All none; a barrier must follow.
     THINWIRE_KERNEL void clear(const kernel_thread& self, const tensor_view& t) const {
         for (unsigned i = self.index(); i < t.cols * words; i += self.threads()) rows.store(i, 0U);
