@@ -6,17 +6,7 @@
 #include <thinwire/backend/cuda/detail/content.cuh>
 #include <thinwire/backend/cuda/detail/device_model.cuh>
 #include <thinwire/backend/cuda/detail/measure_kernel.cuh>
-#include <thinwire/codec/payload.hpp>
-#include <thinwire/comm/transport.hpp>
-#include <thinwire/core/float_mode.hpp>
-#include <thinwire/core/thread_pool.hpp>
-#include <thinwire/optim/demo_options.hpp>
-#include <thinwire/optim/detail/chunk_plan.hpp>
-#include <thinwire/optim/detail/parallel.hpp>
-#include <thinwire/optim/detail/private_state.hpp>
-#include <thinwire/optim/detail/round_keeper.hpp>
-#include <thinwire/optim/detail/update_rates.hpp>
-#include <thinwire/optim/optimizer.hpp>
+#include <thinwire/backend/cuda/detail/optimizer_parts.hpp>
 
 #include <algorithm>
 #include <concepts>

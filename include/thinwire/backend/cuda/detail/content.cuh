@@ -2,8 +2,7 @@
 #define THINWIRE_BACKEND_CUDA_DETAIL_CONTENT_CUH
 
 #include <thinwire/backend/cuda/detail/choose_kernel.cuh>
-#include <thinwire/codec/payload_layout.hpp>
-#include <thinwire/codec/sparse_content.hpp>
+#include <thinwire/backend/cuda/detail/optimizer_parts.hpp>
 
 #include <algorithm>
 #include <cstddef>

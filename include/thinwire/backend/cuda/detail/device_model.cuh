@@ -3,10 +3,8 @@
 
 #include <thinwire/backend/cuda/detail/fill_kernel.cuh>
 #include <thinwire/backend/cuda/detail/measure_kernel.cuh>
+#include <thinwire/backend/cuda/detail/optimizer_parts.hpp>
 #include <thinwire/backend/cuda/detail/tensor_view.cuh>
-#include <thinwire/core/shape.hpp>
-#include <thinwire/optim/detail/chunk_plan.hpp>
-#include <thinwire/optim/detail/update_rates.hpp>
 
 #include <algorithm>
 #include <cstddef>
