@@ -14,7 +14,6 @@
 #include <deque>
 #include <exception>
 #include <memory>
-#include <source_location>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,7 +37,7 @@ class emulated_block {
         fiber stack;
         running_kernel now;
         state waits = state::ready;
-        std::source_location site;
+        source_place site;
         bool begun = false;
         std::uint32_t warp_operations = 0;
     };
@@ -63,13 +62,13 @@ class emulated_block {
         }
     }
 
-    void barrier(unsigned thread, const std::source_location& at) {
+    void barrier(unsigned thread, const source_place& at) {
         member& self = *members_[thread];
         wait(self, state::at_barrier, at);
     }
     /// Shows `value` to the warp and returns what all of it show.
     const std::array<std::uint64_t, warp_threads>& exchange(unsigned thread, std::uint64_t value,
-                                                            const std::source_location& at) {
+                                                            const source_place& at) {
         member& self = *members_[thread];
         auto& shown = warps_[thread / warp_threads].shown[self.warp_operations++ % 2];
         shown[thread % warp_threads] = value;
@@ -77,7 +76,7 @@ class emulated_block {
         return shown;
     }
     /// Also orders memory, as __syncwarp does and a shuffle does not.
-    void sync_warp(unsigned thread, const std::source_location& at) {
+    void sync_warp(unsigned thread, const source_place& at) {
         static_cast<void>(exchange(thread, 0, at));
         ++members_[thread]->now.who.warp_sync;
     }
@@ -91,7 +90,7 @@ class emulated_block {
             refuse(defect::limits,
                    "shared array '" + std::string(name) + "' ends at byte " + std::to_string(used) + " of the " +
                        std::to_string(shared_bytes_) + " that the launch asked for",
-                   std::source_location::current());
+                   source_place::current());
         if (turn == arrays_.size()) arrays_.emplace_back();
         allocation& array = arrays_[turn];
         if (array.base == nullptr) {
@@ -106,7 +105,7 @@ class emulated_block {
             refuse(defect::divergence,
                    "takes shared array '" + std::string(name) + "' where another thread took '" + array.name +
                        "' or one of another size",
-                   std::source_location::current());
+                   source_place::current());
         }
         return &array;
     }
@@ -186,7 +185,7 @@ class emulated_block {
         return false;
     }
 
-    void wait(member& self, state how, const std::source_location& at) {
+    void wait(member& self, state how, const source_place& at) {
         if (cancel_) throw cancelled{};
         self.site = at;
         self.waits = how;
@@ -217,8 +216,8 @@ class emulated_block {
             members_[i]->now.who.warp_sync = 0;
         }
     }
-    [[nodiscard]] static bool same(const std::source_location& a, const std::source_location& b) noexcept {
-        return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
+    [[nodiscard]] static bool same(const source_place& a, const source_place& b) noexcept {
+        return a.line == b.line && std::strcmp(a.file, b.file) == 0;
     }
 
     [[nodiscard]] static bool is_race(const std::exception_ptr& what) {
@@ -280,7 +279,7 @@ class emulated_block {
 /// One thread of a kernel: who it is, and what it does together with others. All functions that wait, wait for every
 /// thread of the block, or of the warp of 32, at the same place of the source.
 class kernel_thread {
-    using site = std::source_location;
+    using site = detail::source_place;
 
  public:
     kernel_thread(unsigned thread, unsigned block, unsigned blocks, unsigned threads) noexcept

@@ -11,7 +11,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <source_location>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -54,10 +53,10 @@ struct running_kernel {
 /// Null outside kernels.
 inline constinit thread_local running_kernel* running = nullptr;
 
-[[nodiscard]] inline std::string place_of(const std::source_location& at) {
-    std::string_view file = at.file_name();
+[[nodiscard]] inline std::string place_of(const source_place& at) {
+    std::string_view file = at.file;
     file.remove_prefix(file.find_last_of('/') + 1);
-    return std::string(file) + ":" + std::to_string(at.line());
+    return std::string(file) + ":" + std::to_string(at.line);
 }
 
 [[nodiscard]] inline std::string describe(const allocation& memory, std::size_t element) {
@@ -65,23 +64,23 @@ inline constinit thread_local running_kernel* running = nullptr;
            memory.name + "' (" + std::to_string(memory.elements) + " elements)";
 }
 
-[[nodiscard]] inline emulation_error found(defect kind, const std::string& what, const std::source_location& at) {
+[[nodiscard]] inline emulation_error found(defect kind, const std::string& what, const source_place& at) {
     std::string where;
     if (running != nullptr)
         where = "kernel '" + std::string(running->kernel) + "', block " + std::to_string(running->block) + ", thread " +
                 std::to_string(running->who.thread) + ", ";
     return {kind, where + place_of(at) + ": " + what};
 }
-[[noreturn]] inline void refuse(defect kind, const std::string& what, const std::source_location& at) {
+[[noreturn]] inline void refuse(defect kind, const std::string& what, const source_place& at) {
     throw found(kind, what, at);
 }
 /// Reported at the end of the interval, unless something that explains it turns up.
-inline void refuse_later(defect kind, const std::string& what, const std::source_location& at) {
+inline void refuse_later(defect kind, const std::string& what, const source_place& at) {
     if (*running->deferred == nullptr) *running->deferred = std::make_exception_ptr(found(kind, what, at));
 }
 
 [[noreturn]] inline void refuse_race(const collision& with, const char* does, const allocation& memory,
-                                     std::size_t element, const std::source_location& at) {
+                                     std::size_t element, const source_place& at) {
     const std::string other =
         with.with.of_other_block(running->who)
             ? "a thread of another block " + std::string(with.did) + " in this launch"
@@ -176,7 +175,7 @@ class device_span {
     [[nodiscard]] detail::allocation* memory() const noexcept { return memory_; }
     /// Precondition: from + count <= size().
     [[nodiscard]] device_span subspan(std::size_t from, std::size_t count,
-                                      const std::source_location& at = std::source_location::current()) const {
+                                      const detail::source_place& at = detail::source_place::current()) const {
         if (from > size_ || count > size_ - from)
             detail::refuse(defect::out_of_bounds,
                            "subspan of " + std::to_string(count) + " elements from " + std::to_string(from) +
@@ -186,7 +185,7 @@ class device_span {
     }
 
     [[nodiscard]] value_type load(std::size_t i,
-                                  const std::source_location& at = std::source_location::current()) const {
+                                  const detail::source_place& at = detail::source_place::current()) const {
         detail::shadow_cell& cell = cell_at(i, "reads", at);
         const detail::collision with = cell.read(detail::running->who);
         if (with.did != nullptr) detail::refuse_race(with, "reads", *memory_, number(i), at);
@@ -196,25 +195,25 @@ class device_span {
         return data_[i];
     }
     void store(std::size_t i, value_type value,
-               const std::source_location& at = std::source_location::current()) const {
+               const detail::source_place& at = detail::source_place::current()) const {
         touch(i, "writes", false, at);
         data_[i] = value;
     }
     /// Each returns what was there before.
     value_type atomic_add(std::size_t i, value_type value,
-                          const std::source_location& at = std::source_location::current()) const {
+                          const detail::source_place& at = detail::source_place::current()) const {
         return atomic(i, at, [&](value_type before) { return static_cast<value_type>(before + value); });
     }
     value_type atomic_or(std::size_t i, value_type value,
-                         const std::source_location& at = std::source_location::current()) const {
+                         const detail::source_place& at = detail::source_place::current()) const {
         return atomic(i, at, [&](value_type before) { return static_cast<value_type>(before | value); });
     }
     value_type atomic_max(std::size_t i, value_type value,
-                          const std::source_location& at = std::source_location::current()) const {
+                          const detail::source_place& at = detail::source_place::current()) const {
         return atomic(i, at, [&](value_type before) { return before < value ? value : before; });
     }
     value_type atomic_min(std::size_t i, value_type value,
-                          const std::source_location& at = std::source_location::current()) const {
+                          const detail::source_place& at = detail::source_place::current()) const {
         return atomic(i, at, [&](value_type before) { return value < before ? value : before; });
     }
 
@@ -222,7 +221,7 @@ class device_span {
     [[nodiscard]] std::size_t number(std::size_t i) const noexcept {
         return static_cast<std::size_t>(reinterpret_cast<const std::byte*>(data_ + i) - memory_->base) / sizeof(T);
     }
-    [[nodiscard]] detail::shadow_cell& cell_at(std::size_t i, const char* does, const std::source_location& at) const {
+    [[nodiscard]] detail::shadow_cell& cell_at(std::size_t i, const char* does, const detail::source_place& at) const {
         if (detail::running == nullptr)
             detail::refuse(defect::host_access, std::string(does) + " device memory outside a kernel", at);
         if (i >= size_)
@@ -236,12 +235,12 @@ class device_span {
                            std::string(does) + " " + detail::describe(*memory_, number(i)) + ", which is freed", at);
         return memory_->cells[number(i)];
     }
-    void touch(std::size_t i, const char* does, bool atomic, const std::source_location& at) const {
+    void touch(std::size_t i, const char* does, bool atomic, const detail::source_place& at) const {
         const detail::collision with = cell_at(i, does, at).write(detail::running->who, atomic);
         if (with.did != nullptr) detail::refuse_race(with, does, *memory_, number(i), at);
     }
     template <class Change>
-    value_type atomic(std::size_t i, const std::source_location& at, const Change& change) const {
+    value_type atomic(std::size_t i, const detail::source_place& at, const Change& change) const {
         if (!cell_at(i, "changes", at).written_since(memory_->shared ? detail::running->who.block : 1))
             detail::refuse_later(defect::uninitialised,
                                  "changes " + detail::describe(*memory_, number(i)) + ", which nothing has written",

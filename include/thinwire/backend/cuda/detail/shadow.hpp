@@ -11,6 +11,17 @@ namespace thinwire::cuda::detail {
 
 inline constexpr unsigned warp_threads = 32;
 
+/// A line of source. clang++ 14 has no std::source_location.
+struct source_place {
+    const char* file = "";
+    unsigned line = 0;
+    /// That of the caller, also as a default argument of what it calls.
+    [[nodiscard]] static constexpr source_place current(const char* file = __builtin_FILE(),
+                                                        unsigned line = __builtin_LINE()) noexcept {
+        return {file, line};
+    }
+};
+
 /// Who touches memory, and when. Intervals count up over everything that is emulated: a launch, a block and a barrier
 /// each begin a new one.
 struct toucher {
