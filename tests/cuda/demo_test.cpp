@@ -113,6 +113,7 @@ TEST_CASE("cuda::demo: chunks of every size, in shared memory and beyond it, all
     train_together(options, {{64, 128}, {29, 64}, {42, 60}, {130}, {1, 64}, {64, 1}, {}}, 2);
     options.chunk = 128;  // 128 x 128 does not fit
     train_together(options, {{128, 128}, {256, 100}, {13}}, 2);
+    train_together(options, {{128, 64}, {125, 127}}, 1);  // no row of the second begins at a multiple of 16 bytes
     options.chunk = 256;
     options.k = 3;
     train_together(options, {{16, 256}, {256, 16}, {256}}, 2);  // these do

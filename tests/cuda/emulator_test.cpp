@@ -241,6 +241,20 @@ TEST_CASE("emulator: indices outside global and shared arrays") {
            [](const kernel_thread& self, const words& out) { out.subspan(250, 10).store(0, self.index()); });
 }
 
+TEST_CASE("emulator: several elements at once, at multiples of their size") {
+    CHECK_FALSE(judge([](const kernel_thread& self, const words& out) {
+                    const auto four = out.load_pack<4>(4 * self.index());
+                    const auto two = out.load_pack<2>(2 * self.index());
+                    self.barrier();
+                    out.store(self.index(), four.value[3] + two.value[1]);
+                }).has_value());
+    expect(defect::misaligned, "4 elements at once from element 2 on",
+           [](const kernel_thread&, const words& out) { static_cast<void>(out.load_pack<4>(2)); });
+    expect(defect::out_of_bounds, "array 'data'", [](const kernel_thread& self, const words& out) {
+        static_cast<void>(out.load_pack<2>(256 + 2 * self.index()));
+    });
+}
+
 TEST_CASE("emulator: reading what nobody wrote") {
     expect(
         defect::uninitialised, "global array 'data'",

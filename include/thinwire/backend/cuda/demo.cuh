@@ -54,9 +54,10 @@ class demo {
           coders_(decoders_.size(), section_coder(plan_.layout())) {
         own_.upload(on, 1);
         if (!in_shared_memory()) {
-            work_floats_ = device_buffer<float>(2 * work_blocks() * plan_.max_chunk_size(), "work");
-            work_sums_ = device_buffer<std::uint64_t>(work_blocks() * plan_.max_chunk_size(), "work sums");
-            work_middle_ = device_buffer<std::int32_t>(work_blocks() * plan_.max_chunk_size(), "work middle");
+            const std::size_t elements = work_blocks() * model_.view().max_size;
+            work_floats_ = device_buffer<float>(2 * elements, "work");
+            work_sums_ = device_buffer<std::uint64_t>(elements, "work sums");
+            work_middle_ = device_buffer<std::int32_t>(elements, "work middle");
         }
         prepare_batches();
         std::size_t share = 0;
@@ -344,8 +345,8 @@ class demo {
                                                           .sent = own_.view(),
                                                           .numbers = numbers_.span(),
                                                           .work = work_floats_.span(),
-                                                          .from = first,
-                                                          .to = first + count,
+                                                          .from = static_cast<std::uint32_t>(first),
+                                                          .to = static_cast<std::uint32_t>(first + count),
                                                           .decay = decay,
                                                           .taken = taken,
                                                           .select = select,
@@ -433,8 +434,9 @@ class demo {
     /// Decodes every contribution into staged memory and headers_; no header where it is refused.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
-        if (n > detail::apply_kernel<true>::most_senders)
-            throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20");
+        if (n > detail::apply_kernel<true>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
+            throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20, and below 2^31 / " +
+                              std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
         static_cast<void>(replica_share());
         if (std::exchange(receiving_, false)) received_done_.wait();
         headers_.assign(n, std::nullopt);

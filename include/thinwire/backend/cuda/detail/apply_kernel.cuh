@@ -34,14 +34,16 @@ template <bool Shared>
 struct apply_kernel {
     static constexpr std::string_view name = "apply";
     static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 3;
     static constexpr std::size_t most_senders = (std::size_t{1} << 20U) - 1;
 
     model_view model;
     content_view received;  ///< of the senders, one after the other
     std::uint32_t senders = 0;
-    std::uint64_t coefficients = 0, chunks = 0;  ///< of one sender
-    device_span<std::uint64_t> sums_work;        ///< not Shared: max_size for each block
-    device_span<std::int32_t> middle_work;       ///< likewise
+    std::uint64_t coefficients = 0;         ///< of one sender
+    std::uint32_t chunks = 0;               ///< likewise
+    device_span<std::uint64_t> sums_work;   ///< not Shared: max_size for each block
+    device_span<std::int32_t> middle_work;  ///< likewise
 
     [[nodiscard]] static std::size_t shared_bytes(const model_view& m) {
         return (Shared ? 12 * std::size_t{m.max_size} : 0) + 4 * column_masks::row_words(m.max_rows, m.max_cols) +
@@ -63,7 +65,7 @@ struct apply_kernel {
         masks.rows = area.take<std::uint32_t>(column_masks::row_words(model.max_rows, model.max_cols), "rows");
         masks.columns = area.take<std::uint32_t>(column_masks::column_words(model.max_cols), "columns");
         const device_span<std::uint32_t> room = area.take<std::uint32_t>(reduce_room, "room");
-        for (std::uint64_t chunk = self.block(); chunk < chunks; chunk += self.blocks()) {
+        for (std::uint32_t chunk = self.block(); chunk < chunks; chunk += self.blocks()) {
             const tensor_view t = model.tensors.load(tensor_of(model.first_chunks, chunk));
             masks.words = (t.rows + 31) / 32;
             masks.clear(self, t);
@@ -86,17 +88,18 @@ struct apply_kernel {
  private:
     /// sums[position] <- the mean of that coefficient, for all that somebody sent, which `masks` then tells. Returns
     /// the largest exponent. Barriers all around.
-    THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const tensor_view& t, std::uint64_t chunk,
+    THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const tensor_view& t, std::uint32_t chunk,
                                          const column_masks& masks, const device_span<std::uint64_t>& sums,
                                          const device_span<std::uint32_t>& room) const {
         const std::uint32_t size = t.rows * t.cols;
-        const std::uint64_t place = t.first_coefficient + (chunk - t.first_chunk) * t.kept;
-        const std::uint64_t items = std::uint64_t{senders} * t.kept;
+        const std::uint64_t place = t.first_coefficient + std::uint64_t{chunk - t.first_chunk} * t.kept;
+        const std::uint32_t items = senders * t.kept;
         for (std::uint32_t i = self.index(); i < size; i += self.threads()) sums.store(i, 0U);
         const auto for_each_sent = [&](const auto& use) {
-            for (std::uint64_t item = self.index(); item < items; item += self.threads()) {
-                const std::uint64_t sender = item / t.kept, n = item % t.kept;
-                if (n < received.counts.load(sender * chunks + chunk)) use(sender * coefficients + place + n);
+            for (std::uint32_t item = self.index(); item < items; item += self.threads()) {
+                const std::uint32_t sender = item / t.kept, n = item % t.kept;
+                if (n < received.counts.load(std::size_t{sender} * chunks + chunk))
+                    use(sender * coefficients + place + n);
             }
         };
         std::uint32_t largest = 0;

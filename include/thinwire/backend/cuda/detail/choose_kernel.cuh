@@ -29,12 +29,13 @@ template <bool Shared>
 struct choose_kernel {
     static constexpr std::string_view name = "choose";
     static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 3;
 
     model_view model;
     content_view sent;
     device_span<const step_numbers> numbers;
     device_span<float> work;  ///< not Shared: 2 * max_size for each block
-    std::uint64_t from = 0, to = 0;
+    std::uint32_t from = 0, to = 0;
     float decay = 0.0F, taken = 0.0F;
     bool select = true, sends_zero = true;
 
@@ -63,13 +64,13 @@ struct choose_kernel {
         masks.rows = area.take<std::uint32_t>(column_masks::row_words(model.max_rows, model.max_cols), "rows");
         masks.columns = area.take<std::uint32_t>(column_masks::column_words(model.max_cols), "columns");
         const device_span<std::uint32_t> room = area.take<std::uint32_t>(reduce_room, "room");
-        for (std::uint64_t chunk = from + self.block(); chunk < to; chunk += self.blocks()) {
+        for (std::uint32_t chunk = from + self.block(); chunk < to; chunk += self.blocks()) {
             const tensor_view t = model.tensors.load(tensor_of(model.first_chunks, chunk));
             masks.words = (t.rows + 31) / 32;
             update_momentum(self, t, chunk, gain, masks, tile, middle);
             self.barrier();
             if (!select) continue;
-            forward_transform(self, t, model.forward, tile, middle);
+            forward_transform(self, t, model, tile, middle);
             self.barrier();
             const std::uint32_t size = t.rows * t.cols;
             unsigned turn = 0;
@@ -82,12 +83,12 @@ struct choose_kernel {
     }
 
  private:
-    THINWIRE_KERNEL static std::size_t place_of_chunk(const tensor_view& t, std::uint64_t chunk) {
-        return t.first_coefficient + (chunk - t.first_chunk) * t.kept;
+    THINWIRE_KERNEL static std::size_t place_of_chunk(const tensor_view& t, std::uint32_t chunk) {
+        return t.first_coefficient + std::size_t{chunk - t.first_chunk} * t.kept;
     }
 
     /// The momentum of a chunk, brought up to date, in its place and in `tile`.
-    THINWIRE_KERNEL void update_momentum(const kernel_thread& self, const tensor_view& t, std::uint64_t chunk,
+    THINWIRE_KERNEL void update_momentum(const kernel_thread& self, const tensor_view& t, std::uint32_t chunk,
                                          float gain, const column_masks& masks, const device_span<float>& tile,
                                          const device_span<float>& middle) const {
         const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = std::size_t{t.across} * t.cols;

@@ -3,6 +3,7 @@
 
 #include <thinwire/backend/cuda/detail/emulated_memory.hpp>
 #include <thinwire/backend/cuda/detail/fiber.hpp>
+#include <thinwire/core/aligned.hpp>
 #include <thinwire/core/random.hpp>
 
 #include <algorithm>
@@ -95,13 +96,13 @@ class emulated_block {
         allocation& array = arrays_[turn];
         if (array.base == nullptr) {
             array.name = name;
-            array.base = shared_.get() + from;
+            array.base = shared_.data() + from;
             array.elements = elements;
             array.element_bytes = element_bytes;
             array.shared = true;
             array.cells.assign(elements, {});  // what another block did here is no matter
         } else if (array.elements != elements || array.element_bytes != element_bytes ||
-                   array.base != shared_.get() + from) {
+                   array.base != shared_.data() + from) {
             refuse(defect::divergence,
                    "takes shared array '" + std::string(name) + "' where another thread took '" + array.name +
                        "' or one of another size",
@@ -126,10 +127,10 @@ class emulated_block {
         thrown_ = deferred_ = nullptr;
         if (shared_bytes > room_) {
             room_ = shared_bytes;
-            shared_ = std::make_unique<std::byte[]>(room_ + 64);
+            shared_.resize(room_);
         }
         shared_bytes_ = shared_bytes;
-        if (shared_bytes > 0) std::memset(shared_.get(), 0xa5, shared_bytes);
+        if (shared_bytes > 0) std::memset(shared_.data(), 0xa5, shared_bytes);
         for (allocation& array : arrays_) array.base = nullptr;
         order_.resize(threads);
         for (unsigned i = 0; i < threads; ++i)
@@ -265,7 +266,7 @@ class emulated_block {
     std::vector<warp> warps_;
     std::vector<unsigned> order_;
     std::deque<allocation> arrays_;
-    std::unique_ptr<std::byte[]> shared_;
+    aligned_vector<std::byte> shared_;
     std::size_t room_ = 0, shared_bytes_ = 0;
     unsigned threads_ = 0, at_barrier_ = 0, returned_ = 0;
     bool cancel_ = false;

@@ -160,7 +160,8 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
 }
 
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
-/// plain struct whose members are its arguments, with `name` and `threads`.
+/// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
+/// multiprocessor shall have registers for.
 template <class Kernel>
 void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared_bytes) {
     if (shared_bytes > most_shared_bytes)

@@ -24,6 +24,7 @@ enum class defect {
     out_of_bounds,  ///< an index outside its array
     uninitialised,  ///< an element is read that nobody has written
     divergence,     ///< threads wait for each other in different places, or for one that has returned
+    misaligned,     ///< several elements at once, not at a multiple of their size
     host_access,    ///< device memory is touched outside a kernel
     freed,          ///< memory that was given back, or never came from the device
     limits,         ///< more threads or shared memory than a device has
@@ -140,6 +141,12 @@ class emulated_memory {
 
 }  // namespace detail
 
+/// Neighbours that are loaded at once.
+template <class T, std::size_t N>
+struct pack {
+    T value[N];
+};
+
 /// Elements in memory that a kernel may touch, global or shared, with their number. A plain value. Kernels touch them
 /// through load(), store() and the atomic functions alone; the host cannot.
 ///
@@ -193,6 +200,18 @@ class device_span {
             detail::refuse_later(defect::uninitialised,
                                  "reads " + detail::describe(*memory_, number(i)) + ", which nothing has written", at);
         return data_[i];
+    }
+    /// Elements i to i + N - 1, which begin at a multiple of N * sizeof(T) bytes; N is 2 or 4.
+    template <std::size_t N>
+    [[nodiscard]] pack<value_type, N> load_pack(
+        std::size_t i, const detail::source_place& at = detail::source_place::current()) const {
+        if (reinterpret_cast<std::uintptr_t>(data_ + i) % (N * sizeof(T)) != 0)
+            detail::refuse(defect::misaligned,
+                           "reads " + std::to_string(N) + " elements at once from element " + std::to_string(i) + " on",
+                           at);
+        pack<value_type, N> out;
+        for (std::size_t n = 0; n < N; ++n) out.value[n] = load(i + n, at);
+        return out;
     }
     void store(std::size_t i, value_type value,
                const detail::source_place& at = detail::source_place::current()) const {

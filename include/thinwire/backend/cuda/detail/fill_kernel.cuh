@@ -14,6 +14,7 @@ template <class T>
 struct fill_kernel {
     static constexpr std::string_view name = "fill";
     static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 4;
 
     device_span<T> out;
     T value{};

@@ -40,6 +40,7 @@ struct piece_measure {
 struct measure_kernel {
     static constexpr std::string_view name = "measure";
     static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 4;
 
     device_span<const tensor_view> tensors;
     device_span<const gradient_piece> pieces;
@@ -71,6 +72,7 @@ struct measure_kernel {
 struct decide_kernel {
     static constexpr std::string_view name = "decide";
     static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 4;
 
     device_span<const piece_measure> measures;
     device_span<step_numbers> numbers;

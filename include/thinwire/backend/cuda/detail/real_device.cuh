@@ -41,6 +41,12 @@ extern __shared__ __align__(16) unsigned char shared_bytes_of_block[];
 
 }  // namespace detail
 
+/// Neighbours that are loaded at once.
+template <class T, std::size_t N>
+struct alignas(N * sizeof(T)) pack {
+    T value[N];
+};
+
 /// Elements in memory that a kernel may touch, global or shared, with their number. A plain value. Kernels touch them
 /// through load(), store() and the atomic functions alone; the host cannot.
 template <class T>
@@ -63,6 +69,11 @@ class device_span {
     }
 
     [[nodiscard]] __device__ __forceinline__ value_type load(std::size_t i) const { return data_[i]; }
+    /// Elements i to i + N - 1, which begin at a multiple of N * sizeof(T) bytes; N is 2 or 4.
+    template <std::size_t N>
+    [[nodiscard]] __device__ __forceinline__ pack<value_type, N> load_pack(std::size_t i) const {
+        return *reinterpret_cast<const pack<value_type, N>*>(data_ + i);
+    }
     __device__ __forceinline__ void store(std::size_t i, value_type value) const { data_[i] = value; }
     /// Each returns what was there before.
     __device__ __forceinline__ value_type atomic_add(std::size_t i, value_type value) const {
@@ -258,14 +269,15 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
 namespace detail {
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::threads) run_kernel(const Kernel kernel) {
+__global__ void __launch_bounds__(Kernel::threads, Kernel::resident) run_kernel(const Kernel kernel) {
     kernel(kernel_thread());
 }
 
 }  // namespace detail
 
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
-/// plain struct whose members are its arguments, with `name` and `threads`. Throws device_error.
+/// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
+/// multiprocessor shall have registers for. Throws device_error.
 template <class Kernel>
 void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared_bytes) {
     if (blocks == 0) return;

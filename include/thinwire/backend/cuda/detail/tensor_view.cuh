@@ -12,25 +12,27 @@ namespace thinwire::cuda::detail {
 /// A tensor as kernels see it: its memory, and how it is cut into chunks (chunk_grid).
 struct tensor_view {
     device_span<float> values, gradient, momentum;
-    std::uint64_t first_chunk = 0;                  ///< those of the tensors before it
-    std::uint64_t first_coefficient = 0;            ///< likewise: places of coefficients that are sent
-    std::uint32_t rows = 1, cols = 1;               ///< of a chunk
-    std::uint32_t across = 1;                       ///< chunks in a row of chunks
-    std::uint32_t kept = 1;                         ///< coefficients of a chunk that are sent
+    std::uint64_t first_coefficient = 0;  ///< those of the tensors before it: places of coefficients that are sent
+    std::uint32_t first_chunk = 0;        ///< likewise
+    std::uint32_t rows = 1, cols = 1;     ///< of a chunk
+    std::uint32_t across = 1;             ///< chunks in a row of chunks
+    std::uint32_t kept = 1;               ///< coefficients of a chunk that are sent
     std::uint32_t row_table = 0, column_table = 0;  ///< where their bases begin in the tables
+    std::uint32_t row_half = 0, column_half = 0;    ///< likewise in `halves`, where mirrored
+    std::uint32_t mirrored = 0;                     ///< 1: both bases mirror, their sides are multiples of 16
     std::uint32_t keeps_rest = 0;                   ///< not 0: what is sent is rounded, the difference stays
     std::uint32_t by_sign = 1;                      ///< 1: moves by the sign of the decoded mean; 0: by that itself
     float step = 0.0F, factor = 1.0F;               ///< x <- factor * x - step * direction
 };
 
 /// Where element (0, 0) of a chunk lies in its tensor, whose rows are across * cols long.
-THINWIRE_KERNEL std::size_t chunk_offset(const tensor_view& t, std::uint64_t chunk) {
-    const std::uint64_t column = chunk % t.across, row = chunk / t.across;
-    return (row * t.rows * t.across + column) * t.cols;
+THINWIRE_KERNEL std::size_t chunk_offset(const tensor_view& t, std::uint32_t chunk) {
+    const std::uint32_t column = chunk % t.across, row = chunk / t.across;
+    return (std::size_t{row} * t.rows * t.across + column) * t.cols;
 }
 
 /// The tensor that a chunk, counted over all tensors, belongs to.
-THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint64_t>& first_chunks, std::uint64_t chunk) {
+THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint32_t>& first_chunks, std::uint32_t chunk) {
     std::size_t from = 0, to = first_chunks.size();
     while (to - from > 1) {
         const std::size_t middle = (from + to) / 2;
@@ -45,11 +47,13 @@ THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint64_t>& fi
 /// What kernels know of all tensors.
 struct model_view {
     device_span<const tensor_view> tensors;
-    device_span<const std::uint64_t> first_chunks;
-    device_span<const float> forward;       ///< bases by [position][frequency]
+    device_span<const std::uint32_t> first_chunks;
+    device_span<const float> forward;  ///< bases by [position][frequency]
+    /// Of mirrored bases of even sides, the first half of the positions: [position][frequency], even frequencies first.
+    device_span<const float> halves;
     device_span<const float> inverse;       ///< bases by [frequency][position]
     device_span<const std::int32_t> exact;  ///< the same times 2^22: the integers that define them
-    std::uint32_t max_size = 1;             ///< elements of the largest chunk
+    std::uint32_t max_size = 1;             ///< elements of the largest chunk, rounded up to a multiple of 4
     std::uint32_t max_rows = 1, max_cols = 1;
 };
 
