@@ -437,8 +437,7 @@ class demo {
         if (n > detail::apply_kernel<true>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
             throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20, and below 2^31 / " +
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
-        static_cast<void>(replica_share());
-        if (std::exchange(receiving_, false)) received_done_.wait();
+        static_cast<void>(replica_share());  // of the weights as they are now: what was staged before is used up
         headers_.assign(n, std::nullopt);
         if (received_.payloads() < n) received_ = detail::content(layout(), n);
         ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
@@ -457,8 +456,6 @@ class demo {
         model_.set_rates(info);
         model_.upload(*stream_);
         received_.upload(*stream_, senders);
-        received_done_.record(*stream_);
-        receiving_ = true;
         const auto give = [&]<bool Shared>(std::bool_constant<Shared>) {
             const detail::apply_kernel<Shared> kernel = {.model = model_.view(),
                                                          .received = received_.view(),
@@ -512,8 +509,8 @@ class demo {
     detail::device_model model_;
     mutable detail::content own_;  ///< what this peer last sent; with sign values, what the signs stand for
     detail::content received_;
-    event received_done_, measured_, share_copied_;
-    bool receiving_ = false, share_staged_ = false;
+    event measured_, share_copied_;
+    bool share_staged_ = false;
     ::thinwire::detail::sent_state sent_ = ::thinwire::detail::sent_state::none;
     ::thinwire::detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
