@@ -21,6 +21,7 @@ ARROWS = {
     "optim": ["core", "transform", "codec", "comm/transport.hpp"],
     "nn": ["core"],
     "backend": ["core", "nn/backend.hpp"],
+    "backend/cuda": ["core", "transform", "codec", "optim", "nn", "comm/transport.hpp"],
     "io": ["core", "comm/transport.hpp"],
     "hf": ["core", "io", "nn"],
     "runtime": ["core", "codec", "comm", "io"],
@@ -34,6 +35,7 @@ FOREIGN = {
     "toml++/": ["runtime/launcher"],
     "spdlog/": ["runtime/launcher"],
     "doctest/": ["tests"],
+    "cuda_runtime.h": ["include/thinwire/backend/cuda"],
 }
 # The library does not print, abort or exit.
 SILENT = re.compile(r"\bstd::(?:cout|cerr|clog)\b|\b(?:printf|fprintf|puts)\s*\("
@@ -49,6 +51,8 @@ def code_of(line):
 def room_of(name):
     """thinwire/<room>/... of an included or own header name; the headers at the top have no room."""
     parts = name.split("/")
+    if parts[1:3] == ["backend", "cuda"]:
+        return "backend/cuda"
     return parts[1] if len(parts) > 2 else None
 
 
@@ -67,7 +71,8 @@ def check_include(name, room, bracket, header):
             yield f"<{header}> is not among what {room} may include: {', '.join(ARROWS[room]) or 'nothing'}"
         return
     for foreign, folders in FOREIGN.items():
-        if header.startswith(foreign) and (foreign.endswith("/") or re.match(r"asio(\.hpp$|/)", header)):
+        if header == foreign or (header.startswith(foreign) and
+                                 (foreign.endswith("/") or re.match(r"asio(\.hpp$|/)", header))):
             if not any(name.startswith(folder + "/") for folder in folders):
                 yield f"<{header}> may be included in {', '.join(folders)} only"
             return

@@ -7,4 +7,4 @@ format=$(command -v clang-format-14 || command -v clang-format) || { echo "check
 mode='--dry-run -Werror'
 [ "${1:-}" = --fix ] && mode=-i
 # shellcheck disable=SC2086
-find include c runtime tests examples benchmarks packaging \( -name '*.[ch]pp' -o -name '*.[ch]' \) -print0 | xargs -0 "$format" $mode
+find include c runtime tests examples benchmarks packaging \( -name '*.[ch]pp' -o -name '*.[ch]' -o -name '*.cuh' \) -print0 | xargs -0 "$format" $mode

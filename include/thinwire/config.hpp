@@ -22,4 +22,11 @@
 #define THINWIRE_ALWAYS_INLINE inline
 #endif
 
+/// Stands before the few functions that kernels of a device share with the host.
+#if defined(__CUDACC__)
+#define THINWIRE_HOST_DEVICE __host__ __device__
+#else
+#define THINWIRE_HOST_DEVICE
+#endif
+
 #endif  // THINWIRE_CONFIG_HPP

@@ -14,6 +14,7 @@
 #include <thinwire/optim/detail/private_state.hpp>
 #include <thinwire/optim/detail/round_keeper.hpp>
 #include <thinwire/optim/detail/update_kernels.hpp>
+#include <thinwire/optim/detail/update_rates.hpp>
 #include <thinwire/optim/optimizer.hpp>
 
 #include <algorithm>
@@ -107,7 +108,7 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
+        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
@@ -273,12 +274,6 @@ class demo {
         });
     }
 
-    [[nodiscard]] double gradient_gain() const noexcept {
-        if (options_.gradient == gradient_scale::none) return 1.0;
-        if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
-        return static_cast<double>(options_.learning_rate);
-    }
-
     /// Names of parameters and groups.
     [[nodiscard]] std::size_t described() const noexcept {
         const auto characters = [](const std::string& s) noexcept {
@@ -374,19 +369,11 @@ class demo {
                               parameters_[piece.tensor].gradient.data() + at,
                               {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
         if (options_.error_feedback)
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
-    }
-
-    /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
-    void round_sent(const detail::chunk_plan::tensor& t, std::size_t chunk) noexcept {
-        const std::span<float> values =
-            std::span(own_.values)
-                .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]);
-        if (layout().values() != value_code::sign) return layout().codec->round(values);
-        double sum = 0.0;
-        for (const float value : values) sum += std::abs(static_cast<double>(value));
-        const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
-        for (float& value : values) value = std::copysign(length, value);
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                detail::round_sent(
+                    std::span(own_.values)
+                        .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]),
+                    *layout().codec);
     }
 
     /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
@@ -429,22 +416,10 @@ class demo {
         });
     }
 
-    /// The numbers of a tensor's update, from those of the payload.
-    struct rates {
-        float step, factor;
-    };
-    [[nodiscard]] static rates rates_of(const detail::tensor_settings& s, const payload_info& info) noexcept {
-        using detail::settled;
-        const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
-        const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
-        return {.step = detail::normal_or_zero(settled(rate * s.direction_rate)),
-                .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
-    }
-
     void update(const payload_info& info) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            const rates r = rates_of(t.settings, info);
+            const detail::update_rates r = detail::rates_of(t.settings, info);
             if (t.settings.scope == update_scope::sign)
                 return workers_[lane].apply(t, piece.from, piece.to,
                                             parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
@@ -464,7 +439,7 @@ class demo {
         });
         for (std::size_t i = 0; i < parameters_.size(); ++i)
             if (plan_.tensors()[i].settings.scope == update_scope::matrix)
-                apply_matrices(i, rates_of(plan_.tensors()[i].settings, info));
+                apply_matrices(i, detail::rates_of(plan_.tensors()[i].settings, info));
     }
 
     /// Calls use(row, D of that row) for the rows of a chunk.
@@ -481,14 +456,14 @@ class demo {
     }
 
     void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
-                        const rates& r) {
+                        const detail::update_rates& r) {
         decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
             t.settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
-    void apply_matrices(std::size_t i, const rates& r) {
+    void apply_matrices(std::size_t i, const detail::update_rates& r) {
         const auto& t = plan_.tensors()[i];
         const shape& sides = parameters_[i].shape;
         const std::size_t rank = sides.rank();

@@ -2,6 +2,7 @@
 #define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
 
 #include <thinwire/core/aligned.hpp>
+#include <thinwire/optim/detail/fixed_point.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -63,7 +64,7 @@ class exact_mean {
                 sums_[p] = 0;
                 positions_[used_++] = p;
             }
-            sums_[p] += fixed(values[i]);
+            sums_[p] += fixed_of_bits(std::bit_cast<std::uint32_t>(values[i]), top_);
         }
     }
 
@@ -71,12 +72,7 @@ class exact_mean {
     void finish() noexcept {
         for (std::size_t i = 0; i < used_; ++i) {
             const std::size_t p = positions_[i];
-            std::int64_t mean = sums_[p];
-            if (const std::int64_t n = senders_[p]; n > 1) {
-                const std::int64_t size = mean < 0 ? -mean : mean;
-                const std::int64_t rounded = (2 * size + n) / (2 * n);
-                mean = mean < 0 ? -rounded : rounded;
-            }
+            const std::int64_t mean = rounded_mean(sums_[p], senders_[p]);
             means_[i] = static_cast<double>(mean) * 0x1p-22;
         }
     }
@@ -90,16 +86,6 @@ class exact_mean {
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, senders_, positions_, means_); }
 
  private:
-    [[nodiscard]] std::int64_t fixed(float value) const noexcept {
-        const auto bits = std::bit_cast<std::uint32_t>(value);
-        const std::uint32_t field = (bits >> 23U) & 0xffU;
-        const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
-        const std::uint32_t shift = 2 + top_ - std::max(field, 1U);
-        if (shift > 25) return 0;
-        const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
-        return (bits >> 31U) != 0 ? -size : size;
-    }
-
     std::uint32_t top_ = 1;
     std::size_t used_ = 0;
     std::vector<std::int64_t> sums_;

@@ -26,13 +26,19 @@ inline void digest_floats(sha256& sum, std::span<const float> values) {
     }
 }
 
-/// Share `share` of 16 of a tensor: consecutive elements; the shares cover it.
-[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
-    const std::size_t from =
-        values.size() / digest_shares * share + values.size() % digest_shares * share / digest_shares;
+/// Where share `share` of 16 of a tensor lies: consecutive elements; the shares cover it.
+struct share_place {
+    std::size_t from, count;
+};
+[[nodiscard]] constexpr share_place share_of(std::size_t elements, std::size_t share) noexcept {
+    const std::size_t from = elements / digest_shares * share + elements % digest_shares * share / digest_shares;
     const std::size_t next = share + 1;
-    const std::size_t to = values.size() / digest_shares * next + values.size() % digest_shares * next / digest_shares;
-    return values.subspan(from, to - from);
+    const std::size_t to = elements / digest_shares * next + elements % digest_shares * next / digest_shares;
+    return {from, to - from};
+}
+[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
+    const auto [from, count] = share_of(values.size(), share);
+    return values.subspan(from, count);
 }
 
 }  // namespace thinwire::detail

@@ -1,0 +1,217 @@
+#ifndef THINWIRE_BACKEND_CUDA_DETAIL_EMULATED_DEVICE_HPP
+#define THINWIRE_BACKEND_CUDA_DETAIL_EMULATED_DEVICE_HPP
+
+#include <thinwire/backend/cuda/detail/emulated_block.hpp>
+#include <thinwire/backend/cuda/detail/emulated_memory.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// What follows a function that kernels call, and stands before it.
+#define THINWIRE_KERNEL inline
+
+namespace thinwire::cuda {
+
+inline constexpr bool is_emulated = true;
+
+/// Shared memory that one block may have: what the smallest device that CUDA 13 supports grants.
+inline constexpr std::size_t most_shared_bytes = 64 * 1024;
+
+/// Work that is done in the order in which it was given, later than the call. Emulated, nothing happens before
+/// synchronize() or event::wait(), so that a host that does not wait is found out. Belongs to one thread.
+class stream {
+ public:
+    stream() = default;
+    stream(const stream&) = delete;
+    stream& operator=(const stream&) = delete;
+
+    /// Returns when everything is done. Throws emulation_error for what a kernel did wrong; the rest is then dropped.
+    void synchronize() { run_until(given_); }
+
+    /// For event: how much was given, and to get it done.
+    [[nodiscard]] std::uint64_t given() const noexcept { return given_; }
+    void run_until(std::uint64_t count) {
+        while (done_ < count) {
+            const std::function<void()> next = std::move(waiting_.front());
+            waiting_.pop_front();
+            ++done_;
+            try {
+                next();
+            } catch (...) {
+                waiting_.clear();
+                done_ = given_;
+                throw;
+            }
+        }
+    }
+    void give(std::function<void()> work) {
+        waiting_.push_back(std::move(work));
+        ++given_;
+    }
+
+ private:
+    std::deque<std::function<void()>> waiting_;
+    std::uint64_t given_ = 0, done_ = 0;
+};
+
+/// A point in a stream.
+class event {
+ public:
+    /// What was given to the stream so far.
+    void record(stream& s) noexcept {
+        stream_ = &s;
+        at_ = s.given();
+    }
+    /// Returns when that is done. Precondition: recorded.
+    void wait() { stream_->run_until(at_); }
+
+ private:
+    stream* stream_ = nullptr;
+    std::uint64_t at_ = 0;
+};
+
+/// Device memory of its own.
+template <class T>
+class device_buffer {
+ public:
+    device_buffer() = default;
+    /// Not initialised. `name` is for messages.
+    explicit device_buffer(std::size_t elements, std::string_view name = "buffer")
+        : memory_(detail::emulated_memory::get().allocate(elements, sizeof(T), name)) {}
+    device_buffer(device_buffer&& other) noexcept : memory_(std::exchange(other.memory_, nullptr)) {}
+    device_buffer& operator=(device_buffer&& other) noexcept {
+        std::swap(memory_, other.memory_);
+        return *this;
+    }
+    ~device_buffer() {
+        if (memory_ != nullptr) detail::emulated_memory::get().release(memory_);
+    }
+    [[nodiscard]] std::size_t size() const noexcept { return memory_ == nullptr ? 0 : memory_->elements; }
+    [[nodiscard]] T* data() const noexcept {
+        return memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_->base);
+    }
+    [[nodiscard]] device_span<T> span() const noexcept { return {data(), size(), memory_}; }
+
+ private:
+    detail::allocation* memory_ = nullptr;
+};
+
+/// Host memory that the device copies from and to beside other work.
+template <class T>
+class pinned_buffer {
+ public:
+    pinned_buffer() = default;
+    explicit pinned_buffer(std::size_t elements) : memory_(elements) {}
+    [[nodiscard]] std::size_t size() const noexcept { return memory_.size(); }
+    [[nodiscard]] std::span<T> span() noexcept { return memory_; }
+    [[nodiscard]] std::span<const T> span() const noexcept { return memory_; }
+
+ private:
+    std::vector<T> memory_;
+};
+
+namespace detail {
+
+[[nodiscard]] inline allocation& alive(allocation* memory) {
+    if (!memory->alive)
+        throw emulation_error(defect::freed, "a copy to or from array '" + memory->name + "', which is freed");
+    return *memory;
+}
+
+}  // namespace detail
+
+/// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
+template <class T>
+void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
+    s.give([from, to] {
+        if (from.empty()) return;
+        detail::allocation& memory = detail::alive(to.memory());
+        std::memcpy(memory.base + (reinterpret_cast<std::byte*>(to.data()) - memory.base), from.data(),
+                    from.size_bytes());
+        const std::size_t first =
+            static_cast<std::size_t>(reinterpret_cast<std::byte*>(to.data()) - memory.base) / sizeof(T);
+        for (std::size_t i = 0; i < from.size(); ++i) memory.cells[first + i].initialise();
+    });
+}
+template <class T>
+void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
+    s.give([from, to] {
+        if (to.empty()) return;
+        detail::allocation& memory = detail::alive(from.memory());
+        const std::size_t first =
+            static_cast<std::size_t>(reinterpret_cast<const std::byte*>(from.data()) - memory.base) / sizeof(T);
+        for (std::size_t i = 0; i < to.size(); ++i)
+            if (!memory.cells[first + i].written_since(1))
+                throw emulation_error(
+                    defect::uninitialised,
+                    "a copy to the host reads " + detail::describe(memory, first + i) + ", which nothing has written");
+        std::memcpy(to.data(), from.data(), to.size_bytes());
+    });
+}
+
+/// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
+/// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
+/// multiprocessor shall have registers for.
+template <class Kernel>
+void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared_bytes) {
+    if (shared_bytes > most_shared_bytes)
+        throw emulation_error(
+            defect::limits, "kernel '" + std::string(Kernel::name) + "': " + std::to_string(shared_bytes) +
+                                " bytes of shared memory, expected " + std::to_string(most_shared_bytes) + " at most");
+    s.give([kernel, blocks, shared_bytes] {
+        detail::running_kernel as;
+        as.kernel = Kernel::name;
+        as.who.launch = detail::emulated_memory::get().next_interval();
+        for (unsigned n = 0; n < blocks; ++n) {
+            const unsigned block = detail::order_of_threads == thread_order::rising ? n : blocks - 1 - n;
+            as.block = block;
+            as.who.block = as.who.interval = detail::emulated_memory::get().next_interval();
+            detail::emulated_block::get().run(as, Kernel::threads, shared_bytes, [&](unsigned thread) {
+                kernel(kernel_thread(thread, block, blocks, Kernel::threads));
+            });
+        }
+    });
+}
+
+/// Single operations, rounded to nearest once each, that no compiler joins with another.
+[[nodiscard]] inline float multiply(float a, float b) noexcept {
+    float result = a * b;
+    asm volatile("" : : "r"(&result) : "memory");
+    return result;
+}
+[[nodiscard]] inline float subtract(float a, float b) noexcept {
+    float result = a - b;
+    asm volatile("" : : "r"(&result) : "memory");
+    return result;
+}
+/// The nearest float.
+[[nodiscard]] inline float to_float(std::int64_t value) noexcept {
+    return static_cast<float>(value);
+}
+[[nodiscard]] inline std::uint32_t bits_of(float value) noexcept {
+    return std::bit_cast<std::uint32_t>(value);
+}
+[[nodiscard]] inline float float_of(std::uint32_t bits) noexcept {
+    return std::bit_cast<float>(bits);
+}
+[[nodiscard]] inline unsigned count_ones(std::uint32_t bits) noexcept {
+    return static_cast<unsigned>(std::popcount(bits));
+}
+/// The lowest bit that is set. Precondition: there is one.
+[[nodiscard]] inline unsigned lowest_one(std::uint32_t bits) noexcept {
+    return static_cast<unsigned>(std::countr_zero(bits));
+}
+
+}  // namespace thinwire::cuda
+
+#endif  // THINWIRE_BACKEND_CUDA_DETAIL_EMULATED_DEVICE_HPP

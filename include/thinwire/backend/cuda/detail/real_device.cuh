@@ -1,0 +1,322 @@
+#ifndef THINWIRE_BACKEND_CUDA_DETAIL_REAL_DEVICE_CUH
+#define THINWIRE_BACKEND_CUDA_DETAIL_REAL_DEVICE_CUH
+
+#include <thinwire/core/error.hpp>
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+/// What follows a function that kernels call, and stands before it.
+#define THINWIRE_KERNEL __device__ __forceinline__
+
+namespace thinwire::cuda {
+
+inline constexpr bool is_emulated = false;
+
+/// Shared memory that one block may have: what the smallest device that CUDA 13 supports grants.
+inline constexpr std::size_t most_shared_bytes = 64 * 1024;
+
+/// What the CUDA runtime refused, with its words.
+class device_error : public error {
+    using error::error;
+};
+
+namespace detail {
+
+inline void require(cudaError_t status, const char* operation) {
+    if (status != cudaSuccess)
+        throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" +
+                           cudaGetErrorName(status) + ")");
+}
+
+extern __shared__ __align__(16) unsigned char shared_bytes_of_block[];
+
+}  // namespace detail
+
+/// Neighbours that are loaded at once.
+template <class T, std::size_t N>
+struct alignas(N * sizeof(T)) pack {
+    T value[N];
+};
+
+/// Elements in memory that a kernel may touch, global or shared, with their number. A plain value. Kernels touch them
+/// through load(), store() and the atomic functions alone; the host cannot.
+template <class T>
+class device_span {
+    static_assert(std::is_trivially_copyable_v<T>);
+    using value_type = std::remove_const_t<T>;
+
+ public:
+    device_span() = default;
+    /// Device memory at an address.
+    __host__ __device__ device_span(T* data, std::size_t size) : data_(data), size_(size) {}
+    template <class U>
+    requires std::is_same_v<const U, T> __host__ __device__ device_span(const device_span<U>& other)
+    noexcept : data_(other.data()), size_(other.size()) {}
+
+    [[nodiscard]] __host__ __device__ T* data() const noexcept { return data_; }
+    [[nodiscard]] __host__ __device__ std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] __host__ __device__ device_span subspan(std::size_t from, std::size_t count) const noexcept {
+        return device_span(data_ + from, count);
+    }
+
+    [[nodiscard]] __device__ __forceinline__ value_type load(std::size_t i) const { return data_[i]; }
+    /// Elements i to i + N - 1, which begin at a multiple of N * sizeof(T) bytes; N is 2 or 4.
+    template <std::size_t N>
+    [[nodiscard]] __device__ __forceinline__ pack<value_type, N> load_pack(std::size_t i) const {
+        return *reinterpret_cast<const pack<value_type, N>*>(data_ + i);
+    }
+    __device__ __forceinline__ void store(std::size_t i, value_type value) const { data_[i] = value; }
+    /// Each returns what was there before.
+    __device__ __forceinline__ value_type atomic_add(std::size_t i, value_type value) const {
+        return static_cast<value_type>(atomicAdd(word(i), static_cast<word_type>(value)));
+    }
+    __device__ __forceinline__ value_type atomic_or(std::size_t i, value_type value) const {
+        return static_cast<value_type>(atomicOr(word(i), static_cast<word_type>(value)));
+    }
+    __device__ __forceinline__ value_type atomic_max(std::size_t i, value_type value) const {
+        return static_cast<value_type>(atomicMax(word(i), static_cast<word_type>(value)));
+    }
+    __device__ __forceinline__ value_type atomic_min(std::size_t i, value_type value) const {
+        return static_cast<value_type>(atomicMin(word(i), static_cast<word_type>(value)));
+    }
+
+ private:
+    using word_type = std::conditional_t<sizeof(T) == 8, unsigned long long, unsigned>;
+    __device__ __forceinline__ word_type* word(std::size_t i) const { return reinterpret_cast<word_type*>(data_ + i); }
+
+    T* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// One thread of a kernel: who it is, and what it does together with others. All functions that wait, wait for every
+/// thread of the block, or of the warp of 32, at the same place of the source.
+class kernel_thread {
+    static constexpr unsigned all = 0xffffffffU;
+
+ public:
+    [[nodiscard]] __device__ unsigned index() const { return threadIdx.x; }
+    [[nodiscard]] __device__ unsigned threads() const { return blockDim.x; }
+    [[nodiscard]] __device__ unsigned block() const { return blockIdx.x; }
+    [[nodiscard]] __device__ unsigned blocks() const { return gridDim.x; }
+    [[nodiscard]] __device__ unsigned lane() const { return threadIdx.x % 32U; }
+    [[nodiscard]] __device__ unsigned warp() const { return threadIdx.x / 32U; }
+    [[nodiscard]] __device__ unsigned warps() const { return blockDim.x / 32U; }
+
+    /// The whole block; orders its memory.
+    __device__ __forceinline__ void barrier() const { __syncthreads(); }
+    /// The warp; orders its memory.
+    __device__ __forceinline__ void sync_warp() const { __syncwarp(all); }
+    /// The value of another lane, below 32.
+    template <class T>
+    [[nodiscard]] __device__ __forceinline__ T shuffle(T value, unsigned from) const {
+        return __shfl_sync(all, value, static_cast<int>(from));
+    }
+    /// That of the lane whose number differs by these bits.
+    template <class T>
+    [[nodiscard]] __device__ __forceinline__ T shuffle_xor(T value, unsigned mask) const {
+        return __shfl_xor_sync(all, value, static_cast<int>(mask));
+    }
+    /// Bit i: what lane i says.
+    [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool vote) const { return __ballot_sync(all, vote); }
+    /// Over the warp.
+    [[nodiscard]] __device__ __forceinline__ std::uint32_t sum(std::uint32_t value) const {
+        return __reduce_add_sync(all, value);
+    }
+    [[nodiscard]] __device__ __forceinline__ std::uint32_t largest(std::uint32_t value) const {
+        return __reduce_max_sync(all, value);
+    }
+};
+
+/// Cuts the shared memory of a block into arrays. Every thread makes one and takes the same arrays in the same order.
+class shared_memory {
+ public:
+    __device__ explicit shared_memory(const kernel_thread&) {}
+    /// Not initialised; begins at a multiple of 16 bytes.
+    template <class T>
+    [[nodiscard]] __device__ __forceinline__ device_span<T> take(std::size_t elements, const char*) {
+        const std::size_t from = (used_ + 15) / 16 * 16;
+        used_ = from + elements * sizeof(T);
+        return {reinterpret_cast<T*>(detail::shared_bytes_of_block + from), elements};
+    }
+
+ private:
+    std::size_t used_ = 0;
+};
+
+/// Work that is done in the order in which it was given, later than the call.
+class stream {
+ public:
+    /// One of its own. Throws device_error.
+    stream() : owned_(true) {
+        detail::require(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    }
+    /// One that stays the caller's.
+    explicit stream(cudaStream_t handle) noexcept : handle_(handle) {}
+    stream(const stream&) = delete;
+    stream& operator=(const stream&) = delete;
+    ~stream() {
+        if (owned_) cudaStreamDestroy(handle_);
+    }
+    [[nodiscard]] cudaStream_t handle() const noexcept { return handle_; }
+    /// Returns when everything is done. Throws device_error, also for what an earlier kernel did wrong.
+    void synchronize() { detail::require(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
+
+ private:
+    cudaStream_t handle_ = nullptr;
+    bool owned_ = false;
+};
+
+/// A point in a stream.
+class event {
+ public:
+    event() { detail::require(cudaEventCreateWithFlags(&handle_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+    event(event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+    event& operator=(event&& other) noexcept {
+        std::swap(handle_, other.handle_);
+        return *this;
+    }
+    ~event() {
+        if (handle_ != nullptr) cudaEventDestroy(handle_);
+    }
+    /// What was given to the stream so far.
+    void record(stream& s) { detail::require(cudaEventRecord(handle_, s.handle()), "cudaEventRecord"); }
+    /// Returns when that is done. Precondition: recorded.
+    void wait() { detail::require(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
+
+ private:
+    cudaEvent_t handle_ = nullptr;
+};
+
+/// Device memory of its own.
+template <class T>
+class device_buffer {
+ public:
+    device_buffer() = default;
+    /// Not initialised. Throws device_error.
+    explicit device_buffer(std::size_t elements, std::string_view = {}) : size_(elements) {
+        if (elements > 0)
+            detail::require(cudaMalloc(reinterpret_cast<void**>(&data_), elements * sizeof(T)), "cudaMalloc");
+    }
+    device_buffer(device_buffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    device_buffer& operator=(device_buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
+    ~device_buffer() { cudaFree(data_); }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] T* data() const noexcept { return data_; }
+    [[nodiscard]] device_span<T> span() const noexcept { return {data_, size_}; }
+
+ private:
+    T* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// Host memory that the device copies from and to beside other work.
+template <class T>
+class pinned_buffer {
+ public:
+    pinned_buffer() = default;
+    /// Zeros. Throws device_error.
+    explicit pinned_buffer(std::size_t elements) : size_(elements) {
+        if (elements == 0) return;
+        detail::require(cudaHostAlloc(reinterpret_cast<void**>(&data_), elements * sizeof(T), cudaHostAllocDefault),
+                        "cudaHostAlloc");
+        std::memset(static_cast<void*>(data_), 0, elements * sizeof(T));
+    }
+    pinned_buffer(pinned_buffer&& other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    pinned_buffer& operator=(pinned_buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(size_, other.size_);
+        return *this;
+    }
+    ~pinned_buffer() { cudaFreeHost(data_); }
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] std::span<T> span() noexcept { return {data_, size_}; }
+    [[nodiscard]] std::span<const T> span() const noexcept { return {data_, size_}; }
+
+ private:
+    T* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
+template <class T>
+void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
+    if (!from.empty())
+        detail::require(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyHostToDevice, s.handle()),
+                        "cudaMemcpyAsync to the device");
+}
+template <class T>
+void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
+    if (!to.empty())
+        detail::require(cudaMemcpyAsync(to.data(), from.data(), to.size_bytes(), cudaMemcpyDeviceToHost, s.handle()),
+                        "cudaMemcpyAsync to the host");
+}
+
+namespace detail {
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads, Kernel::resident) run_kernel(const Kernel kernel) {
+    kernel(kernel_thread());
+}
+
+}  // namespace detail
+
+/// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
+/// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
+/// multiprocessor shall have registers for. Throws device_error.
+template <class Kernel>
+void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared_bytes) {
+    if (blocks == 0) return;
+    if (shared_bytes > most_shared_bytes)
+        throw device_error("kernel '" + std::string(Kernel::name) + "': " + std::to_string(shared_bytes) +
+                           " bytes of shared memory, expected " + std::to_string(most_shared_bytes) + " at most");
+    if (shared_bytes > 48 * 1024)
+        detail::require(cudaFuncSetAttribute(detail::run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             static_cast<int>(shared_bytes)),
+                        "cudaFuncSetAttribute");
+    detail::run_kernel<Kernel><<<blocks, Kernel::threads, shared_bytes, s.handle()>>>(kernel);
+    detail::require(cudaGetLastError(), "launch");
+}
+
+/// Single operations, rounded to nearest once each, that no compiler joins with another.
+[[nodiscard]] __device__ __forceinline__ float multiply(float a, float b) {
+    return __fmul_rn(a, b);
+}
+[[nodiscard]] __device__ __forceinline__ float subtract(float a, float b) {
+    return __fsub_rn(a, b);
+}
+/// The nearest float.
+[[nodiscard]] __device__ __forceinline__ float to_float(std::int64_t value) {
+    return __ll2float_rn(value);
+}
+[[nodiscard]] __device__ __forceinline__ std::uint32_t bits_of(float value) {
+    return __float_as_uint(value);
+}
+[[nodiscard]] __device__ __forceinline__ float float_of(std::uint32_t bits) {
+    return __uint_as_float(bits);
+}
+[[nodiscard]] __device__ __forceinline__ unsigned count_ones(std::uint32_t bits) {
+    return static_cast<unsigned>(__popc(bits));
+}
+/// The lowest bit that is set. Precondition: there is one.
+[[nodiscard]] __device__ __forceinline__ unsigned lowest_one(std::uint32_t bits) {
+    return static_cast<unsigned>(__ffs(static_cast<int>(bits)) - 1);
+}
+
+}  // namespace thinwire::cuda
+
+#endif  // THINWIRE_BACKEND_CUDA_DETAIL_REAL_DEVICE_CUH

@@ -1,0 +1,51 @@
+#!/bin/sh
+# cuda.compile: what nvcc makes of the kernels; needs no device.
+#
+#     compile.sh NVCC SOURCE FOLDER
+#
+# 1. Every .cuh alone, included twice, with all warnings as errors.
+# 2. The device tests for sm_80, sm_90 and sm_100, linked: no kernel may spill, use a stack, or have static shared memory
+#    (what a launch asks for, launch() bounds). FOLDER/cuda_tests then runs on a machine that has a device.
+# Ends with 77 (skipped) where there is no nvcc.
+set -eu
+nvcc=$1 source=$2 out=$3
+if ! command -v "$nvcc" > /dev/null; then
+    echo "cuda.compile: no nvcc here (CUDA toolkit 13 or later), skipped"
+    exit 77
+fi
+mkdir -p "$out"
+flags="-std=c++20 -Werror all-warnings -I$source/include -I$source/tests"
+
+cd "$source/include"
+for header in $(find thinwire -name '*.cuh' | sort); do
+    unit=$out/$(echo "$header" | tr '/' '_' | sed 's/\.cuh$//').cu
+    printf '#include <%s>\n#include <%s>\n' "$header" "$header" > "$unit"
+    # shellcheck disable=SC2086
+    "$nvcc" $flags -Xcompiler -O0 -arch=sm_90 -c "$unit" -o "$unit.o" || { echo "cuda.compile: <$header> alone"; exit 1; }
+done
+
+# The tests also include the host's optimizer, whose unroll pragmas nvcc's front end does not know (1675).
+# shellcheck disable=SC2086
+"$nvcc" $flags -diag-suppress 1675 -Xcompiler -O0 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
+    -gencode arch=compute_100,code=sm_100 -Xptxas -v -x cu -c "$source/tests/cuda/demo_test.cpp" -o "$out/demo_test.o" \
+    > "$out/resources.txt" 2>&1 || { cat "$out/resources.txt"; exit 1; }
+"$nvcc" -std=c++20 -Xcompiler -O0 -c "$source/tests/main.cpp" -o "$out/main.o"
+"$nvcc" "$out/main.o" "$out/demo_test.o" -o "$out/cuda_tests"
+
+awk '
+/Compiling entry function/ { kernel = $0; sub(/.*function ./, "", kernel); sub(/. for/, " for", kernel); kernels++ }
+/bytes stack frame/ {
+    stacks++
+    if ($0 !~ /^ *0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) { print kernel ":" $0; bad = 1 }
+}
+/Used [0-9]+ registers/ {
+    used++
+    if ($0 ~ /bytes smem/) { print kernel ": static shared memory: " $0; bad = 1 }
+    match($0, /Used [0-9]+/); n = substr($0, RSTART + 5, RLENGTH - 5) + 0
+    if (n > most) most = n
+}
+END {
+    printf "cuda.compile: %d kernels for sm_80, sm_90 and sm_100, at most %d registers\n", kernels, most
+    if (kernels < 21 || stacks < kernels || used != kernels) { print "cuda.compile: expected 7 kernels or more for each"; bad = 1 }
+    exit bad
+}' "$out/resources.txt"
