@@ -66,6 +66,22 @@ struct evaluate_options {
 };
 [[nodiscard]] exit_code evaluate(const evaluate_options& options);
 
+struct log_options {
+    std::filesystem::path folder;  ///< of a peer, or of its log
+    std::uint64_t from = 0;
+    std::uint64_t to = UINT64_MAX;  ///< rounds [from, to)
+    bool json = false;
+    std::uint64_t round = 0;
+    std::filesystem::path out;
+    int threads = 0;
+};
+/// `thinwire log show`: one line for each round.
+[[nodiscard]] exit_code show_log(const log_options& options);
+/// `thinwire log verify`: reads every byte and replays every round from the log's snapshot on.
+[[nodiscard]] exit_code verify_log(const log_options& options);
+/// `thinwire log rebuild`: the weights after `round` commits.
+[[nodiscard]] exit_code rebuild_from_log(const log_options& options);
+
 /// `thinwire inspect`: says what a file is.
 [[nodiscard]] exit_code inspect(const std::filesystem::path& file);
 

@@ -1,6 +1,7 @@
 #include "configuration.hpp"
 
 #include "exit_code.hpp"
+#include "log_keeper.hpp"
 #include "parameter_groups.hpp"
 #include <toml++/toml.h>
 
@@ -20,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 59> keys = {{
+const std::array<configuration_key, 61> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -118,6 +119,10 @@ const std::array<configuration_key, 59> keys = {{
      "founder: rows of an evaluation, spread over the validation text"},
     {"run.snapshot_every", [](configuration& c) -> field { return &c.run.snapshot_every; }, false, 1, large, "",
      "rounds between two snapshots"},
+    {"run.keep_log", [](configuration& c) -> field { return &c.run.keep_log; }, false, 0, 0, "",
+     "founder: how much of the run log can be replayed: all, at least so many rounds (5000 rounds), or about so much "
+     "at "
+     "most (10 GB)"},
     {"run.min_round_ms", [](configuration& c) -> field { return &c.run.min_round_ms; }, false, 0, 3600000, "",
      "founder: a round lasts at least this long"},
 
@@ -133,6 +138,8 @@ const std::array<configuration_key, 59> keys = {{
      "threads of the computation; 0: one a processor"},
     {"peer.save_private_every", [](configuration& c) -> field { return &c.peer.save_private_every; }, false, 1, large,
      "", "rounds between two copies of the momentum on disk; 1: kill -9 loses nothing"},
+    {"peer.durable", [](configuration& c) -> field { return &c.peer.durable; }, false, 0, 0, "",
+     "every round waits for the disk, so that a power cut loses nothing either; false: only kill -9 does not"},
     {"peer.stop_at", [](configuration& c) -> field { return &c.peer.stop_at; }, false, 0, large, "",
      "leave, saved, before this round, as after Ctrl-C; 0: never"},
     {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1, 3600000,
@@ -381,6 +388,7 @@ void check(const configuration& settings) {
         complain("optimizer.k", std::to_string(settings.optimizer.k),
                  "at most optimizer.chunk squared = " + std::to_string(area));
     static_cast<void>(parse_groups(settings.optimizer.groups));
+    static_cast<void>(parse_keep_log(settings.run.keep_log));
     if (m.head_dim == 0 && m.hidden_size % m.num_attention_heads != 0)
         complain("model.hidden_size", std::to_string(m.hidden_size),
                  "a multiple of model.num_attention_heads = " + std::to_string(m.num_attention_heads));

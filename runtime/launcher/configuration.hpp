@@ -76,6 +76,7 @@ struct configuration {
         std::int64_t eval_every = 50;
         std::int64_t eval_windows = 128;
         std::int64_t snapshot_every = 100;
+        std::string keep_log = "all";
         std::int64_t min_round_ms = 0;
     } run;
     struct {
@@ -85,6 +86,7 @@ struct configuration {
         std::string directory;
         std::int64_t threads = 0;
         std::int64_t save_private_every = 1;
+        bool durable = true;
         std::int64_t stop_at = 0;
         std::int64_t connect_timeout_ms = 15000;
         std::int64_t reconnect_timeout_ms = 30000;

@@ -41,7 +41,7 @@ directory_lock::~directory_lock() {
 }
 
 void write_text(const std::filesystem::path& path, const std::string& content) {
-    write_file_atomically(path, std::as_bytes(std::span(content.data(), content.size())), false);
+    write_file_atomically(path, std::as_bytes(std::span(content.data(), content.size())), true);
 }
 
 std::string read_text(const std::filesystem::path& path) {

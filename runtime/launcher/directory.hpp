@@ -41,7 +41,7 @@ class directory_lock {
 /// Creates a folder and those above it; throws launcher_error(storage).
 void make_directory(const std::filesystem::path& path);
 
-/// Replaces a small text file whole; throws io_error.
+/// Replaces a small text file whole; it is on the device when this returns. Throws io_error.
 void write_text(const std::filesystem::path& path, const std::string& content);
 
 /// A small text file; empty when there is none.

@@ -56,6 +56,7 @@ struct arguments {
     train_options train;
     generate_options generate;
     evaluate_options evaluate;
+    log_options log;
 };
 
 /// Options that are other words for keys.
@@ -243,6 +244,39 @@ void add_evaluate(CLI::App& app, arguments& a, action& chosen) {
     command->callback([&] { chosen = [&] { return evaluate(a.evaluate); }; });
 }
 
+void add_log(CLI::App& app, arguments& a, action& chosen) {
+    log_options& o = a.log;
+    CLI::App* command = app.add_subcommand("log", "Show or prove what a run did, or rebuild the weights of any round");
+    command->require_subcommand(1);
+    const auto add = [&](const char* name, const char* help, exit_code (*run)(const log_options&)) {
+        CLI::App* sub = command->add_subcommand(name, help);
+        sub->add_option("dir", o.folder, "a founder's folder, or its log")->required();
+        sub->callback([&, run] { chosen = [&o, run] { return run(o); }; });
+        return sub;
+    };
+    const auto add_threads = [&](CLI::App* sub) {
+        sub->add_option("--threads", o.threads, "0: one a processor")
+            ->capture_default_str()
+            ->check(CLI::Range(0, 1024));
+    };
+    CLI::App* show = add("show", "List the rounds: term, bytes, control, contributors", show_log);
+    show->add_option("--from", o.from, "first round; default: the log's first");
+    show->add_option("--to", o.to, "round to stop before; default: the log's end");
+    show->add_flag("--json", o.json, "one JSON object a line, with the digest of every payload");
+    add_threads(add("verify", "Read every byte, replay every round, compare with every payload's digest of the weights",
+                    verify_log));
+    CLI::App* rebuild = add("rebuild", "Write snapshot and model as they were after some rounds", rebuild_from_log);
+    rebuild->add_option("--round", o.round, "how many rounds the weights hold")->required();
+    rebuild->add_option("--out", o.out, "folder for replica.snapshot, model.safetensors and config.json")->required();
+    add_threads(rebuild);
+    command->footer(std::string(R"(
+  thinwire log show run --from 100 --to 110
+  thinwire log verify run
+  thinwire log rebuild run --round 250 --out at250
+
+)") + exit_codes);
+}
+
 void add_inspect(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("inspect", "Say what a file is");
     command->add_option("file", a.file, "snapshot, payload, safetensors, or the folder of a run log")->required();
@@ -264,8 +298,8 @@ void set_up_logging(const std::string& level) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 11> commands = {
-        "train", "start", "join", "invite", "key", "allow", "revoke", "generate", "eval", "inspect", "keys"};
+    static constexpr std::array<std::string_view, 12> commands = {
+        "train", "start", "join", "invite", "key", "allow", "revoke", "generate", "eval", "log", "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -294,6 +328,7 @@ exit_code run(std::vector<std::string> words) {
     add_keys_of_peers(app, a, chosen);
     add_generate(app, a, chosen);
     add_evaluate(app, a, chosen);
+    add_log(app, a, chosen);
     add_inspect(app, a, chosen);
     app.add_subcommand("keys", "List every configuration key with default, meaning and range")->callback([&] {
         chosen = [] {

@@ -17,7 +17,7 @@ class optimizer_of final : public any_optimizer {
 
     std::span<const std::byte> begin_step(peer_id self) override { return optimizer_.begin_step(self); }
     step_report end_step(std::span<const commit> commits) override { return optimizer_.end_step(commits); }
-    void apply(const commit& one) override { optimizer_.apply(one); }
+    step_report apply(const commit& one) override { return optimizer_.apply(one); }
     [[nodiscard]] std::uint64_t round() const override { return optimizer_.round(); }
     void set_round(std::uint64_t round) override { optimizer_.set_round(round); }
     void set_learning_rate(float rate) override { optimizer_.set_learning_rate(rate); }

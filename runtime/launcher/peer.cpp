@@ -97,7 +97,8 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
       identity_(std::make_shared<const runtime::identity>(runtime::identity::load_or_create(where_.key()))),
       self_(seat_of(where_, settings_, identity_->peer(), founder)),
       invite_(std::move(line)),
-      text_(settings_) {
+      text_(settings_),
+      keeper_(where_.run_log(), parse_keep_log(settings_.run.keep_log)) {
     check(settings_);
     if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
     if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_.peer % 10000);
@@ -172,8 +173,12 @@ void peer::open_founder() {
     options.manifest = manifest(settings_);
     options.next_round = replica_->optimizer().round();
     options.log = where_.run_log();
+    options.log_durable = settings_.peer.durable;
+    options.log_segment_bytes = keeper_.policy().segment_bytes();
     options.validate = replica_->payload_check();
     node_ = configured([&] { return runtime::node::found(std::move(options)); });
+    keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
+                  [this] { return replica_->make_snapshot(); });
     replay();
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string address = host_of(settings_.peer.address) + ":" + std::to_string(node_->port());
@@ -339,8 +344,15 @@ void peer::train_rounds() {
         const std::uint64_t now = replica_->optimizer().round();
         if (now / every == before / every) continue;
         save();
-        if (founder_) node_->publish_snapshot(now, replica_->make_snapshot().encode());
+        if (founder_) keep_log(now);
     }
+}
+
+/// Joiners enter from the snapshot that was just saved; what run.keep_log lets go leaves the log.
+void peer::keep_log(std::uint64_t round) {
+    node_->publish_snapshot(round, replica_->make_snapshot().encode());
+    node_->drop_log_before(
+        keeper_.advance(round, node_->status().log_bytes, [this] { return replica_->make_snapshot(); }));
 }
 
 float peer::compute() {

@@ -10,6 +10,7 @@
 #include "configuration.hpp"
 #include "directory.hpp"
 #include "json_lines.hpp"
+#include "log_keeper.hpp"
 #include "replica.hpp"
 #include "text.hpp"
 
@@ -79,6 +80,7 @@ class peer {
     void report(const step_report& step, float loss, double rate);
     void evaluate();
     void save();
+    void keep_log(std::uint64_t round);
     [[nodiscard]] bool cut_short(const std::exception& problem);
     [[nodiscard]] runtime::node_options node_options() const;
     [[nodiscard]] nlohmann::json event(const char* kind) const;
@@ -91,6 +93,7 @@ class peer {
     seat self_;
     std::optional<runtime::invite> invite_;
     text text_;
+    log_keeper keeper_;
     std::optional<replica> replica_;
     std::unique_ptr<runtime::node> node_;
     std::optional<json_lines_writer> metrics_;

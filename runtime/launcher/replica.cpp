@@ -154,8 +154,8 @@ void replica::save_private(const directory& where) {
     out.put(std::span<const std::byte>(run_.bytes));
     out.put(checksum64(state));
     out.put(std::span<const std::byte>(state));
-    // Written every round: a kill must lose nothing, a power cut may lose what the system had not yet written.
-    write_file_atomically(where.private_state(), out.bytes(), false);
+    // Before the payload is published: a momentum from before it would hold again what others then have committed.
+    write_file_atomically(where.private_state(), out.bytes(), settings_.peer.durable);
 }
 
 void replica::restore_private(const directory& where) {

@@ -40,7 +40,7 @@ class any_optimizer {
 
     [[nodiscard]] virtual std::span<const std::byte> begin_step(peer_id self) = 0;
     virtual step_report end_step(std::span<const commit> commits) = 0;
-    virtual void apply(const commit& one) = 0;
+    virtual step_report apply(const commit& one) = 0;
     [[nodiscard]] virtual std::uint64_t round() const = 0;
     virtual void set_round(std::uint64_t round) = 0;
     virtual void set_learning_rate(float rate) = 0;

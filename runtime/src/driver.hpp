@@ -40,6 +40,7 @@ class driver : protected connection_owner {
     virtual void payload_ready(std::uint64_t round, shared_bytes payload) = 0;
     virtual void taken(std::uint64_t round) = 0;
     virtual void publish_snapshot(std::uint64_t round, shared_bytes bytes) = 0;
+    virtual void drop_log_before(std::uint64_t round) = 0;
     /// Begins to leave; box().wait_quiet() says when that is done.
     virtual void leave(bool stop_run) = 0;
     void add_wait(std::chrono::duration<double> time);

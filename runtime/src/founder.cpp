@@ -46,7 +46,10 @@ asio::ip::tcp::acceptor listen(asio::io_context& io, const address& where, bool 
 
 run_log open_log(const node_options& options) {
     try {
-        result<run_log> log = run_log::open(options.log, options.run, {.first_round = options.next_round});
+        result<run_log> log = run_log::open(options.log, options.run,
+                                            {.first_round = options.next_round,
+                                             .durable = options.log_durable,
+                                             .segment_bytes = options.log_segment_bytes});
         if (!log)
             throw node_error(log.error().code == errc::mismatch ? node_errc::run_mismatch : node_errc::storage,
                              log.error().message);
@@ -97,6 +100,7 @@ class founder final : public driver {
           accept_pause_(io_),
           machine_(settings_of(options_, log_), now()) {
         status_.round = log_.next_round();
+        note_log();
         box().announce(log_.next_round());
         post([this] {
             settle();
@@ -126,6 +130,19 @@ class founder final : public driver {
                               std::to_string(log_begin_) + ", where the log begins");
         post([this, round, bytes = std::move(bytes)] {
             machine_.snapshot_published(round, bytes, now());
+            settle();
+        });
+    }
+    void drop_log_before(std::uint64_t round) override {
+        post([this, round] {
+            if (over_) return;
+            try {
+                log_.drop_before(machine_.log_needed_from(round));
+            } catch (const thinwire::error& problem) {
+                machine_.storage_failed(problem.what(), now());
+            }
+            machine_.log_begins(log_.first_round());
+            note_log();
             settle();
         });
     }
@@ -180,6 +197,7 @@ class founder final : public driver {
         box().announce(e.record->round + 1);
         machine_.stored(now());
         refresh();
+        note_log();
     }
     void perform_one(load_effect& e) override {
         auto record = std::make_shared<commit_record>();
@@ -214,6 +232,12 @@ class founder final : public driver {
         } catch (const io_error& problem) {
             box().end(node_errc::storage, problem.what());
         }
+    }
+
+    void note_log() {
+        const std::lock_guard lock(status_mutex_);
+        status_.log_begin = log_.first_round();
+        status_.log_bytes = log_.bytes();
     }
 
     /// Who is there, after links came or went.

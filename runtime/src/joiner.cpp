@@ -60,6 +60,9 @@ class joiner final : public driver {
             settle();
         });
     }
+    void drop_log_before(std::uint64_t) override {
+        throw value_error("drop_log_before: this node is a joiner, expected the founder");
+    }
     void publish_snapshot(std::uint64_t, shared_bytes) override {
         throw value_error("publish_snapshot: this node is a joiner, expected the founder");
     }

@@ -189,6 +189,10 @@ void node::publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes) {
     impl_->get().publish_snapshot(round, share(std::move(bytes)));
 }
 
+void node::drop_log_before(std::uint64_t round) {
+    impl_->get().drop_log_before(round);
+}
+
 void node::leave(bool stop_run) {
     driver& d = impl_->get();
     d.leave(stop_run);

@@ -90,6 +90,10 @@ class sequencer {
     /// It has everything below `round`. Precondition: those commits were delivered.
     void taken(std::uint64_t round, timestamp now);
     void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// The round, `wanted` or one before, below which nobody who is present is to get anything from the log.
+    [[nodiscard]] std::uint64_t log_needed_from(std::uint64_t wanted) const noexcept;
+    /// The log has lost the rounds below `round`. Precondition: round <= log_needed_from(round).
+    void log_begins(std::uint64_t round) noexcept { settings_.log_begin = round; }
     /// Closes no more rounds; says goodbye when all present peers have the last commit, or after leave_timeout.
     void leave(bool stop_run, timestamp now);
 

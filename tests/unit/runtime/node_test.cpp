@@ -273,3 +273,36 @@ TEST_CASE("node: stop ends a call that waits, and a lost founder is given up") {
     founder.reset();
     CHECK(ended.get_future().get() == node_errc::founder_lost);
 }
+
+TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
+    folder dir;
+    node_options options = founder_options(dir, 1);
+    options.log_segment_bytes = 1000;
+    const auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    ledger l;
+    take_part(*founder, 0, 40, l);
+    founder->drop_log_before(30);
+    take_part(*founder, 40, 41, l);
+    const node_status before = founder->status();
+    CHECK(before.log_begin == 0);
+    founder->publish_snapshot(41, bytes_of("newer weights"));
+    founder->drop_log_before(30);
+    take_part(*founder, 41, 42, l);
+    const node_status after = founder->status();
+    CHECK(after.log_begin > 20);
+    CHECK(after.log_begin <= 30);
+    CHECK(after.log_bytes < before.log_bytes);
+
+    node_options back = joiner_options(*founder, 2);
+    back.fresh = false;
+    back.next_round = after.log_begin - 1;
+    CHECK(code_of([&] { (void)node::join(back); }) == node_errc::refused);
+    back.next_round = after.log_begin;
+    const auto second = node::join(back);
+    ledger behind;
+    CHECK(catch_up(*second, after.log_begin, behind) == 42);
+    CHECK(node::join(joiner_options(*founder, 3))->snapshot_round() == 41);
+    CHECK_THROWS_AS(second->drop_log_before(1), value_error);
+    founder->leave(true);
+}

@@ -407,6 +407,13 @@ inline void sequencer::snapshot_published(std::uint64_t round, shared_bytes byte
     greet_parked(now);
 }
 
+inline std::uint64_t sequencer::log_needed_from(std::uint64_t wanted) const noexcept {
+    wanted = std::min({wanted, snapshot_round_, local_.next(), loading_.value_or(wanted)});
+    for (const auto& [link, state] : links_)
+        if (state.at == phase::member) wanted = std::min(wanted, state.flow.next());
+    return wanted;
+}
+
 // ---------------------------------------------------------------------------------------------- time and end
 
 inline void sequencer::tick(timestamp now) {

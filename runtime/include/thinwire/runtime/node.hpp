@@ -70,6 +70,8 @@ struct node_status {
     std::uint64_t connections = 0;  ///< accepted or dialled and established so far
     std::uint64_t refused = 0;      ///< connections closed for what they sent or did not send
     std::string last_refusal;       ///< why the newest payload of this node was refused; empty: none was
+    std::uint64_t log_begin = 0;    ///< founder: the first round in the log
+    std::uint64_t log_bytes = 0;    ///< founder: size of the log
 };
 
 struct node_options {
@@ -82,7 +84,9 @@ struct node_options {
     std::uint64_t next_round = 0;         ///< the round that this replica is to apply next
     bool fresh = true;                    ///< joiner: true has no replica and wants a snapshot
     std::filesystem::path log{};          ///< founder: folder of the run log; created, or continued if it exists
-    int min_peers = 1;                    ///< founder: present (itself included) before its first round closes
+    bool log_durable = true;              ///< founder: a round is on the device before anybody is told of it
+    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< founder: what drop_log_before() drops at once
+    int min_peers = 1;  ///< founder: present (itself included) before its first round closes
     std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
     std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
     std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer
@@ -155,6 +159,10 @@ class node {
 
     /// Founder: what fresh joiners get from now on. `round` is the next that the snapshot's owner would apply.
     void publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes);
+
+    /// Founder: the log may lose the rounds before `round`. It does as far as whole segments lie before it, the newest
+    /// published snapshot, and what a present peer is still to get. Who returns from an earlier round is refused.
+    void drop_log_before(std::uint64_t round);
 
     /// Says goodbye. The founder first waits, at most leave_timeout, until the present peers have the last commit;
     /// with `stop_run` it tells them that the run is over (they get run_stopped), otherwise they look for it for
