@@ -102,6 +102,13 @@ class aligned_buffer {
 #define THINWIRE_ALWAYS_INLINE inline
 #endif
 
+/// Stands before the few functions that kernels of a device share with the host.
+#if defined(__CUDACC__)
+#define THINWIRE_HOST_DEVICE __host__ __device__
+#else
+#define THINWIRE_HOST_DEVICE
+#endif
+
 #endif  // THINWIRE_CONFIG_HPP
 
 // ---- thinwire/backend/cpu/detail/packing.hpp
@@ -4814,6 +4821,3645 @@ static_assert(transport<loopback_group::member>);
 
 #endif  // THINWIRE_COMM_LOOPBACK_HPP
 
+// ---- thinwire/version.hpp
+#ifndef THINWIRE_VERSION_HPP
+#define THINWIRE_VERSION_HPP
+
+/// The one place that states the version; CMake, the packages and the wire handshake read it from here.
+#define THINWIRE_VERSION_MAJOR 0
+#define THINWIRE_VERSION_MINOR 1
+#define THINWIRE_VERSION_PATCH 0
+#define THINWIRE_VERSION_STRING "0.1.0"
+
+#endif  // THINWIRE_VERSION_HPP
+
+// ---- thinwire/comm/message.hpp
+#ifndef THINWIRE_COMM_MESSAGE_HPP
+#define THINWIRE_COMM_MESSAGE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace thinwire {
+
+/// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
+inline constexpr std::uint16_t protocol_version = 2;
+
+/// Bytes that several messages, peers or threads share. Never null where a message demands it.
+using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+/// One peer's part of a commit. `payload` is null where it is left out because the receiver has it.
+struct committed_payload {
+    peer_id peer = 0;
+    digest payload_digest;
+    shared_bytes payload;
+    std::uint32_t size = 0;  ///< bytes of the payload, also where it is left out
+};
+
+/// The log's entry of a round, in the order in which replicas apply it. `term`: of the sequencer from which the owner
+/// of this log accepted it; the same record may lie under different terms in different logs.
+struct commit_record {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    std::vector<committed_payload> contributions;
+    shared_bytes control;  ///< the state of the run from the next round on (comm/view.hpp); null: it does not change
+};
+using commit_ptr = std::shared_ptr<const commit_record>;
+
+/// What a record says, whatever the term it was accepted in: two logs agree about a round when these are equal.
+[[nodiscard]] inline digest record_digest(const commit_record& record) {
+    byte_writer out;
+    out.put(record.round);
+    out.put(static_cast<std::uint32_t>(record.control ? record.control->size() : 0));
+    if (record.control) out.put(std::span<const std::byte>(*record.control));
+    for (const committed_payload& c : record.contributions) {
+        out.put(c.peer);
+        out.put(std::span<const std::byte>(c.payload_digest.bytes));
+    }
+    return digest_of(out.bytes());
+}
+
+/// Payload bytes in a record: what it weighs in a queue.
+[[nodiscard]] inline std::size_t payload_bytes(const commit_record& record) noexcept {
+    std::size_t total = 0;
+    for (const committed_payload& c : record.contributions) total += c.payload ? c.payload->size() : 0;
+    return total;
+}
+
+/// Bounds that hold for every message before anything is allocated for it.
+struct wire_limits {
+    static constexpr std::size_t max_hello = 1024;  ///< all that a stranger may send
+    static constexpr std::size_t max_name = 64;
+    static constexpr std::size_t max_text = 512;
+    static constexpr std::size_t max_manifest = std::size_t{1} << 20U;
+    static constexpr std::size_t max_piece = std::size_t{256} << 10U;
+    static constexpr std::size_t max_contributors = 1024;
+    static constexpr std::size_t max_members = 1024;
+    static constexpr std::size_t max_address = 256;
+    static constexpr std::size_t max_key = 64;
+    static constexpr std::size_t max_control = std::size_t{1} << 20U;
+
+    std::size_t max_payload = std::size_t{64} << 20U;
+    std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round; at most 2^31
+};
+
+/// Why a connection is refused. Values are on the wire.
+enum class refusal : std::uint8_t {
+    version_mismatch = 1,
+    run_mismatch = 2,
+    replaced = 3,     ///< another process took part under the same identity
+    banned = 4,       ///< too many strikes
+    unavailable = 5,  ///< the log no longer reaches back to the round asked for: join fresh
+    ahead = 6,        ///< the replica is ahead of the run
+    malformed = 7,    ///< the hello states what cannot be
+    full = 8,         ///< no room for another connection
+    removed = 9,      ///< taken out of the run on request
+};
+
+/// A peer's first message. The fields up to `library` keep their layout in every protocol version.
+struct hello_message {
+    std::uint16_t protocol = protocol_version;
+    std::string library = THINWIRE_VERSION_STRING;
+    digest run;                 ///< zero: any
+    peer_id peer = 0;           ///< not 0
+    std::uint64_t session = 0;  ///< drawn once per process: tells a reconnection from a second process
+    std::string name;
+    std::uint64_t next_round = 0;
+    bool wants_snapshot = false;
+    std::uint64_t incarnation = 0;  ///< drawn once per log: tells a peer that kept its disk from one that lost it
+    std::string address;            ///< where others may dial it; empty: nowhere
+    std::string key;                ///< its public key, opaque to the protocol
+    std::uint64_t log_begin = 0;    ///< the first round that it can serve
+    digest last;                    ///< record_digest of round next_round - 1; zero: not known
+    bool votes = true;
+    bool contributes = true;
+};
+
+/// The sequencer's answer to a hello that it accepts.
+struct welcome_message {
+    digest run;
+    std::uint64_t term = 0;
+    peer_id sequencer = 0;
+    std::string name;
+    std::string manifest;
+    std::uint64_t round = 0;  ///< the next round to be committed
+    bool has_snapshot = false;
+    std::uint64_t snapshot_round = 0;
+    std::uint64_t snapshot_size = 0;
+    digest snapshot_digest;
+    hello_message self;     ///< who answers, as it would introduce itself
+    shared_bytes state;     ///< the state of the run before `round`
+    shared_bytes state_at;  ///< and before `snapshot_round`, where there is a snapshot
+};
+
+/// The sequencer's answer to a hello that it does not accept; also ends a connection later. Layout as stable as
+/// hello's.
+struct refuse_message {
+    refusal code{};
+    std::string text;
+};
+
+/// A peer's payload for a round.
+struct submit_message {
+    std::uint64_t term = 0;
+    std::uint64_t round = 0;
+    shared_bytes payload;
+};
+
+/// The payload for `round` will not be committed, and why.
+struct reject_message {
+    std::uint64_t round = 0;
+    std::string text;
+};
+
+struct commit_message {
+    commit_ptr record;
+};
+
+/// How far a follower is: commits below `received` lie with it, those below `taken` with its replica.
+/// `active`: it computes for round `taken`, so it is worth waiting for.
+struct progress_message {
+    std::uint64_t term = 0;
+    std::uint64_t received = 0;
+    std::uint64_t taken = 0;
+    bool active = false;
+};
+
+/// Asks for bytes of a snapshot or payload by its digest.
+struct fetch_message {
+    digest content;
+    std::uint64_t offset = 0;
+    std::uint32_t count = 0;
+    std::uint64_t round = 0;  ///< where a payload stands in the log
+};
+
+/// Bytes of a snapshot or payload; none when the sender does not have them.
+struct piece_message {
+    digest content;
+    std::uint64_t offset = 0;
+    shared_bytes bytes;
+};
+
+/// Says that the sender lives.
+struct ping_message {};
+
+/// The sender leaves; `stop_run`, from the sequencer: for good, the run is over.
+struct goodbye_message {
+    bool stop_run = false;
+    std::string text;
+};
+
+/// A payload for a round exists. `bytes`: its beginning, at most a piece; none when the sender is not the author.
+struct offer_message {
+    std::uint64_t round = 0;
+    peer_id author = 0;
+    std::uint64_t session = 0;  ///< the author's
+    digest content;
+    std::uint32_t size = 0;
+    bool relay = false;  ///< the author cannot reach the sequencer: tell it
+    shared_bytes bytes;
+};
+
+/// A record: proposed by the sequencer of `term`, or, `final`, as it lies in the log of who was asked. Payloads may be
+/// left out; those that are there come to at most a piece.
+struct record_message {
+    std::uint64_t term = 0;
+    bool final = false;
+    commit_ptr record;
+};
+
+/// Where the sender stands. Sent when it changes, and as a sign of life.
+struct status_message {
+    std::uint64_t term = 0;
+    peer_id sequencer = 0;       ///< whom it hears sequence this term; its own id when it does; 0: nobody
+    std::uint64_t final = 0;     ///< rounds below lie in its log and are final
+    std::uint64_t accepted = 0;  ///< the term of the record of round `final` in its log; 0: there is none
+    std::uint64_t taken = 0;     ///< its replica has the rounds below
+    bool active = false;         ///< its replica computes for round `taken`: worth waiting for
+};
+
+/// Asks for the final record of a round.
+struct pull_message {
+    std::uint64_t round = 0;
+};
+
+/// Asks for a vote. `trial`: whether it would be given; nothing is promised.
+struct campaign_message {
+    std::uint64_t term = 0;
+    std::uint64_t last_term = 0;   ///< of the last record in the candidate's log
+    std::uint64_t next_round = 0;  ///< after the last record in the candidate's log
+    bool trial = false;
+};
+
+struct vote_message {
+    std::uint64_t term = 0;  ///< that was asked for; the voter's own when it is not granted
+    bool granted = false;
+    bool trial = false;
+};
+
+/// What a member wants changed, for the sequencer. Values are on the wire.
+struct control_change {
+    enum class kind : std::uint8_t { pause = 1, resume, stop, set, remove, ban, pardon };
+    kind what{};
+    peer_id peer = 0;   ///< remove, ban, pardon
+    std::string key;    ///< set
+    std::string value;  ///< set; empty: no longer set
+    [[nodiscard]] bool operator==(const control_change&) const = default;
+};
+struct request_message {
+    control_change change;
+};
+
+using message =
+    std::variant<hello_message, welcome_message, refuse_message, submit_message, reject_message, commit_message,
+                 progress_message, fetch_message, piece_message, ping_message, goodbye_message, offer_message,
+                 record_message, status_message, pull_message, campaign_message, vote_message, request_message>;
+
+/// Position in `message` and number on the wire.
+enum class message_type : std::uint8_t {
+    hello = 0,
+    welcome,
+    refuse,
+    submit,
+    reject,
+    commit,
+    progress,
+    fetch,
+    piece,
+    ping,
+    goodbye,
+    offer,
+    record,
+    status,
+    pull,
+    campaign,
+    vote,
+    request,
+};
+inline constexpr std::size_t message_types = std::variant_size_v<message>;
+static_assert(static_cast<std::size_t>(message_type::request) + 1 == message_types);
+
+[[nodiscard]] inline message_type type_of(const message& m) noexcept {
+    return static_cast<message_type>(m.index());
+}
+
+[[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
+    constexpr std::string_view names[] = {"hello",    "welcome", "refuse", "submit",   "reject",  "commit",
+                                          "progress", "fetch",   "piece",  "ping",     "goodbye", "offer",
+                                          "record",   "status",  "pull",   "campaign", "vote",    "request"};
+    const auto i = static_cast<std::size_t>(type);
+    return i < message_types ? names[i] : "unknown";
+}
+
+/// Bytes to share, from a copy or by moving them in.
+[[nodiscard]] inline shared_bytes share(std::vector<std::byte> bytes) {
+    return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_MESSAGE_HPP
+
+// ---- thinwire/comm/effect.hpp
+#ifndef THINWIRE_COMM_EFFECT_HPP
+#define THINWIRE_COMM_EFFECT_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace thinwire {
+
+/// Microseconds of any clock that never goes back. The protocol only sees the times that its driver hands in.
+using timestamp = std::int64_t;
+
+/// One connection, for as long as it lives. Numbers are never used again.
+using link_id = std::uint64_t;
+
+/// How a machine's part in the run ended.
+enum class run_end : std::uint8_t {
+    left,              ///< this side said goodbye
+    stopped,           ///< the sequencer ended the run
+    unreachable,       ///< never admitted in time
+    lost,              ///< everyone else went away and did not come back in time
+    version_mismatch,  ///< another protocol version
+    run_mismatch,      ///< another run
+    refused,           ///< not wanted: identity in use, banned, no room, log too short
+    diverged,          ///< this replica is ahead of the run
+    storage,           ///< the log could not be written
+    protocol,          ///< the other side does not speak this protocol
+};
+
+/// Send a message; messages to one link arrive in the order of their effects.
+struct send_effect {
+    link_id link = 0;
+    message what;
+};
+
+/// The peer behind a link is admitted: it may send more than a hello from now on.
+struct admit_effect {
+    link_id link = 0;
+    peer_id peer = 0;
+};
+
+/// Close a link after what was sent before. The driver reports nothing more about it.
+struct close_effect {
+    link_id link = 0;
+    std::string reason;
+    bool fault = false;  ///< for what the other side sent or failed to send
+};
+
+/// Append a record to the log, then call stored(). It replaces what the log holds for its round, which is the last one
+/// or the next. `durable`: it must be on the disk before that; otherwise whenever something else is.
+struct store_effect {
+    commit_ptr record;
+    bool durable = true;
+};
+
+/// Make a vote durable, then call voted(). It replaces an earlier one.
+struct vote_effect {
+    std::uint64_t term = 0;
+    peer_id peer = 0;
+};
+
+/// Records below `round` are final: for the log to note when it is convenient.
+struct final_effect {
+    std::uint64_t round = 0;
+};
+
+/// Read a record back from the log, then call loaded().
+struct load_effect {
+    std::uint64_t round = 0;
+};
+
+/// Hand a commit to the local replica, then call taken() when it has it.
+struct deliver_effect {
+    commit_ptr record;
+};
+
+/// Try to connect as `link`, then call dialled() or dial_failed(). The old machines know one address, and state none.
+struct dial_effect {
+    link_id link = 0;
+    std::string address;
+    std::string key;  ///< who must answer; empty: not known yet
+};
+
+/// This peer is admitted (again).
+struct welcomed_effect {
+    welcome_message welcome;
+};
+
+/// The snapshot that a fresh peer asked for, or one whose log no other log joins on to, is complete and its digest is
+/// right. The log begins anew with it, at once and durably; the newest vote stays.
+struct snapshot_effect {
+    std::uint64_t round = 0;
+    shared_bytes bytes;
+    shared_bytes state;      ///< of the run before `round`: where its log begins
+    std::uint64_t term = 0;  ///< to be kept with the log's begin, for participant_settings::begin_term
+};
+
+/// This peer's payload for a round was refused.
+struct rejected_effect {
+    std::uint64_t round = 0;
+    std::string text;
+};
+
+/// The machine is over; nothing follows. `text` is one line for the operator.
+struct end_effect {
+    run_end code{};
+    std::string text;
+};
+
+using effect =
+    std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect, final_effect, load_effect,
+                 deliver_effect, dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_EFFECT_HPP
+
+// ---- thinwire/comm/detail/adaptive_deadline.hpp
+#ifndef THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+#define THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+
+namespace thinwire::detail::comm {
+
+/// How long to wait for the others after a round's first payload: three times the 95th percentile of how long the
+/// last rounds' payloads were apart, within bounds. Until it has seen a few rounds, the upper bound.
+class adaptive_deadline {
+ public:
+    adaptive_deadline(timestamp lower, timestamp upper) noexcept : lower_(lower), upper_(upper) {}
+
+    void add(timestamp spread) noexcept {
+        samples_[next_] = std::clamp<timestamp>(spread, 0, upper_);
+        next_ = (next_ + 1) % samples_.size();
+        count_ = std::min(count_ + 1, samples_.size());
+    }
+
+    [[nodiscard]] timestamp wait() const noexcept {
+        if (count_ < 3) return upper_;
+        auto sorted = samples_;
+        const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(count_);
+        std::sort(sorted.begin(), end);
+        return std::clamp(3 * sorted[(count_ * 95 + 99) / 100 - 1], lower_, upper_);
+    }
+
+ private:
+    timestamp lower_;
+    timestamp upper_;
+    std::array<timestamp, 32> samples_{};
+    std::size_t next_ = 0;
+    std::size_t count_ = 0;
+};
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_ADAPTIVE_DEADLINE_HPP
+
+// ---- thinwire/comm/detail/outflow.hpp
+#ifndef THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+#define THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+
+namespace thinwire::detail::comm {
+
+/// Where one receiver of commits stands: what was sent, what it took, and how much lies between.
+class outflow {
+ public:
+    outflow() = default;
+    explicit outflow(std::uint64_t next) noexcept : next_(next), taken_(next) {}
+
+    /// The round to send next.
+    [[nodiscard]] std::uint64_t next() const noexcept { return next_; }
+    [[nodiscard]] std::uint64_t taken() const noexcept { return taken_; }
+
+    /// Whether a record of `weight` bytes may be sent without more than `window` lying untaken. One always may.
+    [[nodiscard]] bool room(std::size_t weight, std::size_t window) const noexcept {
+        return untaken_.empty() || total_ + weight <= window;
+    }
+    void sent(std::size_t weight) {
+        untaken_.push_back(weight);
+        total_ += weight;
+        ++next_;
+    }
+    /// The receiver has taken everything below `round`. Precondition: round <= next().
+    void take(std::uint64_t round) noexcept {
+        for (; taken_ < round; ++taken_) {
+            total_ -= untaken_.front();
+            untaken_.pop_front();
+        }
+    }
+
+ private:
+    std::uint64_t next_ = 0;
+    std::uint64_t taken_ = 0;
+    std::deque<std::size_t> untaken_;
+    std::size_t total_ = 0;
+};
+
+/// What a record weighs in a queue.
+[[nodiscard]] inline std::size_t weight(const commit_record& record) noexcept {
+    return payload_bytes(record) + 64 * (record.contributions.size() + 1);
+}
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_OUTFLOW_HPP
+
+// ---- thinwire/comm/detail/transfer.hpp
+#ifndef THINWIRE_COMM_DETAIL_TRANSFER_HPP
+#define THINWIRE_COMM_DETAIL_TRANSFER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace thinwire::detail::comm {
+
+/// Content on its way in pieces, from several links at a time: what is here, what was asked of whom, and when each
+/// source last gave something. What arrived stays when a source is lost.
+class transfer {
+ public:
+    static constexpr std::size_t piece = wire_limits::max_piece;
+
+    transfer(digest content, std::uint64_t round, std::size_t size)
+        : content_(content), round_(round), size_(size), pieces_((size + piece - 1) / piece) {}
+
+    [[nodiscard]] std::size_t size() const noexcept { return size_; }
+    [[nodiscard]] bool complete() const noexcept { return have_ == pieces_.size(); }
+    [[nodiscard]] bool has_source() const noexcept { return !sources_.empty(); }
+    [[nodiscard]] bool from(link_id link) const noexcept { return sources_.contains(link); }
+
+    /// One that said it does not have the content stays out.
+    void add_source(link_id link, timestamp now) {
+        if (!without_.contains(link)) sources_.try_emplace(link, now);
+    }
+    /// Gives how many pieces are no longer expected from it.
+    std::size_t remove_source(link_id link) {
+        if (sources_.erase(link) == 0) return 0;
+        std::size_t asked = 0;
+        for (state& s : pieces_)
+            if (!s.here && s.asked == link) {
+                s.asked = 0;
+                ++asked;
+            }
+        return asked;
+    }
+
+    /// What to ask of a source next, and notes that it is asked.
+    [[nodiscard]] std::optional<fetch_message> ask(link_id link) {
+        for (; first_open_ < pieces_.size() && pieces_[first_open_].here; ++first_open_) {
+        }
+        for (std::size_t i = first_open_; i < pieces_.size(); ++i) {
+            if (pieces_[i].here || pieces_[i].asked != 0) continue;
+            pieces_[i].asked = link;
+            return fetch_message{content_, i * piece, static_cast<std::uint32_t>(length(i)), round_};
+        }
+        return std::nullopt;
+    }
+
+    enum class outcome : std::uint8_t { wrong, taken, missing };
+    /// A piece from a source; `asked` is set when it was expected. Without bytes, the source does not have it.
+    outcome put(link_id link, std::uint64_t offset, std::span<const std::byte> bytes, bool& asked, timestamp now) {
+        const std::size_t i = offset / piece;
+        asked = false;
+        if (offset % piece != 0 || i >= pieces_.size() || (!bytes.empty() && bytes.size() != length(i)))
+            return outcome::wrong;
+        asked = !pieces_[i].here && pieces_[i].asked == link;
+        if (asked) pieces_[i].asked = 0;
+        if (bytes.empty()) {
+            remove_source(link);
+            without_.insert(link);
+            return outcome::missing;
+        }
+        if (const auto it = sources_.find(link); it != sources_.end()) it->second = now;
+        if (pieces_[i].here) return outcome::taken;
+        if (bytes_.empty()) bytes_.resize(size_);
+        std::copy(bytes.begin(), bytes.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
+        pieces_[i].here = true;
+        ++have_;
+        return outcome::taken;
+    }
+
+    /// The sources that were asked and gave nothing since `before`.
+    [[nodiscard]] std::vector<link_id> stalled(timestamp before) const {
+        std::vector<link_id> out;
+        for (const auto& [link, since] : sources_)
+            if (since < before && std::any_of(pieces_.begin(), pieces_.end(),
+                                              [&, id = link](const state& s) { return !s.here && s.asked == id; }))
+                out.push_back(link);
+        return out;
+    }
+    [[nodiscard]] std::size_t sources() const noexcept { return sources_.size(); }
+
+    /// The content when its digest is right. Precondition: complete(). Spent afterwards, right or wrong.
+    [[nodiscard]] shared_bytes finish() {
+        shared_bytes bytes = share(std::move(bytes_));
+        if (digest_of(*bytes) == content_) return bytes;
+        bytes_ = {};
+        pieces_.assign(pieces_.size(), {});
+        have_ = first_open_ = 0;
+        return nullptr;
+    }
+
+ private:
+    struct state {
+        link_id asked = 0;
+        bool here = false;
+    };
+    [[nodiscard]] std::size_t length(std::size_t i) const noexcept { return std::min(piece, size_ - i * piece); }
+
+    digest content_;
+    std::uint64_t round_;
+    std::size_t size_;
+    std::vector<state> pieces_;
+    std::vector<std::byte> bytes_;
+    std::size_t have_ = 0;
+    std::size_t first_open_ = 0;
+    std::map<link_id, timestamp> sources_;
+    std::set<link_id> without_;
+};
+
+}  // namespace thinwire::detail::comm
+
+#endif  // THINWIRE_COMM_DETAIL_TRANSFER_HPP
+
+// ---- thinwire/comm/sequencer.hpp
+#ifndef THINWIRE_COMM_SEQUENCER_HPP
+#define THINWIRE_COMM_SEQUENCER_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// Decides whether a payload may be committed. Must depend on nothing but its arguments.
+using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)>;
+
+struct sequencer_settings {
+    digest run{};
+    peer_id self = 0;
+    std::string name;
+    std::string manifest;
+    std::uint64_t term = 0;
+    std::uint64_t log_begin = 0;    ///< the first round in the log
+    std::uint64_t next_round = 0;   ///< the first round that is not in the log
+    std::uint64_t local_round = 0;  ///< the round that the local replica is to apply next
+    int min_peers = 1;              ///< present before the first round closes, this one included
+    payload_check validate;         ///< none: everything passes
+
+    timestamp min_deadline = 2'000'000;
+    timestamp max_deadline = 120'000'000;
+    timestamp handshake_timeout = 5'000'000;
+    timestamp keepalive_interval = 5'000'000;
+    timestamp keepalive_timeout = 20'000'000;
+    timestamp leave_timeout = 10'000'000;
+    std::size_t max_links = 256;
+    std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round
+    std::size_t window = std::size_t{64} << 20U;       ///< bytes of commits that a receiver may have untaken
+    std::size_t recent = std::size_t{64} << 20U;       ///< bytes of commits kept in memory
+    int max_strikes = 3;                               ///< then a peer is banned
+};
+
+/// What a sequencer knows of a peer.
+struct member_status {
+    peer_id peer = 0;
+    std::string name;
+    bool present = false;
+    int strikes = 0;
+    std::optional<std::uint64_t> last_round;  ///< the newest commit it is in
+};
+
+/// The protocol of the peer that orders the rounds: a pure state machine. Its driver hands in events, each with the
+/// time, performs take_effects() in order after each of them, and calls tick() at wake_at().
+///
+/// A round closes when everyone who is worth waiting for has sent a payload, or when the deadline passes that starts
+/// with the round's first payload. Worth waiting for is who is connected and active, and did not miss the last
+/// deadline; before the first round of this machine closes: everyone who is connected.
+class sequencer {
+ public:
+    sequencer(sequencer_settings settings, timestamp now);
+
+    // Events of links. The driver numbers them and never uses a number again.
+    void link_opened(link_id link, timestamp now);
+    void link_closed(link_id link, timestamp now);
+    /// Bytes came in, whether or not they end a message.
+    void heard(link_id link, timestamp now);
+    /// The link carried something that is no message of this protocol.
+    void broken(link_id link, const std::string& why, timestamp now);
+    void received(link_id link, message m, timestamp now);
+
+    // Events of the log.
+    void stored(timestamp now);
+    void loaded(commit_ptr record, timestamp now);
+    /// The log cannot be written or read: tells everyone that the run stops, and ends.
+    void storage_failed(const std::string& why, timestamp now);
+
+    // Events of the local replica.
+    /// Its payload for `round`. Refused ones give a rejected_effect.
+    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now);
+    /// It has everything below `round`. Precondition: those commits were delivered.
+    void taken(std::uint64_t round, timestamp now);
+    void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// The round, `wanted` or one before, below which nobody who is present is to get anything from the log.
+    [[nodiscard]] std::uint64_t log_needed_from(std::uint64_t wanted) const noexcept;
+    /// The log has lost the rounds below `round`. Precondition: round <= log_needed_from(round).
+    void log_begins(std::uint64_t round) noexcept { settings_.log_begin = round; }
+    /// Closes no more rounds; says goodbye when all present peers have the last commit, or after leave_timeout.
+    void leave(bool stop_run, timestamp now);
+
+    void tick(timestamp now);
+    /// When to call tick(); nothing when only other events can change anything.
+    [[nodiscard]] std::optional<timestamp> wake_at() const;
+    [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
+
+    /// The next round to close: commits below it are durable.
+    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    [[nodiscard]] bool over() const noexcept { return over_; }
+    /// Peers that took part since this machine began, this one included, by id.
+    [[nodiscard]] std::vector<member_status> members() const;
+
+ private:
+    enum class phase : std::uint8_t { greeting, parked, member };
+    struct link_state {
+        phase at = phase::greeting;
+        peer_id peer = 0;
+        std::uint64_t session = 0;
+        hello_message hello;  ///< while parked
+        timestamp opened = 0;
+        timestamp heard = 0;
+        timestamp sent = 0;
+        bool flowing = false;  ///< commits may be sent
+        detail::comm::outflow flow;
+        std::uint64_t received = 0;
+        shared_bytes snapshot;  ///< what it fetches
+        digest snapshot_digest;
+        std::optional<std::pair<std::uint64_t, digest>> own;  ///< the payload it sent last: round, digest
+    };
+    struct member_state {
+        std::string name;
+        link_id link = 0;
+        std::uint64_t session = 0;
+        bool waited = false;  ///< the round stays open for it
+        int strikes = 0;
+        bool excluded = false;            ///< its payload for this round was refused
+        std::optional<timestamp> missed;  ///< when the round that it missed began
+        std::optional<std::uint64_t> last_round;
+    };
+
+    void on(link_id link, hello_message& m, timestamp now);
+    void on(link_id link, submit_message& m, timestamp now);
+    void on(link_id link, progress_message& m, timestamp now);
+    void on(link_id link, fetch_message& m, timestamp now);
+    void on(link_id, ping_message&, timestamp) {}
+    void on(link_id link, goodbye_message& m, timestamp now);
+    template <class Other>
+    void on(link_id link, Other&, timestamp now) {
+        broken(link, "a message that only a sequencer sends", now);
+    }
+
+    void greet(link_id link, timestamp now);
+    void greet_parked(timestamp now);
+    [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
+    void replace(member_state& member, const hello_message& hello, timestamp now);
+    void refuse(link_id link, refusal code, std::string text, timestamp now);
+    void strike(peer_id peer) { ++members_[peer].strikes; }
+
+    [[nodiscard]] bool collect(peer_id peer, const shared_bytes& payload, const digest& d, timestamp now);
+    void awake(member_state& member, timestamp now);
+    void consider(timestamp now);
+    void close_round(timestamp now);
+    [[nodiscard]] bool assembled() const;
+    [[nodiscard]] std::optional<timestamp> deadline() const;
+
+    void pump(timestamp now);
+    void pump(link_id link, link_state& state, timestamp now);
+    void pump_local();
+    [[nodiscard]] commit_ptr find(std::uint64_t round);
+    [[nodiscard]] static commit_ptr without_own(const commit_ptr& record, const link_state& state);
+
+    void say_goodbye(bool stop_run, const std::string& text, timestamp now);
+    void maybe_leave(timestamp now);
+    void send(link_id link, link_state& state, message m, timestamp now);
+    void close(link_id link, std::string reason, bool fault);
+    void forget(link_id link);
+    void end(run_end code, std::string text);
+
+    sequencer_settings settings_;
+    std::map<link_id, link_state> links_;
+    std::map<peer_id, member_state> members_;
+    std::uint64_t round_ = 0;
+    std::map<peer_id, committed_payload> collected_;
+    std::size_t collected_bytes_ = 0;
+    std::optional<timestamp> first_payload_;  ///< of this round, or when the first round's peers were complete
+    detail::comm::adaptive_deadline patience_;
+    bool first_round_ = true;
+    commit_ptr storing_;
+    std::deque<commit_ptr> recent_;
+    std::size_t recent_bytes_ = 0;
+    detail::comm::outflow local_;
+    std::optional<std::uint64_t> loading_;
+    commit_ptr loaded_;
+    shared_bytes snapshot_;
+    digest snapshot_digest_;
+    std::uint64_t snapshot_round_ = 0;
+    bool leaving_ = false;
+    bool stop_run_ = false;
+    timestamp leave_by_ = 0;
+    bool over_ = false;
+    std::vector<effect> effects_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_SEQUENCER_HPP
+
+// ---- thinwire/comm/detail/sequencer_impl.hpp
+#ifndef THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+#define THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+
+namespace thinwire {
+
+inline sequencer::sequencer(sequencer_settings settings, timestamp)
+    : settings_(std::move(settings)),
+      round_(settings_.next_round),
+      patience_(settings_.min_deadline, settings_.max_deadline),
+      local_(settings_.local_round) {
+    member_state& self = members_[settings_.self];
+    self.name = settings_.name;
+    self.waited = true;
+    pump_local();
+}
+
+// ---------------------------------------------------------------------------------------------------- links
+
+inline void sequencer::link_opened(link_id link, timestamp now) {
+    if (over_) return;
+    link_state& state = links_[link];
+    state.opened = state.heard = state.sent = now;
+    if (links_.size() > settings_.max_links)
+        refuse(link, refusal::full,
+               "no room for another connection, " + std::to_string(settings_.max_links) + " are open", now);
+}
+
+inline void sequencer::link_closed(link_id link, timestamp now) {
+    if (over_ || !links_.contains(link)) return;
+    forget(link);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::heard(link_id link, timestamp now) {
+    if (const auto it = links_.find(link); it != links_.end()) it->second.heard = now;
+}
+
+inline void sequencer::broken(link_id link, const std::string& why, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    if (it->second.at == phase::member) strike(it->second.peer);
+    close(link, why, true);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::received(link_id link, message m, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    it->second.heard = now;
+    const message_type type = type_of(m);
+    const bool greeting = it->second.at == phase::greeting;
+    if (greeting != (type == message_type::hello) && type != message_type::ping)
+        return broken(link, "a " + std::string(to_string(type)) + (greeting ? " before" : " after") + " the hello",
+                      now);
+    if (it->second.at == phase::parked && type != message_type::ping && type != message_type::goodbye)
+        return broken(link, "a " + std::string(to_string(type)) + " before the welcome", now);
+    std::visit([&](auto& body) { on(link, body, now); }, m);
+}
+
+inline void sequencer::on(link_id link, hello_message& m, timestamp now) {
+    link_state& state = links_[link];
+    state.hello = std::move(m);
+    state.at = phase::parked;
+    greet(link, now);
+}
+
+/// Why a hello cannot be accepted, whatever happens next.
+inline std::optional<refuse_message> sequencer::objection(const hello_message& hello) const {
+    const auto no = [](refusal code, std::string text) { return refuse_message{code, std::move(text)}; };
+    if (hello.protocol != protocol_version)
+        return no(refusal::version_mismatch, "the peer speaks protocol " + std::to_string(hello.protocol) +
+                                                 " (thinwire " + hello.library + "), the run protocol " +
+                                                 std::to_string(protocol_version) +
+                                                 " (thinwire " THINWIRE_VERSION_STRING ")");
+    if (hello.run != digest{} && hello.run != settings_.run)
+        return no(refusal::run_mismatch,
+                  "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
+    if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
+    if (hello.peer == settings_.self)
+        return no(refusal::replaced, "peer " + std::to_string(hello.peer) + " is the founder itself");
+    const auto member = members_.find(hello.peer);
+    if (member != members_.end() && member->second.strikes >= settings_.max_strikes)
+        return no(refusal::banned, "peer " + std::to_string(hello.peer) + " is banned after " +
+                                       std::to_string(member->second.strikes) + " strikes");
+    if (!hello.wants_snapshot && hello.next_round > round_ + (storing_ ? 1 : 0))
+        return no(refusal::ahead, "the peer is at round " + std::to_string(hello.next_round) +
+                                      ", the run only at round " + std::to_string(round_));
+    if (!hello.wants_snapshot && hello.next_round < settings_.log_begin)
+        return no(refusal::unavailable, "the log begins at round " + std::to_string(settings_.log_begin) +
+                                            ", the peer is at round " + std::to_string(hello.next_round) +
+                                            ": join fresh");
+    return std::nullopt;
+}
+
+/// Answers the hello of a parked link, or leaves it parked: while a commit is being stored, so that a peer is never
+/// told of a round that is about to pass; and for as long as there is no snapshot that it wants.
+inline void sequencer::greet(link_id link, timestamp now) {
+    link_state& state = links_[link];
+    const hello_message& hello = state.hello;
+    if (auto no = objection(hello)) return refuse(link, no->code, std::move(no->text), now);
+    if (storing_ || leaving_ || (hello.wants_snapshot && !snapshot_)) return;
+    member_state& member = members_[hello.peer];
+    replace(member, hello, now);
+    member.name = hello.name;
+    member.link = link;
+    member.session = hello.session;
+    member.waited = first_round_;
+    member.missed.reset();
+    state.at = phase::member;
+    state.peer = hello.peer;
+    state.session = hello.session;
+    welcome_message welcome;
+    welcome.run = settings_.run;
+    welcome.term = settings_.term;
+    welcome.sequencer = settings_.self;
+    welcome.name = settings_.name;
+    welcome.manifest = settings_.manifest;
+    welcome.round = round_;
+    if (hello.wants_snapshot) {
+        state.snapshot = snapshot_;
+        state.snapshot_digest = snapshot_digest_;
+        welcome.has_snapshot = true;
+        welcome.snapshot_round = snapshot_round_;
+        welcome.snapshot_size = snapshot_->size();
+        welcome.snapshot_digest = snapshot_digest_;
+    }
+    const std::uint64_t from = hello.wants_snapshot ? snapshot_round_ : hello.next_round;
+    state.flow = detail::comm::outflow(from);
+    state.received = from;
+    effects_.push_back(admit_effect{link, state.peer});
+    send(link, state, std::move(welcome), now);
+    if (first_round_ && first_payload_) first_payload_ = now;
+    consider(now);
+}
+
+inline void sequencer::greet_parked(timestamp now) {
+    std::vector<link_id> parked;
+    for (const auto& [link, state] : links_)
+        if (state.at == phase::parked) parked.push_back(link);
+    for (const link_id link : parked)
+        if (links_.contains(link)) greet(link, now);
+}
+
+/// A new link of a peer takes the place of its old one. Another session is another process, whose momentum does not
+/// hold what the old process sent: that payload is dropped, and the old process is told.
+inline void sequencer::replace(member_state& member, const hello_message& hello, timestamp now) {
+    const bool same = member.session == hello.session;
+    if (!same) {
+        if (const auto it = collected_.find(hello.peer); it != collected_.end()) {
+            collected_bytes_ -= it->second.payload->size();
+            collected_.erase(it);
+            if (collected_.empty()) first_payload_.reset();
+        }
+        member.excluded = false;
+    }
+    if (member.link == 0) return;
+    if (same) return close(member.link, "replaced by a new connection of the same process", false);
+    refuse(member.link, refusal::replaced, "another process takes part as peer " + std::to_string(hello.peer), now);
+}
+
+inline void sequencer::refuse(link_id link, refusal code, std::string text, timestamp now) {
+    send(link, links_[link], refuse_message{code, text}, now);
+    close(link, std::move(text), code != refusal::replaced);
+}
+
+inline void sequencer::on(link_id link, submit_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (m.term != settings_.term || m.round > round_)
+        return broken(link,
+                      "a payload for term " + std::to_string(m.term) + " round " + std::to_string(m.round) +
+                          ", the run is at round " + std::to_string(round_),
+                      now);
+    member_state& member = members_[state.peer];
+    awake(member, now);
+    const digest d = digest_of(*m.payload);
+    if (const auto seen = collected_.find(state.peer); m.round == round_ && seen != collected_.end()) {
+        if (seen->second.payload_digest != d) return broken(link, "two different payloads for one round", now);
+        state.own = {m.round, d};
+        return;
+    }
+    if (m.round < round_ || storing_) return consider(now);
+    if (member.excluded) return;
+    if (settings_.validate) {
+        if (const result<ok> verdict = settings_.validate(m.round, state.peer, *m.payload); !verdict) {
+            strike(state.peer);
+            member.excluded = true;
+            const std::string text = verdict.error().message;
+            if (member.strikes >= settings_.max_strikes)
+                refuse(link, refusal::banned,
+                       "banned after " + std::to_string(member.strikes) + " strikes, the last: " + text, now);
+            else
+                send(link, state, reject_message{m.round, text}, now);
+            return consider(now);
+        }
+    }
+    if (collect(state.peer, m.payload, d, now)) state.own = {m.round, d};
+    consider(now);
+}
+
+inline void sequencer::on(link_id link, progress_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (m.term != settings_.term || m.received > state.flow.next())
+        return broken(link, "progress that does not fit what was sent", now);
+    state.received = std::max(state.received, m.received);
+    if (m.taken > state.flow.taken()) state.flow.take(m.taken);
+    state.flowing = true;
+    state.snapshot.reset();
+    if (m.active) awake(members_[state.peer], now);
+    pump(now);
+    maybe_leave(now);
+}
+
+inline void sequencer::on(link_id link, fetch_message& m, timestamp now) {
+    link_state& state = links_[link];
+    if (!state.snapshot || m.content != state.snapshot_digest || m.offset >= state.snapshot->size() ||
+        m.count > state.snapshot->size() - m.offset)
+        return broken(link, "a fetch of what was not offered", now);
+    const auto begin = state.snapshot->begin() + static_cast<std::ptrdiff_t>(m.offset);
+    send(link, state, piece_message{m.content, m.offset, share({begin, begin + static_cast<std::ptrdiff_t>(m.count)})},
+         now);
+}
+
+inline void sequencer::on(link_id link, goodbye_message&, timestamp now) {
+    close(link, "goodbye", false);
+    consider(now);
+    maybe_leave(now);
+}
+
+// --------------------------------------------------------------------------------------------------- rounds
+
+/// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
+inline void sequencer::awake(member_state& member, timestamp now) {
+    member.waited = true;
+    if (member.missed) patience_.add(now - *member.missed);
+    member.missed.reset();
+}
+
+/// Takes a payload into the open round, unless the round would outgrow its limit: then the peer is left out.
+inline bool sequencer::collect(peer_id peer, const shared_bytes& payload, const digest& d, timestamp now) {
+    if (collected_bytes_ + payload->size() > settings_.max_commit ||
+        collected_.size() == wire_limits::max_contributors) {
+        members_[peer].excluded = true;
+        return false;
+    }
+    collected_bytes_ += payload->size();
+    collected_[peer] = committed_payload{peer, d, payload};
+    if (!first_payload_) first_payload_ = now;
+    return true;
+}
+
+inline void sequencer::payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+    if (over_) return;
+    member_state& self = members_[settings_.self];
+    awake(self, now);
+    if (round != round_ || storing_ || leaving_) return consider(now);
+    if (settings_.validate) {
+        if (const result<ok> verdict = settings_.validate(round, settings_.self, *payload); !verdict) {
+            self.excluded = true;
+            effects_.push_back(rejected_effect{round, verdict.error().message});
+            return consider(now);
+        }
+    }
+    const digest d = digest_of(*payload);
+    if (!collect(settings_.self, payload, d, now))
+        effects_.push_back(rejected_effect{round, "the round's payloads together exceed the limit"});
+    consider(now);
+}
+
+/// Enough peers for the first round.
+inline bool sequencer::assembled() const {
+    if (!first_round_) return true;
+    const auto present =
+        std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::member; });
+    return present + 1 >= settings_.min_peers;
+}
+
+inline std::optional<timestamp> sequencer::deadline() const {
+    if (storing_ || leaving_ || collected_.empty() || !assembled()) return std::nullopt;
+    return *first_payload_ + patience_.wait();
+}
+
+/// Closes the round when nobody is left to wait for.
+inline void sequencer::consider(timestamp now) {
+    if (over_ || storing_ || leaving_ || collected_.empty()) return;
+    if (!assembled()) {
+        first_payload_ = now;
+        return;
+    }
+    bool complete = true;
+    for (auto& [peer, member] : members_) {
+        const bool present = peer == settings_.self || member.link != 0;
+        if (!present || !member.waited || member.excluded || collected_.contains(peer)) continue;
+        complete = false;
+    }
+    if (complete) {
+        patience_.add(now - *first_payload_);
+        return close_round(now);
+    }
+    if (now < *first_payload_ + patience_.wait()) return;
+    for (auto& [peer, member] : members_) {
+        if (!member.waited || collected_.contains(peer)) continue;
+        member.waited = false;
+        member.missed = *first_payload_;
+    }
+    close_round(now);
+}
+
+inline void sequencer::close_round(timestamp) {
+    auto record = std::make_shared<commit_record>();
+    record->term = settings_.term;
+    record->round = round_;
+    for (auto& [peer, c] : collected_) record->contributions.push_back(std::move(c));
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    storing_ = std::move(record);
+    effects_.push_back(store_effect{storing_});
+}
+
+inline void sequencer::stored(timestamp now) {
+    if (over_ || !storing_) return;
+    const commit_ptr record = std::exchange(storing_, nullptr);
+    ++round_;
+    first_round_ = false;
+    for (auto& [peer, member] : members_) member.excluded = false;
+    for (const committed_payload& c : record->contributions) members_[c.peer].last_round = record->round;
+    recent_.push_back(record);
+    recent_bytes_ += detail::comm::weight(*record);
+    while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
+        recent_bytes_ -= detail::comm::weight(*recent_.front());
+        recent_.pop_front();
+    }
+    pump(now);
+    greet_parked(now);
+    maybe_leave(now);
+}
+
+// -------------------------------------------------------------------------------------------------- commits
+
+/// A commit that is in memory; otherwise asks the log for it and gives null.
+inline commit_ptr sequencer::find(std::uint64_t round) {
+    if (!recent_.empty() && round >= recent_.front()->round) return recent_[round - recent_.front()->round];
+    if (loaded_ && loaded_->round == round) return loaded_;
+    if (!loading_) {
+        loading_ = round;
+        effects_.push_back(load_effect{round});
+    }
+    return nullptr;
+}
+
+inline void sequencer::loaded(commit_ptr record, timestamp now) {
+    if (over_ || !loading_ || record->round != *loading_) return;
+    loading_.reset();
+    loaded_ = std::move(record);
+    pump(now);
+}
+
+/// Sends to everyone what there is room for.
+inline void sequencer::pump(timestamp now) {
+    pump_local();
+    for (auto& [link, state] : links_) pump(link, state, now);
+}
+
+inline void sequencer::pump(link_id link, link_state& state, timestamp now) {
+    while (state.at == phase::member && state.flowing && state.flow.next() < round_) {
+        if (!state.flow.room(0, settings_.window)) return;
+        const commit_ptr record = find(state.flow.next());
+        if (!record || !state.flow.room(detail::comm::weight(*record), settings_.window)) return;
+        state.flow.sent(detail::comm::weight(*record));
+        send(link, state, commit_message{without_own(record, state)}, now);
+    }
+}
+
+inline void sequencer::pump_local() {
+    while (local_.next() < round_ && local_.room(0, settings_.window)) {
+        const commit_ptr record = find(local_.next());
+        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
+        local_.sent(detail::comm::weight(*record));
+        effects_.push_back(deliver_effect{record});
+    }
+}
+
+inline void sequencer::taken(std::uint64_t round, timestamp now) {
+    if (over_) return;
+    local_.take(round);
+    pump(now);
+}
+
+/// The record as it goes to a link: without the payload that this link itself brought.
+inline commit_ptr sequencer::without_own(const commit_ptr& record, const link_state& state) {
+    if (!state.own || state.own->first != record->round) return record;
+    auto copy = std::make_shared<commit_record>(*record);
+    for (committed_payload& c : copy->contributions)
+        if (c.peer == state.peer && c.payload_digest == state.own->second) c.payload.reset();
+    return copy;
+}
+
+inline void sequencer::snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now) {
+    if (over_) return;
+    snapshot_round_ = round;
+    snapshot_digest_ = digest_of(*bytes);
+    snapshot_ = std::move(bytes);
+    greet_parked(now);
+}
+
+inline std::uint64_t sequencer::log_needed_from(std::uint64_t wanted) const noexcept {
+    wanted = std::min({wanted, snapshot_round_, local_.next(), loading_.value_or(wanted)});
+    for (const auto& [link, state] : links_)
+        if (state.at == phase::member) wanted = std::min(wanted, state.flow.next());
+    return wanted;
+}
+
+// ---------------------------------------------------------------------------------------------- time and end
+
+inline void sequencer::tick(timestamp now) {
+    if (over_) return;
+    std::vector<std::pair<link_id, std::string>> dead;
+    for (auto& [link, state] : links_) {
+        if (state.at == phase::greeting) {
+            if (now >= state.opened + settings_.handshake_timeout) dead.emplace_back(link, "no hello in time");
+        } else if (now >= state.heard + settings_.keepalive_timeout) {
+            dead.emplace_back(link, "silent");
+        } else if (now >= state.sent + settings_.keepalive_interval) {
+            send(link, state, ping_message{}, now);
+        }
+    }
+    for (auto& [link, why] : dead) close(link, std::move(why), true);
+    consider(now);
+    maybe_leave(now);
+}
+
+inline std::optional<timestamp> sequencer::wake_at() const {
+    if (over_) return std::nullopt;
+    std::optional<timestamp> at = deadline();
+    const auto sooner = [&](timestamp t) { at = at ? std::min(*at, t) : t; };
+    if (leaving_) sooner(leave_by_);
+    for (const auto& [link, state] : links_) {
+        if (state.at == phase::greeting) {
+            sooner(state.opened + settings_.handshake_timeout);
+        } else {
+            sooner(std::min(state.heard + settings_.keepalive_timeout, state.sent + settings_.keepalive_interval));
+        }
+    }
+    return at;
+}
+
+inline void sequencer::leave(bool stop_run, timestamp now) {
+    if (over_ || leaving_) return;
+    leaving_ = true;
+    stop_run_ = stop_run;
+    leave_by_ = now + settings_.leave_timeout;
+    maybe_leave(now);
+}
+
+inline void sequencer::maybe_leave(timestamp now) {
+    if (!leaving_ || over_) return;
+    if (now < leave_by_) {
+        if (storing_) return;
+        for (const auto& [link, state] : links_)
+            if (state.at == phase::member && state.flowing && state.received < round_) return;
+    }
+    say_goodbye(stop_run_, stop_run_ ? "it is complete or was ended" : "the founder leaves for now", now);
+    end(run_end::left, "left the run");
+}
+
+inline void sequencer::storage_failed(const std::string& why, timestamp now) {
+    if (over_) return;
+    say_goodbye(true, "the founder's run log failed: " + why, now);
+    end(run_end::storage, "the run log failed: " + why);
+}
+
+inline void sequencer::say_goodbye(bool stop_run, const std::string& text, timestamp now) {
+    while (!links_.empty()) {
+        const link_id link = links_.begin()->first;
+        link_state& state = links_.begin()->second;
+        if (state.at != phase::greeting) send(link, state, goodbye_message{stop_run, text}, now);
+        close(link, "the founder leaves", false);
+    }
+}
+
+inline std::vector<member_status> sequencer::members() const {
+    std::vector<member_status> list;
+    for (const auto& [peer, m] : members_)
+        list.push_back({peer, m.name, peer == settings_.self || m.link != 0, m.strikes, m.last_round});
+    return list;
+}
+
+inline void sequencer::send(link_id link, link_state& state, message m, timestamp now) {
+    state.sent = now;
+    effects_.push_back(send_effect{link, std::move(m)});
+}
+
+inline void sequencer::close(link_id link, std::string reason, bool fault) {
+    effects_.push_back(close_effect{link, std::move(reason), fault});
+    forget(link);
+}
+
+inline void sequencer::forget(link_id link) {
+    const auto it = links_.find(link);
+    if (it->second.at == phase::member)
+        if (member_state& member = members_[it->second.peer]; member.link == link) member.link = 0;
+    links_.erase(it);
+}
+
+inline void sequencer::end(run_end code, std::string text) {
+    over_ = true;
+    effects_.push_back(end_effect{code, std::move(text)});
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_SEQUENCER_IMPL_HPP
+
+// ---- thinwire/comm/view.hpp
+#ifndef THINWIRE_COMM_VIEW_HPP
+#define THINWIRE_COMM_VIEW_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// One entry of a view. `incarnation`: a peer that lost its log is another voter than the one that acknowledged.
+struct view_member {
+    peer_id peer = 0;
+    std::uint64_t incarnation = 0;
+    bool votes = true;        ///< false: follows, without a say
+    bool contributes = true;  ///< false: a witness
+    std::string address;      ///< empty: it dials, and cannot be dialled
+    std::string key;          ///< its public key, opaque here
+    [[nodiscard]] bool operator==(const view_member&) const = default;
+};
+
+/// Who takes part, in the order in which they entered.
+struct run_view {
+    std::vector<view_member> members;
+    [[nodiscard]] bool operator==(const run_view&) const = default;
+
+    [[nodiscard]] const view_member* find(peer_id peer) const noexcept {
+        const auto it = std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.peer == peer; });
+        return it == members.end() ? nullptr : &*it;
+    }
+    [[nodiscard]] view_member* find(peer_id peer) noexcept {
+        return const_cast<view_member*>(std::as_const(*this).find(peer));
+    }
+
+    /// Whether the voters for whom `has` holds have more than half of the weight. Each weighs two; among an even number
+    /// the first weighs three, so that two halves are never equal and a view of two outlives its second.
+    template <class Has>
+    [[nodiscard]] bool quorum(Has&& has) const {
+        std::size_t voters = 0;
+        for (const view_member& m : members) voters += m.votes ? 1 : 0;
+        std::size_t total = 2 * voters, weight = 0;
+        bool first = true;
+        for (const view_member& m : members) {
+            if (!m.votes) continue;
+            const std::size_t extra = first && voters % 2 == 0 ? 1 : 0;
+            total += extra;
+            if (has(m)) weight += 2 + extra;
+            first = false;
+        }
+        return 2 * weight > total;
+    }
+};
+
+/// What the run has agreed on beside the weights. A record that changes it carries the whole of it.
+struct run_state {
+    run_view view;
+    bool paused = false;
+    bool stopped = false;
+    std::map<std::string, std::string> values;  ///< opaque settings, handed to every replica in the same round
+    std::set<peer_id> banned;
+    [[nodiscard]] bool operator==(const run_state&) const = default;
+
+    static constexpr std::size_t max_values = 64;
+    static constexpr std::size_t max_banned = 4096;
+
+    /// Applies a change; one that is over a limit or without an object changes nothing.
+    void apply(const control_change& c) {
+        using kind = control_change::kind;
+        const auto drop = [&] { std::erase_if(view.members, [&](const auto& m) { return m.peer == c.peer; }); };
+        switch (c.what) {
+            case kind::pause: paused = true; break;
+            case kind::resume: paused = false; break;
+            case kind::stop: stopped = true; break;
+            case kind::set:
+                if (c.value.empty())
+                    values.erase(c.key);
+                else if (values.size() < max_values || values.contains(c.key))
+                    values[c.key] = c.value;
+                break;
+            case kind::remove: drop(); break;
+            case kind::ban:
+                if (banned.size() < max_banned) banned.insert(c.peer);
+                drop();
+                break;
+            case kind::pardon: banned.erase(c.peer); break;
+        }
+    }
+};
+
+[[nodiscard]] inline shared_bytes encode_state(const run_state& s) {
+    byte_writer out;
+    out.put(static_cast<std::uint8_t>((s.paused ? 1 : 0) | (s.stopped ? 2 : 0)));
+    out.put(static_cast<std::uint32_t>(s.view.members.size()));
+    for (const view_member& m : s.view.members) {
+        out.put(m.peer);
+        out.put(m.incarnation);
+        out.put(static_cast<std::uint8_t>((m.votes ? 1 : 0) | (m.contributes ? 2 : 0)));
+        out.put(std::string_view(m.address));
+        out.put(std::string_view(m.key));
+    }
+    out.put(static_cast<std::uint32_t>(s.values.size()));
+    for (const auto& [key, value] : s.values) {
+        out.put(std::string_view(key));
+        out.put(std::string_view(value));
+    }
+    out.put(static_cast<std::uint32_t>(s.banned.size()));
+    for (const peer_id peer : s.banned) out.put(peer);
+    return share(out.take());
+}
+
+/// The state in a record's control bytes. Total.
+[[nodiscard]] inline result<run_state> decode_state(std::span<const std::byte> bytes) {
+    byte_reader in(bytes);
+    run_state s;
+    const auto no = [](const char* why) { return failure{errc::out_of_range, std::string("run state: ") + why}; };
+    const auto flags = in.get<std::uint8_t>();
+    if (flags > 3) return no("flags that are not known");
+    s.paused = (flags & 1U) != 0;
+    s.stopped = (flags & 2U) != 0;
+    const auto members = in.get<std::uint32_t>();
+    if (members > wire_limits::max_members) return no("more than 1024 members");
+    std::set<peer_id> seen;
+    for (std::uint32_t i = 0; i < members && !in.failed(); ++i) {
+        view_member m;
+        m.peer = in.get<peer_id>();
+        m.incarnation = in.get<std::uint64_t>();
+        const auto part = in.get<std::uint8_t>();
+        m.votes = (part & 1U) != 0;
+        m.contributes = (part & 2U) != 0;
+        m.address = in.get_string(wire_limits::max_address);
+        m.key = in.get_string(wire_limits::max_key);
+        if (part > 3 || m.peer == 0 || !seen.insert(m.peer).second) return no("a member that cannot be");
+        s.view.members.push_back(std::move(m));
+    }
+    const auto values = in.get<std::uint32_t>();
+    if (values > run_state::max_values) return no("more than 64 settings");
+    for (std::uint32_t i = 0; i < values && !in.failed(); ++i) {
+        std::string key = in.get_string(wire_limits::max_text);
+        s.values[std::move(key)] = in.get_string(wire_limits::max_text);
+    }
+    const auto banned = in.get<std::uint32_t>();
+    if (banned > run_state::max_banned) return no("more than 4096 bans");
+    for (std::uint32_t i = 0; i < banned && !in.failed(); ++i) s.banned.insert(in.get<peer_id>());
+    if (in.failed()) return failure{errc::truncated, "run state: ends before what it announces"};
+    if (in.remaining() != 0) return failure{errc::trailing, "run state: bytes follow its end"};
+    if (*encode_state(s) != std::vector<std::byte>(bytes.begin(), bytes.end())) return no("not in its one form");
+    return s;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_VIEW_HPP
+
+// ---- thinwire/comm/participant.hpp
+#ifndef THINWIRE_COMM_PARTICIPANT_HPP
+#define THINWIRE_COMM_PARTICIPANT_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+struct participant_settings {
+    digest run{};  ///< zero: whatever runs where the first link leads
+    peer_id self = 0;
+    std::uint64_t session = 0;      ///< of this process: greater than those of this peer's earlier ones
+    std::uint64_t incarnation = 0;  ///< drawn once per log
+    std::string name;
+    std::string address;  ///< where others may dial this peer; empty: nowhere
+    std::string key;
+    std::string manifest;
+    bool votes = true;
+    bool contributes = true;
+    std::vector<std::string> seeds;  ///< addresses to begin with when the view's are not known or do not answer
+
+    // What lies on the disk. A founder's first start: a state whose view holds the founder, and nothing else.
+    bool fresh = false;            ///< no replica and no log: wants a snapshot
+    std::uint64_t log_begin = 0;   ///< the first round in the log
+    std::uint64_t begin_term = 0;  ///< the term of the record below it: what a voter may not forget
+    commit_ptr last;               ///< the last record in the log
+    bool last_final = false;       ///< it is known to be final; when in doubt, not
+    run_state state;               ///< before the last record, or after it when it is final
+    std::uint64_t voted_term = 0;  ///< the newest vote
+    peer_id voted_for = 0;
+    std::uint64_t local_round = 0;  ///< the round that the local replica is to apply next
+
+    int min_peers = 1;       ///< present before the first round that this process closes, this peer included
+    payload_check validate;  ///< none: everything passes
+
+    timestamp min_deadline = 2'000'000;
+    timestamp max_deadline = 120'000'000;
+    timestamp handshake_timeout = 5'000'000;
+    timestamp keepalive_interval = 1'000'000;
+    timestamp keepalive_timeout = 20'000'000;
+    timestamp takeover = 5'000'000;        ///< a sequencer that is not heard for so long is replaced
+    timestamp absence = 60'000'000;        ///< a member without a link for so long is taken out of the view
+    timestamp leave_timeout = 10'000'000;  ///< for handing over, and for others to get the last record
+    timestamp connect_timeout = 15'000'000;
+    timestamp reconnect_timeout = 30'000'000;
+    timestamp attempt_timeout = 5'000'000;  ///< one try to connect
+    timestamp first_pause = 100'000;        ///< between tries; doubles up to the last
+    timestamp last_pause = 2'000'000;
+    std::size_t max_links = 1200;
+    std::size_t mesh = 64;                              ///< up to so many others: everyone is linked with everyone
+    std::size_t max_commit = std::size_t{512} << 20U;   ///< payload bytes of one round
+    std::size_t window = std::size_t{64} << 20U;        ///< bytes of commits that the replica may have untaken
+    std::size_t recent = std::size_t{64} << 20U;        ///< bytes of records kept in memory
+    std::size_t max_snapshot = std::size_t{16} << 30U;  ///< bytes
+    int max_strikes = 3;                                ///< then the sequencer has a peer banned
+};
+
+/// The protocol of a peer, whatever its part: a pure state machine that follows, and sequences when the others vote for
+/// it. Its driver hands in events, each with the time, performs take_effects() in order after each of them, and calls
+/// tick() at wake_at(). docs/protocol.md has the rules; the parts below are in detail/participant_*.hpp.
+class participant {
+ public:
+    participant(participant_settings settings, timestamp now);
+
+    // Links: detail/participant_links.hpp.
+    /// A stranger connected: the number of its link. Numbers are never used again.
+    [[nodiscard]] link_id link_opened(timestamp now);
+    void dialled(link_id link, timestamp now);
+    void dial_failed(link_id link, const std::string& why, timestamp now);
+    void link_closed(link_id link, const std::string& why, timestamp now);
+    /// Bytes came in, whether or not they end a message.
+    void heard(link_id link, timestamp now);
+    /// The link carried something that is no message of this protocol.
+    void broken(link_id link, const std::string& why, timestamp now);
+    void received(link_id link, message m, timestamp now);
+
+    // The log.
+    void stored(timestamp now);
+    void voted(timestamp now);
+    void loaded(commit_ptr record, timestamp now);
+    /// The log cannot be written or read: this peer leaves at once.
+    void storage_failed(const std::string& why, timestamp now);
+
+    // The local replica and its owner.
+    /// Its payload for `round`, of which it has everything below. Refused ones give a rejected_effect.
+    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now);
+    /// It has everything below `round`. Precondition: those commits were delivered.
+    void taken(std::uint64_t round, timestamp now);
+    void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// Has the run changed, here and everywhere, by one of the next records.
+    void request(const control_change& change, timestamp now);
+    /// Says goodbye; a sequencer first has itself taken out of the view and another take over.
+    void leave(timestamp now);
+
+    void tick(timestamp now);
+    [[nodiscard]] std::optional<timestamp> wake_at() const;
+    [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
+
+    [[nodiscard]] bool over() const noexcept { return over_; }
+    [[nodiscard]] bool leading() const noexcept { return role_ == role::leader; }
+    /// Records below are final and in the log.
+    [[nodiscard]] std::uint64_t round() const noexcept { return final_; }
+    [[nodiscard]] std::uint64_t term() const noexcept { return term_; }
+    [[nodiscard]] peer_id sequencer() const noexcept { return sequencer_; }
+    [[nodiscard]] const run_state& state() const noexcept { return state_; }
+    /// Whether this peer is in the view, as whom it is now.
+    [[nodiscard]] bool entered() const noexcept { return in(state_.view); }
+    [[nodiscard]] std::vector<member_status> members() const;
+
+ private:
+    enum class role : std::uint8_t { follower, trial, voting, candidate, leader };
+    enum class phase : std::uint8_t { dialling, greeted, stranger, linked };
+    struct link_state {
+        phase at = phase::stranger;
+        peer_id peer = 0;  ///< whom we dial or who it is; 0: not known
+        std::string address;
+        hello_message hello;
+        timestamp opened = 0, heard = 0, sent = 0;
+        status_message says, told;
+        bool has_said = false;
+        std::pair<std::uint64_t, std::uint64_t> proposed{};  ///< term and round + 1 of the newest proposal it got
+        std::set<std::pair<digest, std::uint64_t>> asked;    ///< pieces on their way from it
+        std::size_t waiting = 0;                             ///< its requests that wait for the log
+        shared_bytes snapshot;                               ///< that it was offered, until it has it
+        digest snapshot_digest;
+    };
+    struct peer_state {
+        std::string name;
+        link_id link = 0;
+        std::uint64_t session = 0;
+        int strikes = 0;
+        bool waited = false;              ///< the round stays open for it
+        bool excluded = false;            ///< its payload for this round was refused
+        std::optional<timestamp> missed;  ///< when the round that it missed began
+        std::optional<std::uint64_t> last_round;
+        timestamp heard = 0;
+        timestamp gone = 0;  ///< since when there is no link
+        bool left = false;   ///< it said goodbye
+    };
+    struct dial_state {
+        link_id link = 0;  ///< the try under way
+        timestamp next = 0;
+        timestamp pause = 0;
+    };
+    struct held_payload {
+        std::uint64_t round = 0;
+        peer_id author = 0;
+        std::uint64_t session = 0;
+        bool relay = false;
+        shared_bytes bytes;  ///< once it is complete
+        detail::comm::transfer moving;
+    };
+    /// A record on its way into the log.
+    struct assembly {
+        commit_record record;
+        bool final = false;
+    };
+    struct question {
+        link_id link = 0;
+        std::uint64_t round = 0;
+        std::optional<fetch_message> fetch;  ///< none: the record itself
+    };
+    struct snapshot_state {
+        std::uint64_t round = 0;
+        digest content;
+        shared_bytes bytes;
+        shared_bytes state;
+    };
+    struct fetching {
+        welcome_message offer;
+        detail::comm::transfer moving;
+    };
+    static constexpr std::size_t pieces_ahead = 8;    ///< asked of one link at a time
+    static constexpr std::size_t pulls_ahead = 8;     ///< rounds
+    static constexpr std::size_t max_waiting = 64;    ///< requests of one link that wait for the log
+    static constexpr std::size_t max_relayed = 1024;  ///< payloads held for later rounds or other authors
+
+    // Links.
+    void on(link_id link, hello_message& m, timestamp now);
+    void on(link_id link, welcome_message& m, timestamp now);
+    void on(link_id link, refuse_message& m, timestamp now);
+    void on(link_id link, goodbye_message& m, timestamp now);
+    void on(link_id link, status_message& m, timestamp now);
+    void on(link_id, ping_message&, timestamp) {}
+    template <class Other>
+    void on(link_id link, Other&, timestamp now) {
+        broken(link, "a message of the old protocol", now);
+    }
+    [[nodiscard]] hello_message introduction() const;
+    [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
+    void connect(link_id link, const hello_message& hello, timestamp now);
+    void learn_view(const shared_bytes& state, std::uint64_t round);
+    void meet_members(timestamp now);
+    [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
+    void begin_fetch(link_id link, const welcome_message& m, timestamp now);
+    void refuse(link_id link, refusal code, std::string text, timestamp now);
+    void dial_wanted(timestamp now);
+    void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
+    [[nodiscard]] bool wants_link(std::size_t position) const;
+    void announce(timestamp now);
+    [[nodiscard]] status_message status(timestamp now) const;
+    void send(link_id link, message m, timestamp now);
+    void close(link_id link, std::string reason, bool fault, timestamp now);
+    void forget(link_id link, timestamp now);
+    [[nodiscard]] link_state* linked(peer_id peer);
+    [[nodiscard]] const link_state* linked(peer_id peer) const { return const_cast<participant*>(this)->linked(peer); }
+    [[nodiscard]] bool is_linked(link_id link) const;
+    [[nodiscard]] bool in(const run_view& view) const noexcept;
+    [[nodiscard]] bool is(const view_member& m, const link_state* l) const noexcept;
+    void settle(timestamp now);
+    void farewell(const std::string& text, bool stop, timestamp now);
+    void maybe_end(timestamp now);
+    void end(run_end code, std::string text);
+
+    // Payloads: detail/participant_payloads.hpp.
+    void on(link_id link, offer_message& m, timestamp now);
+    void on(link_id link, fetch_message& m, timestamp now);
+    void on(link_id link, piece_message& m, timestamp now);
+    void on(link_id link, reject_message& m, timestamp now);
+    void offer_own(link_id link, timestamp now);
+    held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
+                       std::size_t size);
+    void completed(const digest& content, timestamp now);
+    void drop(const digest& content);
+    void ask_pieces(timestamp now);
+    void lose_source(link_id link);
+    void begin_log(shared_bytes bytes, timestamp now);
+    [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait);
+    void answer(timestamp now);
+    [[nodiscard]] bool try_answer(const question& q, timestamp now);
+    void ask(question q, timestamp now);
+
+    // The log: detail/participant_log.hpp.
+    void on(link_id link, record_message& m, timestamp now);
+    void on(link_id link, pull_message& m, timestamp now);
+    void assemble(timestamp now);
+    void forget_stuck();
+    void store(commit_ptr record, bool final);
+    void finalize(timestamp now);
+    void apply_control(const commit_record& record, timestamp now);
+    void learn_final(timestamp now);
+    void advance(timestamp now);
+    void pull(timestamp now);
+    void pump_local();
+    [[nodiscard]] commit_ptr find(std::uint64_t round);
+    [[nodiscard]] shared_bytes state_at(std::uint64_t round) const;
+
+    // Rounds, while leading: detail/participant_rounds.hpp.
+    void on(link_id link, request_message& m, timestamp now);
+    void collect(const digest& content, timestamp now);
+    void strike(peer_id peer);
+    void awake(peer_state& peer, timestamp now);
+    void consider(timestamp now);
+    [[nodiscard]] bool stand_aside(timestamp now);
+    void close_round(bool contributions, timestamp now);
+    void propose(timestamp now);
+    void propose_to(link_id link, timestamp now);
+    void count_stored(timestamp now);
+    [[nodiscard]] run_state next_state(timestamp now) const;
+    [[nodiscard]] bool change_due(timestamp now);
+    [[nodiscard]] bool assembled() const;
+    [[nodiscard]] bool expected(peer_id peer, const peer_state& p) const;
+    [[nodiscard]] std::optional<timestamp> deadline() const;
+    void send_requests(timestamp now);
+    [[nodiscard]] static bool satisfied(const run_state& state, const control_change& change);
+
+    // Votes: detail/participant_votes.hpp.
+    void on(link_id link, campaign_message& m, timestamp now);
+    void on(link_id link, vote_message& m, timestamp now);
+    void campaign(bool trial, timestamp now);
+    void count_votes(timestamp now);
+    void end_candidacy() noexcept;
+    void lead(timestamp now);
+    void step_down(std::uint64_t term, timestamp campaign_from);
+    void follow(link_id link, std::uint64_t term, timestamp now);
+    [[nodiscard]] bool hears_sequencer(timestamp now) const;
+    [[nodiscard]] bool eligible() const;
+    [[nodiscard]] timestamp rank() const;
+    [[nodiscard]] std::optional<timestamp> campaign_at() const;
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last() const;
+    template <class Has>
+    [[nodiscard]] bool quorums(Has&& has) const;
+
+    participant_settings settings_;
+    bool over_ = false;
+    std::vector<effect> effects_;
+
+    std::map<link_id, link_state> links_;
+    link_id last_link_ = 0;
+    std::map<peer_id, peer_state> peers_;
+    std::map<std::string, dial_state> dials_;
+    run_view contacts_;  ///< the newest view heard of
+    std::uint64_t contacts_round_ = 0;
+    bool dial_due_ = true;
+    status_message status_;
+    bool admitted_once_ = false;
+    timestamp alone_since_ = 0;
+    std::string trouble_;
+    timestamp housekeeping_ = 0;
+
+    std::uint64_t log_begin_ = 0;
+    std::uint64_t final_ = 0;  ///< records below are final
+    run_state state_;          ///< before round final_
+    commit_ptr tentative_;     ///< of round final_, in the log
+    std::optional<run_state> tentative_state_;
+    std::uint64_t last_term_ = 0;            ///< of the last record in the log
+    std::optional<assembly> assembly_;       ///< of round final_
+    std::optional<assembly> storing_;        ///< of round final_
+    std::optional<record_message> pending_;  ///< the newest proposal, of a round after final_ or while storing
+    std::map<std::uint64_t, commit_ptr> pulled_;
+    std::map<std::uint64_t, std::pair<link_id, timestamp>> pulls_;
+    std::size_t pull_turn_ = 0;
+    bool seeking_ = false;  ///< a snapshot, though there is a log: nobody's joins on to it
+    timestamp sought_ = 0;
+    std::deque<commit_ptr> recent_;  ///< final, up to final_ - 1
+    std::size_t recent_bytes_ = 0;
+    std::vector<std::pair<std::uint64_t, shared_bytes>> states_;  ///< from which round on
+    detail::comm::outflow local_;
+    std::optional<std::uint64_t> loading_;
+    std::deque<commit_ptr> loaded_;
+    std::deque<question> questions_;
+
+    std::map<digest, held_payload> pool_;
+    std::size_t pool_bytes_ = 0;
+    std::optional<std::pair<std::uint64_t, digest>> own_;  ///< round and digest of the local payload
+    std::optional<snapshot_state> snapshot_;
+    std::optional<fetching> fetch_;
+    bool local_active_ = false;
+
+    std::uint64_t term_ = 0;
+    std::uint64_t voted_term_ = 0;
+    peer_id voted_for_ = 0;
+    bool vote_storing_ = false;
+    role role_ = role::follower;
+    peer_id sequencer_ = 0;
+    timestamp sequencer_heard_ = 0;
+    timestamp campaign_from_ = 0;
+    timestamp campaign_began_ = 0;
+    std::set<peer_id> granted_;
+
+    std::map<peer_id, committed_payload> collected_;
+    std::size_t collected_bytes_ = 0;
+    std::optional<timestamp> first_payload_;
+    detail::comm::adaptive_deadline patience_;
+    bool first_round_ = true;  ///< no record became final in this process
+    bool roster_changed_ = true;
+    std::optional<timestamp> change_since_;
+    std::vector<control_change> requests_;  ///< of this peer, until the state shows them
+    std::vector<control_change> changes_;   ///< of all, for the next record
+    link_id requests_told_ = 0;
+    std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
+    std::optional<timestamp> stood_aside_;
+    bool leaving_ = false;
+    bool stopping_ = false;
+    timestamp leave_by_ = 0;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_PARTICIPANT_HPP
+
+// ---- thinwire/comm/detail/participant_links.hpp
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_LINKS_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_LINKS_HPP
+
+#include <algorithm>
+#include <iterator>
+
+namespace thinwire {
+
+inline participant::participant(participant_settings settings, timestamp now)
+    : settings_(std::move(settings)), patience_(settings_.min_deadline, settings_.max_deadline) {
+    peers_[settings_.self].name = settings_.name;
+    peers_[settings_.self].waited = settings_.contributes;
+    alone_since_ = now;
+    housekeeping_ = now;
+    voted_term_ = settings_.voted_term;
+    voted_for_ = settings_.voted_for;
+    log_begin_ = final_ = settings_.log_begin;
+    state_ = settings_.state;
+    last_term_ = settings_.begin_term;
+    if (const commit_ptr& last = settings_.last) {
+        last_term_ = last->term;
+        final_ = last->round;
+        if (settings_.last_final || settings_.local_round > last->round) {
+            ++final_;
+            recent_.push_back(last);
+            recent_bytes_ = detail::comm::weight(*last);
+        } else {
+            tentative_ = last;
+            if (last->control)
+                if (auto state = decode_state(*last->control)) tentative_state_ = std::move(*state);
+        }
+    }
+    states_.emplace_back(final_, encode_state(state_));
+    term_ = std::max(voted_term_, last_term_);
+    local_ = detail::comm::outflow(settings_.fresh ? 0 : settings_.local_round);
+    contacts_ = state_.view;
+    contacts_round_ = final_;
+    const auto self_only = [&](const view_member& m) { return is(m, nullptr) && m.peer == settings_.self; };
+    campaign_from_ = now + (state_.view.quorum(self_only) ? 0 : settings_.takeover);
+    meet_members(now);
+    settle(now);
+}
+
+/// Whether a member of a view is who is at the other end of a link (or, without one, this peer).
+inline bool participant::is(const view_member& m, const link_state* l) const noexcept {
+    if (m.peer == settings_.self) return m.incarnation == settings_.incarnation;
+    return l != nullptr && l->hello.incarnation == m.incarnation;
+}
+inline bool participant::in(const run_view& view) const noexcept {
+    const view_member* m = view.find(settings_.self);
+    return m != nullptr && m->incarnation == settings_.incarnation;
+}
+inline participant::link_state* participant::linked(peer_id peer) {
+    const auto p = peers_.find(peer);
+    if (p == peers_.end() || p->second.link == 0) return nullptr;
+    return &links_.at(p->second.link);
+}
+inline bool participant::is_linked(link_id link) const {
+    const auto it = links_.find(link);
+    return it != links_.end() && it->second.at == phase::linked;
+}
+
+// ----------------------------------------------------------------------------------------------------- events
+
+inline link_id participant::link_opened(timestamp now) {
+    const link_id link = ++last_link_;
+    if (over_) return link;
+    link_state& l = links_[link];
+    l.opened = l.heard = l.sent = now;
+    if (links_.size() > settings_.max_links)
+        refuse(link, refusal::full,
+               "no room for another connection, " + std::to_string(settings_.max_links) + " are open", now);
+    return link;
+}
+
+inline void participant::dialled(link_id link, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end() || it->second.at != phase::dialling) return;
+    it->second.at = phase::greeted;
+    it->second.opened = it->second.heard = now;
+    send(link, introduction(), now);
+    settle(now);
+}
+
+inline void participant::dial_failed(link_id link, const std::string& why, timestamp now) {
+    if (over_ || !links_.contains(link)) return;
+    trouble_ = why;
+    forget(link, now);
+    settle(now);
+}
+
+inline void participant::link_closed(link_id link, const std::string& why, timestamp now) {
+    if (over_ || !links_.contains(link)) return;
+    trouble_ = why;
+    forget(link, now);
+    settle(now);
+}
+
+inline void participant::heard(link_id link, timestamp now) {
+    const auto it = links_.find(link);
+    if (it == links_.end()) return;
+    it->second.heard = now;
+    if (it->second.at != phase::linked) return;
+    peers_[it->second.peer].heard = now;
+    if (it->second.peer == sequencer_ && it->second.says.sequencer == sequencer_) {
+        sequencer_heard_ = now;
+        campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+    }
+}
+
+inline void participant::broken(link_id link, const std::string& why, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    trouble_ = why;
+    if (it->second.at == phase::linked) strike(it->second.peer);
+    close(link, why, true, now);
+    settle(now);
+}
+
+inline void participant::received(link_id link, message m, timestamp now) {
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end() || it->second.at == phase::dialling) return;
+    heard(link, now);
+    const message_type type = type_of(m);
+    const phase at = it->second.at;
+    const bool greeting = type == message_type::hello || type == message_type::welcome;
+    const bool offer = type == message_type::welcome && at == phase::linked;
+    const bool always =
+        offer || type == message_type::ping || type == message_type::goodbye || type == message_type::refuse;
+    if (!always &&
+        (greeting ? (type == message_type::hello ? at != phase::stranger : at != phase::greeted) : at != phase::linked))
+        return broken(link, "a " + std::string(to_string(type)) + " at the wrong time", now);
+    std::visit([&](auto& body) { on(link, body, now); }, m);
+    settle(now);
+}
+
+// --------------------------------------------------------------------------------------------------- greeting
+
+inline hello_message participant::introduction() const {
+    hello_message hello;
+    hello.run = settings_.run;
+    hello.peer = settings_.self;
+    hello.session = settings_.session;
+    hello.name = settings_.name;
+    hello.next_round = final_;
+    hello.wants_snapshot = settings_.fresh || seeking_;
+    hello.incarnation = settings_.incarnation;
+    hello.address = settings_.address;
+    hello.key = settings_.key;
+    hello.log_begin = log_begin_;
+    if (!recent_.empty()) hello.last = record_digest(*recent_.back());
+    hello.votes = settings_.votes;
+    hello.contributes = settings_.contributes;
+    return hello;
+}
+
+/// Why a peer cannot be talked to, whoever dialled.
+inline std::optional<refuse_message> participant::objection(const hello_message& hello) const {
+    const auto no = [](refusal code, std::string text) { return refuse_message{code, std::move(text)}; };
+    const std::string peer = "peer " + std::to_string(hello.peer);
+    if (hello.protocol != protocol_version)
+        return no(refusal::version_mismatch, "the peer speaks protocol " + std::to_string(hello.protocol) +
+                                                 " (thinwire " + hello.library + "), the run protocol " +
+                                                 std::to_string(protocol_version) +
+                                                 " (thinwire " THINWIRE_VERSION_STRING ")");
+    if (hello.run != digest{} && settings_.run != digest{} && hello.run != settings_.run)
+        return no(refusal::run_mismatch,
+                  "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
+    if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
+    if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
+    if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
+    if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
+        return no(refusal::banned, peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
+    if (const auto p = peers_.find(hello.peer); p != peers_.end() && hello.session < p->second.session)
+        return no(refusal::replaced, "another process, begun later, takes part as " + peer);
+    if (hello.last != digest{} && hello.next_round > 0 && hello.next_round <= final_ && !recent_.empty() &&
+        hello.next_round > recent_.front()->round) {
+        const commit_record& mine = *recent_[hello.next_round - 1 - recent_.front()->round];
+        if (record_digest(mine) != hello.last)
+            return no(refusal::ahead,
+                      peer + " holds another history: round " + std::to_string(hello.next_round - 1) + " differs");
+    }
+    return std::nullopt;
+}
+
+inline void participant::on(link_id link, hello_message& m, timestamp now) {
+    if (auto no = objection(m)) return refuse(link, no->code, std::move(no->text), now);
+    if (settings_.run == digest{} || settings_.fresh) return close(link, "not ready to be joined", false, now);
+    for (const auto& [other, l] : links_) {
+        if (other == link || l.peer != m.peer || (l.at != phase::greeted && l.at != phase::dialling)) continue;
+        // Both dial at once: the higher number's link stays, on both sides.
+        if (settings_.self > m.peer && l.at == phase::greeted) return close(link, "dialled already", false, now);
+        close(other, "dialled by the other side", false, now);
+        break;
+    }
+    effects_.push_back(admit_effect{link, m.peer});
+    send(link, welcome(link, m), now);
+    connect(link, m, now);
+}
+
+/// The answer to a hello; a peer that wants a snapshot is offered the newest, and may fetch it while the link lives.
+inline welcome_message participant::welcome(link_id link, const hello_message& to) {
+    welcome_message answer;
+    answer.run = settings_.run;
+    answer.term = term_;
+    answer.sequencer = sequencer_;
+    answer.name = settings_.name;
+    if (to.run == digest{} || to.wants_snapshot) answer.manifest = settings_.manifest;
+    answer.round = final_;
+    answer.self = introduction();
+    answer.state = states_.back().second;
+    if (to.wants_snapshot && snapshot_) {
+        answer.has_snapshot = true;
+        answer.snapshot_round = snapshot_->round;
+        answer.snapshot_size = snapshot_->bytes->size();
+        answer.snapshot_digest = snapshot_->content;
+        answer.state_at = snapshot_->state;
+        links_.at(link).snapshot = snapshot_->bytes;
+        links_.at(link).snapshot_digest = snapshot_->content;
+    }
+    return answer;
+}
+
+inline void participant::on(link_id link, welcome_message& m, timestamp now) {
+    const bool offered = links_.at(link).at == phase::linked;  // by a peer that dialled this one and found it behind
+    if (settings_.run != digest{} && m.run != settings_.run) {
+        const std::string line = links_.at(link).address + " is of run " + to_string(m.run, 16) + ", expected run " +
+                                 to_string(settings_.run, 16);
+        close(link, "another run", false, now);
+        if (!admitted_once_) end(run_end::run_mismatch, line);
+        return;
+    }
+    if (const peer_id expected = links_.at(link).peer; expected != 0 && expected != m.self.peer)
+        return close(link, "another peer than the one that was dialled", false, now);
+    if (auto no = objection(m.self)) {
+        close(link, no->text, false, now);
+        if (no->code == refusal::ahead && !admitted_once_) end(run_end::diverged, no->text);
+        return;
+    }
+    const bool wanted = settings_.fresh || seeking_;
+    if (wanted && (m.snapshot_round > m.round || m.snapshot_size > settings_.max_snapshot ||
+                   (m.has_snapshot && (m.snapshot_size == 0 || !decode_state(*m.state_at)))))
+        return broken(link, "a snapshot that cannot be", now);
+    if (offered) {
+        if (seeking_ && m.has_snapshot && m.snapshot_round > final_) begin_fetch(link, m, now);
+        return;
+    }
+    if (!m.state->empty() && !decode_state(*m.state)) return broken(link, "a state that cannot be", now);
+    if (settings_.fresh && !m.has_snapshot && !fetch_) return close(link, "it has no snapshot yet", false, now);
+    settings_.run = m.run;
+    learn_view(m.state, m.round);
+    effects_.push_back(admit_effect{link, m.self.peer});
+    if (!std::exchange(admitted_once_, true)) effects_.push_back(welcomed_effect{m});
+    connect(link, m.self, now);
+    if (m.self.wants_snapshot && snapshot_ && is_linked(link)) send(link, welcome(link, m.self), now);
+    if (settings_.fresh || (seeking_ && m.snapshot_round > final_))
+        if (m.has_snapshot && is_linked(link)) begin_fetch(link, m, now);
+}
+
+/// The link carries the protocol from now on. A new link of a peer takes the place of its old one; another session is
+/// another process, whose momentum does not hold what the old one sent: that is dropped, and the old process told.
+inline void participant::connect(link_id link, const hello_message& hello, timestamp now) {
+    peer_state& p = peers_[hello.peer];
+    if (p.session != hello.session) {
+        std::vector<digest> stale;
+        for (const auto& [content, held] : pool_)
+            if (held.author == hello.peer && held.session != hello.session) stale.push_back(content);
+        for (const digest& content : stale)
+            if (!assembly_ && !storing_ && !tentative_) drop(content);
+        p.excluded = false;
+        p.waited = false;
+    }
+    if (p.link != 0) {
+        if (p.session == hello.session)
+            close(p.link, "replaced by a new connection of the same process", false, now);
+        else
+            refuse(p.link, refusal::replaced, "another process takes part as peer " + std::to_string(hello.peer), now);
+    }
+    link_state& l = links_.at(link);
+    l.at = phase::linked;
+    l.peer = hello.peer;
+    l.hello = hello;
+    p.name = hello.name;
+    p.link = link;
+    p.session = hello.session;
+    p.heard = now;
+    p.left = false;
+    p.missed.reset();
+    if (first_round_ && leading()) p.waited = hello.contributes;
+    if (first_round_ && first_payload_) first_payload_ = now;
+    dials_.erase(hello.address);
+    if (!l.address.empty()) dials_.erase(l.address);
+    roster_changed_ = true;
+    dial_due_ = true;
+    l.told = status(now);
+    if (!settings_.fresh) send(link, l.told, now);
+    offer_own(link, now);
+    if (leading()) propose_to(link, now);
+}
+
+inline void participant::learn_view(const shared_bytes& state, std::uint64_t round) {
+    if (round < contacts_round_ && !contacts_.members.empty()) return;
+    if (auto s = decode_state(*state)) {
+        contacts_ = std::move(s->view);
+        contacts_round_ = round;
+        dial_due_ = true;
+    }
+}
+
+/// Every member of the view has an entry in peers_; a new one without a link counts as gone from now on.
+inline void participant::meet_members(timestamp now) {
+    for (const view_member& m : state_.view.members)
+        if (const auto [p, fresh] = peers_.try_emplace(m.peer); fresh) p->second.gone = now;
+}
+
+inline void participant::on(link_id link, refuse_message& m, timestamp now) {
+    const bool final = links_.at(link).at == phase::linked || !admitted_once_;
+    const std::string line = "refused: " + m.text;
+    close(link, "refused", false, now);
+    trouble_ = line;
+    switch (m.code) {
+        case refusal::replaced:
+        case refusal::removed:
+        case refusal::banned: return end(run_end::refused, line);
+        case refusal::version_mismatch:
+            if (final) end(run_end::version_mismatch, line);
+            return;
+        case refusal::run_mismatch:
+            if (final) end(run_end::run_mismatch, line);
+            return;
+        case refusal::ahead: return end(run_end::diverged, line);
+        default: return;
+    }
+}
+
+inline void participant::on(link_id link, goodbye_message& m, timestamp now) {
+    const link_state& l = links_.at(link);
+    const bool known = l.at == phase::linked;
+    const peer_id peer = l.peer;
+    close(link, "goodbye", false, now);
+    if (!known) return;
+    peers_[peer].left = true;
+    roster_changed_ = true;
+    if (peer == sequencer_) {
+        sequencer_ = 0;
+        campaign_from_ = now;
+    }
+    if (m.stop_run && state_.stopped) stopping_ = true;
+}
+
+/// What a peer says of itself: whom it follows, how far it is.
+inline void participant::on(link_id link, status_message& m, timestamp now) {
+    link_state& l = links_.at(link);
+    if (l.has_said && (m.final < l.says.final || m.term < l.says.term))
+        return broken(link, "a status that goes back", now);
+    const status_message before = std::exchange(l.says, m);
+    l.has_said = true;
+    l.snapshot = nullptr;
+    const peer_id peer = l.peer;
+    if (m.sequencer == peer) {
+        follow(link, m.term, now);
+    } else {
+        if (peer == sequencer_) {
+            sequencer_ = 0;
+            campaign_from_ = std::min(campaign_from_, now + settings_.takeover / 4);
+        }
+        if (m.term > term_) step_down(m.term, leading() ? now : campaign_from_);
+        // It hears a sequencer that this peer does not: there is one.
+        if (m.sequencer != 0 && m.sequencer != settings_.self && m.term >= term_)
+            campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+    }
+    if (!links_.contains(link)) return;
+    peer_state& p = peers_[peer];
+    if (m.active && (!before.active || m.taken > before.taken)) awake(p, now);
+    if (before.final != m.final && !state_.view.find(peer)) roster_changed_ = true;
+    if (leading()) {
+        propose_to(link, now);
+        count_stored(now);
+    }
+    learn_final(now);
+    assemble(now);
+}
+
+// ------------------------------------------------------------------------------------------------------ dialling
+
+/// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer,
+/// those who come next, and neighbours in the order of the view.
+inline bool participant::wants_link(std::size_t position) const {
+    const auto& members = contacts_.members;
+    if (members.size() <= settings_.mesh + 1 || position < 3 || members[position].peer == sequencer_) return true;
+    const auto self =
+        std::find_if(members.begin(), members.end(), [&](const view_member& m) { return m.peer == settings_.self; });
+    if (self == members.end()) return false;
+    const std::size_t mine = static_cast<std::size_t>(self - members.begin());
+    return (position + members.size() - mine) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
+}
+
+inline void participant::dial_wanted(timestamp now) {
+    if (leaving_) return;
+    dial_due_ = false;
+    bool any = false;
+    std::set<std::string> wanted;
+    for (const auto& [link, l] : links_) any = any || l.at == phase::linked;
+    const bool member = contacts_.find(settings_.self) != nullptr;
+    for (std::size_t i = 0; i < contacts_.members.size(); ++i) {
+        const view_member& m = contacts_.members[i];
+        if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr || !wants_link(i)) continue;
+        const bool theirs = member && !seeking_ && !settings_.address.empty() && m.peer > settings_.self;
+        if (theirs && now < peers_[m.peer].gone + settings_.attempt_timeout) continue;
+        dial(m.address, m.peer, m.key, now);
+        wanted.insert(m.address);
+    }
+    if (!any)
+        for (const std::string& seed : settings_.seeds) {
+            dial(seed, 0, "", now);
+            wanted.insert(seed);
+        }
+    std::erase_if(dials_, [&](const auto& d) { return d.second.link == 0 && !wanted.contains(d.first); });
+}
+
+inline void participant::dial(const std::string& address, peer_id peer, const std::string& key, timestamp now) {
+    if (address == settings_.address) return;
+    dial_state& d = dials_[address];
+    if (d.link != 0 || now < d.next) return;
+    d.link = ++last_link_;
+    link_state& l = links_[d.link];
+    l.at = phase::dialling;
+    l.peer = peer;
+    l.address = address;
+    l.opened = l.heard = l.sent = now;
+    effects_.push_back(dial_effect{d.link, address, key});
+}
+
+// -------------------------------------------------------------------------------------------------- sending, closing
+
+inline status_message participant::status(timestamp now) const {
+    status_message s;
+    s.term = term_;
+    s.sequencer = hears_sequencer(now) ? sequencer_ : 0;
+    s.final = final_;
+    s.accepted = tentative_ ? tentative_->term : 0;
+    s.taken = std::min(local_.taken(), final_);
+    s.active = local_active_;
+    return s;
+}
+
+/// Tells everyone how far this peer is, and the sequencer also what it has stored and taken.
+inline void participant::announce(timestamp now) {
+    if (settings_.fresh) return;
+    const status_message s = status(now);
+    const auto same = [](const status_message& a, const status_message& b, bool all) {
+        return a.term == b.term && a.sequencer == b.sequencer && a.final == b.final &&
+               (!all || (a.accepted == b.accepted && a.taken == b.taken && a.active == b.active));
+    };
+    if (same(s, status_, true)) return;
+    status_ = s;
+    for (auto& [link, l] : links_) {
+        if (l.at != phase::linked || same(s, l.told, l.peer == sequencer_)) continue;
+        l.told = s;
+        send(link, s, now);
+    }
+}
+
+inline void participant::send(link_id link, message m, timestamp now) {
+    links_.at(link).sent = now;
+    effects_.push_back(send_effect{link, std::move(m)});
+}
+
+inline void participant::refuse(link_id link, refusal code, std::string text, timestamp now) {
+    send(link, refuse_message{code, text}, now);
+    close(link, std::move(text), code != refusal::replaced, now);
+}
+
+inline void participant::close(link_id link, std::string reason, bool fault, timestamp now) {
+    effects_.push_back(close_effect{link, std::move(reason), fault});
+    forget(link, now);
+}
+
+inline void participant::forget(link_id link, timestamp now) {
+    const auto it = links_.find(link);
+    const link_state& l = it->second;
+    if (const auto d = dials_.find(l.address); d != dials_.end() && d->second.link == link) {
+        d->second.link = 0;
+        d->second.pause =
+            d->second.pause == 0 ? settings_.first_pause : std::min(2 * d->second.pause, settings_.last_pause);
+        d->second.next = now + d->second.pause;
+    }
+    const bool was_linked = l.at == phase::linked;
+    const peer_id peer = l.peer;
+    lose_source(link);
+    std::erase_if(questions_, [&](const question& q) { return q.link == link; });
+    std::erase_if(pulls_, [&](const auto& p) { return p.second.first == link; });
+    links_.erase(it);
+    dial_due_ = true;
+    if (!was_linked) return;
+    peer_state& p = peers_[peer];
+    if (p.link != link) return;
+    p.link = 0;
+    p.gone = now;
+    roster_changed_ = true;
+    if (peer == sequencer_) campaign_from_ = std::min(campaign_from_, now + settings_.takeover / 4);
+    if (std::none_of(links_.begin(), links_.end(), [](const auto& e) { return e.second.at == phase::linked; }))
+        alone_since_ = now;
+}
+
+// ---------------------------------------------------------------------------------------------------- time and end
+
+inline void participant::settle(timestamp now) {
+    if (over_) return;
+    advance(now);
+    if (dial_due_) dial_wanted(now);
+    if (!questions_.empty()) answer(now);
+    ask_pieces(now);
+    pull(now);
+    if (leading()) {
+        consider(now);
+    } else {
+        send_requests(now);
+        if (const auto at = campaign_at(); at && now >= *at) campaign(true, now);
+    }
+    pump_local();
+    announce(now);
+    maybe_end(now);
+}
+
+inline void participant::tick(timestamp now) {
+    if (over_) return;
+    std::vector<std::pair<link_id, std::string>> dead;
+    for (auto& [link, l] : links_) {
+        const bool linked = l.at == phase::linked;
+        if (!linked &&
+            now >= l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout))
+            dead.emplace_back(link, "no answer");
+        else if (linked && now >= l.heard + settings_.keepalive_timeout)
+            dead.emplace_back(link, "silent");
+        else if (linked && now >= l.sent + settings_.keepalive_interval)
+            send(link, settings_.fresh ? message(ping_message{}) : message(l.told = status(now)), now);
+    }
+    for (auto& [link, why] : dead) {
+        trouble_ = why;
+        close(link, std::move(why), true, now);
+    }
+    if (now >= housekeeping_) {
+        housekeeping_ = now + settings_.keepalive_interval;
+        roster_changed_ = true;
+        dial_due_ = true;
+        const timestamp stall = now - 2 * settings_.takeover;
+        for (auto& [content, held] : pool_)
+            if (held.moving.sources() > 1)
+                for (const link_id link : held.moving.stalled(stall)) held.moving.remove_source(link);
+        std::erase_if(pulls_, [&](const auto& p) { return p.second.second < stall; });
+        if (fetch_ && !fetch_->moving.has_source() && !settings_.fresh) fetch_.reset();
+        if (fetch_ && !fetch_->moving.has_source())
+            while (!links_.empty()) close(links_.begin()->first, "another snapshot is sought", false, now);
+        if (leading() && !quorums([&](const view_member& m) {
+                return m.peer == settings_.self ? is(m, nullptr) : peers_[m.peer].heard + settings_.takeover > now;
+            }))
+            step_down(term_, now + settings_.takeover);
+        forget_stuck();
+        assemble(now);
+    }
+    for (const auto& [address, d] : dials_) dial_due_ = dial_due_ || (d.link == 0 && now >= d.next);
+    settle(now);
+}
+
+inline std::optional<timestamp> participant::wake_at() const {
+    if (over_) return std::nullopt;
+    timestamp at = housekeeping_;
+    const auto sooner = [&](std::optional<timestamp> t) { at = t ? std::min(at, *t) : at; };
+    for (const auto& [link, l] : links_) {
+        if (l.at == phase::linked)
+            sooner(std::min(l.heard + settings_.keepalive_timeout, l.sent + settings_.keepalive_interval));
+        else
+            sooner(l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout));
+    }
+    for (const auto& [address, d] : dials_)
+        if (d.link == 0 && !leaving_) sooner(d.next);
+    if (leading()) sooner(deadline());
+    if (!leading()) sooner(campaign_at());
+    if (leaving_ || stopping_) sooner(leave_by_);
+    return at;
+}
+
+inline void participant::leave(timestamp now) {
+    if (over_ || leaving_) return;
+    leaving_ = true;
+    leave_by_ = now + settings_.leave_timeout;
+    settle(now);
+}
+
+inline void participant::farewell(const std::string& text, bool stop, timestamp now) {
+    while (!links_.empty()) {
+        const link_id link = links_.begin()->first;
+        if (links_.begin()->second.at == phase::linked) {
+            send(link, status(now), now);
+            send(link, goodbye_message{stop, text}, now);
+        }
+        close(link, text, false, now);
+    }
+}
+
+inline void participant::maybe_end(timestamp now) {
+    if (over_) return;
+    if (stopping_) {
+        if (local_.next() < final_ && now < leave_by_) return;
+        if (now < leave_by_ && leading())
+            for (const view_member& m : state_.view.members)
+                if (const link_state* l = linked(m.peer); l != nullptr && l->says.final < final_) return;
+        farewell("the run is stopped", true, now);
+        return end(run_end::stopped, "the run was stopped");
+    }
+    if (leaving_) {
+        // Others must be able to go on: a sequencer waits until it is out of the view.
+        bool others = false;
+        for (const view_member& m : state_.view.members)
+            others = others || (m.votes && m.peer != settings_.self && linked(m.peer) != nullptr);
+        if (leading() && others && in(state_.view) && now < leave_by_) return;
+        farewell("left the run", false, now);
+        return end(run_end::left, "left the run");
+    }
+    const bool alone =
+        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
+    if (!alone || leading()) return;
+    const auto seconds = [](timestamp t) {
+        return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
+    };
+    const std::string why = trouble_.empty() ? "" : ": " + trouble_;
+    if (!admitted_once_ && contacts_.members.empty() && now >= alone_since_ + settings_.connect_timeout)
+        return end(run_end::unreachable, "cannot reach the run within " + seconds(settings_.connect_timeout) + why);
+    if ((admitted_once_ || !contacts_.members.empty()) && now >= alone_since_ + settings_.reconnect_timeout)
+        end(run_end::lost,
+            "lost all other peers and could not reach one again within " + seconds(settings_.reconnect_timeout) + why);
+}
+
+inline void participant::storage_failed(const std::string& why, timestamp now) {
+    if (over_) return;
+    farewell("the run log failed: " + why, false, now);
+    end(run_end::storage, "the run log failed: " + why);
+}
+
+inline void participant::end(run_end code, std::string text) {
+    if (over_) return;
+    over_ = true;
+    effects_.push_back(end_effect{code, std::move(text)});
+}
+
+inline std::vector<member_status> participant::members() const {
+    std::vector<member_status> list;
+    for (const auto& [peer, p] : peers_)
+        list.push_back({peer, p.name, peer == settings_.self || p.link != 0, p.strikes, p.last_round});
+    return list;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_LINKS_HPP
+
+// ---- thinwire/comm/detail/participant_log.hpp
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP
+
+#include <algorithm>
+#include <memory>
+
+namespace thinwire {
+
+inline void participant::on(link_id link, record_message& m, timestamp now) {
+    const commit_record& r = *m.record;
+    if (r.control && !decode_state(*r.control)) return broken(link, "a record with a control that cannot be", now);
+    for (const committed_payload& c : r.contributions)
+        if (c.payload && digest_of(*c.payload) != c.payload_digest)
+            return broken(link, "a record whose payloads do not match their digests", now);
+    if (m.final) {
+        const auto it = pulls_.find(r.round);
+        if (it == pulls_.end() || it->second.first != link) return;
+        pulls_.erase(it);
+        if (r.round >= final_) pulled_[r.round] = m.record;
+        return;
+    }
+    if (r.term != m.term) return broken(link, "a proposal of another term than its own", now);
+    if (m.term < term_) return send(link, links_.at(link).told = status(now), now);
+    follow(link, m.term, now);
+    if (sequencer_ != links_.at(link).peer || r.round < final_) return;
+    if (!pending_ || std::pair(m.term, r.round) > std::pair(pending_->term, pending_->record->round)) pending_ = m;
+    learn_final(now);
+}
+
+/// Goes on with what is known to come next in the log, as long as nothing is being stored.
+inline void participant::advance(timestamp now) {
+    while (!storing_ && !settings_.fresh) {
+        const std::uint64_t before = final_;
+        pulled_.erase(pulled_.begin(), pulled_.lower_bound(final_));
+        if (const auto it = pulled_.find(final_); it != pulled_.end()) {
+            const commit_ptr record = it->second;
+            pulled_.erase(it);
+            if (tentative_ && record_digest(*tentative_) == record_digest(*record)) {
+                finalize(now);
+            } else {
+                if (leading()) step_down(term_, now + settings_.takeover);  // a later one was at work
+                assembly_ = assembly{*record, true};
+            }
+        } else if (pending_ && pending_->record->round <= final_) {
+            const record_message m = *std::exchange(pending_, std::nullopt);
+            const bool accepted = tentative_ && tentative_->term == m.term;
+            const bool under_way = assembly_ && (assembly_->final || assembly_->record.term == m.term);
+            if (m.record->round == final_ && m.term == term_ && !leading() && !accepted && !under_way)
+                assembly_ = assembly{*m.record, false};
+        }
+        learn_final(now);
+        assemble(now);
+        if (final_ == before && !(pending_ && pending_->record->round <= final_)) return;
+    }
+}
+
+/// Fills in the payloads of the record under way from what is here, has the others fetched from whoever must have them,
+/// and stores it when nothing is missing.
+inline void participant::assemble(timestamp now) {
+    if (!assembly_ || storing_) return;
+    commit_record& r = assembly_->record;
+    bool complete = true;
+    for (committed_payload& c : r.contributions) {
+        if (c.payload) continue;
+        if (tentative_)
+            for (const committed_payload& t : tentative_->contributions)
+                if (t.payload_digest == c.payload_digest) c.payload = t.payload;
+        if (c.payload) continue;
+        held_payload* held = hold(c.payload_digest, r.round, c.peer, 0, c.size);
+        if (held->bytes) {
+            c.payload = held->bytes;
+            continue;
+        }
+        complete = false;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked &&
+                ((l.says.final > r.round && l.hello.log_begin <= r.round) || l.peer == sequencer_ ||
+                 (l.says.final == r.round && l.says.accepted == r.term)))
+                held->moving.add_source(link, now);
+    }
+    if (!complete) return;
+    const assembly done = *std::exchange(assembly_, std::nullopt);
+    auto record = std::make_shared<commit_record>(done.record);
+    if (done.final && tentative_ && record_digest(*tentative_) == record_digest(*record)) return finalize(now);
+    store(std::move(record), done.final);
+}
+
+/// A final record of which a payload has no source left is asked for again, from whoever has it now.
+inline void participant::forget_stuck() {
+    if (!assembly_ || !assembly_->final || storing_) return;
+    for (const committed_payload& c : assembly_->record.contributions) {
+        if (c.payload) continue;
+        const auto held = pool_.find(c.payload_digest);
+        if (held != pool_.end() && (held->second.bytes || held->second.moving.has_source())) continue;
+        drop(c.payload_digest);
+        assembly_.reset();
+        return;
+    }
+}
+
+inline void participant::store(commit_ptr record, bool final) {
+    storing_ = assembly{*record, final};
+    effects_.push_back(store_effect{std::move(record), !final});
+}
+
+inline void participant::stored(timestamp now) {
+    if (over_ || !storing_) return;
+    const assembly done = *std::exchange(storing_, std::nullopt);
+    tentative_ = std::make_shared<const commit_record>(done.record);
+    tentative_state_.reset();
+    if (tentative_->control)
+        if (auto state = decode_state(*tentative_->control)) tentative_state_ = std::move(*state);
+    last_term_ = tentative_->term;
+    end_candidacy();
+    if (done.final) {
+        finalize(now);
+    } else {
+        learn_final(now);
+    }
+    // Elected while it was being stored: it is finished in the new term.
+    if (leading() && tentative_ && tentative_->term < term_) {
+        auto again = std::make_shared<commit_record>(*tentative_);
+        again->term = term_;
+        store(std::move(again), false);
+        propose(now);
+    }
+    if (leading()) count_stored(now);
+    settle(now);
+}
+
+/// The sequencer of this term proposes one record for a round: when it says that the round is final, that record is.
+inline void participant::learn_final(timestamp now) {
+    if (leading() || sequencer_ == 0) return;
+    const link_state* l = linked(sequencer_);
+    const bool said =
+        l != nullptr && l->says.sequencer == sequencer_ && l->says.term == term_ && l->says.final > final_;
+    const bool implied = pending_ && pending_->term == term_ && pending_->record->round > final_;
+    if (!said && !implied) return;
+    if (tentative_ && tentative_->term == term_ && !storing_) return finalize(now);
+    if (assembly_ && assembly_->record.term == term_) assembly_->final = true;
+    if (storing_ && storing_->record.term == term_) storing_->final = true;
+}
+
+/// The record in the log is final: everyone will hold this one.
+inline void participant::finalize(timestamp now) {
+    const commit_ptr record = std::exchange(tentative_, nullptr);
+    tentative_state_.reset();
+    end_candidacy();
+    ++final_;
+    effects_.push_back(final_effect{final_});
+    if (assembly_ && assembly_->record.round < final_) assembly_.reset();
+    recent_.push_back(record);
+    recent_bytes_ += detail::comm::weight(*record);
+    while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
+        recent_bytes_ -= detail::comm::weight(*recent_.front());
+        recent_.pop_front();
+    }
+    if (own_ && own_->first < final_) own_.reset();
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    first_round_ = false;
+    std::vector<digest> past;
+    for (const auto& [content, held] : pool_)
+        if (held.round < final_) past.push_back(content);
+    for (const digest& content : past) drop(content);
+    for (auto& [peer, p] : peers_) p.excluded = false;
+    for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
+    if (record->control) apply_control(*record, now);
+    if (!leading() || over_) return;
+    std::vector<digest> next;
+    for (const auto& [content, held] : pool_)
+        if (held.bytes) next.push_back(content);
+    for (const digest& content : next) collect(content, now);
+}
+
+inline void participant::apply_control(const commit_record& record, timestamp now) {
+    const run_state before = std::exchange(state_, decode_state(*record.control).value());
+    states_.emplace_back(final_, record.control);
+    roster_changed_ = true;
+    change_since_.reset();
+    learn_view(record.control, final_);
+    meet_members(now);
+    std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
+    if (state_.banned.contains(settings_.self)) {
+        farewell("banned from the run", false, now);
+        return end(run_end::refused, "this peer was banned from the run");
+    }
+    const bool newest = std::none_of(links_.begin(), links_.end(),
+                                     [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
+    if (state_.stopped && !before.stopped && newest) {
+        stopping_ = true;
+        leave_by_ = now + settings_.leave_timeout;
+    }
+    if (!leading()) return;
+    for (const peer_id peer : std::exchange(dismissed_, {})) {
+        if (peer == settings_.self) {
+            farewell("removed from the run", false, now);
+            return end(run_end::refused, "this peer was removed from the run");
+        }
+        const bool banned = state_.banned.contains(peer);
+        if (linked(peer) != nullptr)
+            refuse(peers_[peer].link, banned ? refusal::banned : refusal::removed,
+                   banned ? "banned from the run" : "removed from the run", now);
+    }
+    // A record of an earlier sequencer, for which this peer was gone: it enters again like everyone.
+    if (!in(state_.view) && !leaving_) step_down(term_, now + settings_.takeover);
+}
+
+// ---------------------------------------------------------------------------------------------------- catching up
+
+/// Asks for final records that others have and this peer lacks, unless the sequencer is about to say so. A sequencer
+/// asks too: what it took over may be final elsewhere.
+inline void participant::pull(timestamp now) {
+    if (settings_.fresh) return;
+    const auto current = [&](const auto& a) { return a && a->record.term == term_; };
+    const bool under_way = (tentative_ && tentative_->term == term_) || current(assembly_) || current(storing_);
+    if (under_way && !leading() && hears_sequencer(now)) return;
+    std::uint64_t most = 0;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) most = std::max(most, l.says.final);
+    bool served = true;
+    for (std::uint64_t r = final_; r < std::min(most, final_ + pulls_ahead); ++r) {
+        if (pulls_.contains(r) || pulled_.contains(r)) continue;
+        if (r == final_ && ((storing_ && storing_->final) || (assembly_ && assembly_->final))) continue;
+        std::vector<link_id> can;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked && l.says.final > r && l.hello.log_begin <= r) can.push_back(link);
+        if (can.empty()) {
+            served = false;
+            break;
+        }
+        const link_id link = can[pull_turn_++ % can.size()];
+        pulls_[r] = {link, now};
+        send(link, pull_message{r}, now);
+    }
+    if (served) {
+        if (most > final_) seeking_ = false;
+        return;
+    }
+    for (const view_member& m : contacts_.members)
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr) return;
+    // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
+    // stays promised, as a snapshot holds all of it.
+    if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
+    if (leading()) step_down(term_, now + 2 * settings_.takeover);
+    seeking_ = true;
+    sought_ = now;
+    while (!links_.empty()) close(links_.begin()->first, "a snapshot is sought", false, now);
+}
+
+inline void participant::on(link_id link, pull_message& m, timestamp now) {
+    if (m.round >= final_ || m.round < log_begin_) return broken(link, "a pull of a round that was not offered", now);
+    ask(question{link, m.round, std::nullopt}, now);
+}
+
+/// A final record that is in memory; otherwise asks the log for it and gives null.
+inline commit_ptr participant::find(std::uint64_t round) {
+    if (!recent_.empty() && round >= recent_.front()->round) return recent_[round - recent_.front()->round];
+    for (const commit_ptr& record : loaded_)
+        if (record->round == round) return record;
+    if (!loading_) {
+        loading_ = round;
+        effects_.push_back(load_effect{round});
+    }
+    return nullptr;
+}
+
+inline void participant::loaded(commit_ptr record, timestamp now) {
+    if (over_ || !loading_ || record->round != *loading_) return;
+    loading_.reset();
+    loaded_.push_back(std::move(record));
+    std::size_t bytes = 0;
+    for (const commit_ptr& r : loaded_) bytes += detail::comm::weight(*r);
+    while (loaded_.size() > 1 && (loaded_.size() > pulls_ahead || bytes > settings_.recent)) {
+        bytes -= detail::comm::weight(*loaded_.front());
+        loaded_.pop_front();
+    }
+    settle(now);
+}
+
+inline void participant::pump_local() {
+    while (!settings_.fresh && local_.next() < final_ && local_.room(0, settings_.window)) {
+        const commit_ptr record = find(local_.next());
+        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
+        local_.sent(detail::comm::weight(*record));
+        effects_.push_back(deliver_effect{record});
+    }
+}
+
+inline void participant::taken(std::uint64_t round, timestamp now) {
+    if (over_ || round <= local_.taken()) return;
+    local_.take(round);
+    settle(now);
+}
+
+inline shared_bytes participant::state_at(std::uint64_t round) const {
+    shared_bytes found = states_.front().second;
+    for (const auto& [from, state] : states_)
+        if (from <= round) found = state;
+    return found;
+}
+
+inline void participant::snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now) {
+    if (over_) return;
+    snapshot_ = snapshot_state{round, digest_of(*bytes), std::move(bytes), state_at(round)};
+    while (states_.size() > 1 && states_[1].first <= round) states_.erase(states_.begin());
+    settle(now);
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_LOG_HPP
+
+// ---- thinwire/comm/detail/participant_payloads.hpp
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP
+
+#include <algorithm>
+
+namespace thinwire {
+
+inline void participant::payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+    if (over_) return;
+    local_active_ = true;
+    awake(peers_[settings_.self], now);
+    if (round != final_ || !settings_.contributes) return settle(now);
+    const digest content = digest_of(*payload);
+    if (own_ && own_->second != content) drop(own_->second);
+    own_ = {round, content};
+    held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
+    held->bytes = std::move(payload);
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) offer_own(link, now);
+    completed(content, now);
+    settle(now);
+}
+
+/// Tells a peer of the local payload and gives it the beginning. Before this peer has entered, only the sequencer
+/// needs it.
+inline void participant::offer_own(link_id link, timestamp now) {
+    if (!own_ || !is_linked(link)) return;
+    const peer_id peer = links_.at(link).peer;
+    if (!entered() && peer != sequencer_) return;
+    const held_payload& held = pool_.at(own_->second);
+    offer_message m;
+    m.round = held.round;
+    m.author = settings_.self;
+    m.session = settings_.session;
+    m.content = own_->second;
+    m.size = static_cast<std::uint32_t>(held.bytes->size());
+    m.relay = sequencer_ != settings_.self && linked(sequencer_) == nullptr;
+    const auto begin = held.bytes->begin();
+    const std::size_t count = std::min(held.bytes->size(), wire_limits::max_piece);
+    m.bytes = share({begin, begin + static_cast<std::ptrdiff_t>(count)});
+    send(link, std::move(m), now);
+}
+
+/// The entry of a payload, made when it is new. Within the bounds of on(offer_message) and of a record.
+inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
+                                                    std::uint64_t session, std::size_t size) {
+    const auto [it, fresh] = pool_.try_emplace(
+        content, held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
+    if (fresh) pool_bytes_ += size;
+    return &it->second;
+}
+
+inline void participant::drop(const digest& content) {
+    const auto it = pool_.find(content);
+    if (it == pool_.end()) return;
+    if (const auto c = collected_.find(it->second.author);
+        c != collected_.end() && c->second.payload_digest == content) {
+        collected_bytes_ -= c->second.payload->size();
+        collected_.erase(c);
+        if (collected_.empty()) first_payload_.reset();
+    }
+    pool_bytes_ -= it->second.moving.size();
+    pool_.erase(it);
+}
+
+inline void participant::on(link_id link, offer_message& m, timestamp now) {
+    const link_state& l = links_.at(link);
+    if (settings_.fresh || m.round < final_ || m.round > final_ + 1 || m.author == settings_.self) return;
+    const bool direct = m.author == l.peer;
+    if (!direct && !state_.view.find(m.author)) return;
+    if (direct && m.session != l.hello.session) return broken(link, "an offer of another process", now);
+    if (!direct && linked(m.author) != nullptr && peers_[m.author].session != m.session) return;
+    if (!pool_.contains(m.content)) {
+        std::vector<digest> older;
+        for (const auto& [content, held] : pool_) {
+            if (held.author != m.author || held.round != m.round || held.session == 0) continue;
+            if (direct && held.session == m.session) return broken(link, "two different payloads for one round", now);
+            older.push_back(content);
+        }
+        if (!older.empty() && (!direct || assembly_ || storing_ || tentative_)) return;
+        for (const digest& content : older) drop(content);
+        if (pool_bytes_ + m.size > 2 * settings_.max_commit || pool_.size() >= 2 * max_relayed) return;
+    }
+    held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
+    if (held->moving.size() != m.size) return broken(link, "an offer of another size", now);
+    if (held->author == m.author && held->session == 0) held->session = m.session;
+    held->relay = held->relay || m.relay;
+    if (held->bytes) return;
+    held->moving.add_source(link, now);
+    bool asked = false;
+    const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
+    if (!m.bytes->empty() && m.bytes->size() != first) return broken(link, "an offer with half a piece", now);
+    if (!m.bytes->empty()) held->moving.put(link, 0, *m.bytes, asked, now);
+    if (!held->moving.complete()) return;
+    held->bytes = held->moving.finish();
+    if (!held->bytes) {
+        drop(m.content);
+        return broken(link, "a payload that does not match its digest", now);
+    }
+    completed(m.content, now);
+}
+
+/// A payload is here in full.
+inline void participant::completed(const digest& content, timestamp now) {
+    const held_payload& held = pool_.at(content);
+    if (leading()) {
+        collect(content, now);
+    } else if (held.relay && held.author != settings_.self && linked(sequencer_) != nullptr) {
+        offer_message m;
+        m.round = held.round;
+        m.author = held.author;
+        m.session = held.session;
+        m.content = content;
+        m.size = static_cast<std::uint32_t>(held.bytes->size());
+        m.bytes = share({});
+        send(peers_[sequencer_].link, std::move(m), now);
+    }
+    assemble(now);
+}
+
+// ------------------------------------------------------------------------------------------------------ pieces
+
+inline void participant::ask_pieces(timestamp now) {
+    for (auto& entry : links_) {
+        const link_id id = entry.first;
+        link_state& l = entry.second;
+        if (l.at != phase::linked) continue;
+        const auto ask_of = [&](detail::comm::transfer& t) {
+            while (l.asked.size() < pieces_ahead && t.from(id)) {
+                const auto fetch = t.ask(id);
+                if (!fetch) return;
+                l.asked.insert({fetch->content, fetch->offset});
+                send(id, *fetch, now);
+            }
+        };
+        if (fetch_) ask_of(fetch_->moving);
+        for (auto& [content, held] : pool_) {
+            if (l.asked.size() >= pieces_ahead) break;
+            if (!held.bytes) ask_of(held.moving);
+        }
+    }
+}
+
+inline void participant::lose_source(link_id link) {
+    if (fetch_) fetch_->moving.remove_source(link);
+    for (auto& [content, held] : pool_) held.moving.remove_source(link);
+}
+
+inline void participant::on(link_id link, piece_message& m, timestamp now) {
+    if (links_.at(link).asked.erase({m.content, m.offset}) == 0)
+        return broken(link, "a piece that was not asked for", now);
+    const auto held = pool_.find(m.content);
+    const bool snapshot = fetch_ && fetch_->offer.snapshot_digest == m.content;
+    if (!snapshot && (held == pool_.end() || held->second.bytes)) return;
+    detail::comm::transfer& t = snapshot ? fetch_->moving : held->second.moving;
+    bool asked = false;
+    switch (t.put(link, m.offset, *m.bytes, asked, now)) {
+        case detail::comm::transfer::outcome::wrong: return broken(link, "a piece of another length", now);
+        case detail::comm::transfer::outcome::missing: return;
+        case detail::comm::transfer::outcome::taken: break;
+    }
+    if (!t.complete()) return;
+    const bool single = t.sources() == 1 && t.from(link);
+    shared_bytes bytes = t.finish();
+    if (!bytes) {
+        // Somebody lied; with one source it is known who. Otherwise it is fetched again from one.
+        if (single) return broken(link, "content that does not match its digest", now);
+        std::vector<link_id> others;
+        for (const auto& [other, l] : links_)
+            if (other != link) others.push_back(other);
+        for (const link_id other : others) t.remove_source(other);
+        return;
+    }
+    if (snapshot) {
+        fetch_->moving = detail::comm::transfer(m.content, 0, 0);
+        return begin_log(std::move(bytes), now);
+    }
+    held->second.bytes = std::move(bytes);
+    completed(m.content, now);
+}
+
+/// The snapshot is here: this peer has a replica, and its log begins with it, whatever log there was.
+inline void participant::begin_log(shared_bytes bytes, timestamp now) {
+    const fetching f = *std::exchange(fetch_, std::nullopt);
+    const bool behind = f.offer.snapshot_round > final_;
+    if (!settings_.fresh && (!behind || storing_ || leading())) return;  // not needed any more, or not now
+    settings_.fresh = seeking_ = false;
+    tentative_.reset();
+    tentative_state_.reset();
+    pulled_.clear();
+    pulls_.clear();
+    recent_.clear();
+    recent_bytes_ = 0;
+    loaded_.clear();
+    loading_.reset();
+    questions_.clear();
+    for (auto& [link, l] : links_) l.waiting = 0;
+    std::vector<digest> past;
+    for (const auto& [content, held] : pool_) past.push_back(content);
+    for (const digest& content : past) drop(content);
+    own_.reset();
+    log_begin_ = final_ = f.offer.snapshot_round;
+    state_ = decode_state(*f.offer.state_at).value();
+    states_ = {{final_, f.offer.state_at}};
+    meet_members(now);
+    local_ = detail::comm::outflow(final_);
+    effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
+    dial_due_ = true;
+    for (auto& [link, l] : links_)
+        if (l.at == phase::linked) send(link, l.told = status(now), now);
+}
+
+inline void participant::begin_fetch(link_id link, const welcome_message& m, timestamp now) {
+    if (!fetch_ || (fetch_->offer.snapshot_digest != m.snapshot_digest && !fetch_->moving.has_source()))
+        fetch_ = fetching{m, detail::comm::transfer(m.snapshot_digest, 0, m.snapshot_size)};
+    if (fetch_->offer.snapshot_digest == m.snapshot_digest && fetch_->offer.snapshot_size == m.snapshot_size)
+        fetch_->moving.add_source(link, now);
+}
+
+/// A request that may need the log: answered at once, or when the record was loaded.
+inline void participant::ask(question q, timestamp now) {
+    link_state& l = links_.at(q.link);
+    if (l.waiting == 0 && try_answer(q, now)) return;
+    if (++l.waiting > max_waiting) return broken(q.link, "more requests than may wait", now);
+    questions_.push_back(std::move(q));
+}
+
+inline void participant::answer(timestamp now) {
+    for (std::size_t n = questions_.size(); n > 0; --n) {
+        question q = std::move(questions_.front());
+        questions_.pop_front();
+        if (try_answer(q, now))
+            --links_.at(q.link).waiting;
+        else
+            questions_.push_back(std::move(q));
+    }
+}
+
+inline bool participant::try_answer(const question& q, timestamp now) {
+    if (q.fetch) {
+        bool wait = false;
+        const shared_bytes bytes = find_payload(q.link, q.fetch->content, q.round, wait);
+        if (wait) return false;
+        const fetch_message& m = *q.fetch;
+        std::vector<std::byte> part;
+        if (bytes && m.offset < bytes->size() && m.count <= bytes->size() - m.offset) {
+            const auto begin = bytes->begin() + static_cast<std::ptrdiff_t>(m.offset);
+            part.assign(begin, begin + static_cast<std::ptrdiff_t>(m.count));
+        }
+        send(q.link, piece_message{m.content, m.offset, share(std::move(part))}, now);
+        return true;
+    }
+    const commit_ptr record = find(q.round);
+    if (!record) return false;
+    auto copy = std::make_shared<commit_record>(*record);
+    std::size_t room = wire_limits::max_piece;
+    for (committed_payload& c : copy->contributions) {
+        c.size = static_cast<std::uint32_t>(c.payload->size());
+        if (c.size > room)
+            c.payload = nullptr;
+        else
+            room -= c.size;
+    }
+    send(q.link, record_message{term_, true, std::move(copy)}, now);
+    return true;
+}
+
+/// Content by its digest; `wait` is set when the log is asked for it.
+inline shared_bytes participant::find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait) {
+    const link_state& l = links_.at(link);
+    if (l.snapshot && l.snapshot_digest == content) return l.snapshot;
+    if (snapshot_ && snapshot_->content == content) return snapshot_->bytes;
+    if (const auto it = pool_.find(content); it != pool_.end() && it->second.bytes) return it->second.bytes;
+    const auto in_record = [&](const commit_record& r) -> shared_bytes {
+        for (const committed_payload& c : r.contributions)
+            if (c.payload_digest == content) return c.payload;
+        return nullptr;
+    };
+    if (round == final_) {
+        if (tentative_)
+            if (shared_bytes found = in_record(*tentative_)) return found;
+        return storing_ ? in_record(storing_->record) : nullptr;
+    }
+    if (round > final_ || round < log_begin_) return nullptr;
+    const commit_ptr record = find(round);
+    wait = record == nullptr;
+    return record ? in_record(*record) : nullptr;
+}
+
+inline void participant::on(link_id link, fetch_message& m, timestamp now) {
+    ask(question{link, m.round, m}, now);
+}
+
+inline void participant::on(link_id link, reject_message& m, timestamp) {
+    if (links_.at(link).peer == sequencer_ && own_ && own_->first == m.round)
+        effects_.push_back(rejected_effect{m.round, m.text});
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_PAYLOADS_HPP
+
+// ---- thinwire/comm/detail/participant_rounds.hpp
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP
+
+#include <algorithm>
+
+namespace thinwire {
+
+inline void participant::strike(peer_id peer) {
+    peer_state& p = peers_[peer];
+    if (++p.strikes == settings_.max_strikes && leading())
+        changes_.push_back({control_change::kind::ban, peer, "", ""});
+}
+
+/// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
+inline void participant::awake(peer_state& p, timestamp now) {
+    p.waited = true;
+    if (p.missed) patience_.add(now - *p.missed);
+    p.missed.reset();
+}
+
+/// Takes a payload into the open round; one that may not be in it is refused, and its author told.
+inline void participant::collect(const digest& content, timestamp now) {
+    const held_payload& held = pool_.at(content);
+    if (!leading() || held.round != final_ || storing_ || tentative_ || held.session == 0) return;
+    peer_state& p = peers_[held.author];
+    awake(p, now);
+    if (p.excluded || collected_.contains(held.author)) return;
+    const auto rejected = [&](const std::string& why) {
+        p.excluded = true;
+        if (held.author == settings_.self)
+            effects_.push_back(rejected_effect{held.round, why});
+        else if (p.link != 0)
+            send(p.link, reject_message{held.round, why}, now);
+    };
+    if (settings_.validate)
+        if (const result<ok> verdict = settings_.validate(held.round, held.author, *held.bytes); !verdict) {
+            strike(held.author);
+            return rejected(verdict.error().message);
+        }
+    if (collected_bytes_ + held.bytes->size() > settings_.max_commit ||
+        collected_.size() == wire_limits::max_contributors)
+        return rejected("the round's payloads together exceed the limit");
+    collected_bytes_ += held.bytes->size();
+    collected_[held.author] = {held.author, content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
+    if (!first_payload_) first_payload_ = now;
+}
+
+/// Enough peers for the first round.
+inline bool participant::assembled() const {
+    if (!first_round_) return true;
+    const auto present = std::count_if(links_.begin(), links_.end(), [](const auto& l) {
+        return l.second.at == phase::linked && l.second.hello.contributes;
+    });
+    return present + (settings_.contributes ? 1 : 0) >= settings_.min_peers;
+}
+
+/// Whether the round stays open for a peer.
+inline bool participant::expected(peer_id peer, const peer_state& p) const {
+    if (!p.waited || p.excluded || collected_.contains(peer)) return false;
+    if (peer == settings_.self) return settings_.contributes;
+    return p.link != 0 && links_.at(p.link).hello.contributes;
+}
+
+inline std::optional<timestamp> participant::deadline() const {
+    if (storing_ || tentative_ || !assembled() || state_.paused) return std::nullopt;
+    if (!collected_.empty()) return *first_payload_ + patience_.wait();
+    if (change_since_) return *change_since_ + settings_.max_deadline;
+    return std::nullopt;
+}
+
+/// What the next record makes of the state: requests; who has caught up enters; who left or is long gone goes, unless
+/// those who are here could not decide then.
+inline run_state participant::next_state(timestamp now) const {
+    run_state next = state_;
+    next.stopped = false;
+    for (const control_change& c : changes_) next.apply(c);
+    const run_state asked = next;
+    auto& members = next.view.members;
+    std::erase_if(members, [&](const view_member& m) {
+        if (m.peer == settings_.self) return leaving_;
+        const peer_state& p = peers_.at(m.peer);
+        return p.link == 0 && (p.left || now >= p.gone + settings_.absence);
+    });
+    for (const auto& [link, l] : links_) {
+        if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer)) continue;
+        const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
+                                l.hello.address, l.hello.key};
+        if (view_member* m = next.view.find(l.peer)) {
+            // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
+            if (m->incarnation == entry.incarnation || l.says.final + 2 >= final_) *m = entry;
+        } else if (l.says.final + 2 >= final_ && members.size() < wire_limits::max_members &&
+                   std::none_of(changes_.begin(), changes_.end(), [&, id = l.peer](const control_change& c) {
+                       return c.what == control_change::kind::remove && c.peer == id;
+                   })) {
+            members.push_back(entry);
+        }
+    }
+    const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
+    if (!next.view.quorum(here)) return asked;
+    if (std::none_of(members.begin(), members.end(), [](const view_member& m) { return m.votes; })) return asked;
+    return next;
+}
+
+inline bool participant::change_due(timestamp now) {
+    if (!std::exchange(roster_changed_, false)) return change_since_.has_value();
+    const bool due = next_state(now) != state_;
+    if (due && !change_since_) change_since_ = now;
+    if (!due) change_since_.reset();
+    return due;
+}
+
+/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it
+/// between them.
+inline bool participant::stand_aside(timestamp now) {
+    if (!settings_.address.empty() || !collected_.empty()) return false;
+    if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
+    const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+        const link_state* l = linked(m.peer);
+        return m.votes && !m.address.empty() && m.peer != settings_.self && is(m, l) && l->says.final == final_;
+    });
+    if (!better) return false;
+    stood_aside_ = now;
+    step_down(term_, now + 2 * settings_.takeover);
+    return true;
+}
+
+/// Closes the round when nobody is left to wait for. A change of the state goes with the round's payloads; alone it
+/// goes when nobody computes, or when it is urgent.
+inline void participant::consider(timestamp now) {
+    if (storing_ || tentative_ || stopping_) return;
+    if (stand_aside(now)) return;
+    const bool change = change_due(now);
+    const bool urgent = change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
+                                       return c.what == control_change::kind::stop;
+                                   }));
+    if (urgent) return close_round(!state_.paused, now);
+    if (!assembled()) {
+        if (!collected_.empty()) first_payload_ = now;
+        return;
+    }
+    const bool waits =
+        std::any_of(peers_.begin(), peers_.end(), [&](const auto& p) { return expected(p.first, p.second); });
+    if (state_.paused || collected_.empty()) {
+        if (change && (state_.paused || !waits || now >= *change_since_ + settings_.max_deadline))
+            close_round(false, now);
+        return;
+    }
+    if (!waits) {
+        patience_.add(now - *first_payload_);
+        return close_round(true, now);
+    }
+    if (now < *first_payload_ + patience_.wait()) return;
+    for (auto& [peer, p] : peers_) {
+        if (!expected(peer, p)) continue;
+        p.waited = false;
+        p.missed = *first_payload_;
+    }
+    close_round(true, now);
+}
+
+inline void participant::close_round(bool contributions, timestamp now) {
+    const run_state next = next_state(now);
+    auto record = std::make_shared<commit_record>();
+    record->term = term_;
+    record->round = final_;
+    for (const auto& [peer, c] : collected_) {
+        const view_member* m = next.view.find(peer);
+        if (m == nullptr) m = state_.view.find(peer);
+        if (contributions && m != nullptr && m->contributes) record->contributions.push_back(c);
+    }
+    if (next != state_) record->control = encode_state(next);
+    if (!record->control && record->contributions.empty()) return;
+    dismissed_.clear();
+    for (const control_change& c : changes_)
+        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban) dismissed_.insert(c.peer);
+    changes_.clear();
+    change_since_.reset();
+    roster_changed_ = true;
+    store(std::move(record), false);
+    propose(now);
+}
+
+/// The record under way goes to everyone who has a say in it or follows it.
+inline void participant::propose(timestamp now) {
+    std::vector<link_id> all;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) all.push_back(link);
+    for (const link_id link : all) propose_to(link, now);
+}
+
+inline void participant::propose_to(link_id link, timestamp now) {
+    if (!is_linked(link)) return;
+    const commit_record* open = storing_ ? &storing_->record : tentative_.get();
+    if (open == nullptr || open->term != term_) return;
+    link_state& l = links_.at(link);
+    const std::pair<std::uint64_t, std::uint64_t> what{term_, open->round + 1};
+    if (l.proposed == what || l.says.final > open->round) return;
+    bool member = state_.view.find(l.peer) != nullptr;
+    if (!member && open->control)
+        if (const auto next = decode_state(*open->control)) member = next->view.find(l.peer) != nullptr;
+    if (!member) return;
+    l.proposed = what;
+    auto header = std::make_shared<commit_record>(*open);
+    for (committed_payload& c : header->contributions) {
+        c.size = static_cast<std::uint32_t>(c.payload->size());
+        c.payload = nullptr;
+    }
+    send(link, record_message{term_, false, std::move(header)}, now);
+}
+
+/// The record is final once those who stored it decide, in the view and in the one that it makes. One that is further
+/// does not count: a later sequencer may have brought it there. pull() asks it what it holds.
+inline void participant::count_stored(timestamp now) {
+    if (!leading() || !tentative_ || tentative_->term != term_) return;
+    const bool decided = quorums([&](const view_member& m) {
+        const link_state* l = linked(m.peer);
+        if (!is(m, l)) return false;
+        if (m.peer == settings_.self) return true;
+        return l->says.final == final_ && l->says.accepted == term_;
+    });
+    if (decided) finalize(now);
+}
+
+// ------------------------------------------------------------------------------------------------------ requests
+
+inline bool participant::satisfied(const run_state& state, const control_change& c) {
+    using kind = control_change::kind;
+    switch (c.what) {
+        case kind::pause: return state.paused;
+        case kind::resume: return !state.paused;
+        case kind::stop: return state.stopped;
+        case kind::set: {
+            const auto it = state.values.find(c.key);
+            return c.value.empty() ? it == state.values.end() : it != state.values.end() && it->second == c.value;
+        }
+        case kind::remove: return state.view.find(c.peer) == nullptr;
+        case kind::ban: return state.banned.contains(c.peer);
+        case kind::pardon: return !state.banned.contains(c.peer);
+    }
+    return true;
+}
+
+inline void participant::request(const control_change& change, timestamp now) {
+    if (over_ || (satisfied(state_, change) && change.what != control_change::kind::stop)) return;
+    requests_.push_back(change);
+    requests_told_ = 0;
+    if (leading()) {
+        changes_.push_back(change);
+        roster_changed_ = true;
+    }
+    settle(now);
+}
+
+/// Hands this peer's requests to the sequencer, again to each new one until the state shows them.
+inline void participant::send_requests(timestamp now) {
+    if (requests_.empty() || linked(sequencer_) == nullptr || requests_told_ == peers_[sequencer_].link) return;
+    requests_told_ = peers_[sequencer_].link;
+    for (const control_change& c : requests_) send(requests_told_, request_message{c}, now);
+}
+
+inline void participant::on(link_id, request_message& m, timestamp) {
+    if (!leading() || changes_.size() >= max_waiting) return;
+    changes_.push_back(std::move(m.change));
+    roster_changed_ = true;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_ROUNDS_HPP
+
+// ---- thinwire/comm/detail/participant_votes.hpp
+#ifndef THINWIRE_COMM_DETAIL_PARTICIPANT_VOTES_HPP
+#define THINWIRE_COMM_DETAIL_PARTICIPANT_VOTES_HPP
+
+#include <algorithm>
+
+namespace thinwire {
+
+/// Whether those for whom `has` holds decide: in the view, and, while a record that changes it is not final, in the
+/// next view as well.
+template <class Has>
+bool participant::quorums(Has&& has) const {
+    return state_.view.quorum(has) && (!tentative_state_ || tentative_state_->view.quorum(has));
+}
+
+/// Term of the last record of the log and the round after it, one that is being stored included: what a candidate must
+/// reach to get this peer's vote.
+inline std::pair<std::uint64_t, std::uint64_t> participant::last() const {
+    if (storing_) return {storing_->record.term, final_ + 1};
+    return {last_term_, final_ + (tentative_ ? 1 : 0)};
+}
+
+/// Whether a sequencer is at work, as far as this peer itself can tell.
+inline bool participant::hears_sequencer(timestamp now) const {
+    if (leading()) return true;
+    return sequencer_ != 0 && linked(sequencer_) != nullptr && now < sequencer_heard_ + settings_.takeover;
+}
+
+inline bool participant::eligible() const {
+    const auto voter = [&](const run_view& view) {
+        const view_member* m = view.find(settings_.self);
+        return m != nullptr && m->votes && m->incarnation == settings_.incarnation;
+    };
+    return !settings_.fresh && !leaving_ && !stopping_ &&
+           (voter(state_.view) || (tentative_state_ && voter(tentative_state_->view)));
+}
+
+/// How many come before this peer when a sequencer is sought: linked voters earlier in the view, and, for one that
+/// cannot be dialled, all that can.
+inline timestamp participant::rank() const {
+    timestamp before = 0;
+    bool earlier = true;
+    for (const view_member& m : state_.view.members) {
+        if (m.peer == settings_.self) {
+            earlier = false;
+            continue;
+        }
+        if (!m.votes || linked(m.peer) == nullptr) continue;
+        if (m.address.empty() != settings_.address.empty() ? settings_.address.empty() : earlier) ++before;
+    }
+    return before;
+}
+
+inline std::optional<timestamp> participant::campaign_at() const {
+    if (!eligible() || leading() || role_ == role::voting || vote_storing_ || storing_) return std::nullopt;
+    const timestamp turn = rank() * (settings_.takeover / 4);
+    timestamp at = campaign_from_ + turn;
+    if (role_ != role::follower) at = std::max(at, campaign_began_ + settings_.takeover + turn);
+    return at;
+}
+
+/// Asks everyone for a vote; first on trial, so that a peer that cannot win disturbs nobody.
+inline void participant::campaign(bool trial, timestamp now) {
+    granted_ = {settings_.self};
+    campaign_began_ = now;
+    sequencer_ = 0;
+    role_ = trial ? role::trial : role::candidate;
+    const auto [last_term, next_round] = last();
+    for (auto& [link, l] : links_)
+        if (l.at == phase::linked)
+            send(link, campaign_message{trial ? term_ + 1 : term_, last_term, next_round, trial}, now);
+    count_votes(now);
+}
+
+/// A candidate whose log changes is none any more: the votes were given under another view (tests/model/commit.pml).
+inline void participant::end_candidacy() noexcept {
+    if (role_ != role::leader) role_ = role::follower;
+    granted_.clear();
+}
+
+inline void participant::count_votes(timestamp now) {
+    if (role_ != role::trial && role_ != role::candidate) return;
+    const bool won = quorums([&](const view_member& m) { return granted_.contains(m.peer) && is(m, linked(m.peer)); });
+    if (!won) return;
+    if (role_ == role::candidate) return lead(now);
+    if (vote_storing_) return;
+    role_ = role::voting;
+    voted_term_ = ++term_;
+    voted_for_ = settings_.self;
+    vote_storing_ = true;
+    effects_.push_back(vote_effect{term_, settings_.self});
+}
+
+inline void participant::voted(timestamp now) {
+    if (over_ || !vote_storing_) return;
+    vote_storing_ = false;
+    if (voted_for_ == settings_.self) {
+        if (role_ == role::voting && term_ == voted_term_) campaign(false, now);
+    } else if (const link_state* l = linked(voted_for_); l != nullptr && term_ == voted_term_) {
+        send(peers_[voted_for_].link, vote_message{voted_term_, true, false}, now);
+    }
+    settle(now);
+}
+
+inline void participant::on(link_id link, campaign_message& m, timestamp now) {
+    const peer_id peer = links_.at(link).peer;
+    const bool fresh = std::pair(m.last_term, m.next_round) >= last();
+    const bool open = m.term > voted_term_ || (m.term == voted_term_ && voted_for_ == peer);
+    if (m.term < term_ || !open || !fresh || hears_sequencer(now))
+        return send(link, vote_message{term_, false, m.trial}, now);
+    if (m.trial) return send(link, vote_message{m.term, true, true}, now);
+    if (vote_storing_) return;
+    if (m.term == voted_term_) return send(link, vote_message{m.term, true, false}, now);
+    if (m.term > term_) step_down(m.term, now + settings_.takeover);
+    campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+    role_ = role::follower;
+    voted_term_ = m.term;
+    voted_for_ = peer;
+    vote_storing_ = true;
+    effects_.push_back(vote_effect{m.term, peer});
+}
+
+inline void participant::on(link_id link, vote_message& m, timestamp now) {
+    const link_state& l = links_.at(link);
+    if (!m.granted) {
+        if (m.term > term_) step_down(m.term, leading() ? now : campaign_from_);
+        return;
+    }
+    if (m.trial != (role_ == role::trial) || m.term != (m.trial ? term_ + 1 : term_)) return;
+    granted_.insert(l.peer);
+    count_votes(now);
+}
+
+/// The others made this peer the sequencer. What it may not know to be final is finished first, in its own term.
+inline void participant::lead(timestamp now) {
+    role_ = role::leader;
+    sequencer_ = settings_.self;
+    assembly_.reset();
+    pending_.reset();
+    pulls_.clear();
+    pulled_.clear();
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    change_since_.reset();
+    roster_changed_ = true;
+    changes_.clear();
+    dismissed_.clear();
+    for (auto& [link, l] : links_) l.proposed = {};
+    for (auto& [peer, p] : peers_) {
+        p.excluded = false;
+        p.missed.reset();
+        if (p.link == 0) p.gone = now;
+        const link_state* l = linked(peer);
+        p.waited = peer == settings_.self ? settings_.contributes
+                                          : l != nullptr && (first_round_ ? l->hello.contributes : l->says.active);
+    }
+    for (const control_change& c : requests_) changes_.push_back(c);
+    if (storing_) return;
+    if (tentative_) {
+        auto again = std::make_shared<commit_record>(*tentative_);
+        again->term = term_;
+        store(std::move(again), false);
+        propose(now);
+    } else {
+        std::vector<digest> complete;
+        for (const auto& [content, held] : pool_)
+            if (held.bytes) complete.push_back(content);
+        for (const digest& content : complete) collect(content, now);
+    }
+}
+
+/// No longer the sequencer, nor a candidate. `campaign_from`: when this peer would try at the earliest.
+inline void participant::step_down(std::uint64_t term, timestamp campaign_from) {
+    term_ = std::max(term_, term);
+    role_ = role::follower;
+    if (sequencer_ == settings_.self || term > 0) sequencer_ = 0;
+    campaign_from_ = campaign_from;
+    collected_.clear();
+    collected_bytes_ = 0;
+    first_payload_.reset();
+    // What was promised to a later term is not accepted from an earlier one.
+    if (assembly_ && !assembly_->final && assembly_->record.term < term_) assembly_.reset();
+    if (pending_ && pending_->term < term_) pending_.reset();
+}
+
+/// A peer says that it is the sequencer of a term.
+inline void participant::follow(link_id link, std::uint64_t term, timestamp now) {
+    const peer_id peer = links_.at(link).peer;
+    if (term < term_ || (term == term_ && leading())) return;
+    if (term > term_ || sequencer_ != peer) {
+        step_down(term, now + settings_.takeover);
+        sequencer_ = peer;
+    }
+    role_ = role::follower;
+    sequencer_heard_ = now;
+    campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_COMM_DETAIL_PARTICIPANT_VOTES_HPP
+
 // ---- thinwire/core/float_mode.hpp
 #ifndef THINWIRE_CORE_FLOAT_MODE_HPP
 #define THINWIRE_CORE_FLOAT_MODE_HPP
@@ -8280,11 +11926,12 @@ struct quarter_terms {
     }
 };
 
-/// The inverse of a few coefficients where both sides are fast() -> tile (rows of cols.side() elements).
-template <class Level, bool Walsh>
+/// The inverse of a few coefficients where both sides are fast() -> tile (rows of cols.side() elements). Half of a row
+/// is a multiple of Vectors * Level::lanes.
+template <class Level, bool Walsh, int Vectors>
 THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const basis_tables& cols,
                                              const quarter_terms& terms, const float* down, float* tile) {
-    constexpr int lanes = Level::lanes, vectors = lanes == 16 ? 2 : 1, pairs = 2;
+    constexpr int lanes = Level::lanes, vectors = Vectors, pairs = 2;
     using vec = typename vector_of<float, lanes>::type;
     using local = typename local_vector<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = h / 2;
@@ -8335,10 +11982,16 @@ THINWIRE_ALWAYS_INLINE void inverse_fast(const basis_tables& rows, const basis_t
     quarter_terms terms;
     float* down = s.pass<float>();
     terms.gather<Level>(rows, cols, positions, values, number, down);
-    if (rows.mirrored())
-        inverse_quarters<Level, false>(rows, cols, terms, down, tile);
+    constexpr int vectors = Level::lanes == 16 ? 2 : 1;
+    const bool wide = cols.side() / 2 % (vectors * Level::lanes) == 0;
+    if (rows.mirrored() && wide)
+        inverse_quarters<Level, false, vectors>(rows, cols, terms, down, tile);
+    else if (rows.mirrored())
+        inverse_quarters<Level, false, 1>(rows, cols, terms, down, tile);
+    else if (wide)
+        inverse_quarters<Level, true, vectors>(rows, cols, terms, down, tile);
     else
-        inverse_quarters<Level, true>(rows, cols, terms, down, tile);
+        inverse_quarters<Level, true, 1>(rows, cols, terms, down, tile);
 }
 
 }  // namespace thinwire::detail
@@ -10049,13 +13702,19 @@ inline void digest_floats(sha256& sum, std::span<const float> values) {
     }
 }
 
-/// Share `share` of 16 of a tensor: consecutive elements; the shares cover it.
-[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
-    const std::size_t from =
-        values.size() / digest_shares * share + values.size() % digest_shares * share / digest_shares;
+/// Where share `share` of 16 of a tensor lies: consecutive elements; the shares cover it.
+struct share_place {
+    std::size_t from, count;
+};
+[[nodiscard]] constexpr share_place share_of(std::size_t elements, std::size_t share) noexcept {
+    const std::size_t from = elements / digest_shares * share + elements % digest_shares * share / digest_shares;
     const std::size_t next = share + 1;
-    const std::size_t to = values.size() / digest_shares * next + values.size() % digest_shares * next / digest_shares;
-    return values.subspan(from, to - from);
+    const std::size_t to = elements / digest_shares * next + elements % digest_shares * next / digest_shares;
+    return {from, to - from};
+}
+[[nodiscard]] inline std::span<const float> digest_share(std::span<const float> values, std::size_t share) noexcept {
+    const auto [from, count] = share_of(values.size(), share);
+    return values.subspan(from, count);
 }
 
 }  // namespace thinwire::detail
@@ -10692,6 +14351,38 @@ static_assert(optimizer<adamw>);
 
 #endif  // THINWIRE_OPTIM_ADAMW_HPP
 
+// ---- thinwire/optim/detail/fixed_point.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+#define THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// A float32, by its bits, as the integer round(m / 2^(2 + top - e)) with its 24-bit mantissa m and exponent field e <=
+/// top: at most 2^22 in magnitude. See exact_mean.hpp. The host and every device compute the mean from these two.
+[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t fixed_of_bits(std::uint32_t bits,
+                                                                        std::uint32_t top) noexcept {
+    const std::uint32_t field = (bits >> 23U) & 0xffU;
+    const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
+    const std::uint32_t shift = 2 + top - (field == 0 ? 1U : field);
+    if (shift > 25) return 0;
+    const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
+    return (bits >> 31U) != 0 ? -size : size;
+}
+
+/// sum / n, rounded half away from zero. Precondition: n >= 1.
+[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t rounded_mean(std::int64_t sum, std::int64_t n) noexcept {
+    if (n == 1) return sum;
+    const std::int64_t size = sum < 0 ? -sum : sum;
+    const std::int64_t rounded = (2 * size + n) / (2 * n);
+    return sum < 0 ? -rounded : rounded;
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+
 // ---- thinwire/optim/detail/exact_mean.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
 #define THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
@@ -10756,7 +14447,7 @@ class exact_mean {
                 sums_[p] = 0;
                 positions_[used_++] = p;
             }
-            sums_[p] += fixed(values[i]);
+            sums_[p] += fixed_of_bits(std::bit_cast<std::uint32_t>(values[i]), top_);
         }
     }
 
@@ -10764,12 +14455,7 @@ class exact_mean {
     void finish() noexcept {
         for (std::size_t i = 0; i < used_; ++i) {
             const std::size_t p = positions_[i];
-            std::int64_t mean = sums_[p];
-            if (const std::int64_t n = senders_[p]; n > 1) {
-                const std::int64_t size = mean < 0 ? -mean : mean;
-                const std::int64_t rounded = (2 * size + n) / (2 * n);
-                mean = mean < 0 ? -rounded : rounded;
-            }
+            const std::int64_t mean = rounded_mean(sums_[p], senders_[p]);
             means_[i] = static_cast<double>(mean) * 0x1p-22;
         }
     }
@@ -10783,16 +14469,6 @@ class exact_mean {
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, senders_, positions_, means_); }
 
  private:
-    [[nodiscard]] std::int64_t fixed(float value) const noexcept {
-        const auto bits = std::bit_cast<std::uint32_t>(value);
-        const std::uint32_t field = (bits >> 23U) & 0xffU;
-        const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
-        const std::uint32_t shift = 2 + top_ - std::max(field, 1U);
-        if (shift > 25) return 0;
-        const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
-        return (bits >> 31U) != 0 ? -size : size;
-    }
-
     std::uint32_t top_ = 1;
     std::size_t used_ = 0;
     std::vector<std::int64_t> sums_;
@@ -11059,6 +14735,49 @@ class chunk_worker {
 
 #endif  // THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
 
+// ---- thinwire/optim/detail/update_rates.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
+#define THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+namespace thinwire::detail {
+
+/// The numbers of a tensor's update, the same on every host: x <- factor * x - step * direction.
+struct update_rates {
+    float step, factor;
+};
+/// From those of the payload.
+[[nodiscard]] inline update_rates rates_of(const tensor_settings& s, const payload_info& info) noexcept {
+    const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
+    const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
+    return {.step = normal_or_zero(settled(rate * s.direction_rate)),
+            .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
+}
+
+/// What a gradient is multiplied by before it is clipped.
+[[nodiscard]] inline double gradient_gain(const demo_options& o) noexcept {
+    if (o.gradient == gradient_scale::none) return 1.0;
+    if (o.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(o.momentum_decay);
+    return static_cast<double>(o.learning_rate);
+}
+
+/// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
+inline void round_sent(std::span<float> values, const value_codec& codec) noexcept {
+    if (codec.id() != value_code::sign) return codec.round(values);
+    double sum = 0.0;
+    for (const float value : values) sum += std::abs(static_cast<double>(value));
+    const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
+    for (float& value : values) value = std::copysign(length, value);
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
+
 // ---- thinwire/optim/demo.hpp
 #ifndef THINWIRE_OPTIM_DEMO_HPP
 #define THINWIRE_OPTIM_DEMO_HPP
@@ -11154,7 +14873,7 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = gradient_gain() * clip_factor(norm, options_.clip_norm);
+        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
@@ -11320,12 +15039,6 @@ class demo {
         });
     }
 
-    [[nodiscard]] double gradient_gain() const noexcept {
-        if (options_.gradient == gradient_scale::none) return 1.0;
-        if (options_.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(options_.momentum_decay);
-        return static_cast<double>(options_.learning_rate);
-    }
-
     /// Names of parameters and groups.
     [[nodiscard]] std::size_t described() const noexcept {
         const auto characters = [](const std::string& s) noexcept {
@@ -11421,19 +15134,11 @@ class demo {
                               parameters_[piece.tensor].gradient.data() + at,
                               {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
         if (options_.error_feedback)
-            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) round_sent(t, chunk);
-    }
-
-    /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
-    void round_sent(const detail::chunk_plan::tensor& t, std::size_t chunk) noexcept {
-        const std::span<float> values =
-            std::span(own_.values)
-                .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]);
-        if (layout().values() != value_code::sign) return layout().codec->round(values);
-        double sum = 0.0;
-        for (const float value : values) sum += std::abs(static_cast<double>(value));
-        const auto length = static_cast<float>(sum / static_cast<double>(std::max<std::size_t>(1, values.size())));
-        for (float& value : values) value = std::copysign(length, value);
+            for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
+                detail::round_sent(
+                    std::span(own_.values)
+                        .subspan(detail::chunk_plan::first_place(t, chunk), own_.counts[t.first_chunk + chunk]),
+                    *layout().codec);
     }
 
     /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
@@ -11476,22 +15181,10 @@ class demo {
         });
     }
 
-    /// The numbers of a tensor's update, from those of the payload.
-    struct rates {
-        float step, factor;
-    };
-    [[nodiscard]] static rates rates_of(const detail::tensor_settings& s, const payload_info& info) noexcept {
-        using detail::settled;
-        const double rate = settled(static_cast<double>(info.learning_rate) * s.learning_rate);
-        const double decay = static_cast<double>(s.weight_decay.value_or(info.weight_decay));
-        return {.step = detail::normal_or_zero(settled(rate * s.direction_rate)),
-                .factor = static_cast<float>(std::max(0.0, settled(1.0 - settled(rate * decay))))};
-    }
-
     void update(const payload_info& info) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            const rates r = rates_of(t.settings, info);
+            const detail::update_rates r = detail::rates_of(t.settings, info);
             if (t.settings.scope == update_scope::sign)
                 return workers_[lane].apply(t, piece.from, piece.to,
                                             parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
@@ -11511,7 +15204,7 @@ class demo {
         });
         for (std::size_t i = 0; i < parameters_.size(); ++i)
             if (plan_.tensors()[i].settings.scope == update_scope::matrix)
-                apply_matrices(i, rates_of(plan_.tensors()[i].settings, info));
+                apply_matrices(i, detail::rates_of(plan_.tensors()[i].settings, info));
     }
 
     /// Calls use(row, D of that row) for the rows of a chunk.
@@ -11528,14 +15221,14 @@ class demo {
     }
 
     void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
-                        const rates& r) {
+                        const detail::update_rates& r) {
         decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
             t.settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
-    void apply_matrices(std::size_t i, const rates& r) {
+    void apply_matrices(std::size_t i, const detail::update_rates& r) {
         const auto& t = plan_.tensors()[i];
         const shape& sides = parameters_[i].shape;
         const std::size_t rank = sides.rank();
@@ -11957,18 +15650,6 @@ struct schedule {
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_SCHEDULE_HPP
-
-// ---- thinwire/version.hpp
-#ifndef THINWIRE_VERSION_HPP
-#define THINWIRE_VERSION_HPP
-
-/// The one place that states the version; CMake, the packages and the wire handshake read it from here.
-#define THINWIRE_VERSION_MAJOR 0
-#define THINWIRE_VERSION_MINOR 1
-#define THINWIRE_VERSION_PATCH 0
-#define THINWIRE_VERSION_STRING "0.1.0"
-
-#endif  // THINWIRE_VERSION_HPP
 
 // ---- thinwire/thinwire.hpp
 #ifndef THINWIRE_THINWIRE_HPP
