@@ -31,20 +31,30 @@ struct snapshot_file {
 struct stored_log {
     std::filesystem::path folder;
     run_log log;
-    std::vector<snapshot_file> snapshots;    ///< in the log's folder, that the log goes on from; ascending
-    std::optional<snapshot_file> replica{};  ///< the peer's own
+    std::vector<snapshot_file> snapshots;  ///< in the log's folder, that the log goes on from; ascending
+    std::filesystem::path replica_path{};
+    std::optional<snapshot> replica{};  ///< the peer's own, when its folder was named and it has one
 };
 
-snapshot load_checked(const std::filesystem::path& path, const digest& run) {
+void require_run(const std::filesystem::path& path, const snapshot& found, const digest& run) {
+    if (found.run != run)
+        refuse(exit_code::mismatch,
+               "'" + path.string() + "' is of run " + to_string(found.run, 16) + ", the log of " + to_string(run, 16));
+}
+
+snapshot load_checked(const std::filesystem::path& path) {
     result<snapshot> loaded = snapshot::load(path);
     if (!loaded) refuse(exit_code::storage, loaded.error().message);
-    if (loaded->run != run)
-        refuse(exit_code::mismatch, "'" + path.string() + "' is of run " + to_string(loaded->run, 16) +
-                                        ", the log of " + to_string(run, 16));
     return std::move(*loaded);
 }
 
-run_log open_stored(const std::filesystem::path& folder) {
+snapshot load_checked(const std::filesystem::path& path, const digest& run) {
+    snapshot loaded = load_checked(path);
+    require_run(path, loaded, run);
+    return loaded;
+}
+
+run_log open_log(const std::filesystem::path& folder) {
     if (!std::filesystem::is_directory(folder))
         refuse(exit_code::storage, "'" + folder.string() + "' is no folder: expected that of a founder, or of its log");
     result<run_log> log = run_log::open_read_only(folder);
@@ -55,13 +65,19 @@ run_log open_stored(const std::filesystem::path& folder) {
 stored_log open_stored(const log_options& options) {
     const directory peer{options.folder};
     const bool of_peer = std::filesystem::is_directory(peer.run_log());
-    std::filesystem::path folder = of_peer ? peer.run_log() : options.folder;
-    stored_log found{.folder = folder, .log = open_stored(folder), .snapshots = {}};
+    const std::filesystem::path folder = of_peer ? peer.run_log() : options.folder;
+    // Before the log: a founder that runs writes its log first.
+    std::optional<snapshot> replica;
+    if (of_peer && std::filesystem::exists(peer.snapshot())) replica = load_checked(peer.snapshot());
+    stored_log found{.folder = folder,
+                     .log = open_log(folder),
+                     .snapshots = {},
+                     .replica_path = peer.snapshot(),
+                     .replica = std::move(replica)};
+    if (found.replica) require_run(found.replica_path, *found.replica, found.log.run());
     for (const std::uint64_t round : log_snapshots(folder))
         if (round >= found.log.first_round() && round <= found.log.next_round())
             found.snapshots.push_back({log_snapshot(folder, round), round});
-    if (of_peer && std::filesystem::exists(peer.snapshot()))
-        found.replica = {peer.snapshot(), load_checked(peer.snapshot(), found.log.run()).round};
     return found;
 }
 
@@ -105,9 +121,8 @@ class replayer {
         skipped_ += static_cast<std::uint64_t>(step.rejected);
     }
 
-    /// Compares with a snapshot of this round, bit for bit.
-    void compare(const std::filesystem::path& path, const digest& run) {
-        const snapshot theirs = load_checked(path, run);
+    /// Compares with what a file holds of this round, bit for bit.
+    void compare(const std::filesystem::path& path, const snapshot& theirs) {
         const snapshot mine = replica_.make_snapshot();
         const auto differs = [&](const std::string& what) {
             refuse(exit_code::diverged,
@@ -177,6 +192,33 @@ void say_unfinished(const run_log& log) {
                    log.cut_bytes());
 }
 
+/// Compares with every snapshot of the round that the weights are at; notes those that are equal.
+void compare_all(replayer& weights, const stored_log& stored, std::vector<snapshot_file>& equal) {
+    const std::uint64_t round = weights.round();
+    for (const snapshot_file& one : std::span(stored.snapshots).subspan(1)) {
+        if (one.round != round) continue;
+        weights.compare(one.path, load_checked(one.path, stored.log.run()));
+        equal.push_back(one);
+    }
+    if (!stored.replica || stored.replica->round != round) return;
+    weights.compare(stored.replica_path, *stored.replica);
+    equal.push_back({stored.replica_path, round});
+}
+
+/// What a replay from `begin` on has proved.
+void say_proved(const stored_log& stored, std::uint64_t begin, const replayer& weights,
+                const std::vector<snapshot_file>& equal) {
+    fmt::print("replayed   rounds {} to {} from '{}': {} contributions come from the weights that the log gives\n",
+               begin, stored.log.next_round(), stored.snapshots.front().path.string(), weights.proved());
+    if (weights.strays() != 0)
+        fmt::print("strays     {} contributions come from other weights, the first in round {}\n", weights.strays(),
+                   weights.first_stray());
+    if (weights.skipped() != 0)
+        fmt::print("skipped    {} contributions, which no replica could read\n", weights.skipped());
+    for (const snapshot_file& one : equal)
+        fmt::print("equal      '{}' at round {}, bit for bit\n", one.path.string(), one.round);
+}
+
 }  // namespace
 
 exit_code show_log(const log_options& options) {
@@ -205,26 +247,15 @@ exit_code verify_log(const log_options& options) {
     const stored_log stored = open_stored(options);
     const run_log& log = stored.log;
     if (stored.replica && stored.replica->round > log.next_round())
-        refuse(exit_code::diverged,
-               fmt::format("'{}' is at round {}, the log ends at round {}: its end was lost",
-                           stored.replica->path.string(), stored.replica->round, log.next_round()));
+        refuse(exit_code::diverged, fmt::format("'{}' is at round {}, the log ends at round {}: its end was lost",
+                                                stored.replica_path.string(), stored.replica->round, log.next_round()));
     std::optional<replayer> weights;
-    std::vector<snapshot_file> ahead;  // to be compared, by round
+    std::vector<snapshot_file> equal;
     if (!stored.snapshots.empty()) {
         weights.emplace(stored.snapshots.front(), log.run(), options.threads);
-        ahead.assign(stored.snapshots.begin() + 1, stored.snapshots.end());
-        if (stored.replica && stored.replica->round >= weights->round()) ahead.push_back(*stored.replica);
-        std::ranges::stable_sort(ahead, {}, &snapshot_file::round);
+        compare_all(*weights, stored, equal);
     }
-    std::vector<snapshot_file> agreed;
-    const auto compare = [&] {
-        for (; !ahead.empty() && ahead.front().round == weights->round(); ahead.erase(ahead.begin())) {
-            weights->compare(ahead.front().path, log.run());
-            agreed.push_back(ahead.front());
-        }
-    };
     const std::uint64_t begin = weights ? weights->round() : log.next_round();
-    if (weights) compare();
     std::uint64_t contributions = 0;
     std::uint64_t bytes = 0;
     require_read(log.read_records(log.first_round(), log.next_round(), [&](const log_record& record) {
@@ -232,23 +263,14 @@ exit_code verify_log(const log_options& options) {
         bytes += payload_bytes(record);
         if (record.round < begin) return;
         weights->apply(record);
-        compare();
+        compare_all(*weights, stored, equal);
     }));
     fmt::print("run        {}\nread       rounds {} to {}: {} payloads with {} bytes have their digests\n",
                to_string(log.run()), log.first_round(), log.next_round(), contributions, bytes);
-    if (!weights) {
+    if (weights)
+        say_proved(stored, begin, *weights, equal);
+    else
         fmt::print("replayed   nothing: there is no snapshot in '{}' to begin with\n", stored.folder.string());
-    } else {
-        fmt::print("replayed   rounds {} to {} from '{}': {} contributions come from the weights that the log gives\n",
-                   begin, log.next_round(), stored.snapshots.front().path.string(), weights->proved());
-        if (weights->strays() != 0)
-            fmt::print("strays     {} contributions come from other weights, the first in round {}\n",
-                       weights->strays(), weights->first_stray());
-        if (weights->skipped() != 0)
-            fmt::print("skipped    {} contributions, which no replica could read\n", weights->skipped());
-    }
-    for (const snapshot_file& one : agreed)
-        fmt::print("equal      '{}' at round {}, bit for bit\n", one.path.string(), one.round);
     say_unfinished(log);
     std::fflush(stdout);
     return exit_code::ok;
