@@ -19,7 +19,8 @@ NOT_IN_CORE = {"hf", "cuda", "mpi", "nccl", "runtime"}
 UMBRELLA = "thinwire/thinwire.hpp"
 # For who writes a runtime: a second of compile time that a training program does not pay.
 FOR_RUNTIMES = {f"thinwire/{name}.hpp" for name in (
-    "comm/effect", "comm/follower", "comm/frame", "comm/machine", "comm/message", "comm/sequencer", "io/run_log",
+    "comm/effect", "comm/follower", "comm/frame", "comm/machine", "comm/message", "comm/participant", "comm/sequencer", "comm/view",
+    "io/run_log",
     "optim/demo_shards")}
 # For who trains our transformer: another second.
 FOR_TRANSFORMERS = {"backend", "io", "nn"}

@@ -12,9 +12,7 @@
 #include <thinwire/codec/value_code.hpp>
 #include <thinwire/codec/value_codec.hpp>
 #include <thinwire/comm/loopback.hpp>
-#include <thinwire/comm/participant.hpp>
 #include <thinwire/comm/transport.hpp>
-#include <thinwire/comm/view.hpp>
 #include <thinwire/config.hpp>
 #include <thinwire/core/aligned.hpp>
 #include <thinwire/core/bytes.hpp>
