@@ -10,10 +10,7 @@
 
 #include <cmath>
 #include <cstddef>
-
-#if THINWIRE_X86_DISPATCH
-#include <immintrin.h>
-#endif
+#include <cstring>
 
 namespace thinwire::detail {
 
@@ -51,48 +48,71 @@ inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std:
 }
 
 #if THINWIRE_X86_DISPATCH
+// The compilers' own vectors and builtins: <immintrin.h> alone would take a sixth of the umbrella's compile time.
+template <int Lanes>
+struct fused_lanes {
+    using vector [[gnu::vector_size(sizeof(float) * Lanes)]] = float;
+
+    THINWIRE_ALWAYS_INLINE static void load(vector& to, const float* from) noexcept {
+        std::memcpy(&to, from, sizeof to);
+    }
+    THINWIRE_ALWAYS_INLINE static void store(float* to, const vector& from) noexcept {
+        std::memcpy(to, &from, sizeof from);
+    }
+};
+
 THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_panel, const float* b, std::size_t depth,
                                                  float* c) noexcept {
     for (std::size_t part = 0; part < 4; ++part) {  // 4 rows x 16 columns in 8 registers
         const float* rows = a + part / 2 * 4 * panel;
         const float* cols = b + part % 2 * 16;
-        __m256 sum[4][2] = {};
+        using lanes = fused_lanes<8>;
+        lanes::vector sum[4][2] = {};
         for (std::size_t d = 0; d < depth; d += panel, rows += a_panel) {
             for (std::size_t i = 0; i < panel; ++i, cols += panel) {
-                const __m256 low = _mm256_loadu_ps(cols), high = _mm256_loadu_ps(cols + 8);
+                lanes::vector low, high;
+                lanes::load(low, cols);
+                lanes::load(high, cols + 8);
 #pragma GCC unroll 4
                 for (int r = 0; r < 4; ++r) {
-                    const __m256 left = _mm256_broadcast_ss(rows + static_cast<std::size_t>(r) * panel + i);
-                    sum[r][0] = _mm256_fmadd_ps(left, low, sum[r][0]);
-                    sum[r][1] = _mm256_fmadd_ps(left, high, sum[r][1]);
+                    const float e = rows[static_cast<std::size_t>(r) * panel + i];
+                    const lanes::vector left = {e, e, e, e, e, e, e, e};
+                    sum[r][0] = __builtin_ia32_vfmaddps256(left, low, sum[r][0]);
+                    sum[r][1] = __builtin_ia32_vfmaddps256(left, high, sum[r][1]);
                 }
             }
         }
         float* to = c + part / 2 * 4 * panel + part % 2 * 16;
         for (std::size_t r = 0; r < 4; ++r) {
-            _mm256_storeu_ps(to + r * panel, sum[r][0]);
-            _mm256_storeu_ps(to + r * panel + 8, sum[r][1]);
+            lanes::store(to + r * panel, sum[r][0]);
+            lanes::store(to + r * panel + 8, sum[r][1]);
         }
     }
 }
 
 THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
                                                      std::size_t depth, float* c) noexcept {
-    __m512 sum[8][2] = {};
+    using lanes = fused_lanes<16>;
+    constexpr unsigned short every_lane = 0xffff;
+    constexpr int current_rounding = 4;
+    lanes::vector sum[8][2] = {};
     for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
         for (std::size_t i = 0; i < panel; ++i, b += panel) {
-            const __m512 low = _mm512_loadu_ps(b), high = _mm512_loadu_ps(b + 16);
+            lanes::vector low, high;
+            lanes::load(low, b);
+            lanes::load(high, b + 16);
 #pragma GCC unroll 8
             for (int r = 0; r < 8; ++r) {
-                const __m512 left = _mm512_set1_ps(a[static_cast<std::size_t>(r) * panel + i]);
-                sum[r][0] = _mm512_fmadd_ps(left, low, sum[r][0]);
-                sum[r][1] = _mm512_fmadd_ps(left, high, sum[r][1]);
+                const float e = a[static_cast<std::size_t>(r) * panel + i];
+                const lanes::vector left = {e, e, e, e, e, e, e, e, e, e, e, e, e, e, e, e};
+                sum[r][0] = __builtin_ia32_vfmaddps512_mask(left, low, sum[r][0], every_lane, current_rounding);
+                sum[r][1] = __builtin_ia32_vfmaddps512_mask(left, high, sum[r][1], every_lane, current_rounding);
             }
         }
     }
     for (std::size_t r = 0; r < 8; ++r) {
-        _mm512_storeu_ps(c + r * panel, sum[r][0]);
-        _mm512_storeu_ps(c + r * panel + 16, sum[r][1]);
+        lanes::store(c + r * panel, sum[r][0]);
+        lanes::store(c + r * panel + 16, sum[r][1]);
     }
 }
 #endif
