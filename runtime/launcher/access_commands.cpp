@@ -22,7 +22,7 @@ namespace {
 
 /// The folder of a peer that exists.
 directory known_folder(const std::filesystem::path& folder, const std::string& command) {
-    const directory where{folder};
+    directory where{folder};
     if (!std::filesystem::exists(where.key()))
         throw launcher_error(exit_code::usage, command + ": '" + folder.string() +
                                                    "' holds no identity.key: expected the folder of a peer");

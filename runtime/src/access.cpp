@@ -13,7 +13,7 @@ namespace thinwire::runtime {
 namespace {
 
 constexpr std::size_t largest_file = std::size_t{1} << 20U;
-constexpr unix_time remembered = 7 * 24 * 3600;  ///< seconds that a closed invite stays on the list
+constexpr unix_time remembered = unix_time{7} * 24 * 3600;  ///< seconds that a closed invite stays on the list
 
 void insert(access_rules& rules, const public_key& key, std::string_view name) {
     for (allowed_key& known : rules.keys) {

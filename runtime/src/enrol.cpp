@@ -38,7 +38,7 @@ class enroller {
         });
         attempt();
         io_.run();
-        if (failure_) throw *failure_;
+        if (failure_) throw node_error(*failure_);
         return line_.addresses[tried_ - 1];
     }
 

@@ -100,10 +100,11 @@ identity identity::make() {
 }
 
 identity identity::load(const std::filesystem::path& file) {
-    std::optional<std::string> pem = read_private_file(file, largest_key_file);
-    if (!pem) throw io_error("read '" + file.string() + "': no such file");
-    evp_key key = from_pem(*pem);
-    OPENSSL_cleanse(pem->data(), pem->size());
+    std::optional<std::string> found = read_private_file(file, largest_key_file);
+    if (!found) throw io_error("read '" + file.string() + "': no such file");
+    std::string pem = std::move(*found);
+    evp_key key = from_pem(pem);
+    OPENSSL_cleanse(pem.data(), pem.size());
     ERR_clear_error();
     if (!raw_key(key.get()))
         throw io_error("'" + file.string() +

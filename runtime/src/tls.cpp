@@ -248,7 +248,7 @@ digest tls_session::exporter() const {
 
 digest enrol_proof(const digest& verifier, const digest& exporter, const public_key& joiner, const public_key& inviter,
                    const digest& run) {
-    std::array<std::byte, 4 * 32> bound{};
+    std::array<std::byte, 128> bound{};
     auto at = bound.begin();
     for (const auto* part : {&exporter.bytes, &joiner.bytes, &inviter.bytes, &run.bytes})
         at = std::copy(part->begin(), part->end(), at);

@@ -92,6 +92,9 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
         "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2\n"
         "OF/2NxApJCzGCEDdfSp6VQO30hyhRANCAAQRWz+jn65BtOMvdyHKcvjBeBSDZH2r\n"
         "1RTwjmYSi9R/zpBnuQ4EiMnCqfMPWiZqB4QdbAd0E7oH50VpuZ1P087G\n-----END PRIVATE KEY-----\n",
+        // X25519, whose keys have 32 bytes too.
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VuBCIEILi6NSCgkH7BvUWOcxXj72OZEAqZ0qFuOYIBb14+AilT\n-----END "
+        "PRIVATE KEY-----\n",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGjMF8GCSqGSIb3DQEFDTBSMDEGCSqGSIb3DQEFDDAkBBA=\n"
         "-----END ENCRYPTED PRIVATE KEY-----\n"};
     for (const std::string& content : contents) {

@@ -151,6 +151,7 @@ class tls_visitor {
         session_->write(plain);
         flush();
     }
+    void say_raw(std::span<const std::byte> network) const { socket_.say(network); }
     /// Shakes hands and reads until `count` bytes were heard or the stream ends.
     std::vector<std::byte> hear(std::size_t count) {
         flush();
@@ -325,6 +326,23 @@ TEST_CASE("security: a peer is who its key says, not who it says") {
     CHECK(founder->status().peers.size() == 1);
 }
 
+TEST_CASE("security: an altered record ends a connection that was let in") {
+    const member first, second;
+    first.lets_in(second);
+    node_options options = founder_of(first, 1);
+    options.handshake_timeout = std::chrono::minutes(10);
+    const auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    tls_visitor visit(founder->port(), *second.self, tls_purpose::run);
+    CHECK(visit.hear(1) == std::vector{let_in});
+    visit.session().write(encode_frame(ping_message{}));
+    std::vector<std::byte> record = visit.session().take_output();
+    record.back() ^= std::byte{1};
+    visit.say_raw(record);
+    CHECK(visit.closed());
+    CHECK(founder->status().refused == 1);
+}
+
 TEST_CASE("security: plaintext and TLS do not mix") {
     const member first, second;
     first.lets_in(second);
@@ -342,7 +360,8 @@ TEST_CASE("security: plaintext and TLS do not mix") {
     CHECK(code_of([&] { (void)node::join(secret); }) == node_errc::unreachable);
     CHECK(open->status().peers.size() == 1);
     plain.identity = second.self;
-    CHECK_THROWS_AS((void)node::join(plain), value_error);
+    CHECK_THROWS_WITH_AS((void)node::join(plain), "node_options: identity beside plaintext, expected one of the two",
+                         value_error);
     plain.plaintext = false;
     CHECK_THROWS_AS((void)node::join(plain), value_error);
     plain.access = second.access();
