@@ -3236,7 +3236,8 @@ class support_walk {
         [[nodiscard]] std::size_t of(kind which) const noexcept { return sizes_ >> which & 0x1fffffU; }
         void count(const support_node& node, const std::array<std::uint64_t, 4>& steps) noexcept {
             const auto over = static_cast<std::int32_t>(node.count() - 3);  // compilers make a branch of std::min
-            sizes_ += steps[static_cast<std::size_t>(3 + (over & over >> 31))];
+            const std::int32_t step = 3 + (over & over >> 31);
+            sizes_ += steps[static_cast<std::size_t>(step)];
         }
 
      private:
@@ -8297,7 +8298,7 @@ THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const bas
     using local = typename local_vector<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = h / 2;
     for (std::size_t y = 0; y < half; y += pairs) {
-        for (std::size_t x = 0; x < w / 2; x += vectors * lanes) {
+        for (std::size_t x = 0; x < w / 2; x += std::size_t{vectors} * lanes) {
             local sum[4][pairs][vectors] = {};
 #pragma GCC unroll 4
             for (std::size_t kind = 0; kind < 4; ++kind) {
@@ -8306,7 +8307,7 @@ THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const bas
                     const float* basis = cols.synthesis<float>() + terms.at[kind][i] + x;
 #pragma GCC unroll 2
                     for (int v = 0; v < vectors; ++v) {
-                        const local entry = *reinterpret_cast<const vec*>(basis + v * lanes);
+                        const local entry = *reinterpret_cast<const vec*>(basis + std::ptrdiff_t{v} * lanes);
 #pragma GCC unroll 2
                         for (int p = 0; p < pairs; ++p) sum[kind][p][v] += u[p] * entry;
                     }
@@ -8978,10 +8979,7 @@ THINWIRE_ALWAYS_INLINE void mark_lines(const float* c, std::size_t n, std::size_
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-
-#if THINWIRE_X86_DISPATCH
-#include <immintrin.h>
-#endif
+#include <cstring>
 
 namespace thinwire {
 
@@ -9027,18 +9025,27 @@ struct lanes_plain {
     }
 };
 #if THINWIRE_X86_DISPATCH
+// The compilers' own vectors and builtins: <immintrin.h> alone would take a sixth of the umbrella's compile time.
 struct lanes_avx2 {
     THINWIRE_TARGET_AVX2 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
-        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(c));
-        const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-        const __m256i above = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(least - 1));
-        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(above)));
+        using bits [[gnu::vector_size(32)]] = std::int32_t;
+        using numbers [[gnu::vector_size(32)]] = float;
+        bits magnitude;
+        std::memcpy(&magnitude, c, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        return static_cast<std::uint32_t>(__builtin_ia32_movmskps256((numbers)(magnitude >= least)));
     }
 };
 struct lanes_avx512 {
     THINWIRE_TARGET_AVX512 static std::uint32_t reached(const float* c, std::int32_t least) noexcept {
-        const __m512i magnitude = _mm512_and_si512(_mm512_loadu_si512(c), _mm512_set1_epi32(0x7fffffff));
-        return _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(least - 1));
+        using bits [[gnu::vector_size(64)]] = std::int32_t;
+        constexpr int at_least = 5;
+        constexpr unsigned short every_lane = 0xffff;
+        bits magnitude;
+        std::memcpy(&magnitude, c, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        const bits reach = bits{} + least;
+        return __builtin_ia32_cmpd512_mask(magnitude, reach, at_least, every_lane);
     }
 };
 #endif
@@ -11658,10 +11665,7 @@ static_assert(optimizer<demo>);
 
 #include <cmath>
 #include <cstddef>
-
-#if THINWIRE_X86_DISPATCH
-#include <immintrin.h>
-#endif
+#include <cstring>
 
 namespace thinwire::detail {
 
@@ -11699,48 +11703,71 @@ inline void fused_tile(const float* a, std::size_t a_panel, const float* b, std:
 }
 
 #if THINWIRE_X86_DISPATCH
+// The compilers' own vectors and builtins: <immintrin.h> alone would take a sixth of the umbrella's compile time.
+template <int Lanes>
+struct fused_lanes {
+    using vector [[gnu::vector_size(sizeof(float) * Lanes)]] = float;
+
+    THINWIRE_ALWAYS_INLINE static void load(vector& to, const float* from) noexcept {
+        std::memcpy(&to, from, sizeof to);
+    }
+    THINWIRE_ALWAYS_INLINE static void store(float* to, const vector& from) noexcept {
+        std::memcpy(to, &from, sizeof from);
+    }
+};
+
 THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_panel, const float* b, std::size_t depth,
                                                  float* c) noexcept {
     for (std::size_t part = 0; part < 4; ++part) {  // 4 rows x 16 columns in 8 registers
         const float* rows = a + part / 2 * 4 * panel;
         const float* cols = b + part % 2 * 16;
-        __m256 sum[4][2] = {};
+        using lanes = fused_lanes<8>;
+        lanes::vector sum[4][2] = {};
         for (std::size_t d = 0; d < depth; d += panel, rows += a_panel) {
             for (std::size_t i = 0; i < panel; ++i, cols += panel) {
-                const __m256 low = _mm256_loadu_ps(cols), high = _mm256_loadu_ps(cols + 8);
+                lanes::vector low, high;
+                lanes::load(low, cols);
+                lanes::load(high, cols + 8);
 #pragma GCC unroll 4
                 for (int r = 0; r < 4; ++r) {
-                    const __m256 left = _mm256_broadcast_ss(rows + static_cast<std::size_t>(r) * panel + i);
-                    sum[r][0] = _mm256_fmadd_ps(left, low, sum[r][0]);
-                    sum[r][1] = _mm256_fmadd_ps(left, high, sum[r][1]);
+                    const float e = rows[static_cast<std::size_t>(r) * panel + i];
+                    const lanes::vector left = {e, e, e, e, e, e, e, e};
+                    sum[r][0] = __builtin_ia32_vfmaddps256(left, low, sum[r][0]);
+                    sum[r][1] = __builtin_ia32_vfmaddps256(left, high, sum[r][1]);
                 }
             }
         }
         float* to = c + part / 2 * 4 * panel + part % 2 * 16;
         for (std::size_t r = 0; r < 4; ++r) {
-            _mm256_storeu_ps(to + r * panel, sum[r][0]);
-            _mm256_storeu_ps(to + r * panel + 8, sum[r][1]);
+            lanes::store(to + r * panel, sum[r][0]);
+            lanes::store(to + r * panel + 8, sum[r][1]);
         }
     }
 }
 
 THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
                                                      std::size_t depth, float* c) noexcept {
-    __m512 sum[8][2] = {};
+    using lanes = fused_lanes<16>;
+    constexpr unsigned short every_lane = 0xffff;
+    constexpr int current_rounding = 4;
+    lanes::vector sum[8][2] = {};
     for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
         for (std::size_t i = 0; i < panel; ++i, b += panel) {
-            const __m512 low = _mm512_loadu_ps(b), high = _mm512_loadu_ps(b + 16);
+            lanes::vector low, high;
+            lanes::load(low, b);
+            lanes::load(high, b + 16);
 #pragma GCC unroll 8
             for (int r = 0; r < 8; ++r) {
-                const __m512 left = _mm512_set1_ps(a[static_cast<std::size_t>(r) * panel + i]);
-                sum[r][0] = _mm512_fmadd_ps(left, low, sum[r][0]);
-                sum[r][1] = _mm512_fmadd_ps(left, high, sum[r][1]);
+                const float e = a[static_cast<std::size_t>(r) * panel + i];
+                const lanes::vector left = {e, e, e, e, e, e, e, e, e, e, e, e, e, e, e, e};
+                sum[r][0] = __builtin_ia32_vfmaddps512_mask(left, low, sum[r][0], every_lane, current_rounding);
+                sum[r][1] = __builtin_ia32_vfmaddps512_mask(left, high, sum[r][1], every_lane, current_rounding);
             }
         }
     }
     for (std::size_t r = 0; r < 8; ++r) {
-        _mm512_storeu_ps(c + r * panel, sum[r][0]);
-        _mm512_storeu_ps(c + r * panel + 16, sum[r][1]);
+        lanes::store(c + r * panel, sum[r][0]);
+        lanes::store(c + r * panel + 16, sum[r][1]);
     }
 }
 #endif

@@ -86,7 +86,7 @@ class sequencer {
 
     // Events of the local replica.
     /// Its payload for `round`. Refused ones give a rejected_effect.
-    void payload_ready(std::uint64_t round, shared_bytes payload, timestamp now);
+    void payload_ready(std::uint64_t round, const shared_bytes& payload, timestamp now);
     /// It has everything below `round`. Precondition: those commits were delivered.
     void taken(std::uint64_t round, timestamp now);
     void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);

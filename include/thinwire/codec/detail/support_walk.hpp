@@ -160,7 +160,8 @@ class support_walk {
         [[nodiscard]] std::size_t of(kind which) const noexcept { return sizes_ >> which & 0x1fffffU; }
         void count(const support_node& node, const std::array<std::uint64_t, 4>& steps) noexcept {
             const auto over = static_cast<std::int32_t>(node.count() - 3);  // compilers make a branch of std::min
-            sizes_ += steps[static_cast<std::size_t>(3 + (over & over >> 31))];
+            const std::int32_t step = 3 + (over & over >> 31);
+            sizes_ += steps[static_cast<std::size_t>(step)];
         }
 
      private:

@@ -224,17 +224,17 @@ inline void participant::ask(question q, timestamp now) {
     link_state& l = links_.at(q.link);
     if (l.waiting == 0 && try_answer(q, now)) return;
     if (++l.waiting > max_waiting) return broken(q.link, "more requests than may wait", now);
-    questions_.push_back(std::move(q));
+    questions_.push_back(q);
 }
 
 inline void participant::answer(timestamp now) {
     for (std::size_t n = questions_.size(); n > 0; --n) {
-        question q = std::move(questions_.front());
+        const question q = questions_.front();
         questions_.pop_front();
         if (try_answer(q, now))
             --links_.at(q.link).waiting;
         else
-            questions_.push_back(std::move(q));
+            questions_.push_back(q);
     }
 }
 

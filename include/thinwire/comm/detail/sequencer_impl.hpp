@@ -252,7 +252,7 @@ inline bool sequencer::collect(peer_id peer, const shared_bytes& payload, const 
     return true;
 }
 
-inline void sequencer::payload_ready(std::uint64_t round, shared_bytes payload, timestamp now) {
+inline void sequencer::payload_ready(std::uint64_t round, const shared_bytes& payload, timestamp now) {
     if (over_) return;
     member_state& self = members_[settings_.self];
     awake(self, now);

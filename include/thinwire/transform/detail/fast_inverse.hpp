@@ -74,7 +74,7 @@ THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const bas
     using local = typename local_vector<float, lanes>::type;
     const std::size_t h = rows.side(), w = cols.side(), half = h / 2;
     for (std::size_t y = 0; y < half; y += pairs) {
-        for (std::size_t x = 0; x < w / 2; x += vectors * lanes) {
+        for (std::size_t x = 0; x < w / 2; x += std::size_t{vectors} * lanes) {
             local sum[4][pairs][vectors] = {};
 #pragma GCC unroll 4
             for (std::size_t kind = 0; kind < 4; ++kind) {
@@ -83,7 +83,7 @@ THINWIRE_ALWAYS_INLINE void inverse_quarters(const basis_tables& rows, const bas
                     const float* basis = cols.synthesis<float>() + terms.at[kind][i] + x;
 #pragma GCC unroll 2
                     for (int v = 0; v < vectors; ++v) {
-                        const local entry = *reinterpret_cast<const vec*>(basis + v * lanes);
+                        const local entry = *reinterpret_cast<const vec*>(basis + std::ptrdiff_t{v} * lanes);
 #pragma GCC unroll 2
                         for (int p = 0; p < pairs; ++p) sum[kind][p][v] += u[p] * entry;
                     }
