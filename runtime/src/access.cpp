@@ -58,9 +58,11 @@ access_list::access_list(access_list&&) noexcept = default;
 access_list::~access_list() = default;
 
 void access_list::read() {
-    // The stamp first: a change in between is then seen the next time.
-    *seen_ = stamp::of(file_);
+    // The stamp first: a change in between is then seen the next time. It counts once the file was read, so that one
+    // that could not be opened is tried again; one that is damaged stays so until it changes.
+    const stamp found = stamp::of(file_);
     const std::optional<std::string> text = read_private_file(file_, largest_file);
+    *seen_ = found;
     result<access_rules> rules = parse_access(text ? std::string_view(*text) : std::string_view());
     if (!rules) throw io_error("'" + file_.string() + "': " + rules.error().message);
     rules_ = std::move(*rules);

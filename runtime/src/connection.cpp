@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t stranger_bite = 512;
 constexpr std::size_t member_bite = 65536;
 constexpr std::size_t sealed_bite = std::size_t{256} << 10U;  ///< bytes of a frame that TLS is given at a time
+constexpr std::size_t longest_answers = 65536;  ///< bytes by which TLS itself answers, as to KeyUpdate, not yet sent
 constexpr std::chrono::seconds linger_time{2};
 
 }  // namespace
@@ -67,6 +68,7 @@ void connection::take(std::size_t count) {
         tls_->feed(bytes, plain_);
         bytes = plain_;
         if (tls_->has_output() && !writing_) write();
+        if (tls_->pending_output() > longest_answers) return owner_.on_broken(link_, "it asks and does not read");
     }
     decoder_.feed(bytes);
     while (!closed_ && !finishing_) {

@@ -182,17 +182,27 @@ void driver::on_closed(link_id link, const std::string& why) {
     settle();
 }
 
+bool driver::notice_budget::take() {
+    const auto time = std::chrono::steady_clock::now();
+    if (time - since >= std::chrono::minutes(1)) {
+        since = time;
+        spent = 0;
+    }
+    return spent++ < lines_a_minute;
+}
+
+/// Lines that strangers can cause are bounded, and take no room from others.
 void driver::report(bool refused, const std::string& line) {
-    if (refused) {
+    if (refused) return report_refused(stranger_notices_, line);
+    if (options_.notice) options_.notice(line);
+}
+
+void driver::report_refused(notice_budget& budget, const std::string& line) {
+    {
         const std::lock_guard lock(status_mutex_);
         ++status_.refused;
     }
-    const auto time = std::chrono::steady_clock::now();
-    if (time - notices_since_ >= std::chrono::minutes(1)) {
-        notices_since_ = time;
-        notices_ = 0;
-    }
-    if (options_.notice && notices_++ < notices_a_minute) options_.notice(line);
+    if (options_.notice && budget.take()) options_.notice(line);
 }
 
 /// The list of keys has changed.
@@ -203,8 +213,9 @@ void driver::drop_revoked() {
     for (const link_id link : revoked) {
         const auto it = connections_.find(link);
         if (it == connections_.end()) continue;
-        report(true, "closed the connection of peer " + std::to_string(peer_id_of(it->second->tls()->peer())) +
-                         ": its key is no longer on the list");
+        report_refused(revoked_notices_, "closed the connection of peer " +
+                                             std::to_string(peer_id_of(it->second->tls()->peer())) +
+                                             ": its key is no longer on the list");
         it->second->abort();
         connections_.erase(it);
         link_lost(link, "its key is no longer on the list", now());

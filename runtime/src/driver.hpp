@@ -85,6 +85,8 @@ class driver : protected connection_owner {
     void adopt(link_id link, channel open, std::initializer_list<message_type> allowed);
     void identify(link_id link, peer_id peer, const std::string& name);
     void note_commit(const commit_record& record);
+    /// A line for the operator; `refused`: one that strangers can cause.
+    void report(bool refused, const std::string& line);
     [[nodiscard]] std::size_t lingering() const noexcept { return lingering_.size(); }
 
     void on_bytes(connection& c, std::size_t sent, std::size_t received) override;
@@ -110,16 +112,21 @@ class driver : protected connection_owner {
     void thread_main() noexcept;
     void arm();
     void check_quiet();
-    void report(bool refused, const std::string& line);
     void drop_revoked();
 
-    static constexpr int notices_a_minute = 20;
+    struct notice_budget {
+        static constexpr int lines_a_minute = 20;
+        std::chrono::steady_clock::time_point since{};
+        int spent = 0;
+        [[nodiscard]] bool take();
+    };
+    void report_refused(notice_budget& budget, const std::string& line);
 
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
     mailbox box_;
     std::thread thread_;
-    std::chrono::steady_clock::time_point notices_since_{};
-    int notices_ = 0;
+    notice_budget stranger_notices_;
+    notice_budget revoked_notices_;
 };
 
 [[nodiscard]] std::unique_ptr<driver> make_founder(node_options options);

@@ -72,6 +72,11 @@ class enroller {
                                 });
     }
 
+    /// Of several addresses one may swallow what is sent to it, or be silent: each gets its share of the time.
+    [[nodiscard]] std::chrono::milliseconds share() const {
+        return options_.timeout / static_cast<int>(line_.addresses.size());
+    }
+
     void next(const std::string& trouble) {
         trouble_ = trouble;
         attempt();
@@ -79,10 +84,8 @@ class enroller {
 
     template <class Endpoints>
     void connect(const Endpoints& points) {
-        // Of several addresses one may swallow what is sent to it: each gets its share of the time.
-        const auto share = options_.timeout / static_cast<int>(line_.addresses.size());
         const auto socket = std::make_shared<asio::ip::tcp::socket>(io_);
-        pause_.expires_after(share);
+        pause_.expires_after(share());
         pause_.async_wait([socket](asio::error_code cancelled) {
             asio::error_code ignored;
             if (!cancelled) socket->close(ignored);
@@ -107,7 +110,7 @@ class enroller {
         };
         const auto shake = std::make_shared<handshake>(std::move(socket), std::move(session), talk);
         shake->start(
-            options_.timeout, [this](const handshake::outcome& result) { heard(result); }, [] {});
+            share(), [this](const handshake::outcome& result) { heard(result); }, [] {});
     }
 
     void heard(const handshake::outcome& answer) {

@@ -125,10 +125,10 @@ class founder final : public driver {
         });
     }
     void publish_snapshot(std::uint64_t round, shared_bytes bytes) override {
-        if (round < log_begin_)
-            throw value_error("publish_snapshot: round " + std::to_string(round) + ", expected at least " +
-                              std::to_string(log_begin_) + ", where the log begins");
+        if (const std::string no = objection(round, status().log_begin); !no.empty()) throw value_error(no);
         post([this, round, bytes = std::move(bytes)] {
+            // The log may have been cut since the caller asked: nobody can start from there.
+            if (const std::string no = objection(round, log_.first_round()); !no.empty()) return report(false, no);
             machine_.snapshot_published(round, bytes, now());
             settle();
         });
@@ -154,6 +154,12 @@ class founder final : public driver {
     }
 
  private:
+    static std::string objection(std::uint64_t round, std::uint64_t log_begin) {
+        if (round >= log_begin) return {};
+        return "publish_snapshot: round " + std::to_string(round) + ", expected at least " + std::to_string(log_begin) +
+               ", where the log begins";
+    }
+
     std::vector<effect> take_effects() override { return machine_.take_effects(); }
     std::optional<timestamp> wake_at() const override { return machine_.wake_at(); }
     void tick(timestamp at) override { machine_.tick(at); }
@@ -280,7 +286,6 @@ class founder final : public driver {
     asio::ip::tcp::acceptor acceptor_;
     std::uint16_t port_;
     run_log log_;
-    const std::uint64_t log_begin_ = log_.first_round();
     asio::steady_timer accept_pause_;
     sequencer machine_;
     link_id last_link_ = 0;

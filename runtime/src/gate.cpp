@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <exception>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -12,6 +13,7 @@ namespace thinwire::runtime {
 namespace {
 
 constexpr std::chrono::seconds watch_interval{2};
+constexpr const char* revoked_meanwhile = " was taken off the list during the handshake";
 
 std::string text_of(const asio::ip::tcp::socket& socket) {
     asio::error_code error;
@@ -39,14 +41,26 @@ gate::gate(asio::io_context& io, const node_options& options, reporter report)
 
 gate::~gate() = default;
 
-/// True when the list is another than before. A file that cannot be read any more leaves the list as it was.
+/// True when the list is another than before. A file that cannot be read any more leaves the list as it was, and is
+/// tried again; the operator hears of one cause once.
 bool gate::refresh() {
     try {
-        return list_->refresh();
+        const bool another = list_->refresh();
+        trouble_.clear();
+        return another;
     } catch (const thinwire::error& problem) {
-        report_(false, std::string("the list of keys stays as it was: ") + problem.what());
+        if (trouble_ != problem.what())
+            report_(false, std::string("the list of keys stays as it was: ") + problem.what());
+        trouble_ = problem.what();
         return false;
     }
+}
+
+/// Whether the key is on the list as its file is at this moment; between the look at a certificate and the end of a
+/// handshake, which the other side sets, the list may change.
+bool gate::still_allows(const tls_session* session) {
+    if (list_ && refresh() && changed_) asio::post(io_, changed_);
+    return allows(session);
 }
 
 std::string gate::objection(const public_key& key, tls_purpose purpose, bool dialled) {
@@ -62,16 +76,23 @@ void gate::receive(asio::ip::tcp::socket socket, opened done) {
     if (!context_) return done({std::move(socket), nullptr, 0, 0});
     if (strangers_.size() >= max_strangers) shed();
     const std::string where = text_of(socket);
-    auto session = tls_session::server(
-        *context_, [this](const public_key& key, tls_purpose purpose) { return objection(key, purpose, false); });
+    std::unique_ptr<tls_session> session;
+    try {
+        session = tls_session::server(
+            *context_, [this](const public_key& key, tls_purpose purpose) { return objection(key, purpose, false); });
+    } catch (const std::exception& problem) {  // a stranger's connection may cost no more than itself
+        return report_(true, "refused " + where + ": " + problem.what());
+    }
     auto one = std::make_shared<handshake>(std::move(socket), std::move(session),
                                            [this, where](const tls_session& s) { return plan(s, where); });
     const auto at = strangers_.insert(strangers_.end(), one);
     one->start(
         timeout_,
         [this, where, done = std::move(done)](handshake::outcome result) {
-            if (result.open) return done(std::move(*result.open));
-            if (result.end != tls_end::none) report_(true, "refused " + where + ": " + result.why);
+            if (result.end != tls_end::none) return report_(true, "refused " + where + ": " + result.why);
+            if (!result.open) return;
+            if (still_allows(result.open->tls.get())) return done(std::move(*result.open));
+            report_(true, "refused " + where + ": its " + described(result.open->tls->peer()) + revoked_meanwhile);
         },
         [this, at] { strangers_.erase(at); });
 }
@@ -97,10 +118,11 @@ std::weak_ptr<handshake> gate::dial(asio::ip::tcp::socket socket, opened done, r
     const auto at = dialled_.insert(dialled_.end(), one);
     one->start(
         timeout_,
-        [done = std::move(done), failed = std::move(failed)](handshake::outcome result) {
+        [this, done = std::move(done), failed = std::move(failed)](handshake::outcome result) {
             if (!result.open) return failed(result.end, result.why);
             if (result.heard.front() != let_in) return failed(tls_end::broken, "it does not answer as thinwire does");
-            done(std::move(*result.open));
+            if (still_allows(result.open->tls.get())) return done(std::move(*result.open));
+            failed(tls_end::refused_here, "its " + described(result.open->tls->peer()) + revoked_meanwhile);
         },
         [this, at] { dialled_.erase(at); });
     return one;
@@ -127,16 +149,17 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
     };
     const result<enrol_request> request = decode_enrol_request(heard);
     if (!request) return no(enrol_verdict::unknown, request.error().message);
-    const digest exported = session.exporter();
+    // The list may read its file again, and what another process took off it is then known to nobody else.
+    if (changed_) asio::post(io_, changed_);
     const bool known = list_->rules().find(session.peer()) != nullptr;
     bool proven = false;
-    const auto proves = [&](const digest& verifier) {
-        const bool fits = equal_secrets(request->proof,
-                                        enrol_proof(verifier, exported, session.peer(), context_->key(), request->run));
-        proven = proven || fits;
-        return fits && request->run == run_;
-    };
     try {
+        const auto proves = [&, exported = session.exporter()](const digest& verifier) {
+            const bool fits = equal_secrets(
+                request->proof, enrol_proof(verifier, exported, session.peer(), context_->key(), request->run));
+            proven = proven || fits;
+            return fits && request->run == run_;
+        };
         switch (list_->enrol(session.peer(), request->name, proves, std::time(nullptr))) {
             case enrolment::done: break;
             case enrolment::used: return no(enrol_verdict::used, "the invite was used before");
@@ -146,7 +169,7 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
                                                                  ", this is run " + to_string(run_, 16))
                               : no(enrol_verdict::unknown, "the invite is not known here");
         }
-    } catch (const thinwire::error& problem) {
+    } catch (const std::exception& problem) {
         report_(true, "cannot enrol " + described(session.peer()) + ": " + problem.what());
         return encode(enrol_reply{enrol_verdict::unable, "the list of keys cannot be changed there"});
     }

@@ -50,7 +50,7 @@ class gate {
 
     /// Whether the key at the other end of a channel is on the list now. A plaintext one has none, and is.
     [[nodiscard]] bool allows(const tls_session* session) const;
-    /// Calls `changed` whenever the list's file was changed by someone else, within two seconds.
+    /// Calls `changed` whenever the list's file was changed by someone else, within two seconds; also at other times.
     void watch(std::function<void()> changed);
     /// Ends everything.
     void close();
@@ -58,6 +58,7 @@ class gate {
  private:
     [[nodiscard]] std::string objection(const public_key& key, tls_purpose purpose, bool dialled);
     [[nodiscard]] bool refresh();
+    [[nodiscard]] bool still_allows(const tls_session* session);
     [[nodiscard]] conversation plan(const tls_session& session, const std::string& where);
     [[nodiscard]] std::vector<std::byte> enrol(const tls_session& session, std::span<const std::byte> heard,
                                                const std::string& where);
@@ -69,6 +70,7 @@ class gate {
     std::chrono::milliseconds timeout_;
     reporter report_;
     std::optional<access_list> list_;
+    std::string trouble_;  ///< why the list's file could not be read the last time
     std::optional<tls_context> context_;
     std::list<std::shared_ptr<handshake>> strangers_;  ///< oldest first
     std::list<std::shared_ptr<handshake>> dialled_;

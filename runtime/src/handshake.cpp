@@ -87,8 +87,8 @@ void handshake::converse() {
     }
     closed_ = true;
     deadline_.cancel();
+    gone_();  // first: what is done with the channel may abort every handshake that its owner still knows
     report({tls_end::none, {}, channel{std::move(socket_), std::move(session_), sent_, received_}, heard_});
-    gone_();
 }
 
 void handshake::read() {

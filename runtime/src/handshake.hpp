@@ -50,8 +50,8 @@ class handshake : public std::enable_shared_from_this<handshake> {
 
     handshake(asio::ip::tcp::socket socket, std::unique_ptr<tls_session> session, plan talk);
 
-    /// `done` is called once, `gone` after it when the socket is closed or handed on; neither after abort(). Both on
-    /// the socket's thread, never from within this call.
+    /// `done` is called once; `gone` once as well, before it when the socket is handed on, after it when the socket is
+    /// closed. Neither after abort(). Both on the socket's thread, never from within this call.
     void start(std::chrono::milliseconds timeout, std::function<void(outcome)> done, std::function<void()> gone);
     /// Closes at once, without a word to anyone.
     void abort();

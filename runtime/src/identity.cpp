@@ -9,6 +9,7 @@
 
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -113,7 +114,11 @@ identity identity::load(const std::filesystem::path& file) {
 }
 
 identity identity::load_or_create(const std::filesystem::path& file) {
-    if (std::filesystem::exists(std::filesystem::symlink_status(file))) return load(file);
+    std::error_code problem;
+    const std::filesystem::file_status found = std::filesystem::symlink_status(file, problem);
+    if (found.type() == std::filesystem::file_type::none)
+        throw io_error("look for '" + file.string() + "': " + problem.message());
+    if (std::filesystem::exists(found)) return load(file);
     identity fresh = make();
     std::string pem = to_pem(fresh.get().key.get());
     const bool created = create_private_file(file, pem);

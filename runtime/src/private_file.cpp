@@ -85,6 +85,19 @@ std::optional<std::string> read_private_file(const std::filesystem::path& path, 
     return content;
 }
 
+namespace {
+
+/// 0, or the errno: EEXIST, and nothing changed, when the file is there.
+int create_in_place(const std::filesystem::path& path, std::string_view content) {
+    const descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (file.get() < 0) return errno;
+    const int reason = write_out(file.get(), content);
+    if (reason != 0) (void)::unlink(path.c_str());
+    return reason;
+}
+
+}  // namespace
+
 bool create_private_file(const std::filesystem::path& path, std::string_view content) {
     // Whole under a name of its own first, then linked to where it belongs: nobody ever sees a part of it there.
     std::string temporary = path.string() + ".XXXXXX";
@@ -93,6 +106,7 @@ bool create_private_file(const std::filesystem::path& path, std::string_view con
     int reason = write_out(file.get(), content);
     if (reason == 0 && ::link(temporary.c_str(), path.c_str()) != 0) reason = errno;
     (void)::unlink(temporary.c_str());
+    if (reason == EPERM || reason == ENOTSUP || reason == EOPNOTSUPP) reason = create_in_place(path, content);
     if (reason == EEXIST) return false;
     if (reason != 0) fail("create", path, reason);
     sync_folder_of(path);

@@ -16,6 +16,7 @@ namespace thinwire::runtime {
 [[nodiscard]] std::optional<std::string> read_private_file(const std::filesystem::path& path, std::size_t limit);
 
 /// Makes a file that is not there yet, on the device when this returns. False, and nothing changed, when it is there.
+/// It appears whole; on a file system without hard links, others may see it while it is written.
 [[nodiscard]] bool create_private_file(const std::filesystem::path& path, std::string_view content);
 
 /// Replaces a file whole or not at all, on the device when this returns. One writer a path.

@@ -143,6 +143,7 @@ bool tls_session::shaken() const noexcept {
 void tls_session::advance() {
     ERR_clear_error();
     if (const int code = SSL_do_handshake(ssl_.get()); code != 1) return fail(code);
+    met_ = true;
     if (SSL_is_server(ssl_.get()) == 0) {
         // A server that does not answer the offer is none of ours.
         const unsigned char* name = nullptr;
@@ -167,7 +168,8 @@ void tls_session::fail(int code) {
         end_ = tls_end::refused_here;
         why_ = refusal_;
         ERR_clear_error();
-    } else if (says_unknown_key(first)) {
+    } else if (says_unknown_key(first) && (met_ || SSL_is_server(ssl_.get()) != 0)) {
+        // A client has met its server by the time that its own key is looked at; before, anyone on the path may say so.
         end_ = tls_end::refused_there;
         why_ = "it does not know this key";
         ERR_clear_error();
@@ -224,8 +226,8 @@ void tls_session::close() {
     ERR_clear_error();
 }
 
-bool tls_session::has_output() const noexcept {
-    return BIO_ctrl_pending(SSL_get_wbio(ssl_.get())) > 0;
+std::size_t tls_session::pending_output() const noexcept {
+    return BIO_ctrl_pending(SSL_get_wbio(ssl_.get()));
 }
 
 std::vector<std::byte> tls_session::take_output() {

@@ -42,7 +42,7 @@ enum class tls_end : std::uint8_t {
     none,
     closed,         ///< the other side said that nothing follows
     refused_here,   ///< our objection to its key
-    refused_there,  ///< it does not accept our key
+    refused_there,  ///< it does not accept our key; to a client only the holder of the server's key can say so
     broken,         ///< what came is not TLS as it is spoken here, or was altered
 };
 
@@ -70,7 +70,8 @@ class tls_session {
     void close();
     /// What is to be sent: moved out, empty when there is nothing.
     [[nodiscard]] std::vector<std::byte> take_output();
-    [[nodiscard]] bool has_output() const noexcept;
+    [[nodiscard]] std::size_t pending_output() const noexcept;  ///< bytes
+    [[nodiscard]] bool has_output() const noexcept { return pending_output() > 0; }
 
     /// Both sides have shown their keys.
     [[nodiscard]] bool shaken() const noexcept;
@@ -99,6 +100,7 @@ class tls_session {
     std::optional<tls_purpose> asked_;  ///< server: what the client's first message says
     public_key peer_{};
     std::string refusal_;
+    bool met_ = false;  ///< the other side has proven its key
     tls_end end_ = tls_end::none;
     std::string why_;
 };

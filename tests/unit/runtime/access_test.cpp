@@ -2,6 +2,7 @@
 
 #include "unit/runtime/fixture.hpp"
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -116,6 +117,28 @@ TEST_CASE("access: a list that is damaged or open to others is refused, and a ru
     REQUIRE(::chmod(file.c_str(), 0600) == 0);
     CHECK(list.refresh());
     CHECK(list.rules().find(key_number(3)) != nullptr);
+}
+
+TEST_CASE("access: a list that cannot be opened for a while loses no change") {
+    const folder dir;
+    const auto file = dir.path() / "access";
+    access_list list(file);
+    place(file, "ed25519 " + to_string(key_number(1)) + "\n");
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit none{0, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+    bool refused = false;
+    try {
+        list.refresh();
+    } catch (const io_error&) {
+        refused = true;
+    }
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(refused);
+    CHECK(list.rules().keys.empty());
+    CHECK(list.refresh());
+    CHECK(list.rules().find(key_number(1)) != nullptr);
 }
 
 TEST_CASE("access: an invite lets one key in, once, until it expires, and only who proves it") {

@@ -1,12 +1,23 @@
 #include <thinwire/runtime/identity.hpp>
 
+#include "private_file.hpp"
 #include "unit/runtime/fixture.hpp"
 #include <doctest/doctest.h>
 #include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 
 #include <algorithm>
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,6 +48,23 @@ std::string refusal(const std::filesystem::path& file) {
     return {};
 }
 
+#ifdef __linux__
+/// Lets link(2) and linkat(2) of this thread fail as on a file system that has none.
+bool without_hard_links() {
+    std::vector<sock_filter> program = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+#ifdef __NR_link
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_link, 1, 0),
+#endif
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_linkat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog all{static_cast<unsigned short>(program.size()), program.data()};
+    return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all) == 0;
+}
+#endif
+
 }  // namespace
 
 TEST_CASE("base64: the vectors of RFC 4648 without padding, and nothing else is read") {
@@ -65,6 +93,26 @@ TEST_CASE("identity: a key file is made once, for its owner only, and holds the 
     std::getline(std::ifstream(file), pem);
     CHECK(pem == "-----BEGIN PRIVATE KEY-----");
 }
+
+#ifdef __linux__
+TEST_CASE("identity: a key file is made where there are no hard links") {
+    const folder dir;
+    const auto file = dir.path() / "identity.key";
+    std::optional<public_key> made, found;
+    bool linked = true;
+    std::jthread([&] {
+        linked = !without_hard_links() || ::link("/proc/self/exe", (dir.path() / "x").c_str()) == 0 || errno != EPERM;
+        made = identity::load_or_create(file).key();
+        found = identity::load_or_create(file).key();
+        CHECK_FALSE(create_private_file(file, "other"));
+    }).join();
+    CHECK_FALSE(linked);
+    CHECK(mode_of(file) == 0600);
+    CHECK(made == found);
+    CHECK(identity::load(file).key() == made);
+    CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 1);
+}
+#endif
 
 TEST_CASE("identity: of several that make the key at once, all get the same") {
     const folder dir;
@@ -103,6 +151,7 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
         CHECK(std::filesystem::file_size(broken) == content.size());
     }
     CHECK(refusal(dir.path()).find("no regular file") != std::string::npos);
+    CHECK(refusal(dir.path() / std::string(300, 'x')).find("File name too long") != std::string::npos);
     CHECK(refusal(dir.path() / "none" / "key").find("No such file") != std::string::npos);
     std::filesystem::create_symlink(dir.path() / "nowhere", dir.path() / "link");
     CHECK_FALSE(refusal(dir.path() / "link").empty());

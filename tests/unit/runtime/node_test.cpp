@@ -304,5 +304,15 @@ TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
     CHECK(catch_up(*second, after.log_begin, behind) == 42);
     CHECK(node::join(joiner_options(*founder, 3))->snapshot_round() == 41);
     CHECK_THROWS_AS(second->drop_log_before(1), value_error);
+    // No snapshot from before the log's begin, whether the caller can know it already or not.
+    CHECK_THROWS_AS(founder->publish_snapshot(after.log_begin - 1, bytes_of("old weights")), value_error);
+    founder->publish_snapshot(42, bytes_of("newest weights"));
+    founder->drop_log_before(42);
+    try {
+        founder->publish_snapshot(after.log_begin, bytes_of("old weights"));
+    } catch (const value_error&) {
+        MESSAGE("the log was cut before the call");
+    }
+    CHECK(node::join(joiner_options(*founder, 4))->snapshot_round() == 42);
     founder->leave(true);
 }

@@ -138,6 +138,38 @@ class visitor {
     int fd_;
 };
 
+/// A port that takes connections and says nothing by itself.
+class listener {
+ public:
+    listener() : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+        sockaddr_in at{};
+        at.sin_family = AF_INET;
+        at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof at;
+        auto* const raw = reinterpret_cast<sockaddr*>(&at);
+        REQUIRE(::bind(fd_, raw, size) == 0);
+        REQUIRE(::listen(fd_, 8) == 0);
+        REQUIRE(::getsockname(fd_, raw, &size) == 0);
+        port_ = ntohs(at.sin_port);
+    }
+    listener(const listener&) = delete;
+    listener& operator=(const listener&) = delete;
+    ~listener() { ::close(fd_); }
+    [[nodiscard]] std::string where() const { return "127.0.0.1:" + std::to_string(port_); }
+    /// Hears the beginning of one connection, says `words`, closes.
+    void answer(std::span<const std::byte> words) const {
+        const int fd = ::accept(fd_, nullptr, nullptr);
+        std::vector<std::byte> heard(4096);
+        (void)::recv(fd, heard.data(), heard.size(), 0);
+        (void)::send(fd, words.data(), words.size(), MSG_NOSIGNAL);
+        ::close(fd);
+    }
+
+ private:
+    int fd_;
+    std::uint16_t port_ = 0;
+};
+
 /// A stranger that speaks TLS, with any key and any words.
 class tls_visitor {
  public:
@@ -455,6 +487,15 @@ TEST_CASE("security: lines for the operator are bounded") {
     }
     CHECK(eventually([&] { return founder->status().refused == 50; }));
     CHECK(lines.count() == 20);
+    // What matters is told all the same.
+    const member second;
+    second.lets_in(first);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    enrol(invite_of(first, *founder, tomorrow), *second.self, {.name = "lab"});
+    CHECK(lines.hold("enrolled 'lab'"));
+    const auto joined = node::join(joiner_of(second, *founder));
+    access_list(first.access()).revoke(second.self->key());
+    CHECK(eventually([&] { return lines.hold("its key is no longer on the list"); }));
 }
 
 TEST_CASE("security: a revoked key loses its connection, and a new one is let in, while the run goes on") {
@@ -505,6 +546,17 @@ TEST_CASE("security: an invite enrols one key, and the line works again for that
     second.lets_in(first);
     const auto joined = node::join(joiner_of(second, *founder));
     CHECK(joined->take_snapshot() == bytes_of("weights"));
+}
+
+TEST_CASE("security: an invite's other addresses are tried after one that is silent and one that turns it away") {
+    const member first, second;
+    const auto founder = node::found(founder_of(first, 1));
+    const listener silent, rude;
+    std::jthread turning_away([&] { rude.answer(bytes_of(std::string("\x15\x03\x03\x00\x02\x02\x30", 7))); });
+    invite line = invite_of(first, *founder, tomorrow);
+    const std::string good = line.addresses.front();
+    line.addresses = {silent.where(), rude.where(), good};
+    CHECK(enrol(line, *second.self, {.timeout = milliseconds(3000)}) == good);
 }
 
 TEST_CASE("security: of two that use one invite at once, one enters") {

@@ -263,6 +263,21 @@ TEST_CASE("tls: what is no TLS ends the session and nothing else") {
     }
 }
 
+TEST_CASE("tls: nobody but the server itself tells a client that its key is not known") {
+    const std::vector<std::byte> alert = bytes_of(std::string("\x15\x03\x03\x00\x02\x02\x30", 7));
+    pair_of_sessions p;
+    CHECK_FALSE(p.client->feed(alert, p.client_heard));
+    CHECK(p.client->end() == tls_end::broken);
+    // Who is on the path may wait for the server's hello, too.
+    pair_of_sessions q;
+    q.server->feed(q.client->take_output(), q.server_heard);
+    std::vector<std::byte> flight = q.server->take_output();
+    flight.resize(5 + (std::to_integer<std::size_t>(flight[3]) << 8U) + std::to_integer<std::size_t>(flight[4]));
+    q.client->feed(flight, q.client_heard);
+    CHECK_FALSE(q.client->feed(alert, q.client_heard));
+    CHECK(q.client->end() == tls_end::broken);
+}
+
 TEST_CASE("tls: no altered, repeated or dropped record is taken for a message") {
     random_stream random(3);
     for (int i = 0; i < 200; ++i) {

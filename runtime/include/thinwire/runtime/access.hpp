@@ -73,7 +73,8 @@ class access_list {
     access_list(access_list&&) noexcept;
     ~access_list();
 
-    /// Reads the file again if it is another than before; true when it was. After an io_error the rules are as before.
+    /// Reads the file again if it is another than before; true when it was. After an io_error the rules are as before;
+    /// a file that could not be read is tried again by the next call, a damaged one when it has changed.
     bool refresh();
     [[nodiscard]] const access_rules& rules() const noexcept { return rules_; }
     [[nodiscard]] const std::filesystem::path& file() const noexcept { return file_; }

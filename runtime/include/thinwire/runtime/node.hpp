@@ -157,7 +157,8 @@ class node {
     /// payload is empty or above max_payload; node_error (founder_lost, run_stopped, refused, storage, protocol).
     [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload);
 
-    /// Founder: what fresh joiners get from now on. `round` is the next that the snapshot's owner would apply.
+    /// Founder: what fresh joiners get from now on. `round` is the next that the snapshot's owner would apply. Throws
+    /// value_error for one before the log's begin; if drop_log_before() moves that meanwhile, a notice says so.
     void publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes);
 
     /// Founder: the log may lose the rounds before `round`. It does as far as whole segments lie before it, the newest
