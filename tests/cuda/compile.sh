@@ -13,6 +13,11 @@ if ! command -v "$nvcc" > /dev/null; then
     echo "cuda.compile: no nvcc here (CUDA toolkit 13 or later), skipped"
     exit 77
 fi
+release=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\).*/\1/p')
+if [ "${release:-0}" -lt 13 ]; then
+    echo "cuda.compile: $nvcc is of CUDA release ${release:-unknown}, 13 or later is needed, skipped"
+    exit 77
+fi
 mkdir -p "$out"
 flags="-std=c++20 -Werror all-warnings -I$source/include -I$source/tests"
 
