@@ -23,7 +23,8 @@ struct train_options {
 /// `thinwire start`: founds the run of `settings`, or goes on with the one in peer.directory.
 [[nodiscard]] exit_code start(configuration settings);
 
-/// `thinwire join`: enters a run with the line of an invite, or goes back to the founder at an address.
+/// `thinwire join`: enters a run with the line of an invite, or goes back to the founder at an address;
+/// "-": what the first line of the standard input says.
 [[nodiscard]] exit_code join(configuration settings, const std::string& where);
 
 /// `thinwire key`: the key of a peer's folder, made where there is none, and who may connect to it.

@@ -131,7 +131,10 @@ for bit.
 
 void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
     CLI::App* command = app.add_subcommand("join", "Enter a run, or return to it");
-    command->add_option("where", a.address, "the line of `thinwire invite`, or the founder's host:port")->required();
+    command
+        ->add_option("where", a.address,
+                     "the line of `thinwire invite`, or the founder's host:port; - reads it from the standard input")
+        ->required();
     command->add_option("--config", a.config, "TOML file; what it says of the run must be what the run says");
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
     add_key_option(*command, overrides, "--data", "data.train", "the run's training text, a file");

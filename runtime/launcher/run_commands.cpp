@@ -3,7 +3,9 @@
 #include "stop_signal.hpp"
 #include <spdlog/spdlog.h>
 
+#include <iostream>
 #include <optional>
+#include <string>
 #include <utility>
 
 namespace thinwire::launcher {
@@ -23,13 +25,23 @@ exit_code run_peer(configuration settings, bool founder, std::optional<runtime::
     return exit_code::ok;
 }
 
+/// `-`: the first line of the standard input, which unlike an argument stands in no process list and no history.
+std::string given(const std::string& where) {
+    if (where != "-") return where;
+    std::string line;
+    if (!std::getline(std::cin, line) || line.empty())
+        throw launcher_error(exit_code::usage, "join: nothing on the standard input: expected a line with an invite");
+    return line;
+}
+
 }  // namespace
 
 exit_code start(configuration settings) {
     return run_peer(std::move(settings), true);
 }
 
-exit_code join(configuration settings, const std::string& where) {
+exit_code join(configuration settings, const std::string& argument) {
+    const std::string where = given(argument);
     if (!runtime::looks_like_invite(where)) {
         set_key(settings, "peer.address", where);
         return run_peer(std::move(settings), false);

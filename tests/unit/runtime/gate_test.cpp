@@ -123,7 +123,8 @@ TEST_CASE("gate: a change of the list that an enrolment comes upon is told to th
     scene s(tls_purpose::enrol);
     access_list list(s.file);
     const invite_secret secret = list.add_invite(std::time(nullptr) + 3600, 0);
-    list.allow(identity::make().key(), "other");
+    const public_key other = identity::make().key();
+    list.allow(other, "other");
     s.open();
     s.say(s.client->take_output());
     REQUIRE(run_until(s.io, [&] {
@@ -136,7 +137,7 @@ TEST_CASE("gate: a change of the list that an enrolment comes upon is told to th
     s.say(s.client->take_output());
     REQUIRE(run_until(s.io, [&] { return s.changes > 0; }));
     s.changes = 0;
-    list.revoke(list.rules().keys.front().key);
+    REQUIRE(list.revoke(other));
     s.client->write(encode(enrol_request{run, proof, "guest"}));
     s.say(s.client->take_output());
     REQUIRE(run_until(s.io, [&] {

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <future>
 #include <optional>
 #include <string>
 #include <thread>
@@ -100,12 +101,12 @@ TEST_CASE("identity: a key file is made where there are no hard links") {
     const auto file = dir.path() / "identity.key";
     std::optional<public_key> made, found;
     bool linked = true;
-    std::jthread([&] {
+    std::async(std::launch::async, [&] {
         linked = !without_hard_links() || ::link("/proc/self/exe", (dir.path() / "x").c_str()) == 0 || errno != EPERM;
         made = identity::load_or_create(file).key();
         found = identity::load_or_create(file).key();
         CHECK_FALSE(create_private_file(file, "other"));
-    }).join();
+    }).get();
     CHECK_FALSE(linked);
     CHECK(mode_of(file) == 0600);
     CHECK(made == found);

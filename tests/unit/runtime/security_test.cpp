@@ -149,6 +149,8 @@ class listener {
         auto* const raw = reinterpret_cast<sockaddr*>(&at);
         REQUIRE(::bind(fd_, raw, size) == 0);
         REQUIRE(::listen(fd_, 8) == 0);
+        const timeval limit{10, 0};  // so that answer() ends when nobody comes
+        REQUIRE(::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
         REQUIRE(::getsockname(fd_, raw, &size) == 0);
         port_ = ntohs(at.sin_port);
     }
