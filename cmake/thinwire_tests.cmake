@@ -60,4 +60,8 @@ function(thinwire_add_unit_test module folder)
     endif()
     add_test(NAME unit.${module} COMMAND ${program} ${only})
     set_tests_properties(unit.${module} PROPERTIES LABELS "${labels}" TIMEOUT 900)
+    if(module STREQUAL "comm" AND NOT CMAKE_BUILD_TYPE STREQUAL "Release")
+        # The simulator's thousands of seeds run in the release build; a slow build takes a tenth of them.
+        set_tests_properties(unit.${module} PROPERTIES ENVIRONMENT "THINWIRE_SIM_SEEDS=200")
+    endif()
 endfunction()
