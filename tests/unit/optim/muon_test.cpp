@@ -70,8 +70,8 @@ TEST_CASE("muon: every instruction set and number of threads gives the same bits
 }
 
 TEST_CASE("muon: in demo, matrices of a batch one by one, vectors by sign; options out of range are refused") {
-    const std::vector<shape> shapes = {{2, 24, 40}, {30}, {24, 40}, {1, 50}};
-    demo_peer p(0, {.learning_rate = 0.5F, .k = 4096, .rule = std::make_shared<const muon>()}, nullptr, shapes);
+    const std::vector<shape> batched = {{2, 24, 40}, {30}, {24, 40}, {1, 50}};
+    demo_peer p(0, {.learning_rate = 0.5F, .k = 4096, .rule = std::make_shared<const muon>()}, nullptr, batched);
     const auto before = p.values;
     p.step();
     for (const std::size_t i : {1U, 3U})
