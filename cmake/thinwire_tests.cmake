@@ -57,6 +57,8 @@ function(thinwire_add_unit_test module folder)
     set(only "")
     if(THINWIRE_SANITIZE STREQUAL "thread" AND module STREQUAL "backend")
         set(only "--test-case=*the number of threads*")  # the others take minutes and share nothing between threads
+    elseif(THINWIRE_SANITIZE STREQUAL "thread" AND module STREQUAL "comm")
+        set(only "--test-case-exclude=mesh*")  # machines in a simulator: one thread
     endif()
     add_test(NAME unit.${module} COMMAND ${program} ${only})
     set_tests_properties(unit.${module} PROPERTIES LABELS "${labels}" TIMEOUT 900)
