@@ -11748,7 +11748,7 @@ THINWIRE_TARGET_AVX2 inline void fused_tile_avx2(const float* a, std::size_t a_p
 THINWIRE_TARGET_AVX512 inline void fused_tile_avx512(const float* a, std::size_t a_panel, const float* b,
                                                      std::size_t depth, float* c) noexcept {
     using lanes = fused_lanes<16>;
-    constexpr unsigned short every_lane = 0xffff;
+    unsigned short every_lane = 0xffff;  // not constexpr: for nvcc the mask is a short, a constant would change sign
     constexpr int current_rounding = 4;
     lanes::vector sum[8][2] = {};
     for (std::size_t d = 0; d < depth; d += panel, a += a_panel) {
