@@ -47,17 +47,23 @@ int train(thinwire::runtime::node& node) {
     return 0;
 }
 
-int found(const std::string& address, int port_to) {
+/// A folder for the run log, which every peer keeps.
+std::string make_folder() {
     std::string folder = (std::filesystem::temp_directory_path() / "thinwire_05_XXXXXX").string();
-    if (::mkdtemp(folder.data()) == nullptr) return 1;
+    if (::mkdtemp(folder.data()) == nullptr) throw thinwire::io_error("mkdtemp: " + folder);
+    return folder;
+}
+
+int found(const std::string& address, int port_to) {
+    const std::string folder = make_folder();
     const auto node = thinwire::runtime::node::found({.self = 1,
                                                       .name = "founder",
-                                                      .address = address,
+                                                      .listen = address,
                                                       .run = thinwire::sha256{}.update("example 05").finish(),
                                                       .log = folder + "/log",
                                                       .min_peers = peers,
                                                       .plaintext = true});
-    node->publish_snapshot(0, {});  // all weights start at zero
+    node->publish_snapshot(0, {std::byte{0}});  // all weights start at zero
     const std::uint16_t port = node->port();
     if (port_to < 0)
         std::printf("listening on port %u\n", static_cast<unsigned>(port));
@@ -69,9 +75,12 @@ int found(const std::string& address, int port_to) {
 }
 
 int join(const std::string& address, thinwire::peer_id self) {
-    const auto node =
-        thinwire::runtime::node::join({.self = self, .name = "joiner", .address = address, .plaintext = true});
-    return train(*node);
+    const std::string folder = make_folder();
+    const auto node = thinwire::runtime::node::join(
+        {.self = self, .name = "joiner", .address = address, .log = folder + "/log", .plaintext = true});
+    const int code = train(*node);
+    std::filesystem::remove_all(folder);
+    return code;
 }
 
 int spawn_all() {

@@ -27,6 +27,7 @@ void insert(access_rules& rules, const public_key& key, std::string_view name) {
     }
     if (rules.keys.size() >= access_rules::max_keys)
         throw value_error("allow: 4096 keys are on the list, expected fewer");
+    std::erase(rules.revoked, key);
     rules.keys.push_back({key, as_name(name)});
 }
 
@@ -98,7 +99,12 @@ bool access_list::revoke(const public_key& key) {
     bool found = false;
     change([&](access_rules& rules) {
         found = std::erase_if(rules.keys, [&](const allowed_key& known) { return known.key == key; }) > 0;
-        return found;
+        if (rules.is_revoked(key)) return found;
+        if (rules.revoked.size() >= access_rules::max_keys)
+            throw value_error("revoke: 4096 revoked keys are on the list, expected fewer: remove lines from '" +
+                              file_.string() + "'");
+        rules.revoked.push_back(key);
+        return true;
     });
     return found;
 }

@@ -50,12 +50,21 @@ std::string take_line(std::string_view line, access_rules& rules) {
         const result<public_key> key = parse_public_key(take_word(line));
         if (!key) return key.error().message;
         if (!is_name(line)) return "a name of more than 64 bytes or with control characters";
-        if (rules.find(*key) != nullptr) return "a key that is on the list already";
+        if (rules.find(*key) != nullptr || rules.is_revoked(*key)) return "a key that is on the list already";
         if (rules.keys.size() >= access_rules::max_keys) return "more than 4096 keys";
         rules.keys.push_back({*key, std::string(line)});
         return {};
     }
-    if (kind != "invite" && kind != "used") return "expected a line that begins with ed25519, invite, used or #";
+    if (kind == "revoked") {
+        const result<public_key> key = parse_public_key(line);
+        if (!key) return key.error().message;
+        if (rules.is_revoked(*key) || rules.find(*key) != nullptr) return "a key that is on the list already";
+        if (rules.revoked.size() >= access_rules::max_keys) return "more than 4096 revoked keys";
+        rules.revoked.push_back(*key);
+        return {};
+    }
+    if (kind != "invite" && kind != "used")
+        return "expected a line that begins with ed25519, revoked, invite, used or #";
     const auto verifier = parse_digest(take_word(line));
     const auto expires = parse_time(line);
     if (!verifier || !expires) return "expected 64 hexadecimal digits and the seconds since 1970 when it expires";
@@ -72,6 +81,10 @@ const allowed_key* access_rules::find(const public_key& key) const noexcept {
     return found == keys.end() ? nullptr : &*found;
 }
 
+bool access_rules::is_revoked(const public_key& key) const noexcept {
+    return std::find(revoked.begin(), revoked.end(), key) != revoked.end();
+}
+
 std::string to_text(const access_rules& rules) {
     std::string out;
     for (const allowed_key& known : rules.keys) {
@@ -79,6 +92,7 @@ std::string to_text(const access_rules& rules) {
         if (!known.name.empty()) out += " " + known.name;
         out += "\n";
     }
+    for (const public_key& key : rules.revoked) out += "revoked " + to_string(key) + "\n";
     for (const invite_record& one : rules.invites)
         out += std::string(one.used ? "used " : "invite ") + to_string(one.verifier) + " " +
                std::to_string(one.expires) + "\n";

@@ -84,12 +84,24 @@ void connection::take(std::size_t count) {
 
 std::string connection::objection(const message& m) const {
     if (!tls_) return {};
-    const auto* hello = std::get_if<hello_message>(&m);
     const auto* welcome = std::get_if<welcome_message>(&m);
-    const peer_id stated = hello != nullptr ? hello->peer : welcome != nullptr ? welcome->sequencer : 0;
-    const peer_id proven = peer_id_of(tls_->peer());
-    if (stated == 0 || stated == proven) return {};
-    return "it calls itself peer " + std::to_string(stated) + ", but its key is that of peer " + std::to_string(proven);
+    const hello_message* stated = welcome != nullptr ? &welcome->self : std::get_if<hello_message>(&m);
+    if (stated == nullptr) return {};
+    const public_key& key = tls_->peer();
+    const peer_id proven = peer_id_of(key);
+    if (stated->peer != proven)
+        return "it calls itself peer " + std::to_string(stated->peer) + ", but its key is that of peer " +
+               std::to_string(proven);
+    if (!std::ranges::equal(std::as_bytes(std::span(stated->key)), key.bytes)) return "it states another key than its own";
+    return {};
+}
+
+std::string connection::remote_host() const {
+    asio::error_code error;
+    const auto point = socket_.remote_endpoint(error);
+    if (error) return {};
+    const asio::ip::address host = point.address();
+    return host.is_v6() ? "[" + host.to_string() + "]" : host.to_string();
 }
 
 bool connection::send(std::vector<std::byte> frame) {

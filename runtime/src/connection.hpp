@@ -1,7 +1,8 @@
 #ifndef THINWIRE_RUNTIME_SRC_CONNECTION_HPP
 #define THINWIRE_RUNTIME_SRC_CONNECTION_HPP
 
-#include <thinwire/comm/machine.hpp>
+#include <thinwire/comm/effect.hpp>
+#include <thinwire/comm/frame.hpp>
 
 #include "handshake.hpp"
 #include <asio/ip/tcp.hpp>
@@ -37,8 +38,8 @@ class connection_owner {
 
 /// One connection that carries frames, under TLS or in plaintext. Used on the node's thread only.
 ///
-/// Under TLS a peer is who its key says: a hello or a welcome that states another number than peer_id_of() its key is
-/// on_broken().
+/// Under TLS a peer is who its key says: a hello or a welcome that states another key, or another number than
+/// peer_id_of() its key, is on_broken().
 class connection : public std::enable_shared_from_this<connection> {
  public:
     /// `max_queue`: bytes that may wait to be sent.
@@ -58,6 +59,8 @@ class connection : public std::enable_shared_from_this<connection> {
     void abort();
 
     [[nodiscard]] link_id link() const noexcept { return link_; }
+    /// Of the other side, as it stands before a port.
+    [[nodiscard]] std::string remote_host() const;
     /// Null: plaintext.
     [[nodiscard]] const tls_session* tls() const noexcept { return tls_.get(); }
 

@@ -1,16 +1,19 @@
 #include "driver.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
 namespace thinwire::runtime {
+
+namespace {
 
 node_errc to_node_errc(run_end end) noexcept {
     switch (end) {
         case run_end::left:
         case run_end::stopped: return node_errc::run_stopped;
         case run_end::unreachable: return node_errc::unreachable;
-        case run_end::lost: return node_errc::founder_lost;
+        case run_end::lost: return node_errc::peers_lost;
         case run_end::version_mismatch: return node_errc::version_mismatch;
         case run_end::run_mismatch: return node_errc::run_mismatch;
         case run_end::refused: return node_errc::refused;
@@ -21,18 +24,87 @@ node_errc to_node_errc(run_end end) noexcept {
     return node_errc::protocol;
 }
 
-driver::driver(node_options options)
-    : options_(std::move(options)),
-      work_(asio::make_work_guard(io_)),
-      timer_(io_),
-      gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }) {
-    limits_.max_payload = options_.max_payload;
-    peers_[options_.self] = peer_status{options_.self, options_.name, true, false, 0, 0, 0};
+std::vector<std::string> split(const std::string& addresses) {
+    std::vector<std::string> all;
+    for (std::size_t at = 0; at <= addresses.size();) {
+        const std::size_t end = std::min(addresses.find(',', at), addresses.size());
+        all.push_back(addresses.substr(at, end - at));
+        at = end + 1;
+    }
+    return all;
 }
 
-void driver::run() {
-    post([this] { gate_.watch([this] { drop_revoked(); }); });
+std::string raw(const public_key& key) {
+    return {reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size()};
+}
+
+}  // namespace
+
+driver::driver(node_options options, bool founder)
+    : options_(std::move(options)),
+      seeds_(founder ? std::vector<std::string>{} : split(options_.address)),
+      work_(asio::make_work_guard(io_)),
+      timer_(io_),
+      accept_pause_(io_),
+      leave_timer_(io_),
+      acceptor_(io_),
+      port_(listen()),
+      gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }),
+      store_(options_, founder),
+      machine_(begin()) {
+    limits_.max_payload = options_.max_payload;
+    peers_[options_.self] = peer_status{options_.self, options_.name, true, false, 0, 0, 0};
+    gate_.consult([this](const public_key& key) { return agreed(key); });
+    box_.announce(machine_.round());
+    note_log();
+    post([this] {
+        list_begun();
+        settle();
+        accept();
+    });
     thread_ = std::thread([this] { thread_main(); });
+}
+
+driver::~driver() {
+    io_.stop();
+    if (thread_.joinable()) thread_.join();
+}
+
+participant driver::begin() {
+    participant_settings s;
+    s.run = store_.run();
+    s.self = options_.self;
+    s.name = options_.name;
+    if (options_.identity) s.key = raw(options_.identity->key());
+    s.manifest = options_.manifest;
+    s.votes = options_.votes;
+    s.contributes = options_.contributes;
+    s.seeds = seeds_;
+    if (!options_.advertise.empty()) {
+        s.address = options_.advertise;
+    } else if (port_ != 0) {
+        const asio::ip::address host = acceptor_.local_endpoint().address();
+        // ":port": those whom it meets know the host.
+        s.address = host.is_unspecified() ? ":" + std::to_string(port_)
+                                          : runtime::to_string(address{host.to_string(), port_});
+    }
+    s.min_peers = options_.min_peers;
+    s.validate = options_.validate;
+    s.checks = options_.awaits_check;
+    s.min_deadline = to_timestamp(options_.min_deadline);
+    s.max_deadline = to_timestamp(options_.max_deadline);
+    s.handshake_timeout = to_timestamp(options_.handshake_timeout);
+    s.attempt_timeout = to_timestamp(options_.handshake_timeout);
+    s.keepalive_interval = to_timestamp(options_.keepalive_interval);
+    s.keepalive_timeout = to_timestamp(options_.keepalive_timeout);
+    s.takeover = to_timestamp(options_.takeover);
+    s.absence = to_timestamp(options_.absence);
+    s.leave_timeout = to_timestamp(options_.leave_timeout) / 2;
+    s.connect_timeout = to_timestamp(options_.connect_timeout);
+    s.reconnect_timeout = to_timestamp(options_.reconnect_timeout);
+    s.max_links = options_.max_connections;
+    store_.describe(s, s.address);
+    return {std::move(s), now()};
 }
 
 void driver::thread_main() noexcept {
@@ -44,34 +116,125 @@ void driver::thread_main() noexcept {
     }
 }
 
-void driver::join() {
-    io_.stop();
-    if (thread_.joinable()) thread_.join();
-}
-
 timestamp driver::now() const {
     return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start_).count();
 }
 
+// ---------------------------------------------------------------------------------------------- the caller's thread
+
+void driver::payload_ready(std::uint64_t round, shared_bytes payload) {
+    post([this, round, payload = std::move(payload)] {
+        machine_.payload_ready(round, payload, now());
+        settle();
+    });
+}
+
+void driver::taken(std::uint64_t round) {
+    post([this, round] {
+        machine_.taken(round, now());
+        settle();
+    });
+}
+
+void driver::publish_snapshot(std::uint64_t round, shared_bytes bytes) {
+    const auto objection = [round](std::uint64_t log_begin) {
+        return round >= log_begin ? std::string()
+                                  : "publish_snapshot: round " + std::to_string(round) + ", expected at least " +
+                                        std::to_string(log_begin) + ", where the log begins";
+    };
+    if (const std::string no = objection(status().log_begin); !no.empty()) throw value_error(no);
+    post([this, round, objection, bytes = std::move(bytes)] {
+        // The log may have been cut since the caller asked: nobody can start from there.
+        if (const std::string no = objection(store_.first_round()); !no.empty()) return report(false, no);
+        if (over_ || !with_log([&] { store_.note(machine_.round(), machine_.state()); })) return;
+        machine_.snapshot_published(round, bytes, now());
+        settle();
+    });
+}
+
+void driver::drop_log_before(std::uint64_t round) {
+    post([this, round] {
+        if (over_) return;
+        with_log([&] {
+            store_.note(machine_.round(), machine_.state());
+            store_.drop_before(machine_.log_needed_from(round));
+        });
+        machine_.log_begins(store_.first_round());
+        note_log();
+        settle();
+    });
+}
+
+void driver::check_payloads_with(payload_check check) {
+    post([this, check = std::move(check)]() mutable {
+        machine_.check_payloads_with(std::move(check), now());
+        settle();
+    });
+}
+
+void driver::request(control_change change) {
+    post([this, change = std::move(change)] {
+        machine_.request(change, now());
+        settle();
+    });
+}
+
+/// A run that is to stop stops by a record that a majority stores. Without one, or in time for the caller, this peer
+/// just leaves.
+void driver::leave(bool stop_run) {
+    post([this, stop_run] {
+        if (over_) return;
+        if (!stop_run) {
+            machine_.leave(now());
+            return settle();
+        }
+        machine_.request({control_change::kind::stop, 0, "", ""}, now());
+        leave_timer_.expires_after(options_.leave_timeout / 2);
+        leave_timer_.async_wait([this](asio::error_code cancelled) {
+            if (cancelled) return;
+            machine_.leave(now());
+            settle();
+        });
+        settle();
+    });
+}
+
+void driver::add_wait(std::chrono::duration<double> time) {
+    const std::lock_guard lock(status_mutex_);
+    status_.wait_seconds += time.count();
+}
+
+node_status driver::status() const {
+    const std::lock_guard lock(status_mutex_);
+    node_status out = status_;
+    for (const auto& [peer, p] : peers_) out.peers.push_back(p);
+    return out;
+}
+
+// ------------------------------------------------------------------------------------------------------- effects
+
 void driver::settle() {
     for (;;) {
-        std::vector<effect> effects = take_effects();
-        for (effect& e : effects) perform(e);
+        std::vector<effect> effects = machine_.take_effects();
+        for (effect& e : effects) std::visit([this](auto& what) { perform(what); }, e);
         for (const link_id link : std::exchange(too_slow_, {})) {
             const auto it = connections_.find(link);
             if (it == connections_.end()) continue;
             it->second->abort();
             connections_.erase(it);
-            link_lost(link, "it reads too slowly", now());
+            roster_changed_ = true;
+            machine_.link_closed(link, "it reads too slowly", now());
         }
         if (effects.empty()) break;
     }
+    box_.announce(machine_.round());
+    refresh();
     arm();
     check_quiet();
 }
 
 void driver::arm() {
-    const auto at = wake_at();
+    const auto at = machine_.wake_at();
     if (!at) {
         timer_.cancel();
         return;
@@ -79,7 +242,7 @@ void driver::arm() {
     timer_.expires_at(start_ + std::chrono::microseconds(*at));
     timer_.async_wait([this](asio::error_code error) {
         if (error) return;
-        tick(now());
+        machine_.tick(now());
         settle();
     });
 }
@@ -88,25 +251,36 @@ void driver::check_quiet() {
     if (over_ && connections_.empty() && lingering_.empty()) box_.quiet();
 }
 
-void driver::perform(effect& e) {
-    std::visit([this](auto& what) { perform_one(what); }, e);
-}
-
-void driver::perform_one(send_effect& e) {
+void driver::perform(send_effect& e) {
     const auto it = connections_.find(e.link);
     if (it != connections_.end() && !it->second->send(encode_frame(e.what))) too_slow_.push_back(e.link);
 }
 
-void driver::perform_one(admit_effect& e) {
+void driver::perform(admit_effect& e) {
     const auto it = connections_.find(e.link);
     if (it == connections_.end()) return;
-    it->second->admit(
-        {message_type::submit, message_type::progress, message_type::fetch, message_type::ping, message_type::goodbye});
+    connection& c = *it->second;
+    c.admit({message_type::welcome, message_type::refuse, message_type::reject, message_type::fetch,
+             message_type::piece, message_type::ping, message_type::goodbye, message_type::offer, message_type::record,
+             message_type::status, message_type::pull, message_type::campaign, message_type::vote,
+             message_type::request});
+    roster_changed_ = true;
+    if (!std::exchange(entered_, true)) {
+        box_.announce(machine_.newest_round());
+        box_.enter();
+    }
+    const std::lock_guard lock(status_mutex_);
+    peer_status& p = peers_[e.peer];
+    p.peer = e.peer;
+    c.peer = e.peer;
+    p.bytes_sent += std::exchange(c.bytes_sent, 0);
+    p.bytes_received += std::exchange(c.bytes_received, 0);
 }
 
-void driver::perform_one(close_effect& e) {
+void driver::perform(close_effect& e) {
     const auto it = connections_.find(e.link);
-    if (it == connections_.end()) return close_unconnected(e.link);
+    if (it == connections_.end()) return abandon(e.link);
+    roster_changed_ = true;
     {
         const std::lock_guard lock(status_mutex_);
         if (e.fault) ++status_.refused;
@@ -118,68 +292,140 @@ void driver::perform_one(close_effect& e) {
     c->finish();
 }
 
-void driver::perform_one(deliver_effect& e) {
+template <class Work>
+bool driver::with_log(Work&& work) {
+    try {
+        work();
+        return true;
+    } catch (const thinwire::error& problem) {
+        machine_.storage_failed(problem.what(), now());
+        settle();
+        return false;
+    }
+}
+
+void driver::perform(store_effect& e) {
+    if (!with_log([&] { store_.append(*e.record, e.durable); })) return;
+    machine_.stored(now());
+    note_log();
+}
+
+void driver::perform(vote_effect& e) {
+    if (with_log([&] { store_.vote(e.term, e.peer); })) machine_.voted(now());
+}
+
+void driver::perform(final_effect& e) {
+    roster_changed_ = true;
+    bool changed = false;
+    if (with_log([&] { changed = store_.finalize(e.round); }) && changed) drop_revoked();
+}
+
+void driver::perform(load_effect& e) {
+    commit_ptr record;
+    if (with_log([&] { record = store_.load(e.round); })) machine_.loaded(std::move(record), now());
+}
+
+void driver::perform(deliver_effect& e) {
+    note_commit(*e.record);
     box_.deliver(e.record);
 }
 
-void driver::perform_one(end_effect& e) {
+void driver::perform(welcomed_effect& e) {
+    box_.admit(e.welcome);
+}
+
+/// The caller of a fresh node gets the snapshot. Any other holds a replica that no log in the run reaches back to: it
+/// begins again, with what lies in the log's folder now.
+void driver::perform(snapshot_effect& e) {
+    const digest run = options_.run != digest{} ? options_.run : box_.welcome().value_or(welcome_message{}).run;
+    if (!with_log([&] { store_.begin_anew(e, run); })) return;
+    note_log();
+    if (options_.fresh) return box_.put_snapshot(e.bytes, e.round);
+    box_.end(node_errc::behind, "this replica is behind all logs of the run: it goes on with the snapshot of round " +
+                                    std::to_string(e.round) + " in '" + options_.log.string() + "'");
+    machine_.leave(now());
+}
+
+void driver::perform(rejected_effect& e) {
+    {
+        const std::lock_guard lock(status_mutex_);
+        status_.last_refusal = e.text;
+    }
+    // Elsewhere the round goes on without it; the one that closes rounds has nobody to wait for.
+    if (machine_.leading()) box_.reject(e.round, e.text);
+}
+
+void driver::perform(end_effect& e) {
     over_ = true;
-    on_over();
+    roster_changed_ = true;
+    asio::error_code ignored;
+    acceptor_.close(ignored);
+    accept_pause_.cancel();
+    leave_timer_.cancel();
+    while (!dials_.empty()) abandon(dials_.begin()->first);
     gate_.close();
+    try {
+        store_.close();
+    } catch (const io_error& problem) {
+        box_.end(node_errc::storage, problem.what());
+    }
     box_.end(to_node_errc(e.code), e.text);
 }
 
-void driver::adopt(link_id link, channel open, std::initializer_list<message_type> allowed) {
-    const std::size_t queue = 2 * options_.max_payload + (std::size_t{256} << 20U);
-    connection_owner& owner = *this;
-    auto c = std::make_shared<connection>(std::move(open), link, limits_, queue, owner);
-    connections_.emplace(link, c);
-    {
-        const std::lock_guard lock(status_mutex_);
-        ++status_.connections;
-        status_.bytes_sent += c->bytes_sent;
-        status_.bytes_received += c->bytes_received;
+// --------------------------------------------------------------------------------------------- who is let in
+
+/// What the run itself says of a key: members are in, revoked ones out.
+std::optional<bool> driver::agreed(const public_key& key) const {
+    const std::string bytes = raw(key);
+    const run_state& state = machine_.newest_state();
+    if (const auto it = state.keys.find(bytes); it != state.keys.end()) return it->second;
+    for (const view_member& m : state.view.members)
+        if (m.key == bytes) return true;
+    return std::nullopt;
+}
+
+/// What this peer's list says and the run does not, the run is told.
+void driver::list_begun() {
+    const access_rules* rules = gate_.rules();
+    if (rules == nullptr) return;
+    gate_.watch([this] { list_changed(); });
+    for (const allowed_key& one : rules->keys) {
+        listed_.insert(one.key);
+        if (!agreed(one.key)) machine_.request({control_change::kind::allow, 0, raw(one.key), ""}, now());
     }
-    c->start(allowed);
+    for (const public_key& key : rules->revoked)
+        if (agreed(key).value_or(false)) machine_.request({control_change::kind::revoke, 0, raw(key), ""}, now());
 }
 
-void driver::identify(link_id link, peer_id peer, const std::string& name) {
-    const auto it = connections_.find(link);
-    const std::lock_guard lock(status_mutex_);
-    peer_status& p = peers_[peer];
-    p.peer = peer;
-    p.name = name;
-    p.present = true;
-    if (it == connections_.end()) return;
-    connection& c = *it->second;
-    c.peer = peer;
-    p.bytes_sent += std::exchange(c.bytes_sent, 0);
-    p.bytes_received += std::exchange(c.bytes_received, 0);
-}
-
-void driver::on_bytes(connection& c, std::size_t sent, std::size_t received) {
-    const std::lock_guard lock(status_mutex_);
-    status_.bytes_sent += sent;
-    status_.bytes_received += received;
-    if (c.peer == 0) {
-        c.bytes_sent += sent;
-        c.bytes_received += received;
-        return;
-    }
-    peer_status& p = peers_[c.peer];
-    p.bytes_sent += sent;
-    p.bytes_received += received;
-}
-
-void driver::on_finished(link_id link) {
-    lingering_.erase(link);
-    check_quiet();
-}
-
-void driver::on_closed(link_id link, const std::string& why) {
-    connections_.erase(link);
-    link_lost(link, why, now());
+void driver::list_changed() {
+    std::set<public_key> listed;
+    for (const allowed_key& one : gate_.rules()->keys) listed.insert(one.key);
+    for (const public_key& key : listed)
+        if (!listed_.contains(key)) machine_.request({control_change::kind::allow, 0, raw(key), ""}, now());
+    for (const public_key& key : listed_)
+        if (!listed.contains(key)) machine_.request({control_change::kind::revoke, 0, raw(key), ""}, now());
+    for (const public_key& key : gate_.rules()->revoked)
+        if (agreed(key).value_or(false)) machine_.request({control_change::kind::revoke, 0, raw(key), ""}, now());
+    listed_ = std::move(listed);
+    drop_revoked();
     settle();
+}
+
+void driver::drop_revoked() {
+    std::vector<link_id> revoked;
+    for (const auto& [link, c] : connections_)
+        if (!gate_.allows(c->tls())) revoked.push_back(link);
+    for (const link_id link : revoked) {
+        const auto it = connections_.find(link);
+        if (it == connections_.end()) continue;
+        report_refused(revoked_notices_, "closed the connection of peer " +
+                                             std::to_string(peer_id_of(it->second->tls()->peer())) +
+                                             ": its key is no longer on the list");
+        it->second->abort();
+        connections_.erase(it);
+        roster_changed_ = true;
+        machine_.link_closed(link, "its key is no longer on the list", now());
+    }
 }
 
 bool driver::notice_budget::take() {
@@ -205,27 +451,10 @@ void driver::report_refused(notice_budget& budget, const std::string& line) {
     if (options_.notice && budget.take()) options_.notice(line);
 }
 
-/// The list of keys has changed.
-void driver::drop_revoked() {
-    std::vector<link_id> revoked;
-    for (const auto& [link, c] : connections_)
-        if (!gate_.allows(c->tls())) revoked.push_back(link);
-    for (const link_id link : revoked) {
-        const auto it = connections_.find(link);
-        if (it == connections_.end()) continue;
-        report_refused(revoked_notices_, "closed the connection of peer " +
-                                             std::to_string(peer_id_of(it->second->tls()->peer())) +
-                                             ": its key is no longer on the list");
-        it->second->abort();
-        connections_.erase(it);
-        link_lost(link, "its key is no longer on the list", now());
-        settle();
-    }
-}
+// ------------------------------------------------------------------------------------------------------- status
 
 void driver::note_commit(const commit_record& record) {
     const std::lock_guard lock(status_mutex_);
-    status_.round = std::max(status_.round, record.round + 1);
     for (auto& [peer, p] : peers_) p.contributed_last = false;
     for (const committed_payload& c : record.contributions) {
         peer_status& p = peers_[c.peer];
@@ -235,16 +464,28 @@ void driver::note_commit(const commit_record& record) {
     }
 }
 
-node_status driver::status() const {
+void driver::note_log() {
     const std::lock_guard lock(status_mutex_);
-    node_status out = status_;
-    for (const auto& [peer, p] : peers_) out.peers.push_back(p);
-    return out;
+    status_.log_begin = store_.first_round();
+    status_.log_bytes = store_.bytes();
 }
 
-void driver::add_wait(std::chrono::duration<double> time) {
+/// Who is there, after links came or went or a record became final.
+void driver::refresh() {
+    const bool changed = std::exchange(roster_changed_, false);
     const std::lock_guard lock(status_mutex_);
-    status_.wait_seconds += time.count();
+    status_.term = machine_.term();
+    status_.sequencer = machine_.leading() ? options_.self : machine_.sequencer();
+    if (!changed) return;
+    status_.round = machine_.round();
+    status_.members = machine_.state().view.members.size();
+    status_.paused = machine_.state().paused;
+    for (const member_status& m : machine_.members()) {
+        peer_status& p = peers_[m.peer];
+        p.peer = m.peer;
+        if (!m.name.empty()) p.name = m.name;
+        p.present = m.present && (!over_ || m.peer == options_.self);
+    }
 }
 
 }  // namespace thinwire::runtime

@@ -1,15 +1,17 @@
 #ifndef THINWIRE_RUNTIME_SRC_DRIVER_HPP
 #define THINWIRE_RUNTIME_SRC_DRIVER_HPP
 
-#include <thinwire/comm/machine.hpp>
+#include <thinwire/comm/participant.hpp>
 #include <thinwire/runtime/node.hpp>
 
 #include "address.hpp"
 #include "connection.hpp"
 #include "gate.hpp"
+#include "log_store.hpp"
 #include "mailbox.hpp"
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
@@ -18,40 +20,52 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace thinwire::runtime {
 
-/// What founder and joiner share: the thread, the clock, the connections, the counters. The machine and everything
-/// that is not marked otherwise belongs to the node's thread.
-class driver : protected connection_owner {
+/// Drives a participant: its clock, connections, log and thread. What is not marked otherwise belongs to that thread.
+class driver final : private connection_owner {
  public:
+    /// Listens, opens the log and begins. Throws node_error.
+    driver(node_options options, bool founder);
     driver(const driver&) = delete;
     driver& operator=(const driver&) = delete;
-    virtual ~driver() = default;
+    ~driver();
 
-    /// For the caller's thread.
+    // For the caller's thread.
     mailbox& box() noexcept { return box_; }
     const node_options& options() const noexcept { return options_; }
+    /// Where it listens; 0: nowhere.
+    std::uint16_t port() const noexcept { return port_; }
     node_status status() const;
-    virtual std::uint16_t port() const = 0;
-    virtual void payload_ready(std::uint64_t round, shared_bytes payload) = 0;
-    virtual void taken(std::uint64_t round) = 0;
-    virtual void publish_snapshot(std::uint64_t round, shared_bytes bytes) = 0;
-    virtual void drop_log_before(std::uint64_t round) = 0;
+    void payload_ready(std::uint64_t round, shared_bytes payload);
+    void taken(std::uint64_t round);
+    void publish_snapshot(std::uint64_t round, shared_bytes bytes);
+    void drop_log_before(std::uint64_t round);
+    void check_payloads_with(payload_check check);
+    void request(control_change change);
     /// Begins to leave; box().wait_quiet() says when that is done.
-    virtual void leave(bool stop_run) = 0;
+    void leave(bool stop_run);
     void add_wait(std::chrono::duration<double> time);
 
- protected:
-    explicit driver(node_options options);
+ private:
+    struct dial;
+    struct notice_budget {
+        static constexpr int lines_a_minute = 20;
+        std::chrono::steady_clock::time_point since{};
+        int spent = 0;
+        [[nodiscard]] bool take();
+    };
 
-    /// The first thing that a derived constructor does last, and the last thing that its destructor does first.
-    void run();
-    void join();
-
+    // The machine.
+    [[nodiscard]] participant begin();
+    void thread_main() noexcept;
     [[nodiscard]] timestamp now() const;
     template <class Work>
     void post(Work&& work) {
@@ -59,83 +73,94 @@ class driver : protected connection_owner {
     }
     /// Performs what the machine asks for until it asks for nothing, then sets the timer.
     void settle();
-    virtual std::vector<effect> take_effects() = 0;
-    virtual std::optional<timestamp> wake_at() const = 0;
-    virtual void tick(timestamp at) = 0;
-    virtual void link_lost(link_id link, const std::string& why, timestamp at) = 0;
+    void arm();
+    void check_quiet();
+    void perform(send_effect& e);
+    void perform(admit_effect& e);
+    void perform(close_effect& e);
+    void perform(store_effect& e);
+    void perform(vote_effect& e);
+    void perform(final_effect& e);
+    void perform(load_effect& e);
+    void perform(deliver_effect& e);
+    void perform(dial_effect& e);
+    void perform(welcomed_effect& e);
+    void perform(snapshot_effect& e);
+    void perform(rejected_effect& e);
+    void perform(end_effect& e);
+    /// Calls a piece of work of the log; when that fails, the machine is told and false comes back.
+    template <class Work>
+    bool with_log(Work&& work);
 
-    void perform(effect& e);
-    virtual void perform_one(send_effect& e);
-    virtual void perform_one(admit_effect& e);
-    virtual void perform_one(close_effect& e);
-    virtual void perform_one(deliver_effect& e);
-    virtual void perform_one(end_effect& e);
-    virtual void perform_one(store_effect&) {}
-    void perform_one(vote_effect&) {}
-    void perform_one(final_effect&) {}
-    virtual void perform_one(load_effect&) {}
-    virtual void perform_one(dial_effect&) {}
-    virtual void perform_one(welcomed_effect&) {}
-    virtual void perform_one(snapshot_effect&) {}
-    virtual void perform_one(rejected_effect& e) = 0;
-    /// A link that the machine closes before it is a connection.
-    virtual void close_unconnected(link_id) {}
-    virtual void on_over() {}
-
+    // Connections: driver_links.cpp.
+    /// The port; throws node_error.
+    [[nodiscard]] std::uint16_t listen();
+    void accept();
+    void enter(channel open);
     void adopt(link_id link, channel open, std::initializer_list<message_type> allowed);
-    void identify(link_id link, peer_id peer, const std::string& name);
-    void note_commit(const commit_record& record);
-    /// A line for the operator; `refused`: one that strangers can cause.
-    void report(bool refused, const std::string& line);
-    [[nodiscard]] std::size_t lingering() const noexcept { return lingering_.size(); }
-
+    void resolve(link_id link, const address& where);
+    void connect(link_id link, std::vector<asio::ip::tcp::endpoint> points);
+    void connected(link_id link, channel open);
+    void refused(link_id link, tls_end end, const std::string& why);
+    void dial_failed(link_id link, const std::string& why);
+    void abandon(link_id link);
+    void give_up(node_errc code, const std::string& line);
+    void complete_address(link_id link, std::string& address) const;
+    void on_message(link_id link, message m) override;
+    void on_broken(link_id link, const std::string& why) override;
     void on_bytes(connection& c, std::size_t sent, std::size_t received) override;
     void on_finished(link_id link) override;
     void on_closed(link_id link, const std::string& why) override;
 
+    // Who is let in.
+    [[nodiscard]] std::optional<bool> agreed(const public_key& key) const;
+    void list_begun();
+    void list_changed();
+    void drop_revoked();
+    void report(bool refused, const std::string& line);
+    void report_refused(notice_budget& budget, const std::string& line);
+
+    // What the caller's thread may look at.
+    void note_commit(const commit_record& record);
+    void note_log();
+    void refresh();
+
     node_options options_;
     wire_limits limits_;
+    std::vector<std::string> seeds_;
+    const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+    mailbox box_;
     asio::io_context io_{1};
     asio::executor_work_guard<asio::io_context::executor_type> work_;
     asio::steady_timer timer_;
+    asio::steady_timer accept_pause_;
+    asio::steady_timer leave_timer_;
+    asio::ip::tcp::acceptor acceptor_;
+    std::uint16_t port_ = 0;
     gate gate_;
+    log_store store_;
+    participant machine_;
     std::map<link_id, std::shared_ptr<connection>> connections_;
     std::map<link_id, std::shared_ptr<connection>> lingering_;
+    std::map<link_id, std::shared_ptr<dial>> dials_;
     std::vector<link_id> too_slow_;
+    std::set<public_key> listed_;
+    bool entered_ = false;  ///< somebody of the run was met
+    bool roster_changed_ = true;
     bool over_ = false;
+    notice_budget stranger_notices_;
+    notice_budget revoked_notices_;
 
     mutable std::mutex status_mutex_;
     node_status status_;  ///< without its peers
     std::map<peer_id, peer_status> peers_;
 
- private:
-    void thread_main() noexcept;
-    void arm();
-    void check_quiet();
-    void drop_revoked();
-
-    struct notice_budget {
-        static constexpr int lines_a_minute = 20;
-        std::chrono::steady_clock::time_point since{};
-        int spent = 0;
-        [[nodiscard]] bool take();
-    };
-    void report_refused(notice_budget& budget, const std::string& line);
-
-    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-    mailbox box_;
     std::thread thread_;
-    notice_budget stranger_notices_;
-    notice_budget revoked_notices_;
 };
-
-[[nodiscard]] std::unique_ptr<driver> make_founder(node_options options);
-[[nodiscard]] std::unique_ptr<driver> make_joiner(node_options options);
 
 [[nodiscard]] constexpr timestamp to_timestamp(std::chrono::milliseconds time) {
     return time.count() * 1000;
 }
-[[nodiscard]] node_errc to_node_errc(run_end end) noexcept;
 
 }  // namespace thinwire::runtime
 

@@ -30,7 +30,7 @@ std::string described(const public_key& key) {
 gate::gate(asio::io_context& io, const node_options& options, reporter report)
     : io_(io),
       identity_(options.identity),
-      run_(options.run),
+      of_run_(options.run),
       timeout_(options.handshake_timeout),
       report_(std::move(report)),
       timer_(io) {
@@ -65,9 +65,8 @@ bool gate::still_allows(const tls_session* session) {
 
 std::string gate::objection(const public_key& key, tls_purpose purpose, bool dialled) {
     if (refresh() && changed_) asio::post(io_, changed_);
-    const access_rules& rules = list_->rules();
-    if (rules.find(key) != nullptr) return {};
-    if (purpose == tls_purpose::enrol) return rules.invites.empty() ? "it asks to enrol, but there is no invite" : "";
+    if (lets_in(key)) return {};
+    if (purpose == tls_purpose::enrol) return list_->rules().invites.empty() ? "it asks to enrol, but there is no invite" : "";
     return (dialled ? "it has " : "its ") + described(key) +
            (dialled ? ", which is not on the list '" : " is not on the list '") + list_->file().string() + "'";
 }
@@ -158,7 +157,7 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
             const bool fits = equal_secrets(
                 request->proof, enrol_proof(verifier, exported, session.peer(), context_->key(), request->run));
             proven = proven || fits;
-            return fits && request->run == run_;
+            return fits && request->run == of_run_;
         };
         switch (list_->enrol(session.peer(), request->name, proves, std::time(nullptr))) {
             case enrolment::done: break;
@@ -166,7 +165,7 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
             case enrolment::expired: return no(enrol_verdict::expired, "the invite has expired");
             case enrolment::unknown:
                 return proven ? no(enrol_verdict::other_run, "the invite is for run " + to_string(request->run, 16) +
-                                                                 ", this is run " + to_string(run_, 16))
+                                                                 ", this is run " + to_string(of_run_, 16))
                               : no(enrol_verdict::unknown, "the invite is not known here");
         }
     } catch (const std::exception& problem) {
@@ -179,7 +178,15 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
 }
 
 bool gate::allows(const tls_session* session) const {
-    return session == nullptr || !list_ || list_->rules().find(session->peer()) != nullptr;
+    return session == nullptr || !list_ || lets_in(session->peer());
+}
+
+bool gate::lets_in(const public_key& key) const {
+    const access_rules& rules = list_->rules();
+    if (rules.is_revoked(key)) return false;
+    if (run_)
+        if (const std::optional<bool> agreed = run_(key)) return *agreed;
+    return rules.find(key) != nullptr;
 }
 
 void gate::watch(std::function<void()> changed) {

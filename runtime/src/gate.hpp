@@ -48,7 +48,12 @@ class gate {
     /// Makes room when there are no descriptors left.
     void shed();
 
-    /// Whether the key at the other end of a channel is on the list now. A plaintext one has none, and is.
+    /// What the run has agreed on about a key: in, out, or nothing. Goes before the list, but for keys that the list
+    /// itself calls revoked.
+    void consult(std::function<std::optional<bool>(const public_key&)> run) { run_ = std::move(run); }
+    /// The list as it was read last; null in plaintext.
+    [[nodiscard]] const access_rules* rules() const noexcept { return list_ ? &list_->rules() : nullptr; }
+    /// Whether the key at the other end of a channel is let in now. A plaintext one has none, and is.
     [[nodiscard]] bool allows(const tls_session* session) const;
     /// Calls `changed` whenever the list's file was changed by someone else, within two seconds; also at other times.
     void watch(std::function<void()> changed);
@@ -57,6 +62,7 @@ class gate {
 
  private:
     [[nodiscard]] std::string objection(const public_key& key, tls_purpose purpose, bool dialled);
+    [[nodiscard]] bool lets_in(const public_key& key) const;
     [[nodiscard]] bool refresh();
     [[nodiscard]] bool still_allows(const tls_session* session);
     [[nodiscard]] conversation plan(const tls_session& session, const std::string& where);
@@ -66,7 +72,8 @@ class gate {
 
     asio::io_context& io_;
     std::shared_ptr<const identity> identity_;
-    digest run_;
+    digest of_run_;
+    std::function<std::optional<bool>(const public_key&)> run_;
     std::chrono::milliseconds timeout_;
     reporter report_;
     std::optional<access_list> list_;

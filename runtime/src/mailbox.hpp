@@ -1,7 +1,8 @@
 #ifndef THINWIRE_RUNTIME_SRC_MAILBOX_HPP
 #define THINWIRE_RUNTIME_SRC_MAILBOX_HPP
 
-#include <thinwire/comm/machine.hpp>
+#include <thinwire/comm/effect.hpp>
+#include <thinwire/comm/message.hpp>
 #include <thinwire/runtime/node.hpp>
 
 #include <algorithm>
@@ -33,6 +34,10 @@ class mailbox {
             known_ = std::max(known_, welcome.round);
         });
     }
+    /// Somebody of the run was met.
+    void enter() {
+        change([&] { entered_ = true; });
+    }
     void put_snapshot(shared_bytes bytes, std::uint64_t round) {
         change([&] {
             snapshot_ = std::move(bytes);
@@ -56,17 +61,17 @@ class mailbox {
         change([&] { quiet_ = true; });
     }
 
-    /// Waits until the peer is admitted and, where it wants one, has its snapshot; throws the end.
+    /// Waits until somebody of the run was met and, where one is wanted, the snapshot is there; throws the end.
     void wait_admitted(bool snapshot) {
-        wait([&] { return welcome_.has_value() && (!snapshot || snapshot_ != nullptr); });
+        wait([&] { return snapshot ? welcome_.has_value() && snapshot_ != nullptr : entered_; });
     }
     /// Commits in order, about `limit` bytes; waits for one as long as commits below the newest announced are due,
-    /// and with `always` for the next one. Throws the end, and with `refusals` when the payload for `round` is refused.
-    [[nodiscard]] std::vector<commit_ptr> take(std::uint64_t round, bool always, bool refusals, std::size_t limit) {
+    /// and with `always` for the next one. Throws the end, and then also when the payload for `round` is refused.
+    [[nodiscard]] std::vector<commit_ptr> take(std::uint64_t round, bool always, std::size_t limit) {
         std::vector<commit_ptr> out;
         const auto lock = wait([&] {
             if (!ready_.empty() || (!always && round >= known_)) return true;
-            return refusals && rejected_ && rejected_->first == round;
+            return always && rejected_ && rejected_->first == round;
         });
         for (std::size_t total = 0; !ready_.empty() && (out.empty() || total < limit);) {
             total += payload_bytes(*ready_.front());
@@ -120,6 +125,7 @@ class mailbox {
     std::condition_variable changed_;
     std::deque<commit_ptr> ready_;
     std::uint64_t known_ = 0;
+    bool entered_ = false;
     std::optional<welcome_message> welcome_;
     shared_bytes snapshot_;
     std::uint64_t snapshot_round_ = 0;

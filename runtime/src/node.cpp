@@ -14,6 +14,18 @@ namespace {
 
 constexpr std::size_t hand_out_limit = std::size_t{64} << 20U;
 
+void check_seeds(const node_options& o) {
+    const result<std::vector<address>> where = parse_addresses(o.address);
+    if (!where) throw value_error(where.error().message);
+    for (const address& one : *where) {
+        asio::error_code error;
+        const asio::ip::address literal = asio::ip::make_address(one.host, error);
+        if (!error && !is_loopback(literal) && o.plaintext)
+            throw node_error(node_errc::unreachable,
+                             "cannot connect to " + o.address + ": plaintext is for loopback addresses only");
+    }
+}
+
 void check(node_options& o, bool founder) {
     const auto refuse = [](const std::string& key, const std::string& value, const std::string& expected) {
         throw value_error("node_options: " + key + " " + value + ", expected " + expected);
@@ -38,10 +50,16 @@ void check(node_options& o, bool founder) {
     if (o.keepalive_interval.count() < 1 || o.keepalive_timeout <= o.keepalive_interval)
         refuse("keepalive_interval", std::to_string(o.keepalive_interval.count()) + " ms",
                "1 ms to less than keepalive_timeout");
-    const result<std::vector<address>> where = parse_addresses(o.address);
-    if (!where) throw value_error(where.error().message);
-    if (founder && where->size() != 1) refuse("address", o.address, "one address to listen on");
-    if (founder && o.log.empty()) refuse("log", "empty", "a folder for the founder's run log");
+    if (o.takeover < 2 * o.keepalive_interval)
+        refuse("takeover", std::to_string(o.takeover.count()) + " ms", "at least twice keepalive_interval");
+    if (!o.contributes && !o.votes) refuse("votes", "false", "true for a node that does not contribute");
+    if (!o.listen.empty())
+        if (const result<address> where = parse_address(o.listen); !where) throw value_error(where.error().message);
+    if (!o.advertise.empty())
+        if (const result<address> where = parse_address(o.advertise); !where) throw value_error(where.error().message);
+    if (o.advertise.size() > wire_limits::max_address) refuse("advertise", o.advertise, "at most 256 characters");
+    if (!founder) check_seeds(o);
+    if (o.log.empty()) refuse("log", "empty", "a folder for the run log");
     if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
 }
 
@@ -55,9 +73,10 @@ std::string_view to_string(node_errc code) noexcept {
         case node_errc::run_mismatch: return "run_mismatch";
         case node_errc::refused: return "refused";
         case node_errc::untrusted: return "untrusted";
-        case node_errc::founder_lost: return "founder_lost";
+        case node_errc::peers_lost: return "peers_lost";
         case node_errc::run_stopped: return "run_stopped";
         case node_errc::replica_diverged: return "replica_diverged";
+        case node_errc::behind: return "behind";
         case node_errc::storage: return "storage";
         case node_errc::protocol: return "protocol";
     }
@@ -68,18 +87,17 @@ std::string_view to_string(node_errc code) noexcept {
 class node::implementation {
  public:
     implementation(std::unique_ptr<driver> with, bool founder)
-        : driver_(std::move(with)), stopped_(driver_->options().stop, stopper{driver_->box()}), founder_(founder) {
+        : driver_(std::move(with)), stopped_(driver_->options().stop, stopper{driver_->box()}) {
         next_ = driver_->options().next_round;
-        if (founder_) return;
+        if (founder) return;
         driver_->box().wait_admitted(driver_->options().fresh);
         if (driver_->options().fresh) next_ = driver_->box().snapshot_round();
     }
 
     driver& get() noexcept { return *driver_; }
-    bool is_founder() const noexcept { return founder_; }
 
     std::span<const commit> take(std::uint64_t round, bool always) {
-        std::vector<commit_ptr> records = driver_->box().take(round, always, always && founder_, hand_out_limit);
+        std::vector<commit_ptr> records = driver_->box().take(round, always, hand_out_limit);
         records_ = std::move(records);
         parts_.clear();
         commits_.clear();
@@ -108,7 +126,6 @@ class node::implementation {
 
     std::unique_ptr<driver> driver_;
     std::stop_callback<stopper> stopped_;
-    bool founder_;
     std::uint64_t next_ = 0;
     std::vector<commit_ptr> records_;
     std::vector<std::vector<contribution>> parts_;
@@ -121,7 +138,7 @@ node::~node() = default;
 std::unique_ptr<node> node::open(node_options options, bool founder) {
     check(options, founder);
     try {
-        auto with = founder ? make_founder(std::move(options)) : make_joiner(std::move(options));
+        auto with = std::make_unique<driver>(std::move(options), founder);
         return std::unique_ptr<node>(new node(std::make_unique<implementation>(std::move(with), founder)));
     } catch (const io_error& problem) {
         throw node_error(node_errc::storage, problem.what());
@@ -186,11 +203,21 @@ std::span<const commit> node::exchange(std::uint64_t round, std::span<const std:
 }
 
 void node::publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes) {
+    if (bytes.empty()) throw value_error("publish_snapshot: 0 bytes, expected a snapshot");
     impl_->get().publish_snapshot(round, share(std::move(bytes)));
 }
 
 void node::drop_log_before(std::uint64_t round) {
     impl_->get().drop_log_before(round);
+}
+
+void node::check_payloads_with(
+    std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> check) {
+    impl_->get().check_payloads_with(std::move(check));
+}
+
+void node::request(const control_change& change) {
+    impl_->get().request(change);
 }
 
 void node::leave(bool stop_run) {

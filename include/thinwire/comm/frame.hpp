@@ -86,7 +86,7 @@ class frame_decoder {
         const auto what = static_cast<message_type>(type);
         const auto name = std::string(to_string(what));
         if ((allowed_ & (1U << type)) == 0) return failure{errc::malformed, "frame: no " + name + " expected here"};
-        const std::size_t limit = detail::comm::max_body(what, limits_);
+        const std::size_t limit = detail::comm::max_body(what);
         if (length > limit)
             return failure{errc::too_large, "frame: " + name + " of " + std::to_string(length) + " bytes, at most " +
                                                 std::to_string(limit) + " allowed"};

@@ -135,30 +135,10 @@ struct refuse_message {
     std::string text;
 };
 
-/// A peer's payload for a round.
-struct submit_message {
-    std::uint64_t term = 0;
-    std::uint64_t round = 0;
-    shared_bytes payload;
-};
-
 /// The payload for `round` will not be committed, and why.
 struct reject_message {
     std::uint64_t round = 0;
     std::string text;
-};
-
-struct commit_message {
-    commit_ptr record;
-};
-
-/// How far a follower is: commits below `received` lie with it, those below `taken` with its replica.
-/// `active`: it computes for round `taken`, so it is worth waiting for.
-struct progress_message {
-    std::uint64_t term = 0;
-    std::uint64_t received = 0;
-    std::uint64_t taken = 0;
-    bool active = false;
 };
 
 /// Asks for bytes of a snapshot or payload by its digest.
@@ -235,10 +215,10 @@ struct vote_message {
 
 /// What a member wants changed, for the sequencer. Values are on the wire.
 struct control_change {
-    enum class kind : std::uint8_t { pause = 1, resume, stop, set, remove, ban, pardon };
+    enum class kind : std::uint8_t { pause = 1, resume, stop, set, remove, ban, pardon, allow, revoke };
     kind what{};
     peer_id peer = 0;   ///< remove, ban, pardon
-    std::string key;    ///< set
+    std::string key;    ///< set: its name; allow, revoke: a public key
     std::string value;  ///< set; empty: no longer set
     [[nodiscard]] bool operator==(const control_change&) const = default;
 };
@@ -247,8 +227,7 @@ struct request_message {
 };
 
 using message =
-    std::variant<hello_message, welcome_message, refuse_message, submit_message, reject_message, commit_message,
-                 progress_message, fetch_message, piece_message, ping_message, goodbye_message, offer_message,
+    std::variant<hello_message, welcome_message, refuse_message, reject_message, fetch_message, piece_message, ping_message, goodbye_message, offer_message,
                  record_message, status_message, pull_message, campaign_message, vote_message, request_message>;
 
 /// Position in `message` and number on the wire.
@@ -256,10 +235,7 @@ enum class message_type : std::uint8_t {
     hello = 0,
     welcome,
     refuse,
-    submit,
     reject,
-    commit,
-    progress,
     fetch,
     piece,
     ping,
@@ -280,9 +256,7 @@ static_assert(static_cast<std::size_t>(message_type::request) + 1 == message_typ
 }
 
 [[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
-    constexpr std::string_view names[] = {"hello",    "welcome", "refuse", "submit",   "reject",  "commit",
-                                          "progress", "fetch",   "piece",  "ping",     "goodbye", "offer",
-                                          "record",   "status",  "pull",   "campaign", "vote",    "request"};
+    constexpr std::string_view names[] = {"hello", "welcome", "refuse", "reject", "fetch", "piece", "ping", "goodbye", "offer", "record", "status", "pull", "campaign", "vote", "request"};
     const auto i = static_cast<std::size_t>(type);
     return i < message_types ? names[i] : "unknown";
 }

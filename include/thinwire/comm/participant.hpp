@@ -6,20 +6,34 @@
 #include <thinwire/comm/detail/transfer.hpp>
 #include <thinwire/comm/effect.hpp>
 #include <thinwire/comm/message.hpp>
-#include <thinwire/comm/sequencer.hpp>
 #include <thinwire/comm/view.hpp>
+#include <thinwire/core/result.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace thinwire {
+
+/// Decides whether a payload may be committed. Must depend on nothing but its arguments.
+using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)>;
+
+/// What a participant knows of a peer.
+struct member_status {
+    peer_id peer = 0;
+    std::string name;
+    bool present = false;
+    int strikes = 0;
+    std::optional<std::uint64_t> last_round;  ///< the newest commit it is in
+};
 
 struct participant_settings {
     digest run{};  ///< zero: whatever runs where the first link leads
@@ -47,6 +61,7 @@ struct participant_settings {
 
     int min_peers = 1;       ///< present before the first round that this process closes, this peer included
     payload_check validate;  ///< none: everything passes
+    bool checks = false;     ///< does not sequence before check_payloads_with() when there is no `validate`
 
     timestamp min_deadline = 2'000'000;
     timestamp max_deadline = 120'000'000;
@@ -102,6 +117,12 @@ class participant {
     /// It has everything below `round`. Precondition: those commits were delivered.
     void taken(std::uint64_t round, timestamp now);
     void snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now);
+    /// The round, `wanted` or one before, below which nobody who is here is to get anything from this peer's log.
+    [[nodiscard]] std::uint64_t log_needed_from(std::uint64_t wanted) const noexcept;
+    /// The log has lost the rounds below `round`. Precondition: round <= log_needed_from(round).
+    void log_begins(std::uint64_t round) noexcept { log_begin_ = round; }
+    /// What this peer asks of a payload once it sequences.
+    void check_payloads_with(payload_check check, timestamp now);
     /// Has the run changed, here and everywhere, by one of the next records.
     void request(const control_change& change, timestamp now);
     /// Says goodbye; a sequencer first has itself taken out of the view and another take over.
@@ -118,6 +139,13 @@ class participant {
     [[nodiscard]] std::uint64_t term() const noexcept { return term_; }
     [[nodiscard]] peer_id sequencer() const noexcept { return sequencer_; }
     [[nodiscard]] const run_state& state() const noexcept { return state_; }
+    /// The newest state heard of, which a peer that is behind has not reached yet.
+    /// The furthest that a linked peer claims to be, or this one is.
+    [[nodiscard]] std::uint64_t newest_round() const noexcept;
+    [[nodiscard]] const run_state& newest_state() const noexcept {
+        return contacts_round_ > final_ ? contacts_ : state_;
+    }
+    [[nodiscard]] bool snapshot_wanted() const noexcept { return settings_.fresh; }
     /// Whether this peer is in the view, as whom it is now.
     [[nodiscard]] bool entered() const noexcept { return in(state_.view); }
     [[nodiscard]] std::vector<member_status> members() const;
@@ -134,7 +162,7 @@ class participant {
         status_message says, told;
         bool has_said = false;
         std::pair<std::uint64_t, std::uint64_t> proposed{};  ///< term and round + 1 of the newest proposal it got
-        std::set<std::pair<digest, std::uint64_t>> asked;    ///< pieces on their way from it
+        std::multiset<std::pair<digest, std::uint64_t>> asked;  ///< pieces on their way from it
         std::size_t waiting = 0;                             ///< its requests that wait for the log
         shared_bytes snapshot;                               ///< that it was offered, until it has it
         digest snapshot_digest;
@@ -156,6 +184,13 @@ class participant {
         link_id link = 0;  ///< the try under way
         timestamp next = 0;
         timestamp pause = 0;
+    };
+    /// Two authors may send the same bytes, and one may send them again.
+    struct pool_key {
+        digest content;
+        peer_id author = 0;
+        std::uint64_t round = 0;
+        [[nodiscard]] auto operator<=>(const pool_key&) const = default;
     };
     struct held_payload {
         std::uint64_t round = 0;
@@ -197,10 +232,6 @@ class participant {
     void on(link_id link, goodbye_message& m, timestamp now);
     void on(link_id link, status_message& m, timestamp now);
     void on(link_id, ping_message&, timestamp) {}
-    template <class Other>
-    void on(link_id link, Other&, timestamp now) {
-        broken(link, "a message of the old protocol", now);
-    }
     [[nodiscard]] hello_message introduction() const;
     [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
     void connect(link_id link, const hello_message& hello, timestamp now);
@@ -235,8 +266,8 @@ class participant {
     void offer_own(link_id link, timestamp now);
     held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
                        std::size_t size);
-    void completed(const digest& content, timestamp now);
-    void drop(const digest& content);
+    void completed(const pool_key& key, timestamp now);
+    void drop(const pool_key& key);
     void ask_pieces(timestamp now);
     void lose_source(link_id link);
     void begin_log(shared_bytes bytes, timestamp now);
@@ -262,7 +293,7 @@ class participant {
 
     // Rounds, while leading: detail/participant_rounds.hpp.
     void on(link_id link, request_message& m, timestamp now);
-    void collect(const digest& content, timestamp now);
+    void collect(const pool_key& key, timestamp now);
     void strike(peer_id peer);
     void awake(peer_state& peer, timestamp now);
     void consider(timestamp now);
@@ -304,7 +335,7 @@ class participant {
     link_id last_link_ = 0;
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
-    run_view contacts_;  ///< the newest view heard of
+    run_state contacts_;  ///< the newest state heard of
     std::uint64_t contacts_round_ = 0;
     bool dial_due_ = true;
     status_message status_;
@@ -335,7 +366,7 @@ class participant {
     std::deque<commit_ptr> loaded_;
     std::deque<question> questions_;
 
-    std::map<digest, held_payload> pool_;
+    std::map<pool_key, held_payload> pool_;
     std::size_t pool_bytes_ = 0;
     std::optional<std::pair<std::uint64_t, digest>> own_;  ///< round and digest of the local payload
     std::optional<snapshot_state> snapshot_;
@@ -357,7 +388,7 @@ class participant {
     std::size_t collected_bytes_ = 0;
     std::optional<timestamp> first_payload_;
     detail::comm::adaptive_deadline patience_;
-    bool first_round_ = true;  ///< no record became final in this process
+    bool first_round_ = true;  ///< no record of this process's time with a payload is final
     bool roster_changed_ = true;
     std::optional<timestamp> change_since_;
     std::vector<control_change> requests_;  ///< of this peer, until the state shows them

@@ -67,15 +67,27 @@ struct run_state {
     bool stopped = false;
     std::map<std::string, std::string> values;  ///< opaque settings, handed to every replica in the same round
     std::set<peer_id> banned;
+    std::map<std::string, bool> keys;  ///< public keys that are let in (true), and those that are not any more
     [[nodiscard]] bool operator==(const run_state&) const = default;
 
     static constexpr std::size_t max_values = 64;
     static constexpr std::size_t max_banned = 4096;
+    static constexpr std::size_t max_keys = 4096;
+
+    /// Whether a key was let in once and is not any more.
+    [[nodiscard]] bool revoked(const std::string& key) const noexcept {
+        const auto it = keys.find(key);
+        return it != keys.end() && !it->second;
+    }
 
     /// Applies a change; one that is over a limit or without an object changes nothing.
     void apply(const control_change& c) {
         using kind = control_change::kind;
         const auto drop = [&] { std::erase_if(view.members, [&](const auto& m) { return m.peer == c.peer; }); };
+        const auto decide = [&](bool in) {
+            if (c.key.empty() || c.key.size() > wire_limits::max_key) return;
+            if (keys.size() < max_keys || keys.contains(c.key)) keys[c.key] = in;
+        };
         switch (c.what) {
             case kind::pause: paused = true; break;
             case kind::resume: paused = false; break;
@@ -92,6 +104,11 @@ struct run_state {
                 drop();
                 break;
             case kind::pardon: banned.erase(c.peer); break;
+            case kind::allow: decide(true); break;
+            case kind::revoke:
+                decide(false);
+                std::erase_if(view.members, [&](const auto& m) { return revoked(m.key); });
+                break;
         }
     }
 };
@@ -114,6 +131,11 @@ struct run_state {
     }
     out.put(static_cast<std::uint32_t>(s.banned.size()));
     for (const peer_id peer : s.banned) out.put(peer);
+    out.put(static_cast<std::uint32_t>(s.keys.size()));
+    for (const auto& [key, in] : s.keys) {
+        out.put(std::string_view(key));
+        out.put(static_cast<std::uint8_t>(in ? 1 : 0));
+    }
     return share(out.take());
 }
 
@@ -150,6 +172,12 @@ struct run_state {
     const auto banned = in.get<std::uint32_t>();
     if (banned > run_state::max_banned) return no("more than 4096 bans");
     for (std::uint32_t i = 0; i < banned && !in.failed(); ++i) s.banned.insert(in.get<peer_id>());
+    const auto keys = in.get<std::uint32_t>();
+    if (keys > run_state::max_keys) return no("more than 4096 keys");
+    for (std::uint32_t i = 0; i < keys && !in.failed(); ++i) {
+        std::string key = in.get_string(wire_limits::max_key);
+        s.keys[std::move(key)] = in.get<std::uint8_t>() != 0;
+    }
     if (in.failed()) return failure{errc::truncated, "run state: ends before what it announces"};
     if (in.remaining() != 0) return failure{errc::trailing, "run state: bytes follow its end"};
     if (*encode_state(s) != std::vector<std::byte>(bytes.begin(), bytes.end())) return no("not in its one form");

@@ -25,6 +25,7 @@ namespace thinwire {
 
 struct run_log_options {
     std::uint64_t first_round = 0;  ///< of a log that does not exist yet
+    std::uint64_t first_term = 0;   ///< of the record before first_round, for the same
     /// Every append and vote waits until it is on the device. Otherwise only sync(), mark_final() and a new segment do.
     bool durable = false;
     std::uint64_t segment_bytes = std::uint64_t{64} << 20U;  ///< a segment that has grown so far is closed
@@ -70,8 +71,9 @@ class run_log {
     /// Takes round next_round(), or replaces the tentative last record by one of a higher term. The digests are those
     /// of the payloads: one that is not makes the round unreadable. Throws value_error for any other round and for a
     /// term below last_term(); io_error when it cannot be written whole: the log then stands as before, or, when it is
-    /// unknown what reached the device, throws at every later change until it is opened again.
-    void append(const log_record& record);
+    /// unknown what reached the device, throws at every later change until it is opened again. `lazily`: even a durable
+    /// log does not wait for the device, which gets it with whatever is next waited for.
+    void append(const log_record& record, bool lazily = false);
     /// The same in term 0 without control, whose digests it computes.
     void append(const commit& c);
 
@@ -86,6 +88,12 @@ class run_log {
 
     /// Waits until everything is on the device; throws io_error.
     void sync();
+
+    /// Forgets all rounds and begins anew with `round`, whose predecessor was of `term`; the newest vote stays. On the
+    /// device when it returns: afterwards, and after a crash, the log is either the old or the new one. Throws
+    /// value_error unless round > next_round() or the same without a record, and for a term below last_term(); io_error
+    /// as append().
+    void begin_anew(std::uint64_t round, std::uint64_t term);
 
     /// Removes the oldest segments as far as all their rounds lie before `round`; the newest rounds always stay. Says
     /// how many bytes that freed. Throws io_error.
@@ -112,7 +120,8 @@ class run_log {
     void repair();
     void require_writable() const;
     void begin_segment();
-    void write_frame();
+    void begin_segment(const detail::log_header& header);
+    void write_frame(bool lazily = false);
     void put_payloads(std::span<const logged_payload> parts);
     template <class Visitor>
     [[nodiscard]] result<ok> read_segment(std::size_t which, std::uint64_t from, std::uint64_t to,

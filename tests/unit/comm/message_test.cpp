@@ -19,10 +19,6 @@ shared_bytes bytes_of(std::string_view text) {
 /// One of each type.
 std::vector<message> samples() {
     const digest d = sha256{}.update("x").finish();
-    auto record = std::make_shared<commit_record>();
-    record->term = 2;
-    record->round = 9;
-    record->contributions = {{3, digest_of(*bytes_of("abc")), bytes_of("abc")}, {7, d, nullptr}};
     auto proposed = std::make_shared<commit_record>();
     proposed->term = 2;
     proposed->round = 10;
@@ -50,10 +46,7 @@ std::vector<message> samples() {
     return {hello,
             welcome,
             refuse_message{refusal::banned, "three strikes"},
-            submit_message{1, 2, bytes_of("payload")},
             reject_message{4, "not finite"},
-            commit_message{record},
-            progress_message{1, 5, 4, true},
             fetch_message{d, 10, 20},
             piece_message{d, 30, bytes_of("piece")},
             ping_message{},
@@ -69,8 +62,7 @@ std::vector<message> samples() {
 
 frame_decoder open_decoder(wire_limits limits = {}) {
     frame_decoder decoder(limits);
-    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse, message_type::submit,
-                   message_type::reject, message_type::commit, message_type::progress, message_type::fetch,
+    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse,                    message_type::reject, message_type::fetch,
                    message_type::piece, message_type::ping, message_type::goodbye, message_type::offer,
                    message_type::record, message_type::status, message_type::pull, message_type::campaign,
                    message_type::vote, message_type::request});
@@ -139,10 +131,8 @@ TEST_CASE("frame: what is not allowed is refused at its header, before it is kep
     decoder.allow({message_type::hello});
     decoder.feed(encode_frame(ping_message{}));
     CHECK_FALSE(decoder.next());
-    wire_limits small;
-    small.max_payload = 16;
-    frame_decoder tight = open_decoder(small);
-    const auto frame = encode_frame(submit_message{0, 0, bytes_of(std::string(64, 'x'))});
+    frame_decoder tight = open_decoder();
+    const auto frame = encode_frame(piece_message{{}, 0, bytes_of(std::string(wire_limits::max_piece + 1, 'x'))});
     tight.feed(std::span(frame).first(frame_header_size));
     const auto got = tight.next();
     REQUIRE_FALSE(got);

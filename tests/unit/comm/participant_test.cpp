@@ -115,6 +115,7 @@ TEST_CASE("state: comes back as it was; damage and excess are refused") {
     s.paused = true;
     s.values = {{"k", "64"}, {"learning-rate", "0.5"}};
     s.banned = {3, 5};
+    s.keys = {{"key", true}, {"other", false}};
     const auto bytes = *thinwire::encode_state(s);
     const auto back = thinwire::decode_state(bytes);
     REQUIRE(back);

@@ -353,3 +353,72 @@ TEST_CASE("crash: writes that are cut short are continued") {
             p.open();
         }
 }
+
+TEST_CASE("crash: a log that begins anew is the old one or the new one, whole, and keeps its vote") {
+    const auto write = [](memory_disk& disk, bool durable) {
+        prepare(disk);
+        result<run_log> log = run_log::open(log_folder, thinwire_test::run,
+                                            {.durable = durable, .segment_bytes = 450, .files = &disk});
+        REQUIRE(log.has_value());
+        for (std::uint64_t r = 0; r < 12; ++r) thinwire_test::append(*log, made(r, 2));
+        log->vote({.term = 5, .peer = 3});
+        log->sync();
+        return std::move(*log);
+    };
+    const auto check = [](const run_log& found) {
+        CHECK(found.newest_vote() == log_vote{.term = 5, .peer = 3});
+        if (found.first_round() == 0) {
+            CHECK(found.next_round() == 12);
+            CHECK(thinwire_test::all_of(found, 0) == [] {
+                std::vector<told> all;
+                for (std::uint64_t r = 0; r < 12; ++r) all.push_back(made(r, 2));
+                return all;
+            }());
+            return false;
+        }
+        CHECK(found.first_round() == 40);
+        CHECK(found.next_round() == 40);
+        CHECK(found.last_term() == 4);
+        CHECK(!found.tentative());
+        return true;
+    };
+    std::size_t old = 0, anew = 0;
+    for (const bool durable : {true, false})
+        for (std::uint64_t n = 0;; ++n) {
+            std::size_t bytes = 0;
+            {
+                memory_disk disk;
+                run_log log = write(disk, durable);
+                disk.set_fault({.operation = disk.operations() + n, .what = disk_fault::kind::power, .bytes = 0});
+                try {
+                    log.begin_anew(40, 4);
+                    break;
+                } catch (const power_cut&) {
+                    bytes = disk.struck_bytes();
+                }
+            }
+            for (std::size_t done = 0; done <= bytes; ++done)
+                for (const survival how : all_kinds) {
+                    CAPTURE(n);
+                    CAPTURE(done);
+                    memory_disk disk;
+                    run_log log = write(disk, durable);
+                    disk.set_fault(
+                        {.operation = disk.operations() + n, .what = disk_fault::kind::power, .bytes = done});
+                    CHECK_THROWS_AS(log.begin_anew(40, 4), power_cut);
+                    { const run_log gone = std::move(log); }
+                    disk.restart(how, n + done);
+                    for (int again = 0; again < 2; ++again) {
+                        result<run_log> found = run_log::open(
+                            log_folder, thinwire_test::run, {.durable = durable, .segment_bytes = 450, .files = &disk});
+                        REQUIRE_MESSAGE(found.has_value(), found.error().message);
+                        const bool is_new = check(*found);
+                        ++(is_new ? anew : old);
+                        if (is_new) continue;
+                        found->begin_anew(40, 4);
+                    }
+                }
+        }
+    CHECK(old > 10);
+    CHECK(anew > 10);
+}

@@ -60,12 +60,13 @@ class folder {
     return o;
 }
 
-[[nodiscard]] inline node_options joiner_options(const node& founder, peer_id self) {
+[[nodiscard]] inline node_options joiner_options(const folder& dir, const node& founder, peer_id self) {
     node_options o;
     o.self = self;
     o.plaintext = true;
     o.name = "joiner " + std::to_string(self);
     o.address = "127.0.0.1:" + std::to_string(founder.port());
+    o.log = dir.path() / ("log of " + std::to_string(self));
     return o;
 }
 

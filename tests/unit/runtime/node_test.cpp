@@ -1,3 +1,5 @@
+#include <thinwire/comm/message.hpp>
+#include <thinwire/io/file.hpp>
 #include <thinwire/runtime/node.hpp>
 
 #include "unit/runtime/fixture.hpp"
@@ -21,7 +23,7 @@ TEST_CASE("node: four nodes see equal commits with everyone in them") {
     const auto founder = node::found(founder_options(dir, 4));
     founder->publish_snapshot(0, bytes_of("weights"));
     std::vector<std::unique_ptr<node>> nodes;
-    for (peer_id p = 2; p <= 4; ++p) nodes.push_back(node::join(joiner_options(*founder, p)));
+    for (peer_id p = 2; p <= 4; ++p) nodes.push_back(node::join(joiner_options(dir, *founder, p)));
     for (auto& n : nodes) {
         CHECK(n->run() == founder->run());
         CHECK(n->manifest() == "model = tiny");
@@ -50,8 +52,10 @@ TEST_CASE("node: four nodes see equal commits with everyone in them") {
         CHECK((p.bytes_received > 0) == (p.peer != 1));
     }
     founder->leave(true);
-    for (auto& n : nodes) {
-        CHECK(code_of([&] { (void)n->exchange(50, bytes_of("late")); }) == node_errc::run_stopped);
+    // The commit that stops the run is the last.
+    for (std::size_t i = 0; i < 3; ++i) {
+        CHECK(code_of([&] { take_part(*nodes[i], 50, 99, ledgers[i + 1]); }) == node_errc::run_stopped);
+        CHECK(ledgers[i + 1].state == ledgers[1].state);
     }
 }
 
@@ -60,8 +64,8 @@ TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and 
     node_options options = founder_options(dir, 3);
     const auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
-    auto second = node::join(joiner_options(*founder, 2));
-    auto third = node::join(joiner_options(*founder, 3));
+    auto second = node::join(joiner_options(dir, *founder, 2));
+    auto third = node::join(joiner_options(dir, *founder, 3));
     std::vector<ledger> ledgers(3);
     const auto together = [&](std::uint64_t from, std::uint64_t to, bool all) {
         std::vector<std::jthread> threads;
@@ -74,7 +78,7 @@ TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and 
     together(10, 20, false);
     CHECK(ledgers[0].contributions == 10 * 3 + 10 * 2);
 
-    node_options again = joiner_options(*founder, 3);
+    node_options again = joiner_options(dir, *founder, 3);
     again.fresh = false;
     again.next_round = 10;
     third = node::join(again);
@@ -94,7 +98,7 @@ TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and 
     CHECK(ledgers[2].own_included == 11);
     for (const ledger& l : ledgers) CHECK(l.state == ledgers[0].state);
 
-    node_options late = joiner_options(*founder, 4);
+    node_options late = joiner_options(dir, *founder, 4);
     founder->publish_snapshot(15, bytes_of("weights at 15"));
     const auto fourth = node::join(late);
     CHECK(fourth->snapshot_round() == 15);
@@ -109,8 +113,8 @@ TEST_CASE("node: the founder restarts from its log and the others go on with it"
     node_options options = founder_options(dir, 2);
     auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
-    options.address = "127.0.0.1:" + std::to_string(founder->port());
-    const auto second = node::join(joiner_options(*founder, 2));
+    options.listen = "127.0.0.1:" + std::to_string(founder->port());
+    const auto second = node::join(joiner_options(dir, *founder, 2));
     ledger first_ledger, second_ledger;
     {
         std::jthread other([&] { take_part(*second, 0, 5, second_ledger); });
@@ -129,7 +133,7 @@ TEST_CASE("node: the founder restarts from its log and the others go on with it"
     CHECK(first_ledger.state == second_ledger.state);
     CHECK(second_ledger.own_included == 10);
 
-    options.next_round = 11;
+    options.next_round = 50;
     founder->leave(false);
     founder.reset();
     CHECK(code_of([&] { (void)node::found(options); }) == node_errc::replica_diverged);
@@ -144,13 +148,13 @@ TEST_CASE("node: what cannot start says why") {
     founder->publish_snapshot(0, bytes_of("weights"));
     SUBCASE("port in use") {
         node_options o = founder_options(other_dir, 1);
-        o.address = "127.0.0.1:" + std::to_string(founder->port());
-        const std::string line = "cannot listen on " + o.address + ": address already in use";
+        o.listen = "127.0.0.1:" + std::to_string(founder->port());
+        const std::string line = "cannot listen on " + o.listen + ": address already in use";
         CHECK_THROWS_WITH_AS((void)node::found(o), line.c_str(), node_error);
         CHECK(code_of([&] { (void)node::found(o); }) == node_errc::port_in_use);
     }
     SUBCASE("unreachable") {
-        node_options o = joiner_options(*founder, 2);
+        node_options o = joiner_options(dir, *founder, 2);
         {
             const auto gone = node::found(founder_options(other_dir, 1));
             o.address = "127.0.0.1:" + std::to_string(gone->port());
@@ -159,39 +163,54 @@ TEST_CASE("node: what cannot start says why") {
         CHECK(code_of([&] { (void)node::join(o); }) == node_errc::unreachable);
     }
     SUBCASE("another run") {
-        node_options o = joiner_options(*founder, 2);
+        node_options o = joiner_options(dir, *founder, 2);
         o.run = sha256{}.update("another run").finish();
         CHECK(code_of([&] { (void)node::join(o); }) == node_errc::run_mismatch);
     }
-    SUBCASE("a replica ahead of the run") {
-        node_options o = joiner_options(*founder, 2);
+    SUBCASE("a replica that its log does not reach") {
+        node_options o = joiner_options(dir, *founder, 2);
+        CHECK(node::join(o)->snapshot_round() == 0);
         o.fresh = false;
         o.next_round = 7;
         CHECK(code_of([&] { (void)node::join(o); }) == node_errc::replica_diverged);
     }
+    SUBCASE("a log without the file that says whose it is") {
+        node_options o = joiner_options(dir, *founder, 2);
+        CHECK(node::join(o)->snapshot_round() == 0);
+        std::filesystem::remove(o.log / "owner");
+        o.fresh = false;
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::storage);
+    }
+    SUBCASE("a log of another run") {
+        node_options o = joiner_options(dir, *founder, 2);
+        CHECK(node::join(o)->snapshot_round() == 0);
+        o.fresh = false;
+        o.run = sha256{}.update("another run").finish();
+        CHECK(code_of([&] { (void)node::join(o); }) == node_errc::run_mismatch);
+    }
     SUBCASE("the founder's own identity") {
-        CHECK(code_of([&] { (void)node::join(joiner_options(*founder, 1)); }) == node_errc::refused);
+        CHECK(code_of([&] { (void)node::join(joiner_options(dir, *founder, 1)); }) == node_errc::refused);
     }
     SUBCASE("plaintext beyond loopback") {
-        node_options o = joiner_options(*founder, 2);
+        node_options o = joiner_options(dir, *founder, 2);
         o.address = "192.0.2.1:4411";
         CHECK(code_of([&] { (void)node::join(o); }) == node_errc::unreachable);
         o = founder_options(other_dir, 1);
-        o.address = "0.0.0.0:0";
+        o.listen = "0.0.0.0:0";
         CHECK(code_of([&] { (void)node::found(o); }) == node_errc::unreachable);
     }
     SUBCASE("addresses that are none") {
         for (const char* text :
              {"", "4411", "127.0.0.1", "127.0.0.1:", ":1", "::1:5", "[::1]", "[::1:5", "a:65536", "a:-1"}) {
-            node_options o = joiner_options(*founder, 2);
+            node_options o = joiner_options(dir, *founder, 2);
             o.address = text;
             CHECK_THROWS_AS((void)node::join(o), value_error);
         }
     }
     SUBCASE("no identity, no log") {
-        node_options o = joiner_options(*founder, 0);
+        node_options o = joiner_options(dir, *founder, 0);
         CHECK_THROWS_AS((void)node::join(o), value_error);
-        o = joiner_options(*founder, 2);
+        o = joiner_options(dir, *founder, 2);
         o.plaintext = false;
         CHECK_THROWS_WITH_AS((void)node::join(o),
                              "node_options: identity none, expected one, or plaintext on loopback addresses",
@@ -206,8 +225,10 @@ TEST_CASE("node: a second process with the same identity takes the place of the 
     folder dir;
     const auto founder = node::found(founder_options(dir, 1));
     founder->publish_snapshot(0, bytes_of("weights"));
-    const auto first = node::join(joiner_options(*founder, 2));
-    const auto second = node::join(joiner_options(*founder, 2));
+    const auto first = node::join(joiner_options(dir, *founder, 2));
+    node_options again = joiner_options(dir, *founder, 2);
+    again.log = dir.path() / "another log";
+    const auto second = node::join(again);
     CHECK(code_of([&] { (void)first->exchange(0, bytes_of("x")); }) == node_errc::refused);
     ledger mine, theirs;
     std::jthread other([&] { take_part(*second, 0, 3, theirs); });
@@ -225,7 +246,7 @@ TEST_CASE("node: a payload that fails its check is refused and never committed")
     };
     const auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
-    const auto second = node::join(joiner_options(*founder, 2));
+    const auto second = node::join(joiner_options(dir, *founder, 2));
     ledger theirs;
     std::jthread other([&] {
         for (const commit& c : second->exchange(0, bytes_of("!bad"))) theirs.apply(c, 2);
@@ -245,7 +266,7 @@ TEST_CASE("node: strangers on the port are shown out and the run goes on") {
     options.handshake_timeout = std::chrono::milliseconds(200);
     const auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
-    const auto second = node::join(joiner_options(*founder, 2));
+    const auto second = node::join(joiner_options(dir, *founder, 2));
     const std::vector<std::string> visits = {"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", std::string(4096, '\xff'),
                                              std::string(4096, '\0'), std::string("\x16\x03\x01\x02\x00\x01", 6), ""};
     for (const std::string& visit : visits) CHECK(visit_port(founder->port(), visit));
@@ -262,7 +283,7 @@ TEST_CASE("node: stop ends a call that waits, and a lost founder is given up") {
     folder dir;
     auto founder = node::found(founder_options(dir, 2));
     founder->publish_snapshot(0, bytes_of("weights"));
-    node_options options = joiner_options(*founder, 2);
+    node_options options = joiner_options(dir, *founder, 2);
     options.reconnect_timeout = std::chrono::milliseconds(300);
     const auto second = node::join(options);
     std::promise<node_errc> ended;
@@ -271,7 +292,7 @@ TEST_CASE("node: stop ends a call that waits, and a lost founder is given up") {
     founder->stop();
     CHECK(code_of([&] { (void)founder->exchange(0, bytes_of("x")); }) == node_errc::run_stopped);
     founder.reset();
-    CHECK(ended.get_future().get() == node_errc::founder_lost);
+    CHECK(ended.get_future().get() == node_errc::peers_lost);
 }
 
 TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
@@ -280,6 +301,8 @@ TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
     options.log_segment_bytes = 1000;
     const auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
+    node_options early = joiner_options(dir, *founder, 2);
+    CHECK(node::join(early)->snapshot_round() == 0);
     ledger l;
     take_part(*founder, 0, 40, l);
     founder->drop_log_before(30);
@@ -294,18 +317,26 @@ TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
     CHECK(after.log_begin <= 30);
     CHECK(after.log_bytes < before.log_bytes);
 
-    node_options back = joiner_options(*founder, 2);
-    back.fresh = false;
-    back.next_round = after.log_begin - 1;
-    CHECK(code_of([&] { (void)node::join(back); }) == node_errc::refused);
-    back.next_round = after.log_begin;
-    const auto second = node::join(back);
-    ledger behind;
-    CHECK(catch_up(*second, after.log_begin, behind) == 42);
-    CHECK(node::join(joiner_options(*founder, 3))->snapshot_round() == 41);
-    CHECK_THROWS_AS(second->drop_log_before(1), value_error);
+    // Who was away when the rounds went that it lacks goes on with the snapshot that then lies beside its log.
+    early.fresh = false;
+    {
+        const auto back = node::join(early);
+        ledger nothing;
+        CHECK(code_of([&] { take_part(*back, 0, 50, nothing); }) == node_errc::behind);
+        CHECK(nothing.rounds == 0);
+    }
+    CHECK(read_file(early.log / "00000000000000000041.snapshot") == bytes_of("newer weights"));
+    early.next_round = 41;
+    {
+        const auto second = node::join(early);
+        ledger behind;
+        CHECK(catch_up(*second, 41, behind) == 42);
+        CHECK(second->status().log_begin == 41);
+    }
+    CHECK(node::join(joiner_options(dir, *founder, 3))->snapshot_round() == 41);
     // No snapshot from before the log's begin, whether the caller can know it already or not.
     CHECK_THROWS_AS(founder->publish_snapshot(after.log_begin - 1, bytes_of("old weights")), value_error);
+    CHECK_THROWS_AS(founder->publish_snapshot(42, {}), value_error);
     founder->publish_snapshot(42, bytes_of("newest weights"));
     founder->drop_log_before(42);
     try {
@@ -313,6 +344,106 @@ TEST_CASE("node: old rounds leave the log once a snapshot covers them") {
     } catch (const value_error&) {
         MESSAGE("the log was cut before the call");
     }
-    CHECK(node::join(joiner_options(*founder, 4))->snapshot_round() == 42);
+    CHECK(node::join(joiner_options(dir, *founder, 4))->snapshot_round() == 42);
     founder->leave(true);
+}
+
+TEST_CASE("node: the founder dies, the others go on without it, and it comes back") {
+    folder dir;
+    node_options options = founder_options(dir, 3);
+    options.keepalive_interval = std::chrono::milliseconds(100);
+    options.takeover = std::chrono::milliseconds(400);
+    auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    std::vector<std::unique_ptr<node>> nodes;
+    for (peer_id p = 2; p <= 3; ++p) {
+        node_options o = joiner_options(dir, *founder, p);
+        o.keepalive_interval = options.keepalive_interval;
+        o.takeover = options.takeover;
+        nodes.push_back(node::join(o));
+    }
+    std::vector<ledger> ledgers(3);
+    const auto together = [&](std::uint64_t from, std::uint64_t to, bool all) {
+        std::vector<std::jthread> threads;
+        if (all) threads.emplace_back([&, from, to] { take_part(*founder, from, to, ledgers[0]); });
+        for (std::size_t i = 0; i < 2; ++i)
+            threads.emplace_back([&, i, from, to] { take_part(*nodes[i], from, to, ledgers[i + 1]); });
+    };
+    together(0, 10, true);
+    CHECK(ledgers[0].contributions == 30);
+    founder.reset();
+    together(10, 30, false);
+    CHECK(ledgers[1].rounds == 30);
+    CHECK(ledgers[1].state == ledgers[2].state);
+    CHECK(ledgers[1].own_included + ledgers[2].own_included >= 2 * 30 - 2);
+    const node_status status = nodes[0]->status();
+    CHECK(status.term > 1);
+    CHECK(status.sequencer != 1);
+
+    options.next_round = 10;
+    founder = node::found(options);
+    std::array<std::uint64_t, 3> ends{};
+    {
+        std::vector<std::jthread> threads;
+        threads.emplace_back([&] {
+            const std::uint64_t at = catch_up(*founder, 10, ledgers[0]);
+            ends[0] = take_part_until(*founder, at, 1, ledgers[0]);
+        });
+        for (std::size_t i = 0; i < 2; ++i)
+            threads.emplace_back([&, i] { ends[i + 1] = take_part_until(*nodes[i], 30, 1, ledgers[i + 1]); });
+    }
+    CHECK(ends == std::array{ends[0], ends[0], ends[0]});
+    for (const ledger& l : ledgers) CHECK(l.state == ledgers[0].state);
+    nodes[1]->leave(true);
+    CHECK(code_of([&] { take_part(*founder, ends[0], ends[0] + 1000, ledgers[0]); }) == node_errc::run_stopped);
+}
+
+TEST_CASE("node: a peer enters through any member, and one that cannot be dialled takes part in full") {
+    folder dir;
+    const auto founder = node::found(founder_options(dir, 2));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    const auto second = node::join(joiner_options(dir, *founder, 2));
+    std::array<ledger, 3> ledgers;
+    {
+        std::jthread other([&] { take_part(*second, 0, 5, ledgers[1]); });
+        take_part(*founder, 0, 5, ledgers[0]);
+    }
+    second->publish_snapshot(5, bytes_of("weights of the second"));
+    node_options options = joiner_options(dir, *second, 3);
+    options.listen.clear();
+    const auto third = node::join(options);
+    CHECK(third->port() == 0);
+    CHECK(third->snapshot_round() == 5);
+    CHECK(third->take_snapshot() == bytes_of("weights of the second"));
+    CHECK(third->manifest() == "model = tiny");
+    std::array<std::uint64_t, 3> ends{};
+    {
+        std::vector<std::jthread> threads;
+        threads.emplace_back([&] { ends[0] = take_part_until(*founder, 5, 3, ledgers[0]); });
+        threads.emplace_back([&] { ends[1] = take_part_until(*second, 5, 3, ledgers[1]); });
+        threads.emplace_back([&] { ends[2] = take_part_until(*third, 5, 3, ledgers[2]); });
+    }
+    CHECK(ends == std::array{ends[0], ends[0], ends[0]});
+    CHECK(ledgers[0].state == ledgers[1].state);
+    CHECK(ledgers[2].own_included == 1);
+}
+
+TEST_CASE("node: what one asks for happens to all in one round") {
+    folder dir;
+    const auto founder = node::found(founder_options(dir, 2));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    const auto second = node::join(joiner_options(dir, *founder, 2));
+    ledger mine, theirs;
+    {
+        std::jthread other([&] { take_part(*second, 0, 5, theirs); });
+        take_part(*founder, 0, 5, mine);
+    }
+    second->request({control_change::kind::ban, 7, "", ""});
+    second->request({control_change::kind::remove, 2, "", ""});
+    std::jthread other([&] { CHECK(code_of([&] { take_part(*second, 5, 999, theirs); }) == node_errc::refused); });
+    std::uint64_t round = 5;
+    while (founder->status().members == 2) round = take_part(*founder, round, round + 1, mine);
+    other.join();
+    CHECK(founder->status().members == 1);
+    CHECK(mine.rounds >= theirs.rounds);
 }

@@ -74,7 +74,7 @@ node_options founder_of(const member& m, int min_peers, notices* lines = nullptr
 }
 
 node_options joiner_of(const member& m, const node& founder) {
-    node_options o = joiner_options(founder, 1);
+    node_options o = joiner_options(m.dir, founder, 1);
     o.self = 0;
     o.plaintext = false;
     o.identity = m.self;
@@ -284,7 +284,7 @@ TEST_CASE("security: four nodes under TLS see equal commits, known by their keys
             threads.emplace_back([n, &large] { CHECK(n->exchange(30, large).front().contributions.size() == 4); });
     }
     founder->leave(true);
-    CHECK(code_of([&] { (void)nodes[0]->exchange(31, bytes_of("late")); }) == node_errc::run_stopped);
+    CHECK(code_of([&] { take_part(*nodes[0], 31, 99, ledgers[1]); }) == node_errc::run_stopped);
 }
 
 TEST_CASE("security: a founder that comes back is known again by its key") {
@@ -294,7 +294,7 @@ TEST_CASE("security: a founder that comes back is known again by its key") {
     node_options options = founder_of(first, 2);
     auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
-    options.address = "127.0.0.1:" + std::to_string(founder->port());
+    options.listen = "127.0.0.1:" + std::to_string(founder->port());
     const auto joined = node::join(joiner_of(second, *founder));
     ledger mine, theirs;
     {
@@ -352,6 +352,7 @@ TEST_CASE("security: a peer is who its key says, not who it says") {
     CHECK(visit.hear(1) == std::vector{let_in});
     hello_message hello;
     hello.peer = second.self->peer() + 1;
+    hello.key = {reinterpret_cast<const char*>(second.self->key().bytes.data()), 32};
     hello.session = 1;
     hello.wants_snapshot = true;
     visit.say(encode_frame(hello));
@@ -383,10 +384,10 @@ TEST_CASE("security: plaintext and TLS do not mix") {
     second.lets_in(first);
     const auto founder = node::found(founder_of(first, 1));
     founder->publish_snapshot(0, bytes_of("weights"));
-    node_options plain = joiner_options(*founder, 2);
+    const folder dir;
+    node_options plain = joiner_options(dir, *founder, 2);
     plain.connect_timeout = milliseconds(500);
     CHECK(code_of([&] { (void)node::join(plain); }) == node_errc::unreachable);
-    const folder dir;
     const auto open = node::found(founder_options(dir, 1));
     open->publish_snapshot(0, bytes_of("weights"));
     node_options secret = joiner_of(second, *open);

@@ -19,17 +19,14 @@ namespace thinwire::detail::comm {
 inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
 
 /// The largest body of a type.
-[[nodiscard]] constexpr std::size_t max_body(message_type type, const wire_limits& limits) noexcept {
+[[nodiscard]] constexpr std::size_t max_body(message_type type) noexcept {
     constexpr std::size_t entry = 8 + 32 + 4 + 1;
     switch (type) {
         case message_type::hello: return wire_limits::max_hello;
         case message_type::welcome:
             return wire_limits::max_manifest + wire_limits::max_hello + 2 * wire_limits::max_control + 256;
         case message_type::refuse: return wire_limits::max_text + 8;
-        case message_type::submit: return limits.max_payload + 20;
         case message_type::reject: return wire_limits::max_text + 16;
-        case message_type::commit: return limits.max_commit + wire_limits::max_contributors * entry + 20;
-        case message_type::progress: return 25;
         case message_type::fetch: return 52;
         case message_type::piece: return wire_limits::max_piece + 44;
         case message_type::ping: return 0;
@@ -97,31 +94,9 @@ inline void encode_body(byte_writer& out, const refuse_message& m) {
     out.put(static_cast<std::uint8_t>(m.code));
     put_text(out, m.text);
 }
-inline void encode_body(byte_writer& out, const submit_message& m) {
-    out.put(m.term);
-    out.put(m.round);
-    put_bytes(out, m.payload);
-}
 inline void encode_body(byte_writer& out, const reject_message& m) {
     out.put(m.round);
     put_text(out, m.text);
-}
-inline void encode_body(byte_writer& out, const commit_message& m) {
-    out.put(m.record->term);
-    out.put(m.record->round);
-    out.put(static_cast<std::uint32_t>(m.record->contributions.size()));
-    for (const committed_payload& c : m.record->contributions) {
-        out.put(c.peer);
-        put_digest(out, c.payload_digest);
-        put_flag(out, c.payload != nullptr);
-        put_bytes(out, c.payload);
-    }
-}
-inline void encode_body(byte_writer& out, const progress_message& m) {
-    out.put(m.term);
-    out.put(m.received);
-    out.put(m.taken);
-    put_flag(out, m.active);
 }
 inline void encode_body(byte_writer& out, const fetch_message& m) {
     put_digest(out, m.content);
@@ -279,25 +254,6 @@ inline welcome_message decode_welcome(body_reader& in) {
     return m;
 }
 
-inline commit_message decode_commit(body_reader& in, const wire_limits& limits) {
-    auto record = std::make_shared<commit_record>();
-    record->term = in.get<std::uint64_t>();
-    record->round = in.get<std::uint64_t>();
-    const auto count = in.get<std::uint32_t>();
-    if (count == 0 || count > wire_limits::max_contributors) in.refuse("a count of contributions outside 1..1024");
-    for (std::uint32_t i = 0; i < count && !in.refused(); ++i) {
-        committed_payload c;
-        c.peer = in.get<peer_id>();
-        c.payload_digest = in.get_digest();
-        const bool present = in.get_flag();
-        shared_bytes payload = in.get_shared(limits.max_payload);
-        if (present == payload->empty()) in.refuse("a payload that is both there and left out");
-        if (present) c.payload = std::move(payload);
-        record->contributions.push_back(std::move(c));
-    }
-    return {std::move(record)};
-}
-
 inline offer_message decode_offer(body_reader& in, const wire_limits& limits) {
     offer_message m;
     m.round = in.get<std::uint64_t>();
@@ -359,7 +315,7 @@ inline status_message decode_status(body_reader& in) {
 inline request_message decode_request(body_reader& in) {
     request_message m;
     const auto what = in.get<std::uint8_t>();
-    if (what < 1 || what > static_cast<std::uint8_t>(control_change::kind::pardon)) in.refuse("a change not known");
+    if (what < 1 || what > static_cast<std::uint8_t>(control_change::kind::revoke)) in.refuse("a change not known");
     m.change.what = static_cast<control_change::kind>(what);
     m.change.peer = in.get<peer_id>();
     m.change.key = in.get_string(wire_limits::max_text);
@@ -381,28 +337,9 @@ inline request_message decode_request(body_reader& in) {
             out = refuse_message{static_cast<refusal>(code), in.get_string(wire_limits::max_text)};
             break;
         }
-        case message_type::submit: {
-            const auto term = in.get<std::uint64_t>();
-            const auto round = in.get<std::uint64_t>();
-            shared_bytes payload = in.get_shared(limits.max_payload);
-            if (payload->empty()) in.refuse("an empty payload");
-            out = submit_message{term, round, std::move(payload)};
-            break;
-        }
         case message_type::reject: {
             const auto round = in.get<std::uint64_t>();
             out = reject_message{round, in.get_string(wire_limits::max_text)};
-            break;
-        }
-        case message_type::commit: out = decode_commit(in, limits); break;
-        case message_type::progress: {
-            progress_message m;
-            m.term = in.get<std::uint64_t>();
-            m.received = in.get<std::uint64_t>();
-            m.taken = in.get<std::uint64_t>();
-            m.active = in.get_flag();
-            if (m.taken > m.received) in.refuse("more taken than received");
-            out = m;
             break;
         }
         case message_type::fetch: {

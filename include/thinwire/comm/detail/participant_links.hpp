@@ -35,11 +35,13 @@ inline participant::participant(participant_settings settings, timestamp now)
     states_.emplace_back(final_, encode_state(state_));
     term_ = std::max(voted_term_, last_term_);
     local_ = detail::comm::outflow(settings_.fresh ? 0 : settings_.local_round);
-    contacts_ = state_.view;
+    contacts_ = state_;
     contacts_round_ = final_;
     const auto self_only = [&](const view_member& m) { return is(m, nullptr) && m.peer == settings_.self; };
     campaign_from_ = now + (state_.view.quorum(self_only) ? 0 : settings_.takeover);
     meet_members(now);
+    // They do not know that this process began, nor where it listens: it dials without waiting for them.
+    for (auto& [peer, p] : peers_) p.gone = now - settings_.attempt_timeout;
     settle(now);
 }
 
@@ -171,6 +173,7 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
     if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
     if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
+    if (state_.revoked(hello.key)) return no(refusal::removed, "the key of " + peer + " was revoked");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
         return no(refusal::banned, peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && hello.session < p->second.session)
@@ -250,6 +253,7 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     if (!m.state->empty() && !decode_state(*m.state)) return broken(link, "a state that cannot be", now);
     if (settings_.fresh && !m.has_snapshot && !fetch_) return close(link, "it has no snapshot yet", false, now);
     settings_.run = m.run;
+    if (settings_.manifest.empty()) settings_.manifest = m.manifest;
     learn_view(m.state, m.round);
     effects_.push_back(admit_effect{link, m.self.peer});
     if (!std::exchange(admitted_once_, true)) effects_.push_back(welcomed_effect{m});
@@ -264,11 +268,11 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
 inline void participant::connect(link_id link, const hello_message& hello, timestamp now) {
     peer_state& p = peers_[hello.peer];
     if (p.session != hello.session) {
-        std::vector<digest> stale;
-        for (const auto& [content, held] : pool_)
-            if (held.author == hello.peer && held.session != hello.session) stale.push_back(content);
-        for (const digest& content : stale)
-            if (!assembly_ && !storing_ && !tentative_) drop(content);
+        std::vector<pool_key> stale;
+        for (const auto& [key, held] : pool_)
+            if (held.author == hello.peer && held.session != hello.session) stale.push_back(key);
+        for (const pool_key& key : stale)
+            if (!assembly_ && !storing_ && !tentative_) drop(key);
         p.excluded = false;
         p.waited = false;
     }
@@ -301,9 +305,9 @@ inline void participant::connect(link_id link, const hello_message& hello, times
 }
 
 inline void participant::learn_view(const shared_bytes& state, std::uint64_t round) {
-    if (round < contacts_round_ && !contacts_.members.empty()) return;
+    if (round < contacts_round_ && !contacts_.view.members.empty()) return;
     if (auto s = decode_state(*state)) {
-        contacts_ = std::move(s->view);
+        contacts_ = std::move(*s);
         contacts_round_ = round;
         dial_due_ = true;
     }
@@ -388,7 +392,7 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
 /// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer,
 /// those who come next, and neighbours in the order of the view.
 inline bool participant::wants_link(std::size_t position) const {
-    const auto& members = contacts_.members;
+    const auto& members = contacts_.view.members;
     if (members.size() <= settings_.mesh + 1 || position < 3 || members[position].peer == sequencer_) return true;
     const auto self =
         std::find_if(members.begin(), members.end(), [&](const view_member& m) { return m.peer == settings_.self; });
@@ -403,9 +407,9 @@ inline void participant::dial_wanted(timestamp now) {
     bool any = false;
     std::set<std::string> wanted;
     for (const auto& [link, l] : links_) any = any || l.at == phase::linked;
-    const bool member = contacts_.find(settings_.self) != nullptr;
-    for (std::size_t i = 0; i < contacts_.members.size(); ++i) {
-        const view_member& m = contacts_.members[i];
+    const bool member = contacts_.view.find(settings_.self) != nullptr;
+    for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
+        const view_member& m = contacts_.view.members[i];
         if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr || !wants_link(i)) continue;
         const bool theirs = member && !seeking_ && !settings_.address.empty() && m.peer > settings_.self;
         if (theirs && now < peers_[m.peer].gone + settings_.attempt_timeout) continue;
@@ -547,7 +551,7 @@ inline void participant::tick(timestamp now) {
         roster_changed_ = true;
         dial_due_ = true;
         const timestamp stall = now - 2 * settings_.takeover;
-        for (auto& [content, held] : pool_)
+        for (auto& [key, held] : pool_)
             if (held.moving.sources() > 1)
                 for (const link_id link : held.moving.stalled(stall)) held.moving.remove_source(link);
         std::erase_if(pulls_, [&](const auto& p) { return p.second.second < stall; });
@@ -627,9 +631,9 @@ inline void participant::maybe_end(timestamp now) {
         return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
     };
     const std::string why = trouble_.empty() ? "" : ": " + trouble_;
-    if (!admitted_once_ && contacts_.members.empty() && now >= alone_since_ + settings_.connect_timeout)
+    if (!admitted_once_ && contacts_.view.members.empty() && now >= alone_since_ + settings_.connect_timeout)
         return end(run_end::unreachable, "cannot reach the run within " + seconds(settings_.connect_timeout) + why);
-    if ((admitted_once_ || !contacts_.members.empty()) && now >= alone_since_ + settings_.reconnect_timeout)
+    if ((admitted_once_ || !contacts_.view.members.empty()) && now >= alone_since_ + settings_.reconnect_timeout)
         end(run_end::lost,
             "lost all other peers and could not reach one again within " + seconds(settings_.reconnect_timeout) + why);
 }
@@ -644,6 +648,13 @@ inline void participant::end(run_end code, std::string text) {
     if (over_) return;
     over_ = true;
     effects_.push_back(end_effect{code, std::move(text)});
+}
+
+inline std::uint64_t participant::newest_round() const noexcept {
+    std::uint64_t newest = final_;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) newest = std::max({newest, l.hello.next_round, l.says.final});
+    return newest;
 }
 
 inline std::vector<member_status> participant::members() const {

@@ -92,9 +92,9 @@ inline void participant::forget_stuck() {
     if (!assembly_ || !assembly_->final || storing_) return;
     for (const committed_payload& c : assembly_->record.contributions) {
         if (c.payload) continue;
-        const auto held = pool_.find(c.payload_digest);
+        const auto held = pool_.find({c.payload_digest, c.peer, assembly_->record.round});
         if (held != pool_.end() && (held->second.bytes || held->second.moving.has_source())) continue;
-        drop(c.payload_digest);
+        drop({c.payload_digest, c.peer, assembly_->record.round});
         assembly_.reset();
         return;
     }
@@ -161,19 +161,21 @@ inline void participant::finalize(timestamp now) {
     collected_.clear();
     collected_bytes_ = 0;
     first_payload_.reset();
-    first_round_ = false;
-    std::vector<digest> past;
-    for (const auto& [content, held] : pool_)
-        if (held.round < final_) past.push_back(content);
-    for (const digest& content : past) drop(content);
+    // One from before this process, or without a payload, says nothing about who computes now.
+    if (!record->contributions.empty() && (!settings_.last || record->round > settings_.last->round))
+        first_round_ = false;
+    std::vector<pool_key> past;
+    for (const auto& [key, held] : pool_)
+        if (held.round < final_) past.push_back(key);
+    for (const pool_key& key : past) drop(key);
     for (auto& [peer, p] : peers_) p.excluded = false;
     for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
     if (record->control) apply_control(*record, now);
     if (!leading() || over_) return;
-    std::vector<digest> next;
-    for (const auto& [content, held] : pool_)
-        if (held.bytes) next.push_back(content);
-    for (const digest& content : next) collect(content, now);
+    std::vector<pool_key> next;
+    for (const auto& [key, held] : pool_)
+        if (held.bytes) next.push_back(key);
+    for (const pool_key& key : next) collect(key, now);
 }
 
 inline void participant::apply_control(const commit_record& record, timestamp now) {
@@ -190,6 +192,10 @@ inline void participant::apply_control(const commit_record& record, timestamp no
     }
     const bool newest = std::none_of(links_.begin(), links_.end(),
                                      [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
+    if (!settings_.key.empty() && state_.revoked(settings_.key)) {
+        farewell("its key was revoked", false, now);
+        return end(run_end::refused, "this peer's key was revoked");
+    }
     if (state_.stopped && !before.stopped && newest) {
         stopping_ = true;
         leave_by_ = now + settings_.leave_timeout;
@@ -240,7 +246,7 @@ inline void participant::pull(timestamp now) {
         if (most > final_) seeking_ = false;
         return;
     }
-    for (const view_member& m : contacts_.members)
+    for (const view_member& m : contacts_.view.members)
         if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr) return;
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.
@@ -252,7 +258,8 @@ inline void participant::pull(timestamp now) {
 }
 
 inline void participant::on(link_id link, pull_message& m, timestamp now) {
-    if (m.round >= final_ || m.round < log_begin_) return broken(link, "a pull of a round that was not offered", now);
+    if (m.round >= final_) return broken(link, "a pull of a round that was not offered", now);
+    if (m.round < log_begin_) return close(link, "the log begins later by now", false, now);  // the next hello says so
     ask(question{link, m.round, std::nullopt}, now);
 }
 
@@ -308,6 +315,19 @@ inline void participant::snapshot_published(std::uint64_t round, shared_bytes by
     snapshot_ = snapshot_state{round, digest_of(*bytes), std::move(bytes), state_at(round)};
     while (states_.size() > 1 && states_[1].first <= round) states_.erase(states_.begin());
     settle(now);
+}
+
+inline std::uint64_t participant::log_needed_from(std::uint64_t wanted) const noexcept {
+    // A snapshot without the rounds after it lets nobody in.
+    std::uint64_t from = std::min(wanted, snapshot_ ? snapshot_->round : log_begin_);
+    from = std::min({from, final_, local_.next()});
+    for (const question& q : questions_) from = std::min(from, std::max(q.round, log_begin_));
+    if (loading_) from = std::min(from, std::max(*loading_, log_begin_));
+    for (const auto& [link, l] : links_) {
+        if (l.at != phase::linked || !l.has_said) continue;
+        from = std::min(from, std::max(l.says.final, log_begin_));
+    }
+    return std::max(from, log_begin_);
 }
 
 }  // namespace thinwire

@@ -13,13 +13,18 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     awake(peers_[settings_.self], now);
     if (round != final_ || !settings_.contributes) return settle(now);
     const digest content = digest_of(*payload);
-    if (own_ && own_->second != content) drop(own_->second);
+    if (own_ && own_->second != content) drop({own_->second, settings_.self, own_->first});
     own_ = {round, content};
     held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
     held->bytes = std::move(payload);
     for (const auto& [link, l] : links_)
         if (l.at == phase::linked) offer_own(link, now);
-    completed(content, now);
+    completed({content, settings_.self, round}, now);
+    settle(now);
+}
+
+inline void participant::check_payloads_with(payload_check check, timestamp now) {
+    settings_.validate = std::move(check);
     settle(now);
 }
 
@@ -29,7 +34,7 @@ inline void participant::offer_own(link_id link, timestamp now) {
     if (!own_ || !is_linked(link)) return;
     const peer_id peer = links_.at(link).peer;
     if (!entered() && peer != sequencer_) return;
-    const held_payload& held = pool_.at(own_->second);
+    const held_payload& held = pool_.at({own_->second, settings_.self, own_->first});
     offer_message m;
     m.round = held.round;
     m.author = settings_.self;
@@ -47,16 +52,16 @@ inline void participant::offer_own(link_id link, timestamp now) {
 inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
                                                     std::uint64_t session, std::size_t size) {
     const auto [it, fresh] = pool_.try_emplace(
-        content, held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
+        {content, author, round}, held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
     if (fresh) pool_bytes_ += size;
     return &it->second;
 }
 
-inline void participant::drop(const digest& content) {
-    const auto it = pool_.find(content);
+inline void participant::drop(const pool_key& key) {
+    const auto it = pool_.find(key);
     if (it == pool_.end()) return;
     if (const auto c = collected_.find(it->second.author);
-        c != collected_.end() && c->second.payload_digest == content) {
+        c != collected_.end() && c->second.payload_digest == key.content) {
         collected_bytes_ -= c->second.payload->size();
         collected_.erase(c);
         if (collected_.empty()) first_payload_.reset();
@@ -72,15 +77,16 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     if (!direct && !state_.view.find(m.author)) return;
     if (direct && m.session != l.hello.session) return broken(link, "an offer of another process", now);
     if (!direct && linked(m.author) != nullptr && peers_[m.author].session != m.session) return;
-    if (!pool_.contains(m.content)) {
-        std::vector<digest> older;
-        for (const auto& [content, held] : pool_) {
+    const pool_key key{m.content, m.author, m.round};
+    if (!pool_.contains(key)) {
+        std::vector<pool_key> older;
+        for (const auto& [other, held] : pool_) {
             if (held.author != m.author || held.round != m.round || held.session == 0) continue;
             if (direct && held.session == m.session) return broken(link, "two different payloads for one round", now);
-            older.push_back(content);
+            older.push_back(other);
         }
         if (!older.empty() && (!direct || assembly_ || storing_ || tentative_)) return;
-        for (const digest& content : older) drop(content);
+        for (const pool_key& other : older) drop(other);
         if (pool_bytes_ + m.size > 2 * settings_.max_commit || pool_.size() >= 2 * max_relayed) return;
     }
     held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
@@ -96,23 +102,23 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     if (!held->moving.complete()) return;
     held->bytes = held->moving.finish();
     if (!held->bytes) {
-        drop(m.content);
+        drop(key);
         return broken(link, "a payload that does not match its digest", now);
     }
-    completed(m.content, now);
+    completed(key, now);
 }
 
 /// A payload is here in full.
-inline void participant::completed(const digest& content, timestamp now) {
-    const held_payload& held = pool_.at(content);
+inline void participant::completed(const pool_key& key, timestamp now) {
+    const held_payload& held = pool_.at(key);
     if (leading()) {
-        collect(content, now);
+        collect(key, now);
     } else if (held.relay && held.author != settings_.self && linked(sequencer_) != nullptr) {
         offer_message m;
         m.round = held.round;
         m.author = held.author;
         m.session = held.session;
-        m.content = content;
+        m.content = key.content;
         m.size = static_cast<std::uint32_t>(held.bytes->size());
         m.bytes = share({});
         send(peers_[sequencer_].link, std::move(m), now);
@@ -136,7 +142,7 @@ inline void participant::ask_pieces(timestamp now) {
             }
         };
         if (fetch_) ask_of(fetch_->moving);
-        for (auto& [content, held] : pool_) {
+        for (auto& [key, held] : pool_) {
             if (l.asked.size() >= pieces_ahead) break;
             if (!held.bytes) ask_of(held.moving);
         }
@@ -145,15 +151,20 @@ inline void participant::ask_pieces(timestamp now) {
 
 inline void participant::lose_source(link_id link) {
     if (fetch_) fetch_->moving.remove_source(link);
-    for (auto& [content, held] : pool_) held.moving.remove_source(link);
+    for (auto& [key, held] : pool_) held.moving.remove_source(link);
 }
 
 inline void participant::on(link_id link, piece_message& m, timestamp now) {
-    if (links_.at(link).asked.erase({m.content, m.offset}) == 0)
-        return broken(link, "a piece that was not asked for", now);
-    const auto held = pool_.find(m.content);
+    auto& asked_pieces = links_.at(link).asked;
+    const auto expected = asked_pieces.find({m.content, m.offset});
+    if (expected == asked_pieces.end()) return broken(link, "a piece that was not asked for", now);
+    asked_pieces.erase(expected);
     const bool snapshot = fetch_ && fetch_->offer.snapshot_digest == m.content;
-    if (!snapshot && (held == pool_.end() || held->second.bytes)) return;
+    // The payload that lacks it; of several with the same bytes, one that asked this link.
+    auto held = pool_.end();
+    for (auto it = pool_.lower_bound({m.content, 0, 0}); it != pool_.end() && it->first.content == m.content; ++it)
+        if (!it->second.bytes && (held == pool_.end() || it->second.moving.expects(link, m.offset))) held = it;
+    if (!snapshot && held == pool_.end()) return;
     detail::comm::transfer& t = snapshot ? fetch_->moving : held->second.moving;
     bool asked = false;
     switch (t.put(link, m.offset, *m.bytes, asked, now)) {
@@ -178,7 +189,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
         return begin_log(std::move(bytes), now);
     }
     held->second.bytes = std::move(bytes);
-    completed(m.content, now);
+    completed(held->first, now);
 }
 
 /// The snapshot is here: this peer has a replica, and its log begins with it, whatever log there was.
@@ -197,9 +208,9 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     loading_.reset();
     questions_.clear();
     for (auto& [link, l] : links_) l.waiting = 0;
-    std::vector<digest> past;
-    for (const auto& [content, held] : pool_) past.push_back(content);
-    for (const digest& content : past) drop(content);
+    std::vector<pool_key> past;
+    for (const auto& [key, held] : pool_) past.push_back(key);
+    for (const pool_key& key : past) drop(key);
     own_.reset();
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();
@@ -272,7 +283,8 @@ inline shared_bytes participant::find_payload(link_id link, const digest& conten
     const link_state& l = links_.at(link);
     if (l.snapshot && l.snapshot_digest == content) return l.snapshot;
     if (snapshot_ && snapshot_->content == content) return snapshot_->bytes;
-    if (const auto it = pool_.find(content); it != pool_.end() && it->second.bytes) return it->second.bytes;
+    for (auto it = pool_.lower_bound({content, 0, 0}); it != pool_.end() && it->first.content == content; ++it)
+        if (it->second.bytes) return it->second.bytes;
     const auto in_record = [&](const commit_record& r) -> shared_bytes {
         for (const committed_payload& c : r.contributions)
             if (c.payload_digest == content) return c.payload;

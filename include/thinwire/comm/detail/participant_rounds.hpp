@@ -21,8 +21,8 @@ inline void participant::awake(peer_state& p, timestamp now) {
 }
 
 /// Takes a payload into the open round; one that may not be in it is refused, and its author told.
-inline void participant::collect(const digest& content, timestamp now) {
-    const held_payload& held = pool_.at(content);
+inline void participant::collect(const pool_key& key, timestamp now) {
+    const held_payload& held = pool_.at(key);
     if (!leading() || held.round != final_ || storing_ || tentative_ || held.session == 0) return;
     peer_state& p = peers_[held.author];
     awake(p, now);
@@ -43,7 +43,7 @@ inline void participant::collect(const digest& content, timestamp now) {
         collected_.size() == wire_limits::max_contributors)
         return rejected("the round's payloads together exceed the limit");
     collected_bytes_ += held.bytes->size();
-    collected_[held.author] = {held.author, content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
+    collected_[held.author] = {held.author, key.content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
     if (!first_payload_) first_payload_ = now;
 }
 
@@ -84,7 +84,7 @@ inline run_state participant::next_state(timestamp now) const {
         return p.link == 0 && (p.left || now >= p.gone + settings_.absence);
     });
     for (const auto& [link, l] : links_) {
-        if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer)) continue;
+        if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer) || next.revoked(l.hello.key)) continue;
         const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
         if (view_member* m = next.view.find(l.peer)) {
@@ -97,6 +97,7 @@ inline run_state participant::next_state(timestamp now) const {
             members.push_back(entry);
         }
     }
+    if (view_member* self = next.view.find(settings_.self)) self->address = settings_.address;
     const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
     if (!next.view.quorum(here)) return asked;
     if (std::none_of(members.begin(), members.end(), [](const view_member& m) { return m.votes; })) return asked;
@@ -238,6 +239,11 @@ inline bool participant::satisfied(const run_state& state, const control_change&
         case kind::remove: return state.view.find(c.peer) == nullptr;
         case kind::ban: return state.banned.contains(c.peer);
         case kind::pardon: return !state.banned.contains(c.peer);
+        case kind::allow: {
+            const auto it = state.keys.find(c.key);
+            return it != state.keys.end() && it->second;
+        }
+        case kind::revoke: return state.revoked(c.key);
     }
     return true;
 }

@@ -32,6 +32,7 @@ inline bool participant::eligible() const {
         const view_member* m = view.find(settings_.self);
         return m != nullptr && m->votes && m->incarnation == settings_.incarnation;
     };
+    if (settings_.checks && !settings_.validate) return false;
     return !settings_.fresh && !leaving_ && !stopping_ &&
            (voter(state_.view) || (tentative_state_ && voter(tentative_state_->view)));
 }
@@ -164,10 +165,10 @@ inline void participant::lead(timestamp now) {
         store(std::move(again), false);
         propose(now);
     } else {
-        std::vector<digest> complete;
-        for (const auto& [content, held] : pool_)
-            if (held.bytes) complete.push_back(content);
-        for (const digest& content : complete) collect(content, now);
+        std::vector<pool_key> complete;
+        for (const auto& [key, held] : pool_)
+            if (held.bytes) complete.push_back(key);
+        for (const pool_key& key : complete) collect(key, now);
     }
 }
 

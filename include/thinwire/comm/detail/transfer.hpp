@@ -58,6 +58,12 @@ class transfer {
         return std::nullopt;
     }
 
+    /// Whether the piece at `offset` was asked of a link and is not here.
+    [[nodiscard]] bool expects(link_id link, std::uint64_t offset) const noexcept {
+        const std::size_t i = offset / piece;
+        return i < pieces_.size() && !pieces_[i].here && pieces_[i].asked == link;
+    }
+
     enum class outcome : std::uint8_t { wrong, taken, missing };
     /// A piece from a source; `asked` is set when it was expected. Without bytes, the source does not have it.
     outcome put(link_id link, std::uint64_t offset, std::span<const std::byte> bytes, bool& asked, timestamp now) {

@@ -106,8 +106,8 @@ class log_segments {
     void drop_oldest();
     /// Waits until the names of the segments are on the device.
     void sync_names();
-    /// Removes what an unfinished begin() left.
-    void remove_temporaries();
+    /// Removes what an unfinished begin() left, and what lay before a log that began anew.
+    void remove_leftovers();
 
  private:
     static constexpr std::size_t digits = 20;
@@ -125,6 +125,7 @@ class log_segments {
     std::filesystem::path folder_;
     std::vector<segment> segments_;
     std::vector<std::string> temporaries_;
+    std::vector<std::string> forgotten_;
     log_header newest_;
     bool names_dirty_ = true;  // what an earlier owner did is not known to be on the device
 };
@@ -175,6 +176,11 @@ inline result<ok> log_segments::add(std::uint64_t first_round, const digest* wan
                       "it belongs to run " + to_string(header.run, 12) + ", this is run " + to_string(*wanted, 12));
     if (header.first_round != first_round)
         return refuse(path, errc::mismatch, "it begins with round " + std::to_string(header.first_round));
+    if (header.previous_bytes == 0) {
+        // The log began anew here; what was before it had not been removed yet.
+        for (const segment& old : segments_) forgotten_.push_back(path_of(old.first_round).filename().string());
+        segments_.clear();
+    }
     if (!segments_.empty())
         if (const result<ok> follows = check_chain(header); !follows) return follows.error();
     segments_.push_back({.first_round = first_round, .bytes = file.size(), .check = check});
@@ -231,11 +237,13 @@ inline void log_segments::sync_names() {
     names_dirty_ = false;
 }
 
-inline void log_segments::remove_temporaries() {
-    for (const std::string& name : std::exchange(temporaries_, {})) {
-        const int outcome = files_->remove(folder_ / name);
-        if (outcome < 0) throw_io_error("remove", folder_ / name, -outcome);
-    }
+inline void log_segments::remove_leftovers() {
+    for (auto* names : {&temporaries_, &forgotten_})
+        for (const std::string& name : std::exchange(*names, {})) {
+            const int outcome = files_->remove(folder_ / name);
+            if (outcome < 0) throw_io_error("remove", folder_ / name, -outcome);
+            names_dirty_ = true;
+        }
 }
 
 }  // namespace thinwire::detail

@@ -35,9 +35,11 @@ inline result<run_log> run_log::open(std::filesystem::path folder, const digest&
     run_log log(std::move(*segments));
     log.durable_ = options.durable;
     log.segment_bytes_ = options.segment_bytes;
-    log.segments_.remove_temporaries();
+    log.segments_.remove_leftovers();
     const bool created = log.segments_.empty();
-    if (created) log.segments_.begin({.run = run, .first_round = options.first_round});
+    if (created)
+        log.segments_.begin(
+            {.run = run, .first_round = options.first_round, .previous_term = options.first_term});
     if (const result<ok> read = log.scan_newest(); !read) return read.error();
     log.file_.emplace(log.segments_.path_of(log.segments_.back().first_round), files);
     log.repair();
@@ -105,15 +107,20 @@ inline void run_log::require_writable() const {
 
 inline void run_log::begin_segment() {
     file_->sync();
-    const std::filesystem::path next = segments_.path_of(state_.next_round);
+    begin_segment({.run = run(),
+                   .first_round = state_.next_round,
+                   .previous_first = segments_.back().first_round,
+                   .previous_bytes = segments_.back().bytes,
+                   .previous_term = state_.term,
+                   .vote = state_.vote});
+}
+
+/// A failure leaves it unknown which segment is the newest, unless there is certainly no new one.
+inline void run_log::begin_segment(const detail::log_header& header) {
+    const std::filesystem::path next = segments_.path_of(header.first_round);
     broken_ = true;
     try {
-        segments_.begin({.run = run(),
-                         .first_round = state_.next_round,
-                         .previous_first = segments_.back().first_round,
-                         .previous_bytes = segments_.back().bytes,
-                         .previous_term = state_.term,
-                         .vote = state_.vote});
+        segments_.begin(header);
     } catch (...) {
         // Without the new segment the old one goes on.
         const int there = segments_.files().open(next, detail::file_use::read);
@@ -122,14 +129,27 @@ inline void run_log::begin_segment() {
         throw;
     }
     file_.emplace(next, segments_.files());
-    newest_ = detail::log_index(state_.next_round);
-    state_.final_below = state_.next_round;
+    newest_ = detail::log_index(header.first_round);
+    state_ = detail::log_state::at_begin_of(header);
     broken_ = false;
 }
 
-inline void run_log::write_frame() {
+inline void run_log::begin_anew(std::uint64_t round, std::uint64_t term) {
+    require_writable();
+    const bool empty = state_.next_round == first_round();
+    if (round < state_.next_round || (round == state_.next_round && !empty) || term < state_.term)
+        throw value_error("log '" + path().string() + "': to begin anew with round " + std::to_string(round) +
+                          " after term " + std::to_string(term) + ", expected a round after " +
+                          std::to_string(state_.next_round) + " and a term of at least " + std::to_string(state_.term));
+    if (round == state_.next_round && term == state_.term) return;
+    begin_segment({.run = run(), .first_round = round, .previous_term = term, .vote = state_.vote});
+    while (segments_.size() > 1) segments_.drop_oldest();
+    segments_.sync_names();
+}
+
+inline void run_log::write_frame(bool lazily) {
     file_->append(parts_);
-    if (durable_) file_->sync();
+    if (durable_ && !lazily) file_->sync();
     segments_.back().bytes = file_->size();
 }
 
@@ -155,7 +175,7 @@ inline void run_log::put_payloads(std::span<const logged_payload> parts) {
     flush();
 }
 
-inline void run_log::append(const log_record& record) {
+inline void run_log::append(const log_record& record, bool lazily) {
     require_writable();
     if (const std::string why = state_.refuse_record(record.term, record.round); !why.empty())
         throw value_error("log '" + path().string() + "': " + why);
@@ -169,7 +189,7 @@ inline void run_log::append(const log_record& record) {
     detail::put_log_record(out, record, {.at = at, .synced = file_->synced()}, segments_.back().check);
     buffer_ = out.take();
     put_payloads(record.contributions);
-    write_frame();
+    write_frame(lazily);
     if (!replaces) newest_.note(record.round, at);
     state_.take_record(record.term, record.round);
 }

@@ -37,6 +37,7 @@ struct invite_record {
 
 /// Who may take part. Text, a line each, in any order:
 ///     ed25519 KEY NAME        a key that is let in
+///     revoked KEY             one that is not any more, whatever the run says
 ///     invite VERIFIER EXPIRES an open invite (64 hexadecimal digits, seconds since 1970)
 ///     used VERIFIER EXPIRES   one that was used
 /// Empty lines and lines that begin with # are left out when it is written again.
@@ -46,11 +47,13 @@ struct access_rules {
     static constexpr std::size_t max_name = 64;
 
     std::vector<allowed_key> keys;
+    std::vector<public_key> revoked;  ///< at most max_keys; none of them in `keys`
     std::vector<invite_record> invites;
     [[nodiscard]] bool operator==(const access_rules&) const = default;
 
     /// The entry of a key; null: there is none.
     [[nodiscard]] const allowed_key* find(const public_key& key) const noexcept;
+    [[nodiscard]] bool is_revoked(const public_key& key) const noexcept;
 };
 
 [[nodiscard]] std::string to_text(const access_rules& rules);
@@ -79,9 +82,11 @@ class access_list {
     [[nodiscard]] const access_rules& rules() const noexcept { return rules_; }
     [[nodiscard]] const std::filesystem::path& file() const noexcept { return file_; }
 
-    /// Adds a key, or renames it. Throws value_error when the list is full or another key has the same peer_id.
+    /// Adds a key, or renames it; it is not revoked then. Throws value_error when the list is full or another key has
+    /// the same peer_id.
     void allow(const public_key& key, std::string_view name);
-    /// False when it was not on the list.
+    /// Takes a key off the list and remembers that. False when it was not on the list. Throws value_error when too many
+    /// are remembered.
     bool revoke(const public_key& key);
     /// An invite for one key until `expires`. Forgets those that expired a week before `now`. Throws value_error when
     /// too many are open.

@@ -19,20 +19,25 @@
 #include <string_view>
 #include <vector>
 
+namespace thinwire {
+struct control_change;  // <thinwire/comm/message.hpp>
+}  // namespace thinwire
+
 namespace thinwire::runtime {
 
 /// Why a node could not start or go on.
 enum class node_errc : std::uint8_t {
     port_in_use,       ///< another program listens there
-    unreachable,       ///< no founder answered within connect_timeout, or the address cannot be used
+    unreachable,       ///< nobody answered within connect_timeout, or the address cannot be used
     version_mismatch,  ///< the two sides speak different protocol versions
-    run_mismatch,      ///< the founder's run is not the one that was asked for
-    refused,           ///< the founder does not want this peer: not on its list, banned, too many, or its identity is
-                       ///< used by another
-    untrusted,         ///< what answers has another key than the one that was expected
-    founder_lost,      ///< the connection was lost and did not come back within reconnect_timeout
-    run_stopped,       ///< the founder ended the run, or this node was told to stop
+    run_mismatch,      ///< the run there is not the one that was asked for
+    refused,           ///< the run does not want this peer: not on the list, banned, removed, or its identity is used
+                       ///< by another process
+    untrusted,         ///< what answers has a key that is not on the list
+    peers_lost,        ///< all others were lost and none came back within reconnect_timeout
+    run_stopped,       ///< the run was stopped, or this node was told to stop
     replica_diverged,  ///< this replica is ahead of the run or holds another history
+    behind,            ///< no log reaches back to this replica; a newer snapshot lies in node_options::log
     storage,           ///< the run log could not be written or read
     protocol,          ///< the other side does not keep to the protocol, or is no thinwire at all
 };
@@ -50,11 +55,11 @@ class node_error : public thinwire::error {
     node_errc code_;
 };
 
-/// What a node knows of one peer. The founder knows all of them, a joiner itself and the founder.
+/// What a node knows of one peer of the run.
 struct peer_status {
     peer_id peer = 0;
     std::string name;
-    bool present = false;           ///< connected and admitted
+    bool present = false;           ///< connected to this node, or it itself
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
@@ -70,33 +75,47 @@ struct node_status {
     std::uint64_t connections = 0;  ///< accepted or dialled and established so far
     std::uint64_t refused = 0;      ///< connections closed for what they sent or did not send
     std::string last_refusal;       ///< why the newest payload of this node was refused; empty: none was
-    std::uint64_t log_begin = 0;    ///< founder: the first round in the log
-    std::uint64_t log_bytes = 0;    ///< founder: size of the log
+    std::uint64_t log_begin = 0;    ///< the first round in the log
+    std::uint64_t log_bytes = 0;    ///< size of the log
+    std::uint64_t term = 0;         ///< how often the run has chosen who orders its rounds
+    peer_id sequencer = 0;          ///< who orders them now; 0: not known
+    std::size_t members = 0;        ///< in the view
+    bool paused = false;
 };
 
 struct node_options {
     peer_id self = 0;    ///< under TLS: 0, or peer_id_of() the identity's key; in plaintext not 0, unique in the run
     std::string name{};  ///< for people; at most 64 bytes
-    std::string address = "127.0.0.1:0";  ///< founder: where to listen; joiner: the founder. "host:port" or
-                                          ///< "[::1]:port"; several that a joiner tries in turn are separated by commas
-    digest run{};                         ///< founder: the run. Joiner: zero takes the founder's
-    std::string manifest{};               ///< founder: handed to joiners; at most 1 MiB
-    std::uint64_t next_round = 0;         ///< the round that this replica is to apply next
-    bool fresh = true;                    ///< joiner: true has no replica and wants a snapshot
-    std::filesystem::path log{};          ///< founder: folder of the run log; created, or continued if it exists
-    bool log_durable = true;              ///< founder: a round is on the device before anybody is told of it
-    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< founder: what drop_log_before() drops at once
-    int min_peers = 1;  ///< founder: present (itself included) before its first round closes
-    std::chrono::milliseconds connect_timeout{15000};    ///< joiner: until admitted and the snapshot begins
-    std::chrono::milliseconds reconnect_timeout{30000};  ///< joiner: how long a lost founder is looked for
-    std::chrono::milliseconds min_deadline{2000};        ///< founder: bounds of the adaptive wait for a peer
+    /// Where others connect: "host:port" or "[::1]:port", port 0 for any; empty: nowhere, this node only dials.
+    std::string listen = "127.0.0.1:0";
+    std::string advertise{};  ///< what others dial instead, as behind a router; empty: what it listens on
+    std::string address{};    ///< joiner: some peers of the run to begin with, separated by commas
+    digest run{};             ///< founder: the run. Joiner: zero takes the one that it meets
+    std::string manifest{};   ///< handed to those who enter, at most 1 MiB; a fresh joiner gets it itself
+    std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
+    bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
+    /// Folder of the run log, which each node keeps: created, or continued if it exists. What was promised to others
+    /// lies there, so a copy must never run beside the original. A snapshot with which the log began, not made here,
+    /// lies there as <round in 20 digits>.snapshot.
+    std::filesystem::path log{};
+    bool log_durable = true;  ///< a round is on the device before anybody is told of it
+    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
+    bool votes = true;        ///< counts when it is decided what is final and who orders the rounds
+    bool contributes = true;  ///< false: a witness, which votes and never calls exchange()
+    int min_peers = 1;        ///< contributors present before the first round that this node closes, itself included
+    std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
+    std::chrono::milliseconds reconnect_timeout{600000};  ///< how long the others are looked for when all are lost
+    std::chrono::milliseconds takeover{5000};   ///< who orders the rounds and is not heard for so long is replaced
+    std::chrono::milliseconds absence{60000};   ///< who is gone for so long does not count any more until it returns
+    std::chrono::milliseconds min_deadline{2000};  ///< bounds of the adaptive wait for a peer's payload
     std::chrono::milliseconds max_deadline{120000};
-    /// Founder: called on the node's thread before a payload may be committed. Its message goes to the sender.
+    /// Called on the node's thread, when this node orders the rounds, before a payload may be committed. Its message
+    /// goes to the sender.
     std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> validate{};
+    bool awaits_check = false;  ///< this node orders no rounds until check_payloads_with() was called
 
-    std::chrono::milliseconds handshake_timeout{
-        5000};  ///< founder: a connection that is not admitted by then is closed
-    std::chrono::milliseconds keepalive_interval{5000};
+    std::chrono::milliseconds handshake_timeout{5000};  ///< a connection that is not admitted by then is closed
+    std::chrono::milliseconds keepalive_interval{1000};
     std::chrono::milliseconds keepalive_timeout{20000};  ///< silence that ends a connection
     std::chrono::milliseconds leave_timeout{10000};      ///< how long leave() may wait for others
     std::size_t max_payload = std::size_t{64} << 20U;    ///< bytes of one payload
@@ -111,25 +130,27 @@ struct node_options {
     /// Called on the node's thread with one line about a connection that was refused or a key that was enrolled; at
     /// most 20 at once and 20 a minute.
     std::function<void(const std::string& line)> notice{};
-    /// Does what stop() does, and also ends a join() that still waits for the founder.
+    /// Does what stop() does, and also ends a join() that still waits.
     std::stop_token stop{};
 };
 
-/// A peer of a run over TCP: a star whose centre, the founder, orders the rounds and keeps the log. Satisfies
-/// `transport`. Each node runs one thread of its own from found() / join() until it is destroyed.
+/// A peer of a run over TCP. All nodes are alike: each keeps the log, connects to the others, and one of them, which a
+/// majority chooses and replaces when it is gone, orders the rounds (docs/protocol.md). Satisfies `transport`. Each node
+/// runs one thread of its own from found() / join() until it is destroyed.
 ///
 /// Thread safety: status() and stop() from any thread; everything else from one thread at a time.
 /// Every call that waits ends with a node_error when the run or the node is stopped, never hangs on a lost peer.
 class node {
  public:
-    /// Listens, opens the log and starts the run (or continues it where the log ends).
+    /// Begins a run, whose only member this node is at first, or goes on with its log as the member that it is.
     /// Throws value_error for options outside their range, node_error (port_in_use, unreachable for an address that
     /// cannot be used, run_mismatch for a log of another run, storage).
     [[nodiscard]] static std::unique_ptr<node> found(node_options options);
 
-    /// Connects and is admitted; a fresh joiner also receives the founder's newest snapshot (and waits for the first
-    /// one to be published). Throws value_error, node_error (unreachable, version_mismatch, run_mismatch, refused,
-    /// run_stopped, replica_diverged, protocol).
+    /// Connects to a peer of the run and from there to the others; a fresh joiner also receives the newest snapshot, in
+    /// pieces from all that have it, and waits for the first one to be published. Throws value_error, node_error
+    /// (unreachable, version_mismatch, run_mismatch, refused, untrusted, run_stopped, replica_diverged, storage,
+    /// protocol).
     [[nodiscard]] static std::unique_ptr<node> join(node_options options);
 
     node(const node&) = delete;
@@ -140,7 +161,7 @@ class node {
     [[nodiscard]] peer_id self() const noexcept;
     [[nodiscard]] digest run() const;
     [[nodiscard]] std::string manifest() const;
-    /// Founder: the port it listens on. Joiner: the founder's.
+    /// The port it listens on; 0: none.
     [[nodiscard]] std::uint16_t port() const;
 
     /// Joiner that was fresh: the snapshot's bytes, once; empty otherwise.
@@ -154,21 +175,29 @@ class node {
     [[nodiscard]] std::span<const commit> catch_up(std::uint64_t next_round);
 
     /// See `transport`. Throws value_error when `round` is not the next after the last commit handed out or the
-    /// payload is empty or above max_payload; node_error (founder_lost, run_stopped, refused, storage, protocol).
+    /// payload is empty or above max_payload; node_error (peers_lost, behind, run_stopped, refused, storage, protocol).
+    /// A commit may hold no contribution: it then only changes who takes part, or a setting.
     [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload);
 
-    /// Founder: what fresh joiners get from now on. `round` is the next that the snapshot's owner would apply. Throws
-    /// value_error for one before the log's begin; if drop_log_before() moves that meanwhile, a notice says so.
+    /// What fresh joiners may get from here from now on. `round` is the next that the snapshot's owner would apply. Throws
+    /// value_error for no bytes and for one before the log's begin; if drop_log_before() moves that meanwhile, a notice says so.
     void publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes);
 
-    /// Founder: the log may lose the rounds before `round`. It does as far as whole segments lie before it, the newest
-    /// published snapshot, and what a present peer is still to get. Who returns from an earlier round is refused.
+    /// The log may lose the rounds before `round`. It does as far as whole segments lie before it, the newest
+    /// published snapshot, and what a present peer is still to get. Who returns from before all logs gets `behind`.
     void drop_log_before(std::uint64_t round);
 
-    /// Says goodbye. The founder first waits, at most leave_timeout, until the present peers have the last commit;
-    /// with `stop_run` it tells them that the run is over (they get run_stopped), otherwise they look for it for
-    /// their reconnect_timeout. A joiner's `stop_run` has no effect. Nothing else may be called afterwards but
-    /// status().
+    /// From now on, instead of node_options::validate.
+    void check_payloads_with(
+        std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> check);
+
+    /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
+    /// may come first; nothing is reported back, status() and later commits show it.
+    void request(const control_change& change);
+
+    /// Says goodbye, at most leave_timeout long: the others go on without this node, which first lets another order the
+    /// rounds if it does so itself. With `stop_run` the run ends for all, by a commit after which they get run_stopped;
+    /// without a majority only this node ends. Nothing else may be called afterwards but status().
     void leave(bool stop_run);
 
     /// Makes a waiting call of another thread, and every later one, throw run_stopped.

@@ -1,0 +1,234 @@
+#include "driver.hpp"
+#include <asio/connect.hpp>
+#include <asio/ip/v6_only.hpp>
+
+#include <utility>
+
+namespace thinwire::runtime {
+
+namespace {
+
+/// The address to listen on; throws node_error.
+asio::ip::tcp::endpoint listening_point(asio::io_context& io, const address& where, bool plaintext) {
+    asio::error_code error;
+    asio::ip::address host = asio::ip::make_address(where.host, error);
+    if (error) {
+        asio::ip::tcp::resolver resolver(io);
+        const auto found = resolver.resolve(where.host, "", asio::ip::resolver_base::passive, error);
+        if (error || found.empty())
+            throw node_error(node_errc::unreachable, "cannot listen on " + to_string(where) + ": host '" + where.host +
+                                                         "' is not known (" + error.message() + ")");
+        host = found.begin()->endpoint().address();
+    }
+    if (!is_loopback(host) && plaintext)
+        throw node_error(node_errc::unreachable,
+                         "cannot listen on " + to_string(where) + ": plaintext is for loopback addresses only");
+    return {host, where.port};
+}
+
+std::string plaintext_refusal(const std::string& where) {
+    return "cannot connect to " + where + ": plaintext is for loopback addresses only";
+}
+
+}  // namespace
+
+/// A connection on its way.
+struct driver::dial {
+    explicit dial(asio::io_context& io, std::string to) : address(std::move(to)), resolver(io), socket(io) {}
+
+    std::string address;
+    asio::ip::tcp::resolver resolver;
+    asio::ip::tcp::socket socket;
+    std::weak_ptr<handshake> shaking;
+};
+
+std::uint16_t driver::listen() {
+    if (options_.listen.empty()) return 0;
+    const address where = parse_address(options_.listen).value();
+    const asio::ip::tcp::endpoint point = listening_point(io_, where, options_.plaintext);
+    asio::error_code error;
+    acceptor_.open(point.protocol(), error);
+    if (!error) acceptor_.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor_.bind(point, error);
+    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
+    if (error == asio::error::address_in_use)
+        throw node_error(node_errc::port_in_use, "cannot listen on " + to_string(where) + ": address already in use");
+    if (error)
+        throw node_error(node_errc::unreachable, "cannot listen on " + to_string(where) + ": " + error.message());
+    return acceptor_.local_endpoint().port();
+}
+
+void driver::accept() {
+    if (over_ || port_ == 0) return;
+    acceptor_.async_accept([this](asio::error_code error, asio::ip::tcp::socket socket) {
+        if (over_ || error == asio::error::operation_aborted) return;
+        if (!error) {
+            gate_.receive(std::move(socket), [this](channel open) { enter(std::move(open)); });
+            return accept();
+        }
+        // No descriptors or no memory: those who are connected matter more than those who wait.
+        gate_.shed();
+        accept_pause_.expires_after(std::chrono::milliseconds(100));
+        accept_pause_.async_wait([this](asio::error_code cancelled) {
+            if (!cancelled) accept();
+        });
+    });
+}
+
+void driver::enter(channel open) {
+    if (over_ || lingering_.size() >= options_.max_connections) return;
+    const link_id link = machine_.link_opened(now());
+    adopt(link, std::move(open), {message_type::hello, message_type::ping, message_type::goodbye});
+    settle();
+}
+
+void driver::adopt(link_id link, channel open, std::initializer_list<message_type> allowed) {
+    const std::size_t queue = 2 * options_.max_payload + (std::size_t{256} << 20U);
+    connection_owner& owner = *this;
+    auto c = std::make_shared<connection>(std::move(open), link, limits_, queue, owner);
+    connections_.emplace(link, c);
+    {
+        const std::lock_guard lock(status_mutex_);
+        ++status_.connections;
+        status_.bytes_sent += c->bytes_sent;
+        status_.bytes_received += c->bytes_received;
+    }
+    c->start(allowed);
+}
+
+// ------------------------------------------------------------------------------------------------------- dialling
+
+void driver::perform(dial_effect& e) {
+    dials_.emplace(e.link, std::make_shared<dial>(io_, e.address));
+    const result<address> where = parse_address(e.address);
+    if (where) return resolve(e.link, *where);
+    post([this, link = e.link, why = where.error().message] { dial_failed(link, why); });
+}
+
+void driver::resolve(link_id link, const address& where) {
+    asio::error_code error;
+    const asio::ip::address literal = asio::ip::make_address(where.host, error);
+    if (!error) return connect(link, {asio::ip::tcp::endpoint(literal, where.port)});
+    dials_.at(link)->resolver.async_resolve(
+        where.host, std::to_string(where.port), [this, link](asio::error_code problem, const auto& found) {
+            if (!dials_.contains(link)) return;
+            if (problem) return dial_failed(link, "host not known: " + problem.message());
+            std::vector<asio::ip::tcp::endpoint> points;
+            for (const auto& entry : found) points.push_back(entry.endpoint());
+            connect(link, std::move(points));
+        });
+}
+
+void driver::connect(link_id link, std::vector<asio::ip::tcp::endpoint> points) {
+    const std::shared_ptr<dial> d = dials_.at(link);
+    if (options_.plaintext) std::erase_if(points, [](const auto& point) { return !is_loopback(point.address()); });
+    if (points.empty()) return post([this, link, d] { dial_failed(link, plaintext_refusal(d->address)); });
+    asio::async_connect(
+        d->socket, points, [this, link, d](asio::error_code problem, const asio::ip::tcp::endpoint&) {
+            if (!dials_.contains(link)) return;
+            if (problem) return dial_failed(link, problem.message());
+            d->shaking = gate_.dial(
+                std::move(d->socket), [this, link](channel open) { connected(link, std::move(open)); },
+                [this, link](tls_end end, const std::string& why) { refused(link, end, why); });
+        });
+}
+
+void driver::connected(link_id link, channel open) {
+    if (dials_.erase(link) == 0) return;
+    adopt(link, std::move(open),
+          {message_type::welcome, message_type::refuse, message_type::ping, message_type::goodbye});
+    machine_.dialled(link, now());
+    settle();
+}
+
+/// No handshake. Who meets nobody of the run has a wrong address or a wrong key; otherwise the cause may pass.
+void driver::refused(link_id link, tls_end end, const std::string& why) {
+    const auto it = dials_.find(link);
+    if (it == dials_.end()) return;
+    const std::string who = "the peer at " + it->second->address;
+    const bool first = !entered_ && seeds_.size() == 1;
+    if (end == tls_end::refused_there && connections_.empty())
+        give_up(node_errc::refused, who + " refused: " + why + ", " + to_string(options_.identity->key()));
+    else if (end == tls_end::refused_here && first)
+        give_up(node_errc::untrusted, who + " is not trusted: " + why);
+    else if (end == tls_end::broken && first)
+        give_up(node_errc::protocol, who + " does not answer as a thinwire peer: " + why);
+    else
+        dial_failed(link, why);
+}
+
+void driver::give_up(node_errc code, const std::string& line) {
+    box_.end(code, line);
+    machine_.leave(now());
+    settle();
+}
+
+void driver::dial_failed(link_id link, const std::string& why) {
+    if (dials_.erase(link) == 0) return;
+    machine_.dial_failed(link, why, now());
+    settle();
+}
+
+/// The machine no longer wants a connection that is on its way.
+void driver::abandon(link_id link) {
+    const auto it = dials_.find(link);
+    if (it == dials_.end()) return;
+    const std::shared_ptr<dial> d = it->second;
+    dials_.erase(it);
+    gate_.abandon(d->shaking);
+    d->resolver.cancel();
+    asio::error_code ignored;
+    d->socket.close(ignored);
+}
+
+// ------------------------------------------------------------------------------------------------------ connections
+
+/// A peer that listens on all its addresses states a port alone; the host is where it was met.
+void driver::complete_address(link_id link, std::string& address) const {
+    const auto it = connections_.find(link);
+    if (!address.starts_with(':') || it == connections_.end()) return;
+    address = it->second->remote_host() + address;
+}
+
+void driver::on_message(link_id link, message m) {
+    if (auto* hello = std::get_if<hello_message>(&m)) complete_address(link, hello->address);
+    if (auto* welcome = std::get_if<welcome_message>(&m)) complete_address(link, welcome->self.address);
+    machine_.received(link, std::move(m), now());
+    settle();
+}
+
+void driver::on_broken(link_id link, const std::string& why) {
+    machine_.broken(link, why, now());
+    settle();
+}
+
+void driver::on_bytes(connection& c, std::size_t sent, std::size_t received) {
+    {
+        const std::lock_guard lock(status_mutex_);
+        status_.bytes_sent += sent;
+        status_.bytes_received += received;
+        if (c.peer == 0) {
+            c.bytes_sent += sent;
+            c.bytes_received += received;
+        } else {
+            peer_status& p = peers_[c.peer];
+            p.bytes_sent += sent;
+            p.bytes_received += received;
+        }
+    }
+    if (received > 0) machine_.heard(c.link(), now());
+}
+
+void driver::on_finished(link_id link) {
+    lingering_.erase(link);
+    check_quiet();
+}
+
+void driver::on_closed(link_id link, const std::string& why) {
+    connections_.erase(link);
+    roster_changed_ = true;
+    machine_.link_closed(link, why, now());
+    settle();
+}
+
+}  // namespace thinwire::runtime

@@ -1,0 +1,283 @@
+#include "log_store.hpp"
+
+#include <thinwire/core/bytes.hpp>
+#include <thinwire/io/file.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <random>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace thinwire::runtime {
+
+namespace {
+
+constexpr std::uint64_t owner_magic = 0x3152454e574f5754;  // "TWOWNER1"
+
+std::uint64_t draw() {
+    std::random_device device;
+    std::uint64_t drawn = 0;
+    while (drawn == 0) drawn = (static_cast<std::uint64_t>(device()) << 32U) | device();
+    return drawn;
+}
+
+std::uint64_t microseconds_since_1970() {
+    const auto time = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(
+        std::max<std::int64_t>(0, std::chrono::duration_cast<std::chrono::microseconds>(time).count()));
+}
+
+std::filesystem::path snapshot_path(const std::filesystem::path& folder, std::uint64_t round) {
+    constexpr std::size_t digits = 20;
+    std::string name = std::to_string(round);
+    name.insert(0, digits - name.size(), '0');
+    return folder / (name + ".snapshot");
+}
+
+bool holds_log(const std::filesystem::path& folder) {
+    std::error_code failed;
+    for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed))
+        if (at->path().extension() == ".log") return true;
+    return false;
+}
+
+}  // namespace
+
+std::optional<log_owner> log_owner::load(const std::filesystem::path& folder) {
+    const std::filesystem::path path = path_in(folder);
+    if (!std::filesystem::exists(path)) return std::nullopt;
+    const std::vector<std::byte> bytes = read_file(path);
+    const auto refuse = [&](const std::string& why) -> node_error {
+        return {node_errc::storage, "'" + path.string() + "': " + why};
+    };
+    byte_reader in(bytes);
+    if (in.get<std::uint64_t>() != owner_magic) throw refuse("this does not say whose a log is");
+    digest sum;
+    const auto get_digest = [&](digest& to) {
+        const auto raw = in.get_bytes(to.bytes.size());
+        std::copy(raw.begin(), raw.end(), to.bytes.begin());
+    };
+    get_digest(sum);
+    const auto rest = std::span<const std::byte>(bytes).last(in.remaining());
+    if (in.failed() || digest_of(rest) != sum) throw refuse("damaged: its digest differs");
+    log_owner found;
+    get_digest(found.run);
+    for (std::uint64_t* number : {&found.incarnation, &found.session, &found.round, &found.term})
+        *number = in.get<std::uint64_t>();
+    result<run_state> state = decode_state(in.get_bytes(in.remaining()));
+    if (in.failed() || !state) throw refuse("damaged: its state of the run cannot be read");
+    found.state = std::move(*state);
+    return found;
+}
+
+void log_owner::save(const std::filesystem::path& folder) const {
+    byte_writer body;
+    body.put(std::span<const std::byte>(run.bytes));
+    for (const std::uint64_t number : {incarnation, session, round, term}) body.put(number);
+    const shared_bytes encoded = encode_state(state);
+    body.put(std::span<const std::byte>(*encoded));
+    byte_writer out;
+    out.put(owner_magic);
+    out.put(std::span<const std::byte>(digest_of(body.bytes()).bytes));
+    out.put(body.bytes());
+    write_file_atomically(path_in(folder), out.bytes(), true);
+}
+
+log_store::log_store(const node_options& options, bool founder) : options_(options) {
+    std::error_code failed;
+    std::filesystem::create_directories(options_.log, failed);
+    if (failed)
+        throw node_error(node_errc::storage,
+                         "cannot create the folder '" + options_.log.string() + "': " + failed.message());
+    const bool fresh = !founder && options_.fresh;
+    const bool there = holds_log(options_.log);
+    std::optional<log_owner> owner = fresh ? std::nullopt : log_owner::load(options_.log);
+    if (!owner && there && !fresh)
+        throw node_error(node_errc::storage, "log '" + options_.log.string() +
+                                                 "': the file 'owner' is missing, which says what this peer promised: "
+                                                 "expected it beside the segments, or none of them");
+    if (fresh && there)
+        // A log without the replica that it belongs to: as good as lost, and its owner another voter from now on.
+        for (const auto& entry : std::filesystem::directory_iterator(options_.log))
+            std::filesystem::remove(entry.path());
+    const bool begins = !owner;
+    if (owner && options_.run != digest{} && options_.run != owner->run)
+        throw node_error(node_errc::run_mismatch, "log '" + options_.log.string() + "' belongs to run " +
+                                                      to_string(owner->run, 12) + ", this is run " +
+                                                      to_string(options_.run, 12));
+    if (owner) owner_ = std::move(*owner);
+    if (begins) owner_.run = options_.run;
+    if (begins) owner_.incarnation = draw();
+    owner_.session = std::max(owner_.session + 1, microseconds_since_1970());
+    if (begins) owner_.round = options_.next_round;
+    if (fresh || (begins && !founder)) return;
+    if (begins) owner_.state.view.members = {{options_.self, owner_.incarnation, true, true, "", ""}};
+    owner_.save(options_.log);
+    log_.emplace(open(std::max(owner_.round, std::uint64_t{0}), owner_.term));
+    // A start that was cut off between owner and log.
+    if (owner_.round > log_->next_round()) log_->begin_anew(owner_.round, std::max(owner_.term, log_->last_term()));
+    require_replica_in_log(founder);
+}
+
+run_log log_store::open(std::uint64_t first_round, std::uint64_t first_term) const {
+    result<run_log> log = run_log::open(options_.log, owner_.run,
+                                        {.first_round = first_round,
+                                         .first_term = first_term,
+                                         .durable = options_.log_durable,
+                                         .segment_bytes = options_.log_segment_bytes});
+    if (!log)
+        throw node_error(log.error().code == errc::mismatch ? node_errc::run_mismatch : node_errc::storage,
+                         log.error().message);
+    return std::move(*log);
+}
+
+void log_store::require_replica_in_log(bool founder) const {
+    const std::uint64_t first = log_->first_round();
+    const std::uint64_t next = log_->next_round();
+    if (options_.next_round >= first && options_.next_round <= next) return;
+    const char* advice = founder ? "without the log the run goes on from there, if nobody else of it lives"
+                                 : "without the log this peer enters anew";
+    throw node_error(node_errc::replica_diverged,
+                     "log '" + options_.log.string() + "' has rounds " + std::to_string(first) + " to " +
+                         std::to_string(next) + ", the replica is at round " + std::to_string(options_.next_round) +
+                         (options_.next_round > next
+                              ? std::string(": the end of the log was lost, as by a power cut; ") + advice
+                              : std::string()));
+}
+
+bool log_store::last_is_final() const {
+    const std::uint64_t next = log_->next_round();
+    return !log_->tentative() || options_.next_round >= next || owner_.round >= next;
+}
+
+/// Takes `state` on from owner_.round through the records that are final. Gives the last record.
+commit_ptr log_store::read_state(run_state& state) const {
+    auto last = std::make_shared<commit_record>();
+    const std::uint64_t next = log_->next_round();
+    const bool final = last_is_final();
+    const std::uint64_t from = std::max(log_->first_round(), std::min(owner_.round, next - 1));
+    bool sound = true;
+    const result<ok> read = log_->read_records(from, next, [&](const log_record& r) {
+        const bool newest = r.round + 1 == next;
+        if (!r.control.empty() && r.round >= owner_.round && (!newest || final)) {
+            result<run_state> changed = decode_state(r.control);
+            sound = sound && changed.has_value();
+            if (changed) state = std::move(*changed);
+        }
+        if (newest) {
+            last->term = r.term;
+            last->round = r.round;
+            if (!r.control.empty()) last->control = share({r.control.begin(), r.control.end()});
+            for (const logged_payload& p : r.contributions)
+                last->contributions.push_back({p.peer, p.payload_digest,
+                                               share({p.payload.begin(), p.payload.end()}),
+                                               static_cast<std::uint32_t>(p.payload.size())});
+        }
+    });
+    if (!read) throw node_error(node_errc::storage, read.error().message);
+    if (!sound)
+        throw node_error(node_errc::storage,
+                         "log '" + options_.log.string() + "': a state of the run in it cannot be read");
+    return last;
+}
+
+void log_store::describe(participant_settings& settings, const std::string& address) {
+    settings.session = owner_.session;
+    settings.incarnation = owner_.incarnation;
+    settings.fresh = !log_;
+    if (!log_) return;
+    settings.log_begin = log_->first_round();
+    settings.begin_term = log_->last_term();
+    settings.local_round = options_.next_round;
+    settings.voted_term = log_->newest_vote().term;
+    settings.voted_for = log_->newest_vote().peer;
+    settings.state = owner_.state;
+    if (log_->next_round() > log_->first_round()) {
+        settings.last = read_state(settings.state);
+        settings.last_final = last_is_final();
+        if (settings.last->control && !settings.last_final) control_ = {settings.last->round, settings.last->control};
+    }
+    // Its own entry says where it is dialled now; the run hears of it with the next record.
+    if (view_member* self = settings.state.view.find(options_.self); self != nullptr && self->address.empty() &&
+                                                                     settings.state.view.members.size() == 1) {
+        self->address = address;
+        self->key = settings.key;
+    }
+}
+
+void log_store::append(const commit_record& record, bool durable) {
+    std::vector<logged_payload> parts;
+    for (const committed_payload& c : record.contributions)
+        parts.push_back({.peer = c.peer, .payload_digest = c.payload_digest, .payload = *c.payload});
+    const std::span<const std::byte> control =
+        record.control ? std::span<const std::byte>(*record.control) : std::span<const std::byte>{};
+    log_->append(
+        log_record{.term = record.term, .round = record.round, .control = control, .contributions = parts}, !durable);
+    control_.reset();
+    if (record.control) control_ = {record.round, record.control};
+}
+
+void log_store::vote(std::uint64_t term, peer_id peer) {
+    vote_ = {.term = term, .peer = peer};
+    if (log_) log_->vote(vote_);
+    if (log_ && !options_.log_durable) log_->sync();  // a vote is a promise whatever the setting
+}
+
+commit_ptr log_store::load(std::uint64_t round) const {
+    auto record = std::make_shared<commit_record>();
+    const result<ok> read = log_->read_records(round, round + 1, [&](const log_record& r) {
+        record->term = r.term;
+        record->round = r.round;
+        if (!r.control.empty()) record->control = share({r.control.begin(), r.control.end()});
+        for (const logged_payload& p : r.contributions)
+            record->contributions.push_back({p.peer, p.payload_digest, share({p.payload.begin(), p.payload.end()}),
+                                             static_cast<std::uint32_t>(p.payload.size())});
+    });
+    if (!read) throw io_error(read.error().message);
+    return record;
+}
+
+void log_store::save_owner(std::uint64_t round, std::uint64_t term, run_state state) {
+    owner_.round = round;
+    owner_.term = term;
+    owner_.state = std::move(state);
+    owner_.save(options_.log);
+}
+
+bool log_store::finalize(std::uint64_t round) {
+    if (!control_ || control_->first + 1 != round) return false;
+    result<run_state> state = decode_state(*std::exchange(control_, std::nullopt)->second);
+    if (state) note(round, *state);
+    return true;
+}
+
+void log_store::note(std::uint64_t round, const run_state& state) {
+    if (!log_ || round < owner_.round || round > log_->next_round()) return;
+    log_->sync();  // what the note makes the next start pass over must be there then
+    save_owner(round, owner_.term, state);
+}
+
+void log_store::begin_anew(const snapshot_effect& with, const digest& run) {
+    owner_.run = run;
+    write_file_atomically(snapshot_path(options_.log, with.round), *with.bytes, true);
+    result<run_state> state = decode_state(*with.state);
+    if (!state) throw io_error("the snapshot's state of the run cannot be read: " + state.error().message);
+    save_owner(with.round, with.term, std::move(*state));
+    control_.reset();
+    if (log_) return log_->begin_anew(with.round, std::max(with.term, log_->last_term()));
+    log_.emplace(open(with.round, with.term));
+    if (vote_.term > 0) vote(vote_.term, vote_.peer);
+}
+
+void log_store::drop_before(std::uint64_t round) {
+    if (log_) log_->drop_before(round);
+}
+
+void log_store::close() {
+    if (log_) log_->sync();
+}
+
+}  // namespace thinwire::runtime
