@@ -21,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 61> keys = {{
+const std::array<configuration_key, 64> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -120,18 +120,22 @@ const std::array<configuration_key, 61> keys = {{
     {"run.snapshot_every", [](configuration& c) -> field { return &c.run.snapshot_every; }, false, 1, large, "",
      "rounds between two snapshots"},
     {"run.keep_log", [](configuration& c) -> field { return &c.run.keep_log; }, false, 0, 0, "",
-     "founder: how much of the run log can be replayed: all, at least so many rounds (5000 rounds), or about so much "
+     "how much of this peer's run log can be replayed: all, at least so many rounds (5000 rounds), or about so much "
      "at "
      "most (10 GB)"},
     {"run.min_round_ms", [](configuration& c) -> field { return &c.run.min_round_ms; }, false, 0, 3600000, "",
-     "founder: a round lasts at least this long"},
+     "a round lasts at least this long; equal for all"},
 
     {"peer.name", [](configuration& c) -> field { return &c.peer.name; }, false, 0, 0, "",
      "what tables and logs call this peer"},
     {"peer.index", [](configuration& c) -> field { return &c.peer.index; }, false, -1, 65535, "",
      "place in the run, below run.max_peers, one peer each; -1: founder 0, others by chance, remembered in DIR"},
     {"peer.address", [](configuration& c) -> field { return &c.peer.address; }, false, 0, 0, "",
-     "founder: host:port to listen on, port 0: any; others: the founder's address"},
+     "founder: host:port to listen on, port 0: any; others: the address of a peer of the run"},
+    {"peer.listen", [](configuration& c) -> field { return &c.peer.listen; }, false, 0, 0, "",
+     "others: host:port to listen on; auto: any free port; none: this peer can only dial, and takes part in full"},
+    {"peer.advertise", [](configuration& c) -> field { return &c.peer.advertise; }, false, 0, 0, "",
+     "host:port that others are to dial instead, as a forwarded port of a router"},
     {"peer.directory", [](configuration& c) -> field { return &c.peer.directory; }, false, 0, 0, "",
      "DIR: snapshot, log, private state, metrics, weights"},
     {"peer.threads", [](configuration& c) -> field { return &c.peer.threads; }, false, 0, 1024, "",
@@ -145,11 +149,13 @@ const std::array<configuration_key, 61> keys = {{
     {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1, 3600000,
      "", "how long the first connection may take"},
     {"peer.reconnect_timeout_ms", [](configuration& c) -> field { return &c.peer.reconnect_timeout_ms; }, false, 1,
-     86400000, "", "how long a lost founder is looked for"},
+     86400000, "", "how long the others are looked for when all are lost"},
     {"peer.min_deadline_ms", [](configuration& c) -> field { return &c.peer.min_deadline_ms; }, false, 1, 3600000, "",
-     "founder: a round waits at least this long for a peer that is present"},
+     "a round waits at least this long for a peer that is present"},
     {"peer.max_deadline_ms", [](configuration& c) -> field { return &c.peer.max_deadline_ms; }, false, 1, 3600000, "",
-     "founder: and at most this long"},
+     "and at most this long"},
+    {"peer.takeover_ms", [](configuration& c) -> field { return &c.peer.takeover_ms; }, false, 500, 3600000, "",
+     "who orders the rounds and is not heard for so long is replaced; equal for all"},
     {"peer.plaintext", [](configuration& c) -> field { return &c.peer.plaintext; }, false, 0, 0, "",
      "no TLS, on loopback addresses only; equal for founder and joiners"},
 }};

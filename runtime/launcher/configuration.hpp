@@ -83,13 +83,16 @@ struct configuration {
         std::string name;
         std::int64_t index = -1;
         std::string address = "127.0.0.1:0";
+        std::string listen = "auto";
+        std::string advertise;
         std::string directory;
         std::int64_t threads = 0;
         std::int64_t save_private_every = 1;
         bool durable = true;
         std::int64_t stop_at = 0;
         std::int64_t connect_timeout_ms = 15000;
-        std::int64_t reconnect_timeout_ms = 30000;
+        std::int64_t reconnect_timeout_ms = 600000;
+        std::int64_t takeover_ms = 5000;
         std::int64_t min_deadline_ms = 2000;
         std::int64_t max_deadline_ms = 120000;
         bool plaintext = false;

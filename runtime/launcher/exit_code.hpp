@@ -14,11 +14,11 @@ enum class exit_code : int {
     failed = 1,        ///< something that has no code of its own
     usage = 2,         ///< the command line or the configuration
     data = 3,          ///< the training or validation text
-    network = 4,       ///< a port in use, a founder that cannot be reached
+    network = 4,       ///< a port in use, nobody of the run that can be reached
     mismatch = 5,      ///< another protocol version, run, configuration or key: trying again does not help
     storage = 6,       ///< a file that cannot be read, is damaged, or cannot be written
     diverged = 7,      ///< this replica differs from the majority's
-    run_lost = 8,      ///< the founder went away and did not come back in time
+    run_lost = 8,      ///< all others went away and none came back in time
     not_finite = 9,    ///< the loss or a gradient became NaN or infinite
     interrupted = 130  ///< a second Ctrl-C
 };

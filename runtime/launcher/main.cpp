@@ -361,7 +361,8 @@ exit_code code_of(const runtime::node_error& problem) {
         case node_errc::refused:
         case node_errc::untrusted:
         case node_errc::protocol: return exit_code::mismatch;
-        case node_errc::founder_lost:
+        case node_errc::peers_lost:
+        case node_errc::behind:
         case node_errc::run_stopped: return exit_code::run_lost;
         case node_errc::replica_diverged: return exit_code::diverged;
         case node_errc::storage: return exit_code::storage;

@@ -118,7 +118,15 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
 
 peer::~peer() = default;
 
-runtime::node_options peer::node_options() const {
+/// Where a peer that enters listens.
+std::string listening_of(const configuration& settings) {
+    const auto& peer = settings.peer;
+    if (peer.listen == "none") return {};
+    if (peer.listen != "auto") return peer.listen;
+    return peer.plaintext || host_of(peer.address).starts_with("127.") ? "127.0.0.1:0" : "0.0.0.0:0";
+}
+
+runtime::node_options peer::node_options() {
     runtime::node_options options;
     options.self = self_.peer;
     options.plaintext = settings_.peer.plaintext;
@@ -128,7 +136,19 @@ runtime::node_options peer::node_options() const {
     }
     options.notice = [](const std::string& line) { spdlog::warn("{}", printable(line)); };
     options.name = settings_.peer.name;
-    options.address = settings_.peer.address;
+    options.advertise = settings_.peer.advertise;
+    options.log = where_.run_log();
+    options.log_durable = settings_.peer.durable;
+    options.log_segment_bytes = keeper_.policy().segment_bytes();
+    if (replica_) {
+        options.run = replica_->run();
+        options.manifest = manifest(settings_);
+        options.next_round = replica_->optimizer().round();
+        options.validate = replica_->payload_check();
+    }
+    options.awaits_check = !replica_;
+    options.takeover = milliseconds(settings_.peer.takeover_ms);
+    options.keepalive_interval = std::min(options.keepalive_interval, options.takeover / 4);
     options.min_peers = static_cast<int>(settings_.run.min_peers);
     options.connect_timeout = milliseconds(settings_.peer.connect_timeout_ms);
     options.reconnect_timeout = milliseconds(settings_.peer.reconnect_timeout_ms);
@@ -158,44 +178,61 @@ void peer::build(const snapshot* from) {
     }
 }
 
+/// The replica that DIR holds, the newest: that of its snapshot, or one that the log had to begin anew with. False when
+/// there is none.
+bool peer::restore() {
+    const bool saved = std::filesystem::exists(where_.snapshot());
+    std::vector<std::uint64_t> beside;
+    if (std::filesystem::exists(where_.run_log())) beside = log_snapshots(where_.run_log());
+    if (!saved && beside.empty()) return false;
+    std::optional<snapshot> stored;
+    if (saved) stored = load_snapshot(where_);
+    if (!beside.empty() && (!stored || beside.back() > stored->round)) {
+        result<snapshot> newer = snapshot::load(log_snapshot(where_.run_log(), beside.back()));
+        if (!newer) throw launcher_error(exit_code::storage, newer.error().message);
+        stored = std::move(*newer);
+    }
+    take_manifest_of(*stored);
+    build(&*stored);
+    return true;
+}
+
 void peer::open_founder() {
-    if (std::filesystem::exists(where_.snapshot())) {
-        const snapshot stored = load_snapshot(where_);
-        take_manifest_of(stored);
-        build(&stored);
-    } else {
+    if (!restore()) {
         settings_.data.train_digest = text_.train_digest();
         build(nullptr);
         replica_->save(where_);
     }
     runtime::node_options options = node_options();
-    options.run = replica_->run();
-    options.manifest = manifest(settings_);
-    options.next_round = replica_->optimizer().round();
-    options.log = where_.run_log();
-    options.log_durable = settings_.peer.durable;
-    options.log_segment_bytes = keeper_.policy().segment_bytes();
-    options.validate = replica_->payload_check();
+    options.listen = settings_.peer.address;
     node_ = configured([&] { return runtime::node::found(std::move(options)); });
-    keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
-                  [this] { return replica_->make_snapshot(); });
-    replay();
-    node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
-    const std::string address = host_of(settings_.peer.address) + ":" + std::to_string(node_->port());
-    write_text(where_.address(), address + "\n");
-    fmt::print("{}\n", address);
+    begin_log();
+    const std::string address = read_text(where_.address());
+    fmt::print("{}", address);
     std::fflush(stdout);
+    const std::string_view shown = std::string_view(address).substr(0, address.find('\n'));
     if (settings_.peer.plaintext)
         spdlog::info(
             "run {} listens on {} in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR "
             "--data FILE",
-            to_string(replica_->run(), 16), address, address);
+            to_string(replica_->run(), 16), shown, shown);
     else
         spdlog::info("run {} listens on {}; `thinwire invite {}` prints the line with which another machine enters",
-                     to_string(replica_->run(), 16), address, where_.root.string());
+                     to_string(replica_->run(), 16), shown, where_.root.string());
 }
 
-/// Has this peer entered on the founder's list, and the founder on its own.
+/// What makes this peer as good as any other: a log that can be replayed, a snapshot for those who enter, an address.
+void peer::begin_log() {
+    keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
+                  [this] { return replica_->make_snapshot(); });
+    replay();
+    node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
+    const std::string& listening = founder_ ? settings_.peer.address : listening_of(settings_);
+    if (node_->port() != 0)
+        write_text(where_.address(), host_of(listening) + ":" + std::to_string(node_->port()) + "\n");
+}
+
+/// Has this peer entered on the list of the one that invited, and that one on its own.
 void peer::use_invite(runtime::node_options& options, const std::stop_token& stop) {
     if (options.run != digest{} && options.run != invite_->run)
         throw launcher_error(exit_code::mismatch, "join: '" + where_.root.string() + "' belongs to run " +
@@ -205,52 +242,53 @@ void peer::use_invite(runtime::node_options& options, const std::stop_token& sto
     options.address = runtime::enrol(*invite_, *identity_,
                                      {.name = settings_.peer.name, .timeout = options.connect_timeout, .stop = stop});
     runtime::access_list list(where_.access());
-    if (list.rules().find(invite_->key) == nullptr) list.allow(invite_->key, "founder");
+    if (list.rules().find(invite_->key) == nullptr) list.allow(invite_->key, "inviter");
 }
 
 void peer::require_known_founder() const {
     if (settings_.peer.plaintext || !runtime::access_list(where_.access()).rules().keys.empty()) return;
     throw launcher_error(exit_code::usage, "join: '" + where_.access().string() +
-                                               "' names no key of a founder: expected the line that `thinwire invite` "
+                                               "' names no key of a peer: expected the line that `thinwire invite` "
                                                "prints instead of an address, or `thinwire allow` first");
 }
 
 void peer::open_joiner() {
+    const bool returns = restore();
     runtime::node_options options = node_options();
-    const bool returns = std::filesystem::exists(where_.snapshot());
-    if (returns) {
-        const snapshot stored = load_snapshot(where_);
-        take_manifest_of(stored);
-        build(&stored);
-        options.run = replica_->run();
-        options.next_round = replica_->optimizer().round();
-    }
     options.fresh = !returns;
+    options.address = settings_.peer.address;
     if (!invite_) require_known_founder();
     std::stop_source stop;
     options.stop = stop.get_token();
     {
-        // Nothing has changed yet that would have to be saved, so a signal ends the wait for a founder at once.
+        // Nothing has changed yet that would have to be saved, so a signal ends the wait for the others at once.
         const stop_watch watch(clock::duration::zero(), [&stop] { stop.request_stop(); });
-        if (invite_) use_invite(options, stop.get_token());
+        if (invite_) {
+            use_invite(options, stop.get_token());
+            settings_.peer.address = options.address;
+        }
+        options.listen = listening_of(settings_);
         node_ = configured([&] { return runtime::node::join(std::move(options)); });
     }
-    if (!returns) {
-        adopt_manifest(settings_, node_->manifest());
-        compare_text();
-        const std::vector<std::byte> bytes = node_->take_snapshot();
-        const result<snapshot> received = snapshot::decode(bytes);
-        if (!received) throw launcher_error(exit_code::mismatch, "the founder's snapshot: " + received.error().message);
-        if (received->run != node_->run() || received->manifest != node_->manifest())
-            throw launcher_error(exit_code::mismatch, "the founder's snapshot is of another run than it announced");
-        build(&*received);
-        if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
-            throw launcher_error(exit_code::mismatch, "the founder's first weights do not have the digest of run " +
-                                                          to_string(node_->run(), 16));
-        replica_->save(where_);
-    }
-    replay();
+    if (!returns) enter_fresh();
+    begin_log();
     spdlog::info("entered run {} in round {}", to_string(replica_->run(), 16), replica_->optimizer().round());
+}
+
+void peer::enter_fresh() {
+    adopt_manifest(settings_, node_->manifest());
+    compare_text();
+    const std::vector<std::byte> bytes = node_->take_snapshot();
+    const result<snapshot> received = snapshot::decode(bytes);
+    if (!received) throw launcher_error(exit_code::mismatch, "the run's snapshot: " + received.error().message);
+    if (received->run != node_->run() || received->manifest != node_->manifest())
+        throw launcher_error(exit_code::mismatch, "the run's snapshot is of another run than was announced");
+    build(&*received);
+    if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
+        throw launcher_error(exit_code::mismatch, "the run's first weights do not have the digest of run " +
+                                                      to_string(node_->run(), 16));
+    node_->check_payloads_with(replica_->payload_check());
+    replica_->save(where_);
 }
 
 void peer::replay() {
@@ -307,8 +345,7 @@ void peer::train() {
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
     save();
-    // The run is over for all when its founder goes: at its end, and when it is stopped.
-    node_->leave(founder_);
+    node_->leave(whole);
     evaluate();
     announce_end();
     if (!whole) spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
@@ -320,9 +357,8 @@ bool peer::cut_short(const std::exception& problem) {
     const auto* own = dynamic_cast<const launcher_error*>(&problem);
     const bool stopped = node != nullptr && node->code() == runtime::node_errc::run_stopped;
     const bool spoilt = own != nullptr && (own->code() == exit_code::not_finite || own->code() == exit_code::diverged);
-    // Weights that are not worth going on with neither replace the last good ones nor keep the others waiting; after
-    // any other failure the founder may come back, and they look for it.
-    if (founder_) node_->leave(stopped || spoilt);
+    // Weights that are not worth going on with do not replace the last good ones.
+    node_->leave(false);
     try {
         if (!spoilt) save();
         announce_end();
@@ -344,7 +380,7 @@ void peer::train_rounds() {
         const std::uint64_t now = replica_->optimizer().round();
         if (now / every == before / every) continue;
         save();
-        if (founder_) keep_log(now);
+        keep_log(now);
     }
 }
 
@@ -369,7 +405,7 @@ float peer::compute() {
 }
 
 void peer::pace() const {
-    if (!founder_ || settings_.run.min_round_ms == 0) return;
+    if (settings_.run.min_round_ms == 0) return;
     const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
     while (!stop_requested()) {
         const auto left = end - clock::now();
@@ -403,7 +439,11 @@ void peer::round() {
     float loss = std::numeric_limits<float>::quiet_NaN();
     const std::span<const std::byte> payload = contribute(rate, loss);
     pace();
-    const step_report step = optimizer.end_step(node_->exchange(now, payload));
+    std::span<const commit> commits = node_->exchange(now, payload);
+    // The commit that stops a run which is over is no round of it.
+    while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds))
+        commits = commits.first(commits.size() - 1);
+    const step_report step = optimizer.end_step(commits);
     report(step, loss, rate);
     if (step.disagreeing > 0 && step.disagreeing >= step.agreeing)
         throw launcher_error(
@@ -433,11 +473,11 @@ void peer::report(const step_report& step, float loss, double rate) {
     line["bytes_sent"] = status.bytes_sent;
     line["bytes_received"] = status.bytes_received;
     line["wait_seconds"] = status.wait_seconds;
-    if (founder_) {
-        line["present"] = nlohmann::json::array();
-        for (const auto& other : status.peers)
-            if (other.present) line["present"].push_back(other.name);
-    }
+    line["term"] = status.term;
+    line["members"] = status.members;
+    line["present"] = nlohmann::json::array();
+    for (const auto& other : status.peers)
+        if (other.present) line["present"].push_back(other.name);
     metrics_->write(line);
 }
 

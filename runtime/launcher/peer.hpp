@@ -51,9 +51,10 @@ class peer {
     peer(const peer&) = delete;
     peer& operator=(const peer&) = delete;
 
-    /// Trains until the run's last round, peer.stop_at, or a stop signal, and saves. A run that its founder stopped is
-    /// saved, too. Throws launcher_error and runtime::node_error; what was learned is on disk then, except that weights
-    /// which diverged or are not finite do not replace the last good snapshot.
+    /// Trains until the run's last round, peer.stop_at, or a stop signal, and saves. A run that was stopped is saved,
+    /// too. Throws launcher_error and runtime::node_error; what was learned is on disk then, except that weights which
+    /// diverged or are not finite do not replace the last good snapshot. After node_errc::behind, another peer made
+    /// from the same settings goes on.
     void train();
 
     [[nodiscard]] std::uint16_t port() const { return node_->port(); }
@@ -61,6 +62,9 @@ class peer {
  private:
     void open_founder();
     void open_joiner();
+    [[nodiscard]] bool restore();
+    void enter_fresh();
+    void begin_log();
     void use_invite(runtime::node_options& options, const std::stop_token& stop);
     void require_known_founder() const;
     void take_manifest_of(const snapshot& stored);
@@ -82,7 +86,7 @@ class peer {
     void save();
     void keep_log(std::uint64_t round);
     [[nodiscard]] bool cut_short(const std::exception& problem);
-    [[nodiscard]] runtime::node_options node_options() const;
+    [[nodiscard]] runtime::node_options node_options();
     [[nodiscard]] nlohmann::json event(const char* kind) const;
 
     configuration settings_;

@@ -11,13 +11,26 @@
 namespace thinwire::launcher {
 namespace {
 
+/// False when the replica was behind what any log of the run still holds: it goes on with a newer snapshot then.
+bool train_once(const configuration& settings, bool founder, std::optional<runtime::invite> line) {
+    try {
+        peer one(settings, founder, std::move(line));
+        one.train();
+    } catch (const runtime::node_error& problem) {
+        if (problem.code() != runtime::node_errc::behind) throw;
+        spdlog::info("{}", printable(problem.what()));
+        return false;
+    }
+    return true;
+}
+
 exit_code run_peer(configuration settings, bool founder, std::optional<runtime::invite> line = std::nullopt) {
     if (settings.peer.directory.empty())
         throw launcher_error(exit_code::usage,
                              "configuration: peer.directory is not set: expected a folder (--dir DIR)");
     try {
-        peer one(std::move(settings), founder, std::move(line));
-        one.train();
+        while (!train_once(settings, founder, std::exchange(line, std::nullopt))) {
+        }
     } catch (const runtime::node_error& problem) {
         if (problem.code() != runtime::node_errc::run_stopped || !stop_requested()) throw;
         spdlog::info("stopped before it entered the run");

@@ -321,6 +321,7 @@ class participant {
     void follow(link_id link, std::uint64_t term, timestamp now);
     [[nodiscard]] bool hears_sequencer(timestamp now) const;
     [[nodiscard]] bool eligible() const;
+    [[nodiscard]] bool none_hears() const;
     [[nodiscard]] timestamp rank() const;
     [[nodiscard]] std::optional<timestamp> campaign_at() const;
     [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last() const;
@@ -335,6 +336,7 @@ class participant {
     link_id last_link_ = 0;
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
+    std::pair<peer_id, std::string> hint_;  ///< where a sequencer is dialled that others hear and this peer does not
     run_state contacts_;  ///< the newest state heard of
     std::uint64_t contacts_round_ = 0;
     bool dial_due_ = true;

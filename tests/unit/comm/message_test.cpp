@@ -53,7 +53,7 @@ std::vector<message> samples() {
             goodbye_message{true, "done"},
             offer_message{5, 7, 99, d, 9, true, bytes_of("beginning")},
             record_message{2, true, proposed},
-            status_message{3, 7, 9, 2, 8, true},
+            status_message{3, 7, 9, 2, 8, true, "peer.example:4411"},
             pull_message{4},
             campaign_message{6, 5, 11, true},
             vote_message{6, true, false},

@@ -34,7 +34,7 @@ inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
         case message_type::offer: return wire_limits::max_piece + 65;
         case message_type::record:
             return wire_limits::max_piece + wire_limits::max_contributors * entry + wire_limits::max_control + 33;
-        case message_type::status: return 41;
+        case message_type::status: return 41 + 4 + wire_limits::max_address;
         case message_type::pull: return 8;
         case message_type::campaign: return 25;
         case message_type::vote: return 10;
@@ -145,6 +145,7 @@ inline void encode_body(byte_writer& out, const status_message& m) {
     out.put(m.accepted);
     out.put(m.taken);
     put_flag(out, m.active);
+    out.put(std::string_view(m.address).substr(0, wire_limits::max_address));
 }
 inline void encode_body(byte_writer& out, const pull_message& m) {
     out.put(m.round);
@@ -307,6 +308,7 @@ inline status_message decode_status(body_reader& in) {
     m.accepted = in.get<std::uint64_t>();
     m.taken = in.get<std::uint64_t>();
     m.active = in.get_flag();
+    m.address = in.get_string(wire_limits::max_address);
     if (m.taken > m.final) in.refuse("more taken than final");
     if (m.accepted > m.term) in.refuse("a record of a later term");
     return m;

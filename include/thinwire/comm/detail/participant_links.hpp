@@ -88,14 +88,15 @@ inline void participant::dialled(link_id link, timestamp now) {
 
 inline void participant::dial_failed(link_id link, const std::string& why, timestamp now) {
     if (over_ || !links_.contains(link)) return;
-    trouble_ = why;
+    trouble_ = links_.at(link).address + ": " + why;
     forget(link, now);
     settle(now);
 }
 
 inline void participant::link_closed(link_id link, const std::string& why, timestamp now) {
-    if (over_ || !links_.contains(link)) return;
-    trouble_ = why;
+    const auto it = links_.find(link);
+    if (over_ || it == links_.end()) return;
+    trouble_ = it->second.address.empty() ? why : it->second.address + ": " + why;
     forget(link, now);
     settle(now);
 }
@@ -372,8 +373,13 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
         }
         if (m.term > term_) step_down(m.term, leading() ? now : campaign_from_);
         // It hears a sequencer that this peer does not: there is one.
-        if (m.sequencer != 0 && m.sequencer != settings_.self && m.term >= term_)
+        if (m.sequencer != 0 && m.sequencer != settings_.self && m.term >= term_) {
             campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+            if (!m.address.empty() && linked(m.sequencer) == nullptr) {
+                hint_ = {m.sequencer, m.address};
+                dial_due_ = true;
+            }
+        }
     }
     if (!links_.contains(link)) return;
     peer_state& p = peers_[peer];
@@ -416,6 +422,11 @@ inline void participant::dial_wanted(timestamp now) {
         dial(m.address, m.peer, m.key, now);
         wanted.insert(m.address);
     }
+    if (hint_.first != 0 && linked(hint_.first) != nullptr) hint_ = {};
+    if (hint_.first != 0) {
+        dial(hint_.second, hint_.first, "", now);
+        wanted.insert(hint_.second);
+    }
     if (!any)
         for (const std::string& seed : settings_.seeds) {
             dial(seed, 0, "", now);
@@ -447,6 +458,8 @@ inline status_message participant::status(timestamp now) const {
     s.accepted = tentative_ ? tentative_->term : 0;
     s.taken = std::min(local_.taken(), final_);
     s.active = local_active_;
+    if (s.sequencer != settings_.self)
+        if (const link_state* l = linked(s.sequencer)) s.address = l->hello.address;
     return s;
 }
 

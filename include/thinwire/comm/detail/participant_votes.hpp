@@ -53,8 +53,19 @@ inline timestamp participant::rank() const {
     return before;
 }
 
+/// Whether every other voter of the view is linked and says that it hears no sequencer.
+inline bool participant::none_hears() const {
+    return std::all_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+        if (m.peer == settings_.self || !m.votes) return true;
+        const link_state* l = linked(m.peer);
+        return is(m, l) && l->has_said && l->says.sequencer == 0;
+    });
+}
+
 inline std::optional<timestamp> participant::campaign_at() const {
     if (!eligible() || leading() || role_ == role::voting || vote_storing_ || storing_) return std::nullopt;
+    // All are here and hear nobody: no need to wait for a sequencer that may only be slow.
+    if (role_ == role::follower && sequencer_ == 0 && rank() == 0 && none_hears()) return 0;
     const timestamp turn = rank() * (settings_.takeover / 4);
     timestamp at = campaign_from_ + turn;
     if (role_ != role::follower) at = std::max(at, campaign_began_ + settings_.takeover + turn);
@@ -193,6 +204,7 @@ inline void participant::follow(link_id link, std::uint64_t term, timestamp now)
     if (term > term_ || sequencer_ != peer) {
         step_down(term, now + settings_.takeover);
         sequencer_ = peer;
+        if (!entered()) offer_own(link, now);  // members have it already, as any of them may be elected
     }
     role_ = role::follower;
     sequencer_heard_ = now;
