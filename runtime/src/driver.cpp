@@ -365,7 +365,7 @@ void driver::perform(end_effect& e) {
     while (!dials_.empty()) abandon(dials_.begin()->first);
     gate_.close();
     try {
-        store_.close();
+        store_.close(machine_.round());
     } catch (const io_error& problem) {
         box_.end(node_errc::storage, problem.what());
     }

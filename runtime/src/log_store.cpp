@@ -276,8 +276,10 @@ void log_store::drop_before(std::uint64_t round) {
     if (log_) log_->drop_before(round);
 }
 
-void log_store::close() {
-    if (log_) log_->sync();
+void log_store::close(std::uint64_t round) {
+    if (!log_) return;
+    if (log_->tentative() && round == log_->next_round()) log_->mark_final(round - 1);
+    log_->sync();
 }
 
 }  // namespace thinwire::runtime

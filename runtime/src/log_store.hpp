@@ -48,7 +48,8 @@ class log_store {
     /// Notes the state before `round`, so that the next start need not read the log from the beginning.
     void note(std::uint64_t round, const run_state& state);
     void drop_before(std::uint64_t round);
-    void close();
+    /// Notes what is final, below `round`; everything is on the device when it returns.
+    void close(std::uint64_t round);
 
     [[nodiscard]] std::uint64_t first_round() const noexcept { return log_ ? log_->first_round() : 0; }
     [[nodiscard]] std::uint64_t bytes() const noexcept { return log_ ? log_->bytes() : 0; }

@@ -122,20 +122,19 @@ class Files(common.Case):
         self.assertEqual(self.digest("run"), self.digest("straight"), "with room again it goes on where it was")
 
     def test_the_disk_fills_up_under_the_run_log(self):
-        """The log is the only file that grows beyond the limit; its joiner is told, and both go on when there is room."""
+        """The log is the only file that grows beyond the limit. Of two, the second cannot decide alone: it waits, and both
+        go on when there is room."""
         limit = 300000
         options = ["--run.rounds", "10000", "--run.min_peers", "2", "--run.snapshot_every", "10000"]
         founder, address = self.found("run", *options,
                                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-        joiner = self.join(address, "peer", "--peer.index", "1")
+        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
         code, stderr = self.finish(founder)
         self.refusal(STORAGE, code, stderr, naming=("run/log/", "File too large"))
         code, stderr = self.finish(joiner)
-        self.assertEqual(code, OK, stderr)
-        self.assertIn("run log failed", stderr)
+        self.refusal(RUN_LOST, code, stderr)
         stopped = self.events("run", "end")[-1]["round"]
-        self.assertEqual(self.events("peer", "end")[-1]["round"], stopped)
-        self.assertEqual(self.digest("run"), self.digest("peer"))
+        self.assertLessEqual(abs(self.events("peer", "end")[-1]["round"] - stopped), 1)
         until = ["--peer.stop_at", stopped + 5]
         founder, address = self.found("run", *options, *until)
         for process in (founder, self.join(address, "peer", "--peer.index", "1", *until)):
@@ -155,9 +154,9 @@ class Files(common.Case):
         self.trained("straight", 8)
         self.assertEqual(self.digest("run"), self.digest("straight"))
 
-    def test_a_founder_that_cannot_write_and_its_joiner_go_on_later(self):
+    def test_a_founder_that_cannot_write_leaves_the_others_to_go_on_and_returns_later(self):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--run.min_round_ms", "50")
-        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
+        joiner = self.join(address, "peer", "--peer.index", "1", "--run.min_round_ms", "50")
         self.wait_for(lambda: len(self.events("peer", "round")) >= 3, "three rounds")
         state = self.folder / "run/private.state"
         while not state.is_dir():
@@ -168,8 +167,11 @@ class Files(common.Case):
                 pass  # the founder was faster
         code, stderr = self.finish(founder)
         self.refusal(STORAGE, code, stderr, naming=("private.state",))
+        seen = len(self.events("peer", "round"))
+        self.wait_for(lambda: len(self.events("peer", "round")) > seen + 5, "the joiner goes on alone")
+        common.interrupt(joiner)
         code, stderr = self.finish(joiner, limit=30)
-        self.refusal(RUN_LOST, code, stderr)
+        self.assertEqual(code, OK, stderr)
         state.rmdir()
         until = ["--peer.stop_at", self.events("peer", "end")[-1]["round"] + 5]
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", *until)
@@ -193,7 +195,7 @@ class Numbers(common.Case):
                      "--model.initializer_range", "1e18", naming=("training:", "expected a finite number"))
         self.assertTrue((self.folder / "run/replica.snapshot").exists())
 
-    def test_not_finite_keeps_the_last_good_weights_and_stops_the_run(self):
+    def test_not_finite_keeps_the_last_good_weights_and_the_others_go_on(self):
         options = ["--run.rounds", "10000", "--run.min_peers", "2"]
         founder, address = self.found("run", *options, "--peer.stop_at", "3")
         for process in (founder, self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "3")):
@@ -202,13 +204,16 @@ class Numbers(common.Case):
         set_last_weight(self.folder / "run/replica.snapshot", struct.pack("<f", float("nan")))
         before = (self.folder / "run/model.safetensors").read_bytes()
         founder, address = self.found("run", *options)
-        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "600000")
+        joiner = self.join(address, "peer", "--peer.index", "1")
         code, stderr = self.finish(founder)
         self.refusal(NOT_FINITE, code, stderr, naming=("round 3",))
         self.assertEqual((self.folder / "run/model.safetensors").read_bytes(), before)
+        seen = len(self.events("peer", "round"))
+        self.wait_for(lambda: len(self.events("peer", "round")) > seen + 5, "the joiner goes on alone")
+        common.interrupt(joiner)
         code, stderr = self.finish(joiner, limit=60)
         self.assertEqual(code, OK, stderr)
-        self.assertIn("stopped in round", stderr)
+        self.assertIn("left in round", stderr)
 
 
 class Replicas(common.Case):

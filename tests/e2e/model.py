@@ -39,7 +39,7 @@ class Model(common.Case):
     def test_inspect(self):
         run = self.trained()
         for name, words in (("replica.snapshot", ("snapshot", "round     4", "hidden_size = 32")),
-                            ("log", ("run log", "4 from 0", "learning rate")),
+                            ("log", ("run log", "5 from 0", "learning rate")),
                             ("model.safetensors", ("safetensors", "embed_tokens")),
                             ("private.state", ("private state",))):
             code, output, stderr = self.run_program("inspect", run / name)
