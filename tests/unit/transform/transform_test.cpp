@@ -279,14 +279,14 @@ TEST_CASE("kernels: scan, top_floor and mark_tops at every level") {
             if (level > best_isa()) continue;
             double sum = 0.0;
             std::uint32_t largest = 0;
-            kernels_for(level).scan(g.data(), g.size(), sum, largest);
+            kernels_for(level).scan(g.data(), g.size(), sum, largest, {});
             CHECK(std::abs(sum / expected - 1.0) < 0x1p-18);
             for (const std::size_t at : {std::size_t{0}, std::size_t{4095}, std::size_t{4998}}) {
                 std::vector<float> bad = g;
                 bad[at] = std::bit_cast<float>(0xffc00000U);
                 double ignored = 0.0;
                 std::uint32_t top = largest;
-                kernels_for(level).scan(bad.data(), bad.size(), ignored, top);
+                kernels_for(level).scan(bad.data(), bad.size(), ignored, top, {});
                 CHECK(top == 0x7fc00000U);
             }
         }
