@@ -56,8 +56,8 @@ class gradient_meter {
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
         return norm(pool, level, [](std::size_t) noexcept {});
     }
-    /// The same. A single thread gets other work done while it reads: beside(n) does a part of it that fits n gradients.
-    /// It must not throw.
+    /// The same. A single thread gets other work done while it reads: beside(n) does a part of it that fits n
+    /// gradients. It must not throw.
     template <class Beside>
     [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
