@@ -30,10 +30,10 @@ while read -r what limit; do
     echo "$what: $hundredths hundredths of an instruction a parameter, at most $limit"
     [ "$hundredths" -le "$limit" ] || { echo "  above its limit"; bad=1; }
 done << LIMITS
-step_8 1760
-step_32 2455
-hadamard_8 1550
-line_8 4630
-apply_8 3090
+step_8 1690
+step_32 2350
+hadamard_8 1490
+line_8 4000
+apply_8 2960
 LIMITS
 exit $bad

@@ -4,14 +4,21 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <type_traits>
 
 namespace thinwire {
 
 namespace detail {
 
+/// The little-endian number that begins at `at`; what lies past the end is 0.
 [[nodiscard]] constexpr std::uint64_t load_u64(std::span<const std::byte> bytes, std::size_t at) noexcept {
     std::uint64_t word = 0;
+    if (!std::is_constant_evaluated() && std::endian::native == std::endian::little && bytes.size() - at >= 8) {
+        std::memcpy(&word, bytes.data() + at, sizeof word);
+        return word;
+    }
     for (std::size_t i = 0; i < 8 && at + i < bytes.size(); ++i)
         word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes[at + i])) << (8 * i);
     return word;

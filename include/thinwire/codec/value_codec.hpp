@@ -18,7 +18,7 @@
 #include <string_view>
 
 #if defined(__SSE2__)
-#include <xmmintrin.h>
+#include <emmintrin.h>
 #endif
 
 namespace thinwire {
@@ -59,7 +59,18 @@ namespace detail {
 
 [[nodiscard]] inline std::optional<errc> refuse_absurd(std::span<const float> values) noexcept {
     std::uint32_t above = 0;  // the highest bit: whether a magnitude is
-    for (const float value : values) above |= largest_value_bits - (std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    std::size_t i = 0;
+#if defined(__SSE2__)
+    const __m128i most = _mm_set1_epi32(static_cast<int>(largest_value_bits)), all = _mm_set1_epi32(0x7fffffff);
+    __m128i over = _mm_setzero_si128();
+    for (; i + 4 <= values.size(); i += 4) {
+        const __m128i bits = _mm_castps_si128(_mm_loadu_ps(values.data() + i));
+        over = _mm_or_si128(over, _mm_sub_epi32(most, _mm_and_si128(bits, all)));
+    }
+    above = _mm_movemask_ps(_mm_castsi128_ps(over)) != 0 ? 0x80000000U : 0U;
+#endif
+    for (; i < values.size(); ++i)
+        above |= largest_value_bits - (std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
     if (above >> 31U == 0) return std::nullopt;
     std::uint32_t largest = 0;
     for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
@@ -126,7 +137,17 @@ class sign_codec final : public value_codec {
         for (std::size_t i = 0; i < values.size(); i += 32) {
             const std::size_t n = std::min<std::size_t>(32, values.size() - i);
             const std::uint32_t word = in.get(static_cast<unsigned>(n));
-            for (std::size_t b = 0; b < n; ++b) values[i + b] = of_bit((word >> b) & 1U);
+            std::size_t b = 0;
+#if defined(__SSE2__)
+            const __m128i one = _mm_set1_epi32(0x3f800000), sign = _mm_set1_epi32(static_cast<int>(0x80000000U));
+            const __m128i places = _mm_set_epi32(8, 4, 2, 1);
+            for (; b + 4 <= n; b += 4) {
+                const __m128i bits = _mm_and_si128(_mm_set1_epi32(static_cast<int>(word >> b)), places);
+                const __m128i minus = _mm_and_si128(_mm_cmpeq_epi32(bits, places), sign);
+                _mm_storeu_ps(values.data() + i + b, _mm_castsi128_ps(_mm_or_si128(one, minus)));
+            }
+#endif
+            for (; b < n; ++b) values[i + b] = of_bit((word >> b) & 1U);
         }
         return std::nullopt;
     }

@@ -56,20 +56,21 @@ class gradient_meter {
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
         return norm(pool, level, [](std::size_t) noexcept {});
     }
-    /// The same. A single thread gets other work done meanwhile: beside(n) does a part of it that fits n gradients. It
-    /// must not throw.
+    /// The same. A single thread gets other work done while it reads: beside(n) does a part of it that fits n
+    /// gradients. It must not throw.
     template <class Beside>
     [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        const bool alone = detail::lane_count(pool) == 1;
+        const auto work = [](const void* context) {
+            (*static_cast<const Beside*>(context))(detail::scan_pause::gradients);
+        };
+        detail::scan_pause pause;
+        if (detail::lane_count(pool) == 1) pause = {.work = work, .context = &beside};
         detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
             piece& p = pieces_[i];
             p.sum = 0.0;
             p.largest = 0;
-            if (alone)
-                measure_beside(p, kernels, beside);
-            else
-                kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest, pause);
         });
         double sum = 0.0;
         bool finite = true;
@@ -94,20 +95,6 @@ class gradient_meter {
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-
-    /// While the gradients after these come from memory, the other work is done: it computes, reading waits.
-    template <class Beside>
-    static void measure_beside(piece& p, const transform_kernels& kernels, const Beside& beside) {
-        constexpr std::size_t some = 256;
-        for (std::size_t at = 0; at < p.values.size(); at += detail::scan_block) {
-            const std::size_t n = std::min(detail::scan_block, p.values.size() - at);
-            for (std::size_t x = 0; x < n; x += some) {
-                detail::ask_ahead(p.values.data() + at + x, std::min(some, n - x), detail::scan_block);
-                beside(some);
-            }
-            kernels.scan(p.values.data() + at, n, p.sum, p.largest);
-        }
-    }
 
     std::vector<parameter> parameters_;
     std::vector<piece> pieces_;

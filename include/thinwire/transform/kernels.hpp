@@ -37,7 +37,7 @@ struct transform_kernels {
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
-    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
+    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest, const detail::scan_pause& pause);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
     void (*mark_tops)(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks);
@@ -142,8 +142,9 @@ struct lanes_avx512 {
                                       std::ptrdiff_t ahead) {                                                          \
             detail::apply_sign<LANES>(x, d, n, rate, factor, ahead);                                                   \
         }                                                                                                              \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {                  \
-            detail::scan<LANES>(g, n, sum, largest);                                                                   \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest,                    \
+                                const scan_pause& pause) {                                                             \
+            detail::scan<LANES>(g, n, sum, largest, pause);                                                            \
         }                                                                                                              \
         TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {        \
             detail::group_tops<LANES>(c, n, groups, tops);                                                             \

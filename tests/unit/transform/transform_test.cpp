@@ -279,14 +279,14 @@ TEST_CASE("kernels: scan, top_floor and mark_tops at every level") {
             if (level > best_isa()) continue;
             double sum = 0.0;
             std::uint32_t largest = 0;
-            kernels_for(level).scan(g.data(), g.size(), sum, largest);
+            kernels_for(level).scan(g.data(), g.size(), sum, largest, {});
             CHECK(std::abs(sum / expected - 1.0) < 0x1p-18);
             for (const std::size_t at : {std::size_t{0}, std::size_t{4095}, std::size_t{4998}}) {
                 std::vector<float> bad = g;
                 bad[at] = std::bit_cast<float>(0xffc00000U);
                 double ignored = 0.0;
                 std::uint32_t top = largest;
-                kernels_for(level).scan(bad.data(), bad.size(), ignored, top);
+                kernels_for(level).scan(bad.data(), bad.size(), ignored, top, {});
                 CHECK(top == 0x7fc00000U);
             }
         }
@@ -351,6 +351,25 @@ TEST_CASE("inverse_fast: the inverse of few and of all coefficients where both s
                     }
                 }
             }
+}
+
+TEST_CASE("scan: the work in between is done once for every 512 gradients and changes no sum, at every level") {
+    random_stream random(21);
+    std::vector<float> g(5 * 4096 + 512);
+    for (float& value : g) value = random.normal();
+    for (const isa level : {isa::scalar, isa::avx2, isa::avx512}) {
+        if (level > best_isa()) continue;
+        double plain = 0.0, paused = 0.0;
+        std::uint32_t largest = 0, top = 0;
+        std::size_t calls = 0;
+        std::size_t* const count = &calls;
+        const auto work = [](const void* context) { ++**static_cast<std::size_t* const*>(context); };
+        kernels_for(level).scan(g.data(), g.size(), plain, largest, {});
+        kernels_for(level).scan(g.data(), g.size(), paused, top, {.work = work, .context = &count});
+        CHECK(calls == g.size() / detail::scan_pause::gradients);
+        CHECK(plain == paused);
+        CHECK(largest == top);
+    }
 }
 
 TEST_CASE("line_floors and mark_lines: the k-th largest magnitude of every line, with ties and zeros, at every level") {

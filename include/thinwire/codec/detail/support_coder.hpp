@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
@@ -159,10 +160,13 @@ class support_encoder : support_coder {
         }
         std::size_t at = out.size();
         out.resize(at + 2 * words.size());
-        for (const std::uint16_t word : words) {
-            out[at++] = static_cast<std::byte>(word & 0xffU);
-            out[at++] = static_cast<std::byte>(word >> 8U);
-        }
+        if (std::endian::native == std::endian::little && !words.empty())
+            std::memcpy(out.data() + at, words.data(), words.size_bytes());
+        else
+            for (const std::uint16_t word : words) {
+                out[at++] = static_cast<std::byte>(word & 0xffU);
+                out[at++] = static_cast<std::byte>(word >> 8U);
+            }
         out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
     }
 

@@ -69,9 +69,11 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
     typedef int words __attribute__((vector_size(16)));
     typedef std::uint32_t unsigned_words __attribute__((vector_size(16)));
     typedef char bytes __attribute__((vector_size(16)));
-    const auto number = [](std::uint32_t x) { return static_cast<int>(x); };
-    words abef = {number(state[5]), number(state[4]), number(state[1]), number(state[0])};
-    words cdgh = {number(state[7]), number(state[6]), number(state[3]), number(state[2])};
+    words abcd, efgh;
+    std::memcpy(&abcd, state.data(), sizeof abcd);
+    std::memcpy(&efgh, state.data() + 4, sizeof efgh);
+    words abef = __builtin_shufflevector(efgh, abcd, 1, 0, 5, 4);  // highest element first
+    words cdgh = __builtin_shufflevector(efgh, abcd, 3, 2, 7, 6);
     for (; blocks > 0; --blocks, data += 64) {
         const words abef_before = abef, cdgh_before = cdgh;
         words w[4];
@@ -97,8 +99,10 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
         abef = (words)((unsigned_words)abef + (unsigned_words)abef_before);
         cdgh = (words)((unsigned_words)cdgh + (unsigned_words)cdgh_before);
     }
-    const int out[8] = {abef[3], abef[2], cdgh[3], cdgh[2], abef[1], abef[0], cdgh[1], cdgh[0]};
-    for (std::size_t i = 0; i < 8; ++i) state[i] = static_cast<std::uint32_t>(out[i]);
+    abcd = __builtin_shufflevector(abef, cdgh, 3, 2, 7, 6);
+    efgh = __builtin_shufflevector(abef, cdgh, 1, 0, 5, 4);
+    std::memcpy(state.data(), &abcd, sizeof abcd);
+    std::memcpy(state.data() + 4, &efgh, sizeof efgh);
 }
 
 #endif

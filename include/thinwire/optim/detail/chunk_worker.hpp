@@ -45,11 +45,12 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
                 const step& how, const value_codec& codec, sparse_content& content) {
         const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
-        const std::size_t most = std::max<std::size_t>(1, panel_elements / tile);
+        const bool line = spectrum_layout{*t.rows, *t.cols}.line();
+        const std::size_t most = line ? line_batch : std::max<std::size_t>(1, panel_elements / tile);
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
-            if (spectrum_layout{*t.rows, *t.cols}.line())
+            if (line)
                 choose_lines(t, from, count, codec, content);
             else
                 for (std::size_t c = 0; c < count; ++c) {
@@ -157,25 +158,21 @@ class chunk_worker {
         }
     }
 
-    /// choose() for the chunks in panel_, of one row each.
+    /// choose() for at most line_batch chunks in panel_, of one row each.
     void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
                       sparse_content& content) {
-        const std::size_t w = t.grid.cols();
-        for (std::size_t from = 0; from < count; from += line_batch) {
-            const std::size_t batch = std::min(line_batch, count - from), whole = (batch + 15) / 16 * 16;
-            kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
-            const float* c = scratch_.coefficients.data();
-            std::array<std::uint32_t, line_batch> floors;
-            std::array<std::uint64_t, line_batch> marks;
-            kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
-            kernels_->mark_lines(c, w, batch, floors.data(), marks.data());
-            for (std::size_t line = 0; line < batch; ++line, c += w) {
-                const std::size_t chunk = first + from + line;
-                if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
-                    take_marked(t, chunk, c, marks[line], content);
-                else  // several are as large as the last one that is kept
-                    choose(t, chunk, c, codec, content);
-            }
+        const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
+        kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
+        const float* c = scratch_.coefficients.data();
+        std::array<std::uint32_t, line_batch> floors;
+        std::array<std::uint64_t, line_batch> marks;
+        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+        kernels_->mark_lines(c, w, count, floors.data(), marks.data());
+        for (std::size_t line = 0; line < count; ++line, c += w) {
+            if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+                take_marked(t, first + line, c, marks[line], content);
+            else  // several are as large as the last one that is kept
+                choose(t, first + line, c, codec, content);
         }
     }
     /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.

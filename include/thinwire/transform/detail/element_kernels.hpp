@@ -80,28 +80,39 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
     for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
 }
 
-inline constexpr std::size_t scan_block = 4096;
+/// What scan() does in between, once for every `gradients` of them: work that computes while reading waits. It must not
+/// throw.
+struct scan_pause {
+    static constexpr std::size_t gradients = 512;
+    void (*work)(const void* context) = nullptr;
+    const void* context = nullptr;
+};
 
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those
-/// is not within 2^-40..2^48, in double.
+/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
+/// not within 2^-40..2^48, in double.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
+THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest,
+                                 const scan_pause& pause) {
     using floats = typename vector_of<float, Lanes>::type;
     using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t block = scan_block, ways = 4;
+    constexpr std::size_t block = 4096, ways = 4;
     for (std::size_t from = 0; from < n; from += block) {
         const std::size_t end = std::min(n, from + block);
         floats squares[ways] = {};
         bits tops[ways] = {};
         std::size_t x = from;
-        for (; x + ways * Lanes <= end; x += ways * Lanes) {
+        while (x + ways * Lanes <= end) {
+            const std::size_t stop = std::min(end, x + scan_pause::gradients);
+            if (pause.work != nullptr) pause.work(pause.context);
+            for (; x + ways * Lanes <= stop; x += ways * Lanes) {
 #pragma GCC unroll 4
-            for (std::size_t w = 0; w < ways; ++w) {
-                const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
-                squares[w] += value * value;
-                const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
-                tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+                for (std::size_t w = 0; w < ways; ++w) {
+                    const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
+                    squares[w] += value * value;
+                    const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
+                    tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+                }
             }
         }
         const floats all = (squares[0] + squares[1]) + (squares[2] + squares[3]);

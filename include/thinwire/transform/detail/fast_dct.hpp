@@ -77,18 +77,34 @@ THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
     }
 }
 
+/// 1, which the compiler must not know.
+inline const volatile float unknown_one = 1.0F;
+
+/// a <- a + b and b <- a - b. Vectors of 512 bits take `one`, ones from unknown_one: a product with it goes to the
+/// units that multiply, where it adds as exactly, so that those and the ones that add share the work.
+template <class Vec>
+THINWIRE_ALWAYS_INLINE void butterfly(Vec& a, Vec& b, const Vec& one) {
+    const Vec difference = a - b;
+    if constexpr (sizeof(Vec) == 64)
+        a = a * one + b;
+    else
+        a = a + b;
+    b = difference;
+}
+
 /// x[f] <- sum over n of (-1)^(bits that the bits of n, reversed, share with f) x[n]: Walsh-Hadamard in Paley's order.
 template <std::size_t N, class Vec>
-THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
+THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N], const Vec& one) {
     if constexpr (N > 1) {
         Vec even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
         for (std::size_t n = 0; n < N / 2; ++n) {
-            even[n] = x[n] + x[n + N / 2];
-            odd[n] = x[n] - x[n + N / 2];
+            even[n] = x[n];
+            odd[n] = x[n + N / 2];
+            butterfly(even[n], odd[n], one);
         }
-        fast_walsh(even);
-        fast_walsh(odd);
+        fast_walsh(even, one);
+        fast_walsh(odd, one);
 #pragma GCC unroll 64
         for (std::size_t f = 0; f < N / 2; ++f) {
             x[2 * f] = even[f];
@@ -106,23 +122,29 @@ THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, std::size_t in_stride,
     constexpr auto scale =
         static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
     constexpr float first = Walsh ? scale : scale * 0.70710678F;
-    local even[N / 2], odd[N / 2];
+    local even[N / 2], odd[N / 2], one = {};
+    if constexpr (Walsh) one += unknown_one;
 #pragma GCC unroll 64
     for (std::size_t n = 0; n < N / 2; ++n) {
-        const local a = *reinterpret_cast<const vec*>(in + n * in_stride);
-        const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
-        even[n] = a + b;
-        odd[n] = a - b;
+        even[n] = *reinterpret_cast<const vec*>(in + n * in_stride);
+        odd[n] = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
+        if constexpr (Walsh) {
+            butterfly(even[n], odd[n], one);
+        } else {
+            const local sum = even[n] + odd[n];
+            odd[n] = even[n] - odd[n];
+            even[n] = sum;
+        }
     }
     if constexpr (Walsh)
-        fast_walsh(even);
+        fast_walsh(even, one);
     else
         fast_dct2(even);
     *reinterpret_cast<vec*>(out) = even[0] * first;
 #pragma GCC unroll 64
     for (std::size_t f = 1; f < N / 2; ++f) *reinterpret_cast<vec*>(out + 2 * f * out_stride) = even[f] * scale;
     if constexpr (Walsh)
-        fast_walsh(odd);
+        fast_walsh(odd, one);
     else
         fast_dct4(odd);
 #pragma GCC unroll 64
