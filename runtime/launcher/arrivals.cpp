@@ -48,8 +48,8 @@ std::vector<peer_id> arrivals::missing(std::uint64_t round, std::span<const peer
     std::vector<peer_id> absent;
     const auto found = rounds_.find(round);
     for (const peer_id peer : expected)
-        if (found == rounds_.end() || std::none_of(found->second.begin(), found->second.end(),
-                                                   [&](const auto& p) { return p.first == peer; }))
+        if (found == rounds_.end() ||
+            std::none_of(found->second.begin(), found->second.end(), [&](const auto& p) { return p.first == peer; }))
             absent.push_back(peer);
     return absent;
 }

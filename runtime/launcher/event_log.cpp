@@ -150,8 +150,7 @@ void log_to_file(const std::filesystem::path& file) {
         add_json_sink(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(file.string(), file_bytes, old_files),
                       std::min(log().least, spdlog::level::info));
     } catch (const spdlog::spdlog_ex& problem) {
-        throw io_error("peer.log_file = '" + file.string() + "': " + problem.what() +
-                       ": expected a file to append to");
+        throw io_error("peer.log_file = '" + file.string() + "': " + problem.what() + ": expected a file to append to");
     }
 }
 

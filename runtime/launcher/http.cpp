@@ -175,8 +175,7 @@ descriptor listen_on(http_address& where) {
     socklen_t size = six ? sizeof v6 : sizeof v4;
     descriptor socket(::socket(six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     const int on = 1;
-    if (parsed != 1 || socket.get() < 0 ||
-        ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+    if (parsed != 1 || socket.get() < 0 || ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
         ::bind(socket.get(), address, size) != 0 || ::listen(socket.get(), 64) != 0 ||
         ::getsockname(socket.get(), address, &size) != 0)
         throw launcher_error(exit_code::network, "peer.status = \"" + where.text() + "\": " + strerror(errno) +
@@ -212,8 +211,11 @@ result<http_address> parse_http_address(std::string_view text) {
 /// One thread and one poll() for all connections.
 class http_server::implementation {
  public:
-    implementation(const http_address& where, page_source pages)
-        : where_(where), listener_(listen_on(where_)), responder_(where_.loopback(), std::move(pages)) {
+    implementation(const http_address& where, page_source pages, const http_server_limits& limits)
+        : where_(where),
+          limits_(limits),
+          listener_(listen_on(where_)),
+          responder_(where_.loopback(), std::move(pages)) {
         std::array<int, 2> ends{};
         if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
             throw launcher_error(exit_code::network, std::string("peer.status: pipe: ") + strerror(errno));
@@ -239,8 +241,8 @@ class http_server::implementation {
             watched.push_back({wake_read_.get(), POLLIN, 0});
             watched.push_back({listener_.get(), static_cast<short>(accepting ? POLLIN : 0), 0});
             for (const connection& one : open_)
-                watched.push_back(
-                    {one.socket.get(), static_cast<short>(one.now == connection::state::writing ? POLLOUT : POLLIN), 0});
+                watched.push_back({one.socket.get(),
+                                   static_cast<short>(one.now == connection::state::writing ? POLLOUT : POLLIN), 0});
             if (::poll(watched.data(), watched.size(), wait_ms()) < 0 && errno != EINTR) return;
             if (watched[0].revents != 0) return;
             for (std::size_t i = 0; i < open_.size(); ++i) {
@@ -271,8 +273,8 @@ class http_server::implementation {
                 if (!open_.empty()) open_.pop_front();
                 return;
             }
-            if (open_.size() >= connections) open_.pop_front();
-            open_.push_back({.socket = std::move(socket), .until = clock::now() + patience, .request = {}});
+            if (open_.size() >= limits_.connections) open_.pop_front();
+            open_.push_back({.socket = std::move(socket), .until = clock::now() + limits_.patience, .request = {}});
         }
     }
 
@@ -295,7 +297,7 @@ class http_server::implementation {
         const std::size_t searched = one.request.size() < 3 ? 0 : one.request.size() - 3;
         one.request.append(bytes.data(), static_cast<std::size_t>(got));
         const std::size_t end = one.request.find("\r\n\r\n", searched);
-        if (std::min(end, one.request.size()) > request_bytes)
+        if (std::min(end, one.request.size()) > limits_.request_bytes)
             one.answer = too_large;
         else if (end == std::string::npos)
             return;
@@ -327,6 +329,7 @@ class http_server::implementation {
     }
 
     http_address where_;
+    http_server_limits limits_;
     descriptor listener_, wake_read_, wake_write_;
     responder responder_;
     std::deque<connection> open_;  ///< in the order in which they came
@@ -334,8 +337,8 @@ class http_server::implementation {
     std::thread thread_;
 };
 
-http_server::http_server(const http_address& where, page_source pages)
-    : impl_(std::make_unique<implementation>(where, std::move(pages))) {}
+http_server::http_server(const http_address& where, page_source pages, const http_server_limits& limits)
+    : impl_(std::make_unique<implementation>(where, std::move(pages), limits)) {}
 
 http_server::~http_server() = default;
 
@@ -380,7 +383,8 @@ result<std::string> http_get(const http_address& where, const std::string& path,
         return failure{errc::truncated, clock::now() >= until || answer.error() == httplib::Error::Canceled
                                             ? "no whole answer in time, or too large a one"
                                             : "no answer"};
-    if (answer->status != 200) return failure{errc::malformed, "answers with HTTP status " + std::to_string(answer->status)};
+    if (answer->status != 200)
+        return failure{errc::malformed, "answers with HTTP status " + std::to_string(answer->status)};
     return body;
 }
 

@@ -30,21 +30,23 @@ struct http_page {
     std::string body;
 };
 
-/// Serves pages that change nothing: GET only, one request a connection. One thread of its own answers all; what others
-/// send or leave out costs it at most `connections` sockets, each with 8 KiB of request and 5 seconds from its first
-/// byte to its last. When all are taken the oldest makes room for the newest, so idle connections keep nobody out.
+/// What clients may cost a server.
+struct http_server_limits {
+    std::size_t connections = 64;
+    std::size_t request_bytes = 8192;          ///< of a request's line and headers
+    std::chrono::milliseconds patience{5000};  ///< from a connection's first moment to its last
+};
+
+/// Serves pages that change nothing: GET only, one request a connection. One thread of its own answers all. When all
+/// connections are taken the oldest makes room for the newest, so that idle ones keep nobody out.
 class http_server {
  public:
-    static constexpr std::size_t connections = 64;
-    static constexpr std::size_t request_bytes = 8192;
-    static constexpr std::chrono::seconds patience{5};
-
     /// The page of a path, called on the server's thread; status 404 for those that there are not.
     using page_source = std::function<http_page(const std::string& path)>;
 
     /// Listens, with port 0 on any. On a loopback address, requests whose Host is not an IP address or localhost are
     /// refused: no page of another site reads this one by pointing its name here. Throws launcher_error(network).
-    http_server(const http_address& where, page_source pages);
+    http_server(const http_address& where, page_source pages, const http_server_limits& limits = {});
     ~http_server();
     http_server(const http_server&) = delete;
     http_server& operator=(const http_server&) = delete;

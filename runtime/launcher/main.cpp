@@ -90,6 +90,7 @@ void add_train(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     add_key_option(*command, overrides, "--valid", "data.valid", "validation text; default: the end of --data");
     add_key_option(*command, overrides, "--rounds", "run.rounds", "length of the run (default 600)");
     add_key_option(*command, overrides, "--out", "peer.directory", "folder for everything that is written");
+    add_watching(*command, overrides);
     command->add_option("--peers", a.train.peers, "peers, each a process")
         ->capture_default_str()
         ->check(CLI::Range(1, 256));
@@ -324,9 +325,9 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 13> commands = {
-        "train",  "start",    "join", "watch", "invite",  "key", "allow",
-        "revoke", "generate", "eval", "log",   "inspect", "keys"};
+    static constexpr std::array<std::string_view, 13> commands = {"train", "start",   "join",   "watch",    "invite",
+                                                                  "key",   "allow",   "revoke", "generate", "eval",
+                                                                  "log",   "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;

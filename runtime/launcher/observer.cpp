@@ -43,8 +43,6 @@ observer::observer(const configuration& settings, const directory& where, bool f
     status_.self = self;
     status_.founder = founder;
     status_.sees_arrivals = founder;
-    status_.rounds = static_cast<std::uint64_t>(settings.run.rounds);
-    status_.k = settings.optimizer.k;
 }
 
 observer::~observer() {
@@ -53,8 +51,7 @@ observer::~observer() {
     std::error_code failed;
     std::filesystem::remove(address_file_, failed);
     if (failed)
-        log_event(log_level::warning, "status_ended",
-                  "remove '" + address_file_.string() + "': " + failed.message());
+        log_event(log_level::warning, "status_ended", "remove '" + address_file_.string() + "': " + failed.message());
 }
 
 observer::payload_check observer::timed(payload_check check) {
@@ -69,13 +66,15 @@ observer::payload_check observer::timed(payload_check check) {
     };
 }
 
-void observer::entered(const runtime::node& node, std::uint64_t round) {
+void observer::entered(const runtime::node& node, const configuration& settings, std::uint64_t round) {
     node_ = &node;
     {
         const std::lock_guard lock(mutex_);
         entered_at_ = phase_at_ = clock::now();
         status_.run = to_string(node.run());
         status_.round = round;
+        status_.rounds = static_cast<std::uint64_t>(settings.run.rounds);
+        status_.k = settings.optimizer.k;
         pace_.emplace(round, entered_at_);
     }
     if (!where_) return;
@@ -199,8 +198,7 @@ run_status observer::status() const {
 
 http_page observer::page(const std::string& path) const {
     if (path == "/healthz") return {.body = "ok\n"};
-    if (path == "/metrics")
-        return {.type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(status())};
+    if (path == "/metrics") return {.type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(status())};
     if (path == "/status")
         return {.type = "application/json",
                 .body = to_json(status()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"};

@@ -43,8 +43,9 @@ class observer {
     /// A node's check that also notes when each payload comes: who waits for whom. May outlive this object.
     [[nodiscard]] payload_check timed(payload_check check);
 
-    /// The peer is in its run, at `round`. `node` outlives this observer. Throws launcher_error(network), io_error.
-    void entered(const runtime::node& node, std::uint64_t round);
+    /// The peer is in its run, at `round`; `settings` are the run's now. `node` outlives this observer. Throws
+    /// launcher_error(network), io_error.
+    void entered(const runtime::node& node, const configuration& settings, std::uint64_t round);
     [[nodiscard]] bool serves() const noexcept { return where_.has_value(); }
 
     /// The course of a round: its computation begins, its payload is published, its commit is applied.

@@ -116,7 +116,7 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
     targets_.resize(tokens_.size());
     metrics_.emplace(where_.metrics());
-    observer_->entered(*node_, replica_->optimizer().round());
+    observer_->entered(*node_, settings_, replica_->optimizer().round());
     if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }
 
@@ -193,8 +193,9 @@ void peer::open_founder() {
     std::fflush(stdout);
     const std::string how =
         settings_.peer.plaintext
-            ? fmt::format(" in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR --data FILE",
-                          address)
+            ? fmt::format(
+                  " in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR --data FILE",
+                  address)
             : fmt::format("; `thinwire invite {}` prints the line with which another machine enters",
                           where_.root.string());
     log_event(log_level::info, "listening",

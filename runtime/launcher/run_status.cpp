@@ -113,7 +113,7 @@ class metrics_page {
         if (std::isinf(value)) return value > 0 ? "+Inf" : "-Inf";
         // Counts below 2^53 as they are, without an exponent.
         return value == std::floor(value) && std::abs(value) < 9e15 ? fmt::format("{:.0f}", value)
-                                                                   : fmt::format("{}", value);
+                                                                    : fmt::format("{}", value);
     }
 
     std::string text_, family_;

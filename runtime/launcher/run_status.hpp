@@ -5,7 +5,6 @@
 #include <thinwire/runtime/node.hpp>
 
 #include "arrivals.hpp"
-
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
@@ -49,9 +48,9 @@ struct run_status {
     std::uint64_t contributions_total = 0, disagreeing_total = 0, rejected_total = 0;
     std::uint64_t missed_total = 0;  ///< rounds without this peer's payload
 
-    digest_at replica;              ///< all weights
-    std::deque<digest_at> shares;   ///< a rotating sixteenth, one for each of the last rounds
-    std::vector<peer_id> awaited;   ///< now
+    digest_at replica;             ///< all weights
+    std::deque<digest_at> shares;  ///< a rotating sixteenth, one for each of the last rounds
+    std::vector<peer_id> awaited;  ///< now
     std::map<peer_id, arrivals::cost> costs;
     bool sees_arrivals = false;  ///< `awaited` and `costs` can be known here
     runtime::node_status node;

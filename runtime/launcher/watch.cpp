@@ -66,7 +66,8 @@ class follower {
             // Asked each time: a peer that is started again may have another port.
             std::string line = read_text(directory{where_}.status_address());
             while (!line.empty() && line.back() == '\n') line.pop_back();
-            if (line.empty()) return failure{errc::malformed, "no status.address there: not running, or without --status"};
+            if (line.empty())
+                return failure{errc::malformed, "no status.address there: not running, or without --status"};
             const result<http_address> found = parse_http_address(line);
             if (!found) return failure{errc::malformed, "status.address there is damaged"};
             address = *found;

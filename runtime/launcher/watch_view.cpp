@@ -1,7 +1,6 @@
 #include "watch_view.hpp"
 
 #include "progress.hpp"
-
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -47,7 +46,7 @@ class fields {
         T value{};
         if constexpr (std::is_same_v<T, bool>) {
             if (!found->is_boolean()) return;
-        } else if (!found->is_number()) {
+        } else if (std::is_integral_v<T> ? !found->is_number_unsigned() : !found->is_number()) {
             return;
         }
         take(name, value);
@@ -73,6 +72,7 @@ class fields {
 seen_peer read_peer(const fields& from) {
     seen_peer p;
     from.take("name", p.name);
+    if (p.name.empty()) from.take("id", p.name);
     from.take("self", p.self);
     from.take("present", p.present);
     from.take("contributed_last", p.contributed_last);
@@ -141,9 +141,9 @@ std::string waiting(const seen_status& s) {
 }
 
 std::string peer_state(const seen_peer& p) {
-    if (!p.present) return "away";
     if (p.awaited.value_or(false)) return "awaited";
-    return p.contributed_last ? "in round" : "behind";
+    if (p.contributed_last) return "in round";
+    return p.present ? "behind" : "away";
 }
 
 std::string awaited_names(const seen_status& s) {
@@ -155,7 +155,8 @@ std::string awaited_names(const seen_status& s) {
 
 std::string phase_text(const seen_status& s) {
     const std::string names = awaited_names(s);
-    return s.phase + fmt::format(" for {:.0f} s", s.phase_seconds) + (names.empty() ? "" : ", until " + names + " sends");
+    return s.phase + fmt::format(" for {:.0f} s", s.phase_seconds) +
+           (names.empty() ? "" : ", until " + names + " sends");
 }
 
 std::vector<std::string> draw_one(const watched& one) {
@@ -164,24 +165,22 @@ std::vector<std::string> draw_one(const watched& one) {
     const seen_status& s = *one.status;
     lines.push_back(fmt::format("run {}  round {}/{}  {:.2f} rounds/s  {} tokens/s", s.run.substr(0, 16), s.round,
                                 s.rounds, s.rounds_per_second, rate(s.tokens_per_second)));
-    lines.push_back(fmt::format("loss {}  validation {}{}  rate {:.3g}  k {}", number_or_dash(s.loss, 4),
-                                number_or_dash(s.validation_loss, 4),
-                                s.validation_loss ? fmt::format(" (round {})", s.validation_round) : "",
-                                s.learning_rate, s.k));
-    lines.push_back(fmt::format("sent {}  received {}  waiting {} of the time  log {}  refused {}", bytes(s.bytes_sent),
+    lines.push_back(fmt::format(
+        "loss {}  validation {}{}  rate {:.3g}  k {}", number_or_dash(s.loss, 4), number_or_dash(s.validation_loss, 4),
+        s.validation_loss ? fmt::format(" (round {})", s.validation_round) : "", s.learning_rate, s.k));
+    lines.push_back(fmt::format("sent {}  received {}  waiting {}  log {}  refused {}", bytes(s.bytes_sent),
                                 bytes(s.bytes_received), waiting(s), bytes(s.log_bytes), s.refused));
-    lines.push_back(fmt::format("weights: {} of {} agree with these, {} ever differed; {}", s.agreeing, s.contributors,
-                                s.disagreeing_total,
-                                s.replica ? short_digest(s.replica->second) +
-                                                fmt::format(" after round {}", s.replica->first)
-                                          : "no digest yet"));
+    lines.push_back(fmt::format(
+        "weights: {} of {} agree with these, {} ever differed; {}", s.agreeing, s.contributors, s.disagreeing_total,
+        s.replica ? short_digest(s.replica->second) + fmt::format(" after round {}", s.replica->first)
+                  : "no digest yet"));
     lines.push_back(one.problem.empty() ? s.peer + " (" + s.role + ") is " + phase_text(s)
                                         : one.address + ": " + one.problem + "; trying again");
-    lines.push_back(fmt::format("{:<16} {:<8} {:>9} {:>6} {:>8} {:>8} {:>8} {:>9}", "peer", "state", "round", "behind",
+    lines.push_back(fmt::format("{:<14} {:<8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>8}", "peer", "state", "round", "behind",
                                 "sent to", "received", "came s", "waited s"));
     for (const seen_peer& p : s.peers)
-        lines.push_back(fmt::format("{:<16} {:<8} {:>9} {:>6} {:>8} {:>8} {:>8} {:>9}{}",
-                                    terminal_text(p.name + (p.self ? " *" : ""), 16), peer_state(p), p.last_round,
+        lines.push_back(fmt::format("{:<14} {:<8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>8}{}",
+                                    terminal_text(p.name + (p.self ? " *" : ""), 14), peer_state(p), p.last_round,
                                     p.staleness, bytes(p.bytes_sent), bytes(p.bytes_received),
                                     number_or_dash(p.arrival_seconds, 2), number_or_dash(p.waited_seconds, 1),
                                     p.waited_for_last.value_or(false) ? " <" : ""));
@@ -291,8 +290,7 @@ agreement compare(const std::vector<watched>& all) {
         }
     }
     found.peers = compared.size();
-    if (differs)
-        return {.is = agreement::verdict::differ, .peers = found.peers, .round = differs};
+    if (differs) return {.is = agreement::verdict::differ, .peers = found.peers, .round = differs};
     found.is = found.peers > 0 ? agreement::verdict::agree : agreement::verdict::unknown;
     return found;
 }
@@ -344,9 +342,10 @@ nlohmann::ordered_json to_json(const std::vector<watched>& all) {
     }
     const agreement found = compare(all);
     static constexpr const char* names[] = {"unknown", "agree", "differ", "other_runs"};
-    out["agreement"] = {{"verdict", names[static_cast<std::size_t>(found.is)]},
-                        {"peers", found.peers},
-                        {"round", found.round ? nlohmann::ordered_json(*found.round) : nlohmann::ordered_json(nullptr)}};
+    out["agreement"] = {
+        {"verdict", names[static_cast<std::size_t>(found.is)]},
+        {"peers", found.peers},
+        {"round", found.round ? nlohmann::ordered_json(*found.round) : nlohmann::ordered_json(nullptr)}};
     return out;
 }
 

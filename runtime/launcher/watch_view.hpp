@@ -17,7 +17,7 @@ namespace thinwire::launcher {
 
 /// A peer's line in another peer's /status.
 struct seen_peer {
-    std::string name;
+    std::string name;  ///< its id where it has none
     bool self = false, present = false, contributed_last = false;
     std::uint64_t last_round = 0, staleness = 0, bytes_sent = 0, bytes_received = 0;
     std::optional<bool> awaited, waited_for_last;
@@ -63,8 +63,8 @@ struct agreement {
 };
 [[nodiscard]] agreement compare(const std::vector<watched>& all);
 
-/// The lines of a screen, at most `height` of at most `width` characters: one peer with all that it knows of the others,
-/// or several side by side.
+/// The lines of a screen, at most `height` of at most `width` characters: one peer with all that it knows of the
+/// others, or several side by side.
 [[nodiscard]] std::vector<std::string> draw(const std::vector<watched>& all, std::size_t width, std::size_t height);
 
 /// A line for output that is no terminal. Equal lines mean that nothing has changed.
