@@ -69,25 +69,26 @@ class memory_stream : public httplib::Stream {
 
     [[nodiscard]] std::string take() { return std::move(out_); }
 
+    // NOLINTBEGIN(modernize-use-override): versions of httplib differ in which of these they ask for.
     using httplib::Stream::write;
-    bool is_readable() const override { return true; }
-    bool is_writable() const override { return true; }
-    ssize_t read(char* to, std::size_t size) override {
+    bool is_readable() const { return true; }
+    bool is_writable() const { return true; }
+    ssize_t read(char* to, std::size_t size) {
         const std::size_t taken = in_.copy(to, size);
         in_.remove_prefix(taken);
         return static_cast<ssize_t>(taken);
     }
-    ssize_t write(const char* from, std::size_t size) override {
+    ssize_t write(const char* from, std::size_t size) {
         out_.append(from, size);
         return static_cast<ssize_t>(size);
     }
-    void get_remote_ip_and_port(std::string&, int&) const override {}
-    void get_local_ip_and_port(std::string&, int&) const override {}
-    socket_t socket() const override { return INVALID_SOCKET; }
-    // Later versions of httplib ask for these as well.
-    virtual bool wait_readable() const { return true; }
-    virtual bool wait_writable() const { return true; }
-    virtual time_t duration() const { return 0; }
+    void get_remote_ip_and_port(std::string&, int&) const {}
+    void get_local_ip_and_port(std::string&, int&) const {}
+    socket_t socket() const { return INVALID_SOCKET; }
+    bool wait_readable() const { return true; }
+    bool wait_writable() const { return true; }
+    time_t duration() const { return 0; }
+    // NOLINTEND(modernize-use-override)
 
  private:
     std::string_view in_;

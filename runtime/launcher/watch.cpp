@@ -88,6 +88,7 @@ class follower {
 
 std::vector<watched> all_of(const std::vector<std::unique_ptr<follower>>& followers) {
     std::vector<watched> all;
+    all.reserve(followers.size());
     for (const auto& one : followers) all.push_back(one->seen());
     return all;
 }

@@ -42,7 +42,7 @@ struct seen_status {
 
 /// Reads a foreign document: at most 4 MiB, 8 levels, 4096 peers and shares. A field that is missing or of another type
 /// counts as not told, so that older and newer peers can be watched; one without run and round is refused.
-[[nodiscard]] result<seen_status> read_status(std::string_view json);
+[[nodiscard]] result<seen_status> read_status(std::string_view text);
 
 /// Visible ASCII, at most `width` of it: other bytes become '?', what is cut ends in '~'.
 [[nodiscard]] std::string terminal_text(std::string_view text, std::size_t width);

@@ -178,6 +178,7 @@ class Runs(Watching):
         os.close(theirs)
         seen = b""
         while b"\x1b[4A\x1b[J" not in seen:
+            self.assertLess(len(seen), 10000, "drawn again and again")
             self.assertTrue(select.select([ours], [], [], common.LIMIT)[0], seen)
             seen += os.read(ours, 65536)
         self.assertNotIn(b"\x1b", seen.replace(b"\x1b[4A\x1b[J", b""))

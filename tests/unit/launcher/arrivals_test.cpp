@@ -76,5 +76,8 @@ TEST_CASE("rounds a second over a minute and over all") {
         CHECK(run.minute(origin + seconds(230)) < 5.0);
         CHECK(run.minute(origin + seconds(230)) > 0.0);
         CHECK(run.minute(origin + seconds(260)) == 0.0);
+        run.note(801, origin + milliseconds(260500));
+        CHECK(run.minute(origin + milliseconds(320400)) > 0.0);
+        CHECK(run.minute(origin + milliseconds(320500)) == 0.0);
     }
 }

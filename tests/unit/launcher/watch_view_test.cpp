@@ -58,7 +58,7 @@ TEST_CASE("a screen keeps to its size") {
     for (int i = 0; i < 100; ++i)
         document["peers"].push_back(
             {{"name", std::string(500, 'x')}, {"last_round", UINT64_MAX}, {"bytes_sent", UINT64_MAX}});
-    for (const std::size_t height : {4, 10, 23}) {
+    for (const std::size_t height : {4U, 10U, 23U}) {
         const auto lines = draw({at("a", document)}, 79, height);
         CHECK(lines.size() == height);
         for (const std::string& line : lines) CHECK(line.size() <= 79);
