@@ -49,7 +49,7 @@ observer::~observer() {
     if (!server_) return;
     server_.reset();
     std::error_code failed;
-
+    std::filesystem::remove(address_file_, failed);
     if (failed)
         log_event(log_level::warning, "message", "remove '" + address_file_.string() + "': " + failed.message());
 }

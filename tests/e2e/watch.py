@@ -111,18 +111,24 @@ class Runs(Watching):
         with self.subTest("clients that misbehave"):
             self.check_misuse()
         follower = self.spawn("watch", "run")
-        self.assertIn(b"first: round ", follower.stdout.readline())
+        self.line_with(follower, b"first: round ")
         self.end(founder, joiners)
-        self.assertIn(b"no status.address", self.line_with(follower, b"no status"))
+        self.assertFalse((self.folder / "run/status.address").exists())
+        self.line_with(follower, b"no status.address")
         common.interrupt(follower)
         self.assertEqual(self.finish(follower)[0], OK)
-        self.assertFalse((self.folder / "run/status.address").exists())
         self.check_log()
 
     def line_with(self, process, words):
-        while words not in (line := process.stdout.readline()):
-            self.assertTrue(line, "the output ended")
-        return line
+        """The next line of a process with these words; without one in time it is killed, which ends its output."""
+        limit = threading.Timer(common.LIMIT, process.kill)
+        limit.start()
+        try:
+            while words not in (line := process.stdout.readline()):
+                self.assertTrue(line, f"no line with {words}")
+            return line
+        finally:
+            limit.cancel()
 
     def check_status(self):
         first, second = self.status("run"), self.status("second")
