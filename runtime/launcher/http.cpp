@@ -187,8 +187,12 @@ descriptor listen_on(http_address& where) {
 
 }  // namespace
 
+bool http_address::numeric() const {
+    return launcher::numeric(host);
+}
+
 bool http_address::loopback() const {
-    return host == "::1" || (host.starts_with("127.") && numeric(host));
+    return host == "::1" || (host.starts_with("127.") && numeric());
 }
 
 std::string http_address::text() const {

@@ -14,11 +14,12 @@
 
 namespace thinwire::launcher {
 
-/// "HOST:PORT" where HOST is an IPv4 address, an IPv6 address in brackets, or localhost.
+/// "HOST:PORT" where HOST is an IPv4 address, an IPv6 address in brackets, localhost, or another name.
 struct http_address {
     std::string host;  ///< without brackets; localhost is 127.0.0.1
     std::uint16_t port = 0;
 
+    [[nodiscard]] bool numeric() const;  ///< an IP address, no name
     [[nodiscard]] bool loopback() const;
     [[nodiscard]] std::string text() const;
 };
@@ -44,8 +45,9 @@ class http_server {
     /// The page of a path, called on the server's thread; status 404 for those that there are not.
     using page_source = std::function<http_page(const std::string& path)>;
 
-    /// Listens, with port 0 on any. On a loopback address, requests whose Host is not an IP address or localhost are
-    /// refused: no page of another site reads this one by pointing its name here. Throws launcher_error(network).
+    /// Listens on an IP address, with port 0 on any port. On a loopback address, requests whose Host is not an IP
+    /// address or localhost are refused: no page of another site reads this one by pointing its name here. Throws
+    /// launcher_error(network).
     http_server(const http_address& where, page_source pages, const http_server_limits& limits = {});
     ~http_server();
     http_server(const http_server&) = delete;

@@ -41,6 +41,7 @@ Or run each peer where it belongs:
   thinwire start run.toml --dir run --peer.address 10.0.0.7:4400      found a run
   thinwire invite run                                                 print a line that lets one machine in
   thinwire join LINE --dir peer --data book.txt                       enter it from there
+  thinwire watch run                                                  see how a peer with --status does
 
 `thinwire COMMAND --help` says more about each.
 

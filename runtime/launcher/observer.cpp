@@ -25,7 +25,8 @@ double seconds_since(steady_time from, steady_time to) {
 http_address status_address(const configuration& settings) {
     const result<http_address> where = parse_http_address(settings.peer.status);
     const std::string key = "configuration: peer.status = \"" + settings.peer.status + "\": expected ";
-    if (!where) throw launcher_error(exit_code::usage, key + "HOST:PORT, such as 127.0.0.1:9400");
+    if (!where || !where->numeric())
+        throw launcher_error(exit_code::usage, key + "HOST:PORT with an IP address, such as 127.0.0.1:9400");
     if (where->loopback() || settings.peer.status_public) return *where;
     throw launcher_error(exit_code::usage,
                          key + "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) +

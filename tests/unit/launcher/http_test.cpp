@@ -81,6 +81,8 @@ TEST_CASE("addresses of a status server") {
     CHECK(parse_http_address("[::1]:80")->text() == "[::1]:80");
     CHECK(parse_http_address("[::1]:80")->loopback());
     CHECK(parse_http_address("127.9.9.9:1")->loopback());
+    CHECK(parse_http_address("[::1]:80")->numeric());
+    CHECK_FALSE(parse_http_address("example.org:80")->numeric());
     for (const char* far : {"0.0.0.0:1", "10.0.0.7:1", "[::]:1", "127.evil.example:1", "example.org:1"})
         CHECK_FALSE(parse_http_address(far)->loopback());
     for (const char* bad : {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "[::1]", "::1", ":80",
