@@ -1,6 +1,7 @@
 #include "arrivals.hpp"
 
 #include <algorithm>
+#include <iterator>
 
 namespace thinwire::launcher {
 namespace {
@@ -12,7 +13,11 @@ double seconds(std::chrono::steady_clock::duration span) {
 }  // namespace
 
 void arrivals::note(std::uint64_t round, peer_id peer, steady_time at) {
-    if (round < next_ || (rounds_.size() >= rounds_ahead && !rounds_.contains(round))) return;
+    if (round < next_) return;
+    if (rounds_.size() >= rounds_ahead && !rounds_.contains(round)) {
+        if (round > rounds_.rbegin()->first) return;
+        rounds_.erase(std::prev(rounds_.end()));
+    }
     payloads& here = rounds_[round];
     if (std::none_of(here.begin(), here.end(), [&](const auto& p) { return p.first == peer; }))
         here.emplace_back(peer, at);

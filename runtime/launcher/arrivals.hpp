@@ -29,7 +29,8 @@ class arrivals {
         double waited_seconds = 0;        ///< how long the others lay idle for it so far; of rounds where it came last
     };
 
-    /// A payload of `peer` for `round` is here; only the first counts. At most `rounds_ahead` rounds are kept.
+    /// A payload of `peer` for `round` is here; only the first counts. Of rounds that are not over the `rounds_ahead`
+    /// nearest are kept: payloads for later ones displace nothing.
     void note(std::uint64_t round, peer_id peer, steady_time at);
 
     /// The round is over. `expected`: who was there before it began and is there now.

@@ -63,6 +63,14 @@ TEST_CASE("a round that is closed takes no more, and few rounds ahead are kept")
     CHECK(book.missing(4 + arrivals::rounds_ahead, std::array<peer_id, 1>{1}).empty());
 }
 
+TEST_CASE("payloads for rounds far ahead do not hide those of this round") {
+    arrivals book;
+    for (std::uint64_t round = 1000; round < 1100; ++round) book.note(round, 3, origin);
+    book.note(0, 1, origin);
+    book.note(0, 2, origin + seconds(1));
+    CHECK(book.missing(0, all) == std::vector<peer_id>{3});
+}
+
 TEST_CASE("rounds a second over a minute and over all") {
     pace run(100, origin);
     CHECK(run.whole(origin) == 0.0);
