@@ -34,6 +34,7 @@ FOREIGN = {
     "CLI/": ["runtime/launcher"],
     "toml++/": ["runtime/launcher"],
     "spdlog/": ["runtime/launcher"],
+    "httplib.h": ["runtime/launcher"],
     "doctest/": ["tests"],
     "cuda_runtime.h": ["include/thinwire/backend/cuda"],
 }

@@ -33,6 +33,14 @@ struct train_options {
 [[nodiscard]] exit_code allow(const std::filesystem::path& folder, const std::string& key, const std::string& name);
 [[nodiscard]] exit_code revoke(const std::filesystem::path& folder, const std::string& key_or_name);
 
+struct watch_options {
+    std::vector<std::string> where;  ///< host:port, or the folder of a peer on this machine
+    bool once = false;
+    bool json = false;
+};
+/// `thinwire watch`: shows what peers serve at peer.status until Ctrl-C.
+[[nodiscard]] exit_code watch(const watch_options& options);
+
 struct invite_options {
     std::filesystem::path folder;
     std::string expires = "24h";

@@ -21,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 64> keys = {{
+const std::array<configuration_key, 67> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -158,6 +158,12 @@ const std::array<configuration_key, 64> keys = {{
      "who orders the rounds and is not heard for so long is replaced; equal for all"},
     {"peer.plaintext", [](configuration& c) -> field { return &c.peer.plaintext; }, false, 0, 0, "",
      "no TLS, on loopback addresses only; equal for founder and joiners"},
+    {"peer.status", [](configuration& c) -> field { return &c.peer.status; }, false, 0, 0, "",
+     "host:port that serves /status and /metrics to programs and `thinwire watch`, port 0: any; empty: off"},
+    {"peer.status_public", [](configuration& c) -> field { return &c.peer.status_public; }, false, 0, 0, "",
+     "peer.status may be an address that other machines reach"},
+    {"peer.log_file", [](configuration& c) -> field { return &c.peer.log_file; }, false, 0, 0, "",
+     "events as JSON lines, a file in DIR, renamed at 16 MB with four older ones kept; empty: none"},
 }};
 
 [[noreturn]] void refuse(const std::string& line, exit_code code = exit_code::usage) {

@@ -96,6 +96,9 @@ struct configuration {
         std::int64_t min_deadline_ms = 2000;
         std::int64_t max_deadline_ms = 120000;
         bool plaintext = false;
+        std::string status;  ///< host:port; empty: nobody can watch
+        bool status_public = false;
+        std::string log_file;  ///< in peer.directory; empty: none
     } peer;
 
     /// The keys that a file or the command line stated, as opposed to defaults.

@@ -3,10 +3,9 @@
 #include <thinwire/version.hpp>
 
 #include "commands.hpp"
+#include "event_log.hpp"
 #include "stop_signal.hpp"
 #include <CLI/CLI.hpp>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
@@ -42,6 +41,7 @@ Or run each peer where it belongs:
   thinwire start run.toml --dir run --peer.address 10.0.0.7:4400      found a run
   thinwire invite run                                                 print a line that lets one machine in
   thinwire join LINE --dir peer --data book.txt                       enter it from there
+  thinwire watch run                                                  see how a peer with --status does
 
 `thinwire COMMAND --help` says more about each.
 
@@ -50,6 +50,7 @@ Or run each peer where it belongs:
 /// Everything that the options of all subcommands are read into.
 struct arguments {
     std::string log_level = "info";
+    bool log_json = false;
     std::string config, address, name, file, folder, key;
     invite_options invite;
     std::int64_t rounds = 0;
@@ -57,6 +58,7 @@ struct arguments {
     generate_options generate;
     evaluate_options evaluate;
     log_options log;
+    watch_options watch;
 };
 
 /// Options that are other words for keys.
@@ -64,6 +66,13 @@ void add_key_option(CLI::App& command, std::vector<std::pair<std::string, std::s
                     const char* key, const char* help) {
     command.add_option_function<std::string>(
         option, [&overrides, key](const std::string& value) { overrides.emplace_back(key, value); }, help);
+}
+
+/// What lets others see how a peer does.
+void add_watching(CLI::App& command, std::vector<std::pair<std::string, std::string>>& overrides) {
+    add_key_option(command, overrides, "--status", "peer.status",
+                   "host:port for `thinwire watch`, /status and /metrics; port 0: any");
+    add_key_option(command, overrides, "--log-file", "peer.log_file", "events as JSON lines, a file in DIR");
 }
 
 configuration settings_of(const std::string& file, const std::vector<std::pair<std::string, std::string>>& overrides) {
@@ -82,6 +91,7 @@ void add_train(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     add_key_option(*command, overrides, "--valid", "data.valid", "validation text; default: the end of --data");
     add_key_option(*command, overrides, "--rounds", "run.rounds", "length of the run (default 600)");
     add_key_option(*command, overrides, "--out", "peer.directory", "folder for everything that is written");
+    add_watching(*command, overrides);
     command->add_option("--peers", a.train.peers, "peers, each a process")
         ->capture_default_str()
         ->check(CLI::Range(1, 256));
@@ -117,6 +127,7 @@ void add_start(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     command->add_option("config", a.config, "TOML file (`thinwire keys` lists what it can say)")->required();
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
     add_key_option(*command, overrides, "--data", "data.train", "training text, a file");
+    add_watching(*command, overrides);
     command->footer(std::string(R"(
 Listens on peer.address, prints it, and trains as a peer itself. Others enter with the lines that `thinwire invite`
 prints. Ctrl-C finishes the round, saves, and tells the others to stop; the same command then goes on from there, bit
@@ -139,6 +150,7 @@ void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& ch
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
     add_key_option(*command, overrides, "--data", "data.train", "the run's training text, a file");
     add_key_option(*command, overrides, "--name", "peer.name", "what tables call this peer");
+    add_watching(*command, overrides);
     command->footer(std::string(R"(
 With a line that `thinwire invite` printed, a new machine makes its key, is entered on the founder's list, gets
 configuration, weights and state, checks that --data is the run's text, and contributes from the next round on. A peer
@@ -150,6 +162,26 @@ it missed and keeps its momentum.
 )") + keys_note + "\n" +
                     exit_codes);
     command->callback([&] { chosen = [&] { return join(settings_of(a.config, overrides), a.address); }; });
+}
+
+void add_watch(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("watch", "Show how running peers do, and whether their weights agree");
+    watch_options& w = a.watch;
+    command->add_option("where", w.where, "host:port that a peer gave as --status, or its folder; up to 16")
+        ->required()
+        ->expected(1, 16);
+    command->add_flag("--once", w.once, "show them once; exit code 4 when one does not answer");
+    command->add_flag("--json", w.json, "JSON, one object a line");
+    command->footer(std::string(R"(
+A table that is redrawn every second on a terminal, otherwise a line for each change. Several peers are compared: digests
+of the same weights after the same rounds. Ctrl-C ends it.
+
+  thinwire start run.toml --dir run --status 127.0.0.1:9400
+  thinwire watch run
+  thinwire watch 127.0.0.1:9400 127.0.0.1:9401 --once --json
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return watch(a.watch); }; });
 }
 
 void add_invite(CLI::App& app, arguments& a, action& chosen) {
@@ -292,17 +324,11 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
     command->callback([&] { chosen = [&] { return inspect(a.file); }; });
 }
 
-void set_up_logging(const std::string& level) {
-    auto logger = spdlog::stderr_color_mt("thinwire");  // the node's thread has notices
-    logger->set_pattern("thinwire: %^%l%$: %v");
-    logger->set_level(spdlog::level::from_str(level));
-    spdlog::set_default_logger(logger);
-}
-
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 12> commands = {
-        "train", "start", "join", "invite", "key", "allow", "revoke", "generate", "eval", "log", "inspect", "keys"};
+    static constexpr std::array<std::string_view, 13> commands = {"train", "start",   "join",   "watch",    "invite",
+                                                                  "key",   "allow",   "revoke", "generate", "eval",
+                                                                  "log",   "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -322,11 +348,13 @@ exit_code run(std::vector<std::string> words) {
     app.add_option("--log-level", a.log_level, "what goes to stderr")
         ->capture_default_str()
         ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+    app.add_flag("--log-json", a.log_json, "stderr in JSON, one event a line");
     app.require_subcommand(1);
     app.footer(std::string(main_help) + exit_codes);
     add_train(app, a, overrides, chosen);
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
+    add_watch(app, a, chosen);
     add_invite(app, a, chosen);
     add_keys_of_peers(app, a, chosen);
     add_generate(app, a, chosen);
@@ -347,7 +375,7 @@ exit_code run(std::vector<std::string> words) {
         throw launcher_error(exit_code::usage,
                              std::string("command line: ") + problem.what() + ", expected what `thinwire --help` says");
     }
-    spdlog::set_level(spdlog::level::from_str(a.log_level));
+    configure_log(a.log_level, a.log_json);
     return chosen();
 }
 
@@ -371,7 +399,7 @@ exit_code code_of(const runtime::node_error& problem) {
 }
 
 exit_code complain(const char* line, exit_code code) {
-    spdlog::error("{}", printable(line));
+    log_event(log_level::error, "error", line, {{"exit_code", static_cast<int>(code)}});
     return code;
 }
 
@@ -397,7 +425,7 @@ exit_code guarded(const std::function<exit_code()>& body) {
 
 int main(int argc, char** argv) {
     using namespace thinwire::launcher;
-    set_up_logging("info");
+    set_up_log();
     const std::vector<std::string> words(argv + 1, argv + argc);
     return static_cast<int>(guarded([&] {
         watch_stop_signals();

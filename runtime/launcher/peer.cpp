@@ -1,8 +1,9 @@
 #include "peer.hpp"
 
+#include "event_log.hpp"
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
-#include <spdlog/spdlog.h>
+#include <spdlog/fmt/fmt.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -102,6 +103,7 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     check(settings_);
     if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
     if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_.peer % 10000);
+    observer_ = std::make_unique<observer>(settings_, where_, founder_, self_.peer);
     if (founder_)
         open_founder();
     else
@@ -114,6 +116,8 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
     targets_.resize(tokens_.size());
     metrics_.emplace(where_.metrics());
+    observer_->entered(*node_, settings_, replica_->optimizer().round());
+    if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }
 
 peer::~peer() = default;
@@ -134,7 +138,7 @@ runtime::node_options peer::node_options() {
         options.identity = identity_;
         options.access = where_.access();
     }
-    options.notice = [](const std::string& line) { spdlog::warn("{}", printable(line)); };
+    options.notice = [](const std::string& line) { log_event(log_level::warning, "notice", line); };
     options.name = settings_.peer.name;
     options.advertise = settings_.peer.advertise;
     options.log = where_.run_log();
@@ -144,7 +148,7 @@ runtime::node_options peer::node_options() {
         options.run = replica_->run();
         options.manifest = manifest(settings_);
         options.next_round = replica_->optimizer().round();
-        options.validate = replica_->payload_check();
+        options.validate = observer_->timed(replica_->payload_check());
     }
     options.awaits_check = !replica_;
     options.takeover = milliseconds(settings_.peer.takeover_ms);
@@ -176,6 +180,8 @@ void peer::build(const snapshot* from) {
     } else {
         replica_->begin();
     }
+    log_identity(to_string(replica_->run()), settings_.peer.name);
+    log_round(replica_->optimizer().round());
 }
 
 /// The replica that DIR holds, the newest: that of its snapshot, or one that the log had to begin anew with. False when
@@ -211,14 +217,16 @@ void peer::open_founder() {
     fmt::print("{}", address);
     std::fflush(stdout);
     const std::string_view shown = std::string_view(address).substr(0, address.find('\n'));
-    if (settings_.peer.plaintext)
-        spdlog::info(
-            "run {} listens on {} in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR "
-            "--data FILE",
-            to_string(replica_->run(), 16), shown, shown);
-    else
-        spdlog::info("run {} listens on {}; `thinwire invite {}` prints the line with which another machine enters",
-                     to_string(replica_->run(), 16), shown, where_.root.string());
+    const std::string how =
+        settings_.peer.plaintext
+            ? fmt::format(
+                  " in plaintext; others enter with: thinwire join {} --peer.plaintext true --dir DIR --data FILE",
+                  shown)
+            : fmt::format("; `thinwire invite {}` prints the line with which another machine enters",
+                          where_.root.string());
+    log_event(log_level::info, "listening",
+              fmt::format("run {} listens on {}{}", to_string(replica_->run(), 16), shown, how),
+              {{"address", std::string(shown)}});
 }
 
 /// What makes this peer as good as any other: a log that can be replayed, a snapshot for those who enter, an address.
@@ -272,7 +280,8 @@ void peer::open_joiner() {
     }
     if (!returns) enter_fresh();
     begin_log();
-    spdlog::info("entered run {} in round {}", to_string(replica_->run(), 16), replica_->optimizer().round());
+    log_event(log_level::info, "entered",
+              fmt::format("entered run {} in round {}", to_string(replica_->run(), 16), replica_->optimizer().round()));
 }
 
 void peer::enter_fresh() {
@@ -287,7 +296,7 @@ void peer::enter_fresh() {
     if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
         throw launcher_error(exit_code::mismatch, "the run's first weights do not have the digest of run " +
                                                       to_string(node_->run(), 16));
-    node_->check_payloads_with(replica_->payload_check());
+    node_->check_payloads_with(observer_->timed(replica_->payload_check()));
     replica_->save(where_);
 }
 
@@ -320,7 +329,9 @@ void peer::gather() {
         return std::count_if(peers.begin(), peers.end(), [](const auto& p) { return p.present; });
     };
     if (const auto here = present(); here < settings_.run.min_peers)
-        spdlog::info("waiting for run.min_peers = {} peers, {} present", settings_.run.min_peers, here);
+        log_event(log_level::info, "gathering",
+                  fmt::format("waiting for run.min_peers = {} peers, {} present", settings_.run.min_peers, here),
+                  {{"present", here}, {"min_peers", settings_.run.min_peers}});
     while (present() < settings_.run.min_peers && !stop_requested()) wait_for_signal(20);
 }
 
@@ -339,8 +350,9 @@ void peer::train() {
         train_rounds();
     } catch (const std::exception& problem) {
         if (!cut_short(problem)) throw;
-        spdlog::info("stopped in round {}, saved in '{}': {}", replica_->optimizer().round(), where_.root.string(),
-                     problem.what());
+        log_event(log_level::info, "stopped",
+                  fmt::format("stopped in round {}, saved in '{}': {}", replica_->optimizer().round(),
+                              where_.root.string(), problem.what()));
         return;
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
@@ -348,7 +360,9 @@ void peer::train() {
     node_->leave(whole);
     evaluate();
     announce_end();
-    if (!whole) spdlog::info("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string());
+    if (whole) return log_note(log_level::info, "finished", {});
+    log_event(log_level::info, "left",
+              fmt::format("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string()));
 }
 
 /// Leaves in order what an exception ended. True when the run was only stopped; throws when that could not be saved.
@@ -364,7 +378,7 @@ bool peer::cut_short(const std::exception& problem) {
         announce_end();
     } catch (const std::exception& second) {
         if (stopped) throw;
-        spdlog::debug("while saving after an error: {}", second.what());
+        log_event(log_level::debug, "not_saved", fmt::format("while saving after an error: {}", second.what()));
     }
     return stopped;
 }
@@ -406,6 +420,7 @@ float peer::compute() {
 
 void peer::pace() const {
     if (settings_.run.min_round_ms == 0) return;
+    observer_->begin("pacing");
     const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
     while (!stop_requested()) {
         const auto left = end - clock::now();
@@ -435,10 +450,12 @@ void peer::round() {
     any_optimizer& optimizer = replica_->optimizer();
     const std::uint64_t now = optimizer.round();
     round_began_ = clock::now();
+    observer_->computing(now);
     const double rate = schedule_of(settings_).at(now);
     float loss = std::numeric_limits<float>::quiet_NaN();
     const std::span<const std::byte> payload = contribute(rate, loss);
     pace();
+    observer_->waiting(now, payload);
     std::span<const commit> commits = node_->exchange(now, payload);
     // The commit that stops a run which is over is no round of it.
     while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds))
@@ -456,6 +473,7 @@ void peer::round() {
 void peer::report(const step_report& step, float loss, double rate) {
     const double seconds = std::chrono::duration<double>(clock::now() - round_began_).count();
     const runtime::node_status status = node_->status();
+    observer_->applied(step, loss, rate, tokens_.size(), seconds, status);
     nlohmann::json line = event("round");
     line["round"] = step.round;
     line["loss"] = finite_or_null(loss);
@@ -487,15 +505,20 @@ void peer::evaluate() {
     last_evaluated_ = now;
     nlohmann::json line = event("evaluation");
     line["round"] = now;
-    line["loss"] = finite_or_null(replica_->evaluate(text_.validation(), settings_.run.eval_windows));
+    observer_->begin("evaluating");
+    const double loss = replica_->evaluate(text_.validation(), settings_.run.eval_windows);
+    observer_->evaluated(now, loss);
+    line["loss"] = finite_or_null(loss);
     metrics_->write(line);
 }
 
 /// The private state first: with an older snapshot it goes on from the log, but a newer snapshot would take a payload
 /// that is still under way in an older private state for one that was committed.
 void peer::save() {
+    observer_->begin("saving");
     replica_->save_private(where_);
     replica_->save(where_);
+    if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }
 
 void peer::announce_end() {

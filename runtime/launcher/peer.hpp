@@ -11,6 +11,7 @@
 #include "directory.hpp"
 #include "json_lines.hpp"
 #include "log_keeper.hpp"
+#include "observer.hpp"
 #include "replica.hpp"
 #include "text.hpp"
 
@@ -100,6 +101,7 @@ class peer {
     log_keeper keeper_;
     std::optional<replica> replica_;
     std::unique_ptr<runtime::node> node_;
+    std::unique_ptr<observer> observer_;  ///< after node_, which it looks at until it ends
     std::optional<json_lines_writer> metrics_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;

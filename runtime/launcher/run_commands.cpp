@@ -1,7 +1,7 @@
 #include "commands.hpp"
+#include "event_log.hpp"
 #include "peer.hpp"
 #include "stop_signal.hpp"
-#include <spdlog/spdlog.h>
 
 #include <iostream>
 #include <optional>
@@ -18,7 +18,7 @@ bool train_once(const configuration& settings, bool founder, std::optional<runti
         one.train();
     } catch (const runtime::node_error& problem) {
         if (problem.code() != runtime::node_errc::behind) throw;
-        spdlog::info("{}", printable(problem.what()));
+        log_event(log_level::info, "behind", problem.what());
         return false;
     }
     return true;
@@ -33,7 +33,7 @@ exit_code run_peer(configuration settings, bool founder, std::optional<runtime::
         }
     } catch (const runtime::node_error& problem) {
         if (problem.code() != runtime::node_errc::run_stopped || !stop_requested()) throw;
-        spdlog::info("stopped before it entered the run");
+        log_event(log_level::info, "stopped", "stopped before it entered the run");
     }
     return exit_code::ok;
 }

@@ -2,6 +2,7 @@
 
 #include "commands.hpp"
 #include "directory.hpp"
+#include "http.hpp"
 #include "json_lines.hpp"
 #include "process.hpp"
 #include "progress.hpp"
@@ -123,10 +124,14 @@ void crew::introduce() {
 }
 
 std::vector<std::string> crew::common_arguments(std::size_t index) const {
-    return {"--peer.name",      progress_[index].name,
-            "--peer.index",     std::to_string(index),
-            "--peer.threads",   std::to_string(settings_.peer.threads),
-            "--peer.directory", children_[index].where.root.string()};
+    std::vector<std::string> arguments = {"--peer.name",      progress_[index].name,
+                                          "--peer.index",     std::to_string(index),
+                                          "--peer.threads",   std::to_string(settings_.peer.threads),
+                                          "--peer.directory", children_[index].where.root.string()};
+    // One port serves one peer: the founder's is peer.status, the others take any.
+    if (const auto status = parse_http_address(settings_.peer.status); status && index > 0)
+        arguments.insert(arguments.end(), {"--peer.status", http_address{status->host, 0}.text()});
+    return arguments;
 }
 
 void crew::start_founder() {
@@ -379,6 +384,9 @@ void complete_settings(configuration& settings, const train_options& options) {
     if (goes_on) adopt_manifest(settings, load_snapshot(where).manifest);
     settings.run.min_peers = options.peers;
     check(settings);
+    if (std::filesystem::path(settings.peer.log_file).is_absolute())
+        throw launcher_error(exit_code::usage, "configuration: peer.log_file = \"" + settings.peer.log_file +
+                                                   "\": expected a name that each peer finds in its own folder");
     const text corpus(settings);
     if (goes_on) corpus.require_digest(settings.data.train_digest);
     settings.data.train = std::filesystem::absolute(settings.data.train).string();

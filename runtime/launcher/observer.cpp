@@ -1,0 +1,211 @@
+#include "observer.hpp"
+
+#include <thinwire/codec/payload.hpp>
+
+#include "event_log.hpp"
+#include "exit_code.hpp"
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace thinwire::launcher {
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+double seconds_since(steady_time from, steady_time to) {
+    return std::chrono::duration<double>(to - from).count();
+}
+
+http_address status_address(const configuration& settings) {
+    const result<http_address> where = parse_http_address(settings.peer.status);
+    const std::string key = "configuration: peer.status = \"" + settings.peer.status + "\": expected ";
+    if (!where || !where->numeric())
+        throw launcher_error(exit_code::usage, key + "HOST:PORT with an IP address, such as 127.0.0.1:9400");
+    if (where->loopback() || settings.peer.status_public) return *where;
+    throw launcher_error(exit_code::usage,
+                         key + "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) +
+                             ", or peer.status_public = true: whoever reaches that address can read it");
+}
+
+}  // namespace
+
+observer::observer(const configuration& settings, const directory& where, bool founder, peer_id self)
+    : address_file_(where.status_address()), entered_at_(clock::now()), phase_at_(entered_at_) {
+    if (!settings.peer.log_file.empty()) log_to_file(where.root / settings.peer.log_file);
+    log_identity("", settings.peer.name);
+    if (!settings.peer.status.empty()) where_ = status_address(settings);
+    status_.peer = settings.peer.name;
+    status_.self = self;
+    status_.founder = founder;
+}
+
+observer::~observer() {
+    if (!server_) return;
+    server_.reset();
+    std::error_code failed;
+    std::filesystem::remove(address_file_, failed);
+    if (failed)
+        log_event(log_level::warning, "message", "remove '" + address_file_.string() + "': " + failed.message());
+}
+
+observer::payload_check observer::timed(payload_check check) {
+    return [book = book_, check = std::move(check)](std::uint64_t round, peer_id peer,
+                                                    std::span<const std::byte> payload) {
+        result<ok> verdict = check(round, peer, payload);
+        if (verdict) {
+            const std::lock_guard lock(book->mutex);
+            book->payloads.note(round, peer, clock::now());
+        }
+        return verdict;
+    };
+}
+
+void observer::entered(const runtime::node& node, const configuration& settings, std::uint64_t round) {
+    node_ = &node;
+    {
+        const std::lock_guard lock(mutex_);
+        entered_at_ = phase_at_ = clock::now();
+        status_.run = to_string(node.run());
+        status_.round = round;
+        status_.rounds = static_cast<std::uint64_t>(settings.run.rounds);
+        status_.k = settings.optimizer.k;
+        pace_.emplace(round, entered_at_);
+    }
+    if (!where_) return;
+    server_.emplace(*where_, [this](const std::string& path) { return page(path); });
+    const std::string address = server_->address().text();
+    write_text(address_file_, address + "\n");
+    log_event(log_level::info, "status",
+              fmt::format("status on http://{}/status and /metrics; `thinwire watch {}` shows it", address, address),
+              {{"address", address}});
+}
+
+void observer::computing(std::uint64_t round) {
+    log_round(round);
+    begin("computing");
+}
+
+void observer::begin(const char* phase) {
+    const std::lock_guard lock(mutex_);
+    const steady_time now = clock::now();
+    if (status_.phase == "computing") status_.compute_seconds += seconds_since(phase_at_, now);
+    status_.phase = phase;
+    phase_at_ = now;
+}
+
+void observer::waiting(std::uint64_t round, std::span<const std::byte> payload) {
+    begin("waiting");
+    {
+        const std::lock_guard lock(book_->mutex);
+        book_->payloads.note(round, status_.self, clock::now());
+    }
+    // Its checksum is what this costs: 17 us for a payload of 31 kB.
+    const result<payload_info> info = serves() ? inspect_payload(payload) : failure{};
+    const std::lock_guard lock(mutex_);
+    status_.payload_bytes += payload.size();
+    if (!info || info->round != round) return;
+    status_.shares.push_back({round, to_string(info->replica)});
+    while (status_.shares.size() > shares_kept) status_.shares.pop_front();
+}
+
+void observer::applied(const step_report& step, double loss, double rate, std::size_t tokens, double seconds,
+                       const runtime::node_status& node) {
+    note_presence(node);
+    log_round(step.round + 1);
+    begin("computing");
+    close_arrivals(step.round, node);
+    const std::lock_guard lock(mutex_);
+    status_.round = step.round + 1;
+    status_.sees_arrivals = node.sequencer == status_.self;
+    pace_->note(status_.round, clock::now());
+    if (std::isfinite(loss)) {
+        status_.loss = loss;
+        status_.tokens += tokens;
+    }
+    status_.learning_rate = rate;
+    status_.tokens_per_second = static_cast<double>(tokens) * step.contributors / std::max(seconds, 1e-9);
+    status_.contributors = step.contributors;
+    status_.agreeing = step.agreeing;
+    status_.disagreeing = step.disagreeing;
+    status_.own_included = step.own_included;
+    status_.contributions_total += static_cast<std::uint64_t>(step.contributors);
+    status_.disagreeing_total += static_cast<std::uint64_t>(step.disagreeing);
+    status_.rejected_total += static_cast<std::uint64_t>(step.rejected);
+    if (!step.own_included) ++status_.missed_total;
+}
+
+/// A peer that came during the round was not waited for.
+void observer::close_arrivals(std::uint64_t round, const runtime::node_status& node) {
+    std::vector<peer_id> there;
+    for (const runtime::peer_status& p : node.peers)
+        if (p.present && expected_.contains(p.peer)) there.push_back(p.peer);
+    expected_ = present_;
+    const std::lock_guard lock(book_->mutex);
+    book_->payloads.close(round, there);
+}
+
+void observer::note_presence(const runtime::node_status& node) {
+    for (const runtime::peer_status& p : node.peers) {
+        const bool was = present_.contains(p.peer);
+        if (p.present == was) continue;
+        if (p.present)
+            present_.insert(p.peer);
+        else
+            present_.erase(p.peer);
+        log_note(log_level::info, p.present ? "peer_entered" : "peer_left",
+                 {{"peer_id", std::to_string(p.peer)}, {"name", p.name}});
+    }
+}
+
+void observer::evaluated(std::uint64_t round, double loss) {
+    const std::lock_guard lock(mutex_);
+    status_.validation_loss = loss;
+    status_.validation_round = round;
+}
+
+void observer::replica(std::uint64_t round, const digest& of) {
+    const std::lock_guard lock(mutex_);
+    status_.replica = {round, to_string(of)};
+}
+
+run_status observer::status() const {
+    runtime::node_status node = node_ != nullptr ? node_->status() : runtime::node_status{};
+    const std::lock_guard lock(mutex_);
+    const steady_time now = clock::now();
+    run_status copy = status_;
+    copy.phase_seconds = seconds_since(phase_at_, now);
+    copy.uptime_seconds = seconds_since(entered_at_, now);
+    if (pace_) {
+        copy.rounds_per_second = pace_->whole(now);
+        copy.rounds_per_second_minute = pace_->minute(now);
+    }
+    copy.wait_seconds = node.wait_seconds;
+    const std::lock_guard book_lock(book_->mutex);
+    copy.costs = book_->payloads.costs();
+    copy.sees_arrivals = node.sequencer == status_.self;
+    if (copy.sees_arrivals && status_.phase == "waiting") {
+        std::vector<peer_id> there;
+        for (const runtime::peer_status& p : node.peers)
+            if (p.present) there.push_back(p.peer);
+        copy.awaited = book_->payloads.missing(node.round, there);
+    }
+    copy.node = std::move(node);
+    return copy;
+}
+
+http_page observer::page(const std::string& path) const {
+    if (path == "/healthz") return {.body = "ok\n"};
+    if (path == "/metrics") return {.type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(status())};
+    if (path == "/status")
+        return {.type = "application/json",
+                .body = to_json(status()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"};
+    return {.status = 404, .body = "there are /status, /metrics and /healthz\n"};
+}
+
+}  // namespace thinwire::launcher

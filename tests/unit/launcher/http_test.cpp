@@ -1,0 +1,205 @@
+#include "http.hpp"
+
+#include "exit_code.hpp"
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+using namespace thinwire::launcher;
+using std::chrono::milliseconds;
+
+namespace {
+
+const http_address any{"127.0.0.1", 0};
+
+http_page pages(const std::string& path) {
+    if (path == "/a") return {.body = "page a\n"};
+    if (path == "/large") return {.body = std::string(std::size_t{8} << 20U, 'x')};
+    return {.status = 404, .body = "none\n"};
+}
+
+/// A client that speaks bytes.
+class client {
+ public:
+    explicit client(const http_address& to) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        sockaddr_in where{};
+        where.sin_family = AF_INET;
+        where.sin_port = htons(to.port);
+        where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        REQUIRE(::connect(fd_, reinterpret_cast<const sockaddr*>(&where), sizeof where) == 0);
+    }
+    client(client&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    client& operator=(client&&) = delete;
+    ~client() {
+        if (fd_ >= 0) (void)::close(fd_);
+    }
+
+    /// False once the server has closed.
+    bool send(std::string_view bytes) const {
+        return ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
+    }
+    /// Everything until the server closes.
+    [[nodiscard]] std::string rest() const {
+        std::string all;
+        std::array<char, 4096> some{};
+        for (ssize_t got = 0; (got = ::recv(fd_, some.data(), some.size(), 0)) > 0;)
+            all.append(some.data(), static_cast<std::size_t>(got));
+        return all;
+    }
+
+ private:
+    int fd_;
+};
+
+std::string ask(const http_server& server, std::string_view request) {
+    const client one(server.address());
+    CHECK(one.send(request));
+    return one.rest();
+}
+
+bool holds(const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("addresses of a status server") {
+    CHECK(parse_http_address("127.0.0.1:9400")->text() == "127.0.0.1:9400");
+    CHECK(parse_http_address("localhost:0")->host == "127.0.0.1");
+    CHECK(parse_http_address("[::1]:80")->text() == "[::1]:80");
+    CHECK(parse_http_address("[::1]:80")->loopback());
+    CHECK(parse_http_address("127.9.9.9:1")->loopback());
+    CHECK(parse_http_address("[::1]:80")->numeric());
+    CHECK_FALSE(parse_http_address("example.org:80")->numeric());
+    for (const char* far : {"0.0.0.0:1", "10.0.0.7:1", "[::]:1", "127.evil.example:1", "example.org:1"})
+        CHECK_FALSE(parse_http_address(far)->loopback());
+    for (const char* bad : {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "[::1]", "::1", ":80",
+                            "a b:80", "a/b:80", "[::1:80", "\x1b[2J:1", "127.0.0.1:-1"})
+        CHECK_FALSE(parse_http_address(bad));
+}
+
+TEST_CASE("a page, and what is none") {
+    const http_server server(any, pages);
+    const std::string page = ask(server, "GET /a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    CHECK(page.find("HTTP/1.1 200 OK\r\n") == 0);
+    for (const char* header : {"X-Content-Type-Options: nosniff\r\n", "Cache-Control: no-store\r\n",
+                               "X-Frame-Options: DENY\r\n", "Connection: close\r\n", "\r\n\r\npage a\n",
+                               "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"})
+        CHECK_MESSAGE(holds(page, header), header);
+    CHECK(holds(ask(server, "GET /a?x=1 HTTP/1.0\r\n\r\n"), "page a"));
+    CHECK(holds(ask(server, "GET /b HTTP/1.1\r\n\r\n"), " 404 "));
+    CHECK(holds(ask(server, "GET /../etc/passwd HTTP/1.1\r\n\r\n"), " 404 "));
+    for (const char* method : {"POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"}) {
+        const std::string answer =
+            ask(server, std::string(method) + " /a HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello");
+        CHECK_MESSAGE(holds(answer, "HTTP/1.1 405 "), answer);
+        CHECK(holds(answer, "Allow: GET\r\n"));
+    }
+    CHECK_FALSE(holds(ask(server, "\x16\x03\x01 hello\r\n\r\n"), "page"));
+    CHECK_FALSE(holds(ask(server, "\r\n\r\n"), "page"));
+    CHECK(holds(ask(server, "GET /a HTTP/1.1\r\nRange: bytes=0-1\r\nAccept-Encoding: gzip\r\n\r\n"), "page a"));
+}
+
+TEST_CASE("another site's name in front of this machine's address is refused") {
+    const http_server server(any, pages);
+    CHECK(holds(ask(server, "GET /a HTTP/1.1\r\nHost: evil.example:9400\r\n\r\n"), " 421 "));
+    for (const char* host : {"localhost:9400", "[::1]:9400", "127.0.0.1"})
+        CHECK(holds(ask(server, "GET /a HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"), "page a"));
+}
+
+TEST_CASE("requests are bounded in size") {
+    const http_server server(any, pages);
+    const std::string open = "GET /a HTTP/1.1\r\nX: ";
+    const std::string end = "\r\n\r\n";
+    const std::size_t room = http_server_limits{}.request_bytes - open.size();
+    CHECK(holds(ask(server, open + std::string(room, 'x') + end), "page a"));
+    CHECK(holds(ask(server, open + std::string(room + 1, 'x') + end), " 431 "));
+    CHECK(holds(ask(server, open + std::string(100000, 'x')), " 431 "));
+    std::string ranges = "GET /a HTTP/1.1\r\nRange: bytes=0-0";
+    while (ranges.size() < 8000) ranges += ",0-0";
+    CHECK(ask(server, ranges + end).find("HTTP/1.1 ") == 0);
+}
+
+TEST_CASE("clients that are slow, silent or do not read are let go of") {
+    const http_server server(any, pages, {.patience = milliseconds(200)});
+    CHECK(client(server.address()).rest().empty());
+    const client slow(server.address());
+    while (slow.send("x")) std::this_thread::sleep_for(milliseconds(5));  // its pace is what is tested
+    const client deaf(server.address());
+    CHECK(deaf.send("GET /large HTTP/1.1\r\n\r\n"));
+    CHECK(client(server.address()).rest().empty());  // another 200 ms
+    CHECK(deaf.rest().size() < std::size_t{8} << 20U);
+    CHECK(holds(ask(server, "GET /a HTTP/1.1\r\n\r\n"), "page a"));
+}
+
+TEST_CASE("idle connections make room") {
+    const http_server server(any, pages, {.connections = 8, .patience = std::chrono::minutes(10)});
+    std::vector<client> idle;
+    for (int i = 0; i < 100; ++i) idle.emplace_back(server.address());
+    CHECK(holds(ask(server, "GET /a HTTP/1.1\r\n\r\n"), "page a"));
+    CHECK(idle.front().rest().empty());
+}
+
+TEST_CASE("a port that is taken is an error with its address") {
+    const http_server server(any, pages);
+    try {
+        const http_server second(server.address(), pages);
+        FAIL("listens twice");
+    } catch (const launcher_error& problem) {
+        CHECK(problem.code() == exit_code::network);
+        CHECK(holds(problem.what(), server.address().text().c_str()));
+    }
+}
+
+TEST_CASE("the client side is bounded too") {
+    auto server = std::make_unique<http_server>(any, pages);
+    const http_address where = server->address();
+    CHECK(*http_get(where, "/a", {}, {}) == "page a\n");
+    CHECK(http_get(where, "/b", {}, {}).error().message == "answers with HTTP status 404");
+    CHECK(http_get(where, "/large", {.body_bytes = 1000}, {}).error().message ==
+          "no whole answer in time, or too large a one");
+    CHECK(http_get(where, "/large", {.body_bytes = std::size_t{8} << 20U}, {})->size() == std::size_t{8} << 20U);
+    server.reset();
+    CHECK(http_get(where, "/a", {}, {}).error().message == "no answer");
+}
+
+TEST_CASE("a server that never ends its answer is given up, and at once when asked") {
+    const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in where{};
+    where.sin_family = AF_INET;
+    where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof where;
+    REQUIRE(::bind(listener, reinterpret_cast<const sockaddr*>(&where), size) == 0);
+    REQUIRE(::listen(listener, 8) == 0);
+    REQUIRE(::getsockname(listener, reinterpret_cast<sockaddr*>(&where), &size) == 0);
+    std::jthread drip([&](const std::stop_token& end) {
+        for (int i = 0; i < 2; ++i) {
+            const int one = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+            for (std::string_view bytes = "HTTP/1.1 200 OK\r\nX: "; !end.stop_requested(); bytes = "x") {
+                if (::send(one, bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0) break;
+                std::this_thread::sleep_for(milliseconds(2));
+            }
+            (void)::close(one);
+        }
+    });
+    const http_address at{"127.0.0.1", ntohs(where.sin_port)};
+    CHECK_FALSE(http_get(at, "/a", {.patience = milliseconds(200)}, {}));
+    std::stop_source stop;
+    stop.request_stop();
+    CHECK_FALSE(http_get(at, "/a", {.patience = std::chrono::minutes(10)}, stop.get_token()));
+    drip.request_stop();
+    drip.join();
+    (void)::close(listener);
+}
