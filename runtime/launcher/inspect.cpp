@@ -63,12 +63,11 @@ void show_log(const std::filesystem::path& folder) {
     std::uint64_t contributions = 0;
     std::vector<payload_info> last;
     const result<ok> read = log->read_records(log->first_round(), log->next_round(), [&](const log_record& record) {
-        last.clear();
+        if (!record.contributions.empty()) last.clear();
         contributions += record.contributions.size();
         for (const logged_payload& part : record.contributions) {
             payload_bytes += part.payload.size();
-            if (const auto info = inspect_payload(part.payload); info && record.round + 1 == log->next_round())
-                last.push_back(*info);
+            if (const auto info = inspect_payload(part.payload); info) last.push_back(*info);
         }
     });
     if (!read) refuse(folder, read.error().message);
@@ -77,7 +76,7 @@ void show_log(const std::filesystem::path& folder) {
         "payloads  {} with {} bytes\n",
         detail::log_version, log->bytes(), to_string(log->run()), log->next_round() - log->first_round(),
         log->first_round(), contributions, payload_bytes);
-    if (!last.empty()) fmt::print("last round\n");
+    if (!last.empty()) fmt::print("last round with payloads\n");
     for (const payload_info& info : last) show_payload_info(info, "  ");
     if (log->cut_bytes() != 0)
         refuse(folder, fmt::format("log: round {} is unfinished: {} bytes of it are there", log->next_round(),

@@ -294,8 +294,8 @@ void peer::enter_fresh() {
         throw launcher_error(exit_code::mismatch, "the run's snapshot is of another run than was announced");
     build(&*received);
     if (received->round == 0 && run_digest(received->manifest, replica_->parameters()) != node_->run())
-        throw launcher_error(exit_code::mismatch, "the run's first weights do not have the digest of run " +
-                                                      to_string(node_->run(), 16));
+        throw launcher_error(exit_code::mismatch,
+                             "the run's first weights do not have the digest of run " + to_string(node_->run(), 16));
     node_->check_payloads_with(observer_->timed(replica_->payload_check()));
     replica_->save(where_);
 }

@@ -92,7 +92,8 @@ std::string connection::objection(const message& m) const {
     if (stated->peer != proven)
         return "it calls itself peer " + std::to_string(stated->peer) + ", but its key is that of peer " +
                std::to_string(proven);
-    if (!std::ranges::equal(std::as_bytes(std::span(stated->key)), key.bytes)) return "it states another key than its own";
+    if (!std::ranges::equal(std::as_bytes(std::span(stated->key)), key.bytes))
+        return "it states another key than its own";
     return {};
 }
 

@@ -85,8 +85,8 @@ participant driver::begin() {
     } else if (port_ != 0) {
         const asio::ip::address host = acceptor_.local_endpoint().address();
         // ":port": those whom it meets know the host.
-        s.address = host.is_unspecified() ? ":" + std::to_string(port_)
-                                          : runtime::to_string(address{host.to_string(), port_});
+        s.address =
+            host.is_unspecified() ? ":" + std::to_string(port_) : runtime::to_string(address{host.to_string(), port_});
     }
     s.min_peers = options_.min_peers;
     s.validate = options_.validate;

@@ -109,28 +109,28 @@ void driver::resolve(link_id link, const address& where) {
     asio::error_code error;
     const asio::ip::address literal = asio::ip::make_address(where.host, error);
     if (!error) return connect(link, {asio::ip::tcp::endpoint(literal, where.port)});
-    dials_.at(link)->resolver.async_resolve(
-        where.host, std::to_string(where.port), [this, link](asio::error_code problem, const auto& found) {
-            if (!dials_.contains(link)) return;
-            if (problem) return dial_failed(link, "host not known: " + problem.message());
-            std::vector<asio::ip::tcp::endpoint> points;
-            for (const auto& entry : found) points.push_back(entry.endpoint());
-            connect(link, std::move(points));
-        });
+    dials_.at(link)->resolver.async_resolve(where.host, std::to_string(where.port),
+                                            [this, link](asio::error_code problem, const auto& found) {
+                                                if (!dials_.contains(link)) return;
+                                                if (problem)
+                                                    return dial_failed(link, "host not known: " + problem.message());
+                                                std::vector<asio::ip::tcp::endpoint> points;
+                                                for (const auto& entry : found) points.push_back(entry.endpoint());
+                                                connect(link, std::move(points));
+                                            });
 }
 
 void driver::connect(link_id link, std::vector<asio::ip::tcp::endpoint> points) {
     const std::shared_ptr<dial> d = dials_.at(link);
     if (options_.plaintext) std::erase_if(points, [](const auto& point) { return !is_loopback(point.address()); });
     if (points.empty()) return post([this, link, d] { dial_failed(link, plaintext_refusal(d->address)); });
-    asio::async_connect(
-        d->socket, points, [this, link, d](asio::error_code problem, const asio::ip::tcp::endpoint&) {
-            if (!dials_.contains(link)) return;
-            if (problem) return dial_failed(link, problem.message());
-            d->shaking = gate_.dial(
-                std::move(d->socket), [this, link](channel open) { connected(link, std::move(open)); },
-                [this, link](tls_end end, const std::string& why) { refused(link, end, why); });
-        });
+    asio::async_connect(d->socket, points, [this, link, d](asio::error_code problem, const asio::ip::tcp::endpoint&) {
+        if (!dials_.contains(link)) return;
+        if (problem) return dial_failed(link, problem.message());
+        d->shaking = gate_.dial(
+            std::move(d->socket), [this, link](channel open) { connected(link, std::move(open)); },
+            [this, link](tls_end end, const std::string& why) { refused(link, end, why); });
+    });
 }
 
 void driver::connected(link_id link, channel open) {

@@ -66,7 +66,8 @@ bool gate::still_allows(const tls_session* session) {
 std::string gate::objection(const public_key& key, tls_purpose purpose, bool dialled) {
     if (refresh() && changed_) asio::post(io_, changed_);
     if (lets_in(key)) return {};
-    if (purpose == tls_purpose::enrol) return list_->rules().invites.empty() ? "it asks to enrol, but there is no invite" : "";
+    if (purpose == tls_purpose::enrol)
+        return list_->rules().invites.empty() ? "it asks to enrol, but there is no invite" : "";
     return (dialled ? "it has " : "its ") + described(key) +
            (dialled ? ", which is not on the list '" : " is not on the list '") + list_->file().string() + "'";
 }

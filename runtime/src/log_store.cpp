@@ -140,12 +140,12 @@ void log_store::require_replica_in_log(bool founder) const {
     if (options_.next_round >= first && options_.next_round <= next) return;
     const char* advice = founder ? "without the log the run goes on from there, if nobody else of it lives"
                                  : "without the log this peer enters anew";
-    throw node_error(node_errc::replica_diverged,
-                     "log '" + options_.log.string() + "' has rounds " + std::to_string(first) + " to " +
-                         std::to_string(next) + ", the replica is at round " + std::to_string(options_.next_round) +
-                         (options_.next_round > next
-                              ? std::string(": the end of the log was lost, as by a power cut; ") + advice
-                              : std::string()));
+    throw node_error(
+        node_errc::replica_diverged,
+        "log '" + options_.log.string() + "' has rounds " + std::to_string(first) + " to " + std::to_string(next) +
+            ", the replica is at round " + std::to_string(options_.next_round) +
+            (options_.next_round > next ? std::string(": the end of the log was lost, as by a power cut; ") + advice
+                                        : std::string()));
 }
 
 bool log_store::last_is_final() const {
@@ -172,8 +172,7 @@ commit_ptr log_store::read_state(run_state& state) const {
             last->round = r.round;
             if (!r.control.empty()) last->control = share({r.control.begin(), r.control.end()});
             for (const logged_payload& p : r.contributions)
-                last->contributions.push_back({p.peer, p.payload_digest,
-                                               share({p.payload.begin(), p.payload.end()}),
+                last->contributions.push_back({p.peer, p.payload_digest, share({p.payload.begin(), p.payload.end()}),
                                                static_cast<std::uint32_t>(p.payload.size())});
         }
     });
@@ -201,8 +200,8 @@ void log_store::describe(participant_settings& settings, const std::string& addr
         if (settings.last->control && !settings.last_final) control_ = {settings.last->round, settings.last->control};
     }
     // Its own entry says where it is dialled now; the run hears of it with the next record.
-    if (view_member* self = settings.state.view.find(options_.self); self != nullptr && self->address.empty() &&
-                                                                     settings.state.view.members.size() == 1) {
+    if (view_member* self = settings.state.view.find(options_.self);
+        self != nullptr && self->address.empty() && settings.state.view.members.size() == 1) {
         self->address = address;
         self->key = settings.key;
     }
@@ -214,8 +213,8 @@ void log_store::append(const commit_record& record, bool durable) {
         parts.push_back({.peer = c.peer, .payload_digest = c.payload_digest, .payload = *c.payload});
     const std::span<const std::byte> control =
         record.control ? std::span<const std::byte>(*record.control) : std::span<const std::byte>{};
-    log_->append(
-        log_record{.term = record.term, .round = record.round, .control = control, .contributions = parts}, !durable);
+    log_->append(log_record{.term = record.term, .round = record.round, .control = control, .contributions = parts},
+                 !durable);
     control_.reset();
     if (record.control) control_ = {record.round, record.control};
 }

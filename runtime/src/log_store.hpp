@@ -63,8 +63,8 @@ class log_store {
 
     const node_options& options_;
     log_owner owner_;
-    std::optional<run_log> log_;  ///< none: this peer is to get a snapshot first
-    log_vote vote_{};             ///< while there is no log
+    std::optional<run_log> log_;                                     ///< none: this peer is to get a snapshot first
+    log_vote vote_{};                                                ///< while there is no log
     std::optional<std::pair<std::uint64_t, shared_bytes>> control_;  ///< of the tentative record
 };
 

@@ -2278,14 +2278,21 @@ class bit_reader {
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <type_traits>
 
 namespace thinwire {
 
 namespace detail {
 
+/// The little-endian number that begins at `at`; what lies past the end is 0.
 [[nodiscard]] constexpr std::uint64_t load_u64(std::span<const std::byte> bytes, std::size_t at) noexcept {
     std::uint64_t word = 0;
+    if (!std::is_constant_evaluated() && std::endian::native == std::endian::little && bytes.size() - at >= 8) {
+        std::memcpy(&word, bytes.data() + at, sizeof word);
+        return word;
+    }
     for (std::size_t i = 0; i < 8 && at + i < bytes.size(); ++i)
         word |= static_cast<std::uint64_t>(std::to_integer<std::uint8_t>(bytes[at + i])) << (8 * i);
     return word;
@@ -2524,7 +2531,7 @@ struct ok {};
 #include <string_view>
 
 #if defined(__SSE2__)
-#include <xmmintrin.h>
+#include <emmintrin.h>
 #endif
 
 namespace thinwire {
@@ -2565,7 +2572,18 @@ namespace detail {
 
 [[nodiscard]] inline std::optional<errc> refuse_absurd(std::span<const float> values) noexcept {
     std::uint32_t above = 0;  // the highest bit: whether a magnitude is
-    for (const float value : values) above |= largest_value_bits - (std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    std::size_t i = 0;
+#if defined(__SSE2__)
+    const __m128i most = _mm_set1_epi32(static_cast<int>(largest_value_bits)), all = _mm_set1_epi32(0x7fffffff);
+    __m128i over = _mm_setzero_si128();
+    for (; i + 4 <= values.size(); i += 4) {
+        const __m128i bits = _mm_castps_si128(_mm_loadu_ps(values.data() + i));
+        over = _mm_or_si128(over, _mm_sub_epi32(most, _mm_and_si128(bits, all)));
+    }
+    above = _mm_movemask_ps(_mm_castsi128_ps(over)) != 0 ? 0x80000000U : 0U;
+#endif
+    for (; i < values.size(); ++i)
+        above |= largest_value_bits - (std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffU);
     if (above >> 31U == 0) return std::nullopt;
     std::uint32_t largest = 0;
     for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
@@ -2632,7 +2650,17 @@ class sign_codec final : public value_codec {
         for (std::size_t i = 0; i < values.size(); i += 32) {
             const std::size_t n = std::min<std::size_t>(32, values.size() - i);
             const std::uint32_t word = in.get(static_cast<unsigned>(n));
-            for (std::size_t b = 0; b < n; ++b) values[i + b] = of_bit((word >> b) & 1U);
+            std::size_t b = 0;
+#if defined(__SSE2__)
+            const __m128i one = _mm_set1_epi32(0x3f800000), sign = _mm_set1_epi32(static_cast<int>(0x80000000U));
+            const __m128i places = _mm_set_epi32(8, 4, 2, 1);
+            for (; b + 4 <= n; b += 4) {
+                const __m128i bits = _mm_and_si128(_mm_set1_epi32(static_cast<int>(word >> b)), places);
+                const __m128i minus = _mm_and_si128(_mm_cmpeq_epi32(bits, places), sign);
+                _mm_storeu_ps(values.data() + i + b, _mm_castsi128_ps(_mm_or_si128(one, minus)));
+            }
+#endif
+            for (; b < n; ++b) values[i + b] = of_bit((word >> b) & 1U);
         }
         return std::nullopt;
     }
@@ -3291,6 +3319,7 @@ class support_walk {
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
@@ -3436,10 +3465,13 @@ class support_encoder : support_coder {
         }
         std::size_t at = out.size();
         out.resize(at + 2 * words.size());
-        for (const std::uint16_t word : words) {
-            out[at++] = static_cast<std::byte>(word & 0xffU);
-            out[at++] = static_cast<std::byte>(word >> 8U);
-        }
+        if (std::endian::native == std::endian::little && !words.empty())
+            std::memcpy(out.data() + at, words.data(), words.size_bytes());
+        else
+            for (const std::uint16_t word : words) {
+                out[at++] = static_cast<std::byte>(word & 0xffU);
+                out[at++] = static_cast<std::byte>(word >> 8U);
+            }
         out.insert(out.end(), plain_.begin(), plain_.begin() + static_cast<std::ptrdiff_t>(bits_.position()));
     }
 
@@ -4094,9 +4126,11 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
     typedef int words __attribute__((vector_size(16)));
     typedef std::uint32_t unsigned_words __attribute__((vector_size(16)));
     typedef char bytes __attribute__((vector_size(16)));
-    const auto number = [](std::uint32_t x) { return static_cast<int>(x); };
-    words abef = {number(state[5]), number(state[4]), number(state[1]), number(state[0])};
-    words cdgh = {number(state[7]), number(state[6]), number(state[3]), number(state[2])};
+    words abcd, efgh;
+    std::memcpy(&abcd, state.data(), sizeof abcd);
+    std::memcpy(&efgh, state.data() + 4, sizeof efgh);
+    words abef = __builtin_shufflevector(efgh, abcd, 1, 0, 5, 4);  // highest element first
+    words cdgh = __builtin_shufflevector(efgh, abcd, 3, 2, 7, 6);
     for (; blocks > 0; --blocks, data += 64) {
         const words abef_before = abef, cdgh_before = cdgh;
         words w[4];
@@ -4122,8 +4156,10 @@ __attribute__((target("sha,sse4.1,ssse3"))) inline void sha256_blocks_sha(sha256
         abef = (words)((unsigned_words)abef + (unsigned_words)abef_before);
         cdgh = (words)((unsigned_words)cdgh + (unsigned_words)cdgh_before);
     }
-    const int out[8] = {abef[3], abef[2], cdgh[3], cdgh[2], abef[1], abef[0], cdgh[1], cdgh[0]};
-    for (std::size_t i = 0; i < 8; ++i) state[i] = static_cast<std::uint32_t>(out[i]);
+    abcd = __builtin_shufflevector(abef, cdgh, 3, 2, 7, 6);
+    efgh = __builtin_shufflevector(abef, cdgh, 1, 0, 5, 4);
+    std::memcpy(state.data(), &abcd, sizeof abcd);
+    std::memcpy(state.data() + 4, &efgh, sizeof efgh);
 }
 
 #endif
@@ -7899,18 +7935,34 @@ THINWIRE_ALWAYS_INLINE void fast_dct2(Vec (&x)[N]) {
     }
 }
 
+/// 1, which the compiler must not know.
+inline const volatile float unknown_one = 1.0F;
+
+/// a <- a + b and b <- a - b. Vectors of 512 bits take `one`, ones from unknown_one: a product with it goes to the
+/// units that multiply, where it adds as exactly, so that those and the ones that add share the work.
+template <class Vec>
+THINWIRE_ALWAYS_INLINE void butterfly(Vec& a, Vec& b, const Vec& one) {
+    const Vec difference = a - b;
+    if constexpr (sizeof(Vec) == 64)
+        a = a * one + b;
+    else
+        a = a + b;
+    b = difference;
+}
+
 /// x[f] <- sum over n of (-1)^(bits that the bits of n, reversed, share with f) x[n]: Walsh-Hadamard in Paley's order.
 template <std::size_t N, class Vec>
-THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N]) {
+THINWIRE_ALWAYS_INLINE void fast_walsh(Vec (&x)[N], const Vec& one) {
     if constexpr (N > 1) {
         Vec even[N / 2], odd[N / 2];
 #pragma GCC unroll 64
         for (std::size_t n = 0; n < N / 2; ++n) {
-            even[n] = x[n] + x[n + N / 2];
-            odd[n] = x[n] - x[n + N / 2];
+            even[n] = x[n];
+            odd[n] = x[n + N / 2];
+            butterfly(even[n], odd[n], one);
         }
-        fast_walsh(even);
-        fast_walsh(odd);
+        fast_walsh(even, one);
+        fast_walsh(odd, one);
 #pragma GCC unroll 64
         for (std::size_t f = 0; f < N / 2; ++f) {
             x[2 * f] = even[f];
@@ -7928,23 +7980,29 @@ THINWIRE_ALWAYS_INLINE void fast_columns(const float* in, std::size_t in_stride,
     constexpr auto scale =
         static_cast<float>(static_cast<double>(integer_sqrt((std::uint64_t{1} << (Walsh ? 60U : 61U)) / N)) * 0x1p-30);
     constexpr float first = Walsh ? scale : scale * 0.70710678F;
-    local even[N / 2], odd[N / 2];
+    local even[N / 2], odd[N / 2], one = {};
+    if constexpr (Walsh) one += unknown_one;
 #pragma GCC unroll 64
     for (std::size_t n = 0; n < N / 2; ++n) {
-        const local a = *reinterpret_cast<const vec*>(in + n * in_stride);
-        const local b = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
-        even[n] = a + b;
-        odd[n] = a - b;
+        even[n] = *reinterpret_cast<const vec*>(in + n * in_stride);
+        odd[n] = *reinterpret_cast<const vec*>(in + (Walsh ? n + N / 2 : N - 1 - n) * in_stride);
+        if constexpr (Walsh) {
+            butterfly(even[n], odd[n], one);
+        } else {
+            const local sum = even[n] + odd[n];
+            odd[n] = even[n] - odd[n];
+            even[n] = sum;
+        }
     }
     if constexpr (Walsh)
-        fast_walsh(even);
+        fast_walsh(even, one);
     else
         fast_dct2(even);
     *reinterpret_cast<vec*>(out) = even[0] * first;
 #pragma GCC unroll 64
     for (std::size_t f = 1; f < N / 2; ++f) *reinterpret_cast<vec*>(out + 2 * f * out_stride) = even[f] * scale;
     if constexpr (Walsh)
-        fast_walsh(odd);
+        fast_walsh(odd, one);
     else
         fast_dct4(odd);
 #pragma GCC unroll 64
@@ -8625,28 +8683,39 @@ inline void scan_wide(const float* g, std::size_t n, double& sum) {
     for (std::size_t x = 0; x < n; ++x) sum += static_cast<double>(g[x]) * static_cast<double>(g[x]);
 }
 
-inline constexpr std::size_t scan_block = 4096;
+/// What scan() does in between, once for every `gradients` of them: work that computes while reading waits. It must not
+/// throw.
+struct scan_pause {
+    static constexpr std::size_t gradients = 512;
+    void (*work)(const void* context) = nullptr;
+    const void* context = nullptr;
+};
 
 /// Adds the squares to `sum` (within 2^-18 of it) and raises `largest` to the bits of the largest magnitude (above
-/// 0x7f7fffff: not finite). Squares are summed in float32 for scan_block elements at a time; where the largest of those
-/// is not within 2^-40..2^48, in double.
+/// 0x7f7fffff: not finite). Squares are summed in float32 for 4096 elements at a time; where the largest of those is
+/// not within 2^-40..2^48, in double.
 template <int Lanes>
-THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {
+THINWIRE_ALWAYS_INLINE void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest,
+                                 const scan_pause& pause) {
     using floats = typename vector_of<float, Lanes>::type;
     using bits = typename vector_of<std::int32_t, Lanes>::type;
-    constexpr std::size_t block = scan_block, ways = 4;
+    constexpr std::size_t block = 4096, ways = 4;
     for (std::size_t from = 0; from < n; from += block) {
         const std::size_t end = std::min(n, from + block);
         floats squares[ways] = {};
         bits tops[ways] = {};
         std::size_t x = from;
-        for (; x + ways * Lanes <= end; x += ways * Lanes) {
+        while (x + ways * Lanes <= end) {
+            const std::size_t stop = std::min(end, x + scan_pause::gradients);
+            if (pause.work != nullptr) pause.work(pause.context);
+            for (; x + ways * Lanes <= stop; x += ways * Lanes) {
 #pragma GCC unroll 4
-            for (std::size_t w = 0; w < ways; ++w) {
-                const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
-                squares[w] += value * value;
-                const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
-                tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+                for (std::size_t w = 0; w < ways; ++w) {
+                    const floats value = *reinterpret_cast<const floats*>(g + x + w * Lanes);
+                    squares[w] += value * value;
+                    const bits magnitude = *reinterpret_cast<const bits*>(g + x + w * Lanes) & 0x7fffffff;
+                    tops[w] = magnitude > tops[w] ? magnitude : tops[w];
+                }
             }
         }
         const floats all = (squares[0] + squares[1]) + (squares[2] + squares[3]);
@@ -9007,7 +9076,7 @@ struct transform_kernels {
                             std::ptrdiff_t ahead);
     void (*add_scaled)(float* m, const float* d, std::size_t n, float factor);
     void (*apply_sign)(float* x, const float* d, std::size_t n, float rate, float factor, std::ptrdiff_t ahead);
-    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest);
+    void (*scan)(const float* g, std::size_t n, double& sum, std::uint32_t& largest, const detail::scan_pause& pause);
     void (*group_tops)(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops);
     std::uint32_t (*top_floor)(const std::uint32_t* tops, std::size_t n, std::size_t k);
     void (*mark_tops)(const float* c, std::size_t n, std::uint32_t floor, std::uint64_t* marks);
@@ -9112,8 +9181,9 @@ struct lanes_avx512 {
                                       std::ptrdiff_t ahead) {                                                          \
             detail::apply_sign<LANES>(x, d, n, rate, factor, ahead);                                                   \
         }                                                                                                              \
-        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest) {                  \
-            detail::scan<LANES>(g, n, sum, largest);                                                                   \
+        TARGET static void scan(const float* g, std::size_t n, double& sum, std::uint32_t& largest,                    \
+                                const scan_pause& pause) {                                                             \
+            detail::scan<LANES>(g, n, sum, largest, pause);                                                            \
         }                                                                                                              \
         TARGET static void group_tops(const float* c, std::size_t n, std::size_t groups, std::uint32_t* tops) {        \
             detail::group_tops<LANES>(c, n, groups, tops);                                                             \
@@ -9208,20 +9278,21 @@ class gradient_meter {
     [[nodiscard]] double norm(thread_pool* pool = nullptr, isa level = best_isa()) {
         return norm(pool, level, [](std::size_t) noexcept {});
     }
-    /// The same. A single thread gets other work done meanwhile: beside(n) does a part of it that fits n gradients. It
-    /// must not throw.
+    /// The same. A single thread gets other work done while it reads: beside(n) does a part of it that fits n
+    /// gradients. It must not throw.
     template <class Beside>
     [[nodiscard]] double norm(thread_pool* pool, isa level, const Beside& beside) {
         const transform_kernels& kernels = kernels_for(level);
-        const bool alone = detail::lane_count(pool) == 1;
+        const auto work = [](const void* context) {
+            (*static_cast<const Beside*>(context))(detail::scan_pause::gradients);
+        };
+        detail::scan_pause pause;
+        if (detail::lane_count(pool) == 1) pause = {.work = work, .context = &beside};
         detail::for_each_item(pool, pieces_.size(), [&](std::size_t, std::size_t i) {
             piece& p = pieces_[i];
             p.sum = 0.0;
             p.largest = 0;
-            if (alone)
-                measure_beside(p, kernels, beside);
-            else
-                kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest);
+            kernels.scan(p.values.data(), p.values.size(), p.sum, p.largest, pause);
         });
         double sum = 0.0;
         bool finite = true;
@@ -9246,20 +9317,6 @@ class gradient_meter {
         double sum = 0.0;
         std::uint32_t largest = 0;
     };
-
-    /// While the gradients after these come from memory, the other work is done: it computes, reading waits.
-    template <class Beside>
-    static void measure_beside(piece& p, const transform_kernels& kernels, const Beside& beside) {
-        constexpr std::size_t some = 256;
-        for (std::size_t at = 0; at < p.values.size(); at += detail::scan_block) {
-            const std::size_t n = std::min(detail::scan_block, p.values.size() - at);
-            for (std::size_t x = 0; x < n; x += some) {
-                detail::ask_ahead(p.values.data() + at + x, std::min(some, n - x), detail::scan_block);
-                beside(some);
-            }
-            kernels.scan(p.values.data() + at, n, p.sum, p.largest);
-        }
-    }
 
     std::vector<parameter> parameters_;
     std::vector<piece> pieces_;
@@ -10891,11 +10948,12 @@ class chunk_worker {
     void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
                 const step& how, const value_codec& codec, sparse_content& content) {
         const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
-        const std::size_t most = std::max<std::size_t>(1, panel_elements / tile);
+        const bool line = spectrum_layout{*t.rows, *t.cols}.line();
+        const std::size_t most = line ? line_batch : std::max<std::size_t>(1, panel_elements / tile);
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
-            if (spectrum_layout{*t.rows, *t.cols}.line())
+            if (line)
                 choose_lines(t, from, count, codec, content);
             else
                 for (std::size_t c = 0; c < count; ++c) {
@@ -11003,25 +11061,21 @@ class chunk_worker {
         }
     }
 
-    /// choose() for the chunks in panel_, of one row each.
+    /// choose() for at most line_batch chunks in panel_, of one row each.
     void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
                       sparse_content& content) {
-        const std::size_t w = t.grid.cols();
-        for (std::size_t from = 0; from < count; from += line_batch) {
-            const std::size_t batch = std::min(line_batch, count - from), whole = (batch + 15) / 16 * 16;
-            kernels_->forward_lines(*t.cols, panel_.data() + from * w, batch, scratch_);
-            const float* c = scratch_.coefficients.data();
-            std::array<std::uint32_t, line_batch> floors;
-            std::array<std::uint64_t, line_batch> marks;
-            kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
-            kernels_->mark_lines(c, w, batch, floors.data(), marks.data());
-            for (std::size_t line = 0; line < batch; ++line, c += w) {
-                const std::size_t chunk = first + from + line;
-                if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
-                    take_marked(t, chunk, c, marks[line], content);
-                else  // several are as large as the last one that is kept
-                    choose(t, chunk, c, codec, content);
-            }
+        const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
+        kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
+        const float* c = scratch_.coefficients.data();
+        std::array<std::uint32_t, line_batch> floors;
+        std::array<std::uint64_t, line_batch> marks;
+        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+        kernels_->mark_lines(c, w, count, floors.data(), marks.data());
+        for (std::size_t line = 0; line < count; ++line, c += w) {
+            if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+                take_marked(t, first + line, c, marks[line], content);
+            else  // several are as large as the last one that is kept
+                choose(t, first + line, c, codec, content);
         }
     }
     /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.

@@ -86,7 +86,7 @@ class Watching(common.Case):
         return founder, joiners
 
     def end(self, founder, joiners):
-        common.interrupt(founder)
+        for process in (founder, *joiners): common.interrupt(process)
         for process in (founder, *joiners):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)

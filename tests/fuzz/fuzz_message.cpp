@@ -10,10 +10,10 @@ using namespace thinwire;
 
 bool accepts(std::span<const std::byte> frame) {
     frame_decoder decoder({.max_payload = 1U << 16U, .max_commit = 1U << 18U});
-    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse,                    message_type::reject, message_type::fetch,
-                   message_type::piece, message_type::ping, message_type::goodbye, message_type::offer,
-                   message_type::record, message_type::status, message_type::pull, message_type::campaign,
-                   message_type::vote, message_type::request});
+    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse, message_type::reject,
+                   message_type::fetch, message_type::piece, message_type::ping, message_type::goodbye,
+                   message_type::offer, message_type::record, message_type::status, message_type::pull,
+                   message_type::campaign, message_type::vote, message_type::request});
     decoder.feed(frame.first(frame.size() / 2));
     if (!decoder.next()) return false;
     decoder.feed(frame.subspan(frame.size() / 2));

@@ -227,9 +227,9 @@ struct request_message {
     control_change change;
 };
 
-using message =
-    std::variant<hello_message, welcome_message, refuse_message, reject_message, fetch_message, piece_message, ping_message, goodbye_message, offer_message,
-                 record_message, status_message, pull_message, campaign_message, vote_message, request_message>;
+using message = std::variant<hello_message, welcome_message, refuse_message, reject_message, fetch_message,
+                             piece_message, ping_message, goodbye_message, offer_message, record_message,
+                             status_message, pull_message, campaign_message, vote_message, request_message>;
 
 /// Position in `message` and number on the wire.
 enum class message_type : std::uint8_t {
@@ -257,7 +257,9 @@ static_assert(static_cast<std::size_t>(message_type::request) + 1 == message_typ
 }
 
 [[nodiscard]] constexpr std::string_view to_string(message_type type) noexcept {
-    constexpr std::string_view names[] = {"hello", "welcome", "refuse", "reject", "fetch", "piece", "ping", "goodbye", "offer", "record", "status", "pull", "campaign", "vote", "request"};
+    constexpr std::string_view names[] = {"hello",  "welcome", "refuse",   "reject", "fetch",
+                                          "piece",  "ping",    "goodbye",  "offer",  "record",
+                                          "status", "pull",    "campaign", "vote",   "request"};
     const auto i = static_cast<std::size_t>(type);
     return i < message_types ? names[i] : "unknown";
 }

@@ -161,10 +161,10 @@ class participant {
         timestamp opened = 0, heard = 0, sent = 0;
         status_message says, told;
         bool has_said = false;
-        std::pair<std::uint64_t, std::uint64_t> proposed{};  ///< term and round + 1 of the newest proposal it got
+        std::pair<std::uint64_t, std::uint64_t> proposed{};     ///< term and round + 1 of the newest proposal it got
         std::multiset<std::pair<digest, std::uint64_t>> asked;  ///< pieces on their way from it
-        std::size_t waiting = 0;                             ///< its requests that wait for the log
-        shared_bytes snapshot;                               ///< that it was offered, until it has it
+        std::size_t waiting = 0;                                ///< its requests that wait for the log
+        shared_bytes snapshot;                                  ///< that it was offered, until it has it
         digest snapshot_digest;
     };
     struct peer_state {
@@ -337,7 +337,7 @@ class participant {
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
     std::pair<peer_id, std::string> hint_;  ///< where a sequencer is dialled that others hear and this peer does not
-    run_state contacts_;  ///< the newest state heard of
+    run_state contacts_;                    ///< the newest state heard of
     std::uint64_t contacts_round_ = 0;
     bool dial_due_ = true;
     status_message status_;

@@ -62,10 +62,10 @@ std::vector<message> samples() {
 
 frame_decoder open_decoder(wire_limits limits = {}) {
     frame_decoder decoder(limits);
-    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse,                    message_type::reject, message_type::fetch,
-                   message_type::piece, message_type::ping, message_type::goodbye, message_type::offer,
-                   message_type::record, message_type::status, message_type::pull, message_type::campaign,
-                   message_type::vote, message_type::request});
+    decoder.allow({message_type::hello, message_type::welcome, message_type::refuse, message_type::reject,
+                   message_type::fetch, message_type::piece, message_type::ping, message_type::goodbye,
+                   message_type::offer, message_type::record, message_type::status, message_type::pull,
+                   message_type::campaign, message_type::vote, message_type::request});
     return decoder;
 }
 

@@ -357,8 +357,8 @@ TEST_CASE("crash: writes that are cut short are continued") {
 TEST_CASE("crash: a log that begins anew is the old one or the new one, whole, and keeps its vote") {
     const auto write = [](memory_disk& disk, bool durable) {
         prepare(disk);
-        result<run_log> log = run_log::open(log_folder, thinwire_test::run,
-                                            {.durable = durable, .segment_bytes = 450, .files = &disk});
+        result<run_log> log =
+            run_log::open(log_folder, thinwire_test::run, {.durable = durable, .segment_bytes = 450, .files = &disk});
         REQUIRE(log.has_value());
         for (std::uint64_t r = 0; r < 12; ++r) thinwire_test::append(*log, made(r, 2));
         log->vote({.term = 5, .peer = 3});

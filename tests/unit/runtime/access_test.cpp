@@ -94,7 +94,8 @@ TEST_CASE("access: a list is private, durable, and seen by other processes") {
     CHECK(one.rules().keys.size() == 2);
     CHECK(one.revoke(key_number(2)));
     CHECK_FALSE(one.revoke(key_number(2)));
-    CHECK(text_of(file) == "ed25519 " + to_string(key_number(1)) + " renamed\nrevoked " + to_string(key_number(2)) + "\n");
+    CHECK(text_of(file) ==
+          "ed25519 " + to_string(key_number(1)) + " renamed\nrevoked " + to_string(key_number(2)) + "\n");
     CHECK(one.rules().is_revoked(key_number(2)));
     one.allow(key_number(2), "again");
     CHECK_FALSE(one.rules().is_revoked(key_number(2)));

@@ -52,7 +52,8 @@ inline void participant::offer_own(link_id link, timestamp now) {
 inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
                                                     std::uint64_t session, std::size_t size) {
     const auto [it, fresh] = pool_.try_emplace(
-        {content, author, round}, held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
+        {content, author, round},
+        held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
     if (fresh) pool_bytes_ += size;
     return &it->second;
 }

@@ -38,8 +38,7 @@ inline result<run_log> run_log::open(std::filesystem::path folder, const digest&
     log.segments_.remove_leftovers();
     const bool created = log.segments_.empty();
     if (created)
-        log.segments_.begin(
-            {.run = run, .first_round = options.first_round, .previous_term = options.first_term});
+        log.segments_.begin({.run = run, .first_round = options.first_round, .previous_term = options.first_term});
     if (const result<ok> read = log.scan_newest(); !read) return read.error();
     log.file_.emplace(log.segments_.path_of(log.segments_.back().first_round), files);
     log.repair();

@@ -88,10 +88,10 @@ struct node_options {
     std::string name{};  ///< for people; at most 64 bytes
     /// Where others connect: "host:port" or "[::1]:port", port 0 for any; empty: nowhere, this node only dials.
     std::string listen = "127.0.0.1:0";
-    std::string advertise{};  ///< what others dial instead, as behind a router; empty: what it listens on
-    std::string address{};    ///< joiner: some peers of the run to begin with, separated by commas
-    digest run{};             ///< founder: the run. Joiner: zero takes the one that it meets
-    std::string manifest{};   ///< handed to those who enter, at most 1 MiB; a fresh joiner gets it itself
+    std::string advertise{};       ///< what others dial instead, as behind a router; empty: what it listens on
+    std::string address{};         ///< joiner: some peers of the run to begin with, separated by commas
+    digest run{};                  ///< founder: the run. Joiner: zero takes the one that it meets
+    std::string manifest{};        ///< handed to those who enter, at most 1 MiB; a fresh joiner gets it itself
     std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
     bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
     /// Folder of the run log, which each node keeps: created, or continued if it exists. What was promised to others
@@ -105,8 +105,8 @@ struct node_options {
     int min_peers = 1;        ///< contributors present before the first round that this node closes, itself included
     std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
     std::chrono::milliseconds reconnect_timeout{600000};  ///< how long the others are looked for when all are lost
-    std::chrono::milliseconds takeover{5000};   ///< who orders the rounds and is not heard for so long is replaced
-    std::chrono::milliseconds absence{60000};   ///< who is gone for so long does not count any more until it returns
+    std::chrono::milliseconds takeover{5000};      ///< who orders the rounds and is not heard for so long is replaced
+    std::chrono::milliseconds absence{60000};      ///< who is gone for so long does not count any more until it returns
     std::chrono::milliseconds min_deadline{2000};  ///< bounds of the adaptive wait for a peer's payload
     std::chrono::milliseconds max_deadline{120000};
     /// Called on the node's thread, when this node orders the rounds, before a payload may be committed. Its message
@@ -135,8 +135,8 @@ struct node_options {
 };
 
 /// A peer of a run over TCP. All nodes are alike: each keeps the log, connects to the others, and one of them, which a
-/// majority chooses and replaces when it is gone, orders the rounds (docs/protocol.md). Satisfies `transport`. Each node
-/// runs one thread of its own from found() / join() until it is destroyed.
+/// majority chooses and replaces when it is gone, orders the rounds (docs/protocol.md). Satisfies `transport`. Each
+/// node runs one thread of its own from found() / join() until it is destroyed.
 ///
 /// Thread safety: status() and stop() from any thread; everything else from one thread at a time.
 /// Every call that waits ends with a node_error when the run or the node is stopped, never hangs on a lost peer.
@@ -179,8 +179,9 @@ class node {
     /// A commit may hold no contribution: it then only changes who takes part, or a setting.
     [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload);
 
-    /// What fresh joiners may get from here from now on. `round` is the next that the snapshot's owner would apply. Throws
-    /// value_error for no bytes and for one before the log's begin; if drop_log_before() moves that meanwhile, a notice says so.
+    /// What fresh joiners may get from here from now on. `round` is the next that the snapshot's owner would apply.
+    /// Throws value_error for no bytes and for one before the log's begin; if drop_log_before() moves that meanwhile, a
+    /// notice says so.
     void publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes);
 
     /// The log may lose the rounds before `round`. It does as far as whole segments lie before it, the newest
