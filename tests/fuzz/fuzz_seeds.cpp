@@ -80,7 +80,7 @@ void save_messages() {
     const shared_bytes some = share(std::vector<std::byte>(40, std::byte{7}));
     commit_record record;
     record.round = 5;
-    record.contributions = {{.peer = 1, .payload = some}, {.peer = 2, .payload = some}};
+    record.contributions = {{.peer = 1, .payload = some, .size = 40}, {.peer = 2, .payload = some, .size = 40}};
     const std::vector<message> all = {hello_message{.peer = 4, .session = 9, .name = "a"},
                                       welcome_message{.name = "b", .manifest = "key = 1\n", .round = 3},
                                       refuse_message{refusal::full, "full"},
@@ -88,7 +88,14 @@ void save_messages() {
                                       fetch_message{.offset = 4, .count = 100},
                                       piece_message{.offset = 4, .bytes = some},
                                       ping_message{},
-                                      goodbye_message{true, "over"}};
+                                      goodbye_message{true, "over"},
+                                      offer_message{.round = 3, .author = 4, .size = 40, .bytes = some},
+                                      record_message{2, true, std::make_shared<const commit_record>(record)},
+                                      status_message{.term = 2, .sequencer = 4, .final = 9, .address = "a:1"},
+                                      pull_message{4},
+                                      campaign_message{.term = 3, .last_term = 2, .next_round = 9, .trial = true},
+                                      vote_message{.term = 3, .granted = true},
+                                      request_message{{control_change::kind::allow, 0, "key", ""}}};
     for (const message& m : all) {
         const std::vector<std::byte> frame = encode_frame(m);
         const std::string name(to_string(type_of(m)));
