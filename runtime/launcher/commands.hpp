@@ -23,7 +23,7 @@ struct train_options {
 /// `thinwire start`: founds the run of `settings`, or goes on with the one in peer.directory.
 [[nodiscard]] exit_code start(configuration settings);
 
-/// `thinwire join`: enters a run with the line of an invite, or goes back to the founder at an address;
+/// `thinwire join`: enters a run with the line of an invite, or goes back to a peer of it at an address;
 /// "-": what the first line of the standard input says.
 [[nodiscard]] exit_code join(configuration settings, const std::string& where);
 
@@ -32,6 +32,15 @@ struct train_options {
 /// `thinwire allow`, `thinwire revoke`: changes that list, also while the peer runs.
 [[nodiscard]] exit_code allow(const std::filesystem::path& folder, const std::string& key, const std::string& name);
 [[nodiscard]] exit_code revoke(const std::filesystem::path& folder, const std::string& key_or_name);
+
+struct ctl_options {
+    std::filesystem::path folder;  ///< of a peer that runs on this machine
+    std::string command;           ///< status, pause, resume, stop, remove, ban, pardon
+    std::string peer;              ///< number or name, for the last three
+    bool json = false;
+};
+/// `thinwire ctl`: shows or changes the run that a peer on this machine takes part in, for all peers in one round.
+[[nodiscard]] exit_code ctl(const ctl_options& options);
 
 struct watch_options {
     std::vector<std::string> where;  ///< host:port, or the folder of a peer on this machine
@@ -44,7 +53,7 @@ struct watch_options {
 struct invite_options {
     std::filesystem::path folder;
     std::string expires = "24h";
-    std::vector<std::string> addresses;  ///< none: where the founder listens
+    std::vector<std::string> addresses;  ///< none: where the peer listens
 };
 /// `thinwire invite`: prints the line with which one new machine enters.
 [[nodiscard]] exit_code print_invite(const invite_options& options);

@@ -22,6 +22,7 @@ struct directory {
     [[nodiscard]] std::filesystem::path report() const { return root / "report.json"; }
     [[nodiscard]] std::filesystem::path settings() const { return root / "run.toml"; }
     [[nodiscard]] std::filesystem::path output() const { return root / "output.txt"; }
+    [[nodiscard]] std::filesystem::path control() const { return root / "control"; }
     [[nodiscard]] std::filesystem::path lock() const { return root / "lock"; }
     [[nodiscard]] std::filesystem::path weights() const { return root / "model.safetensors"; }
 };

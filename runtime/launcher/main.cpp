@@ -24,8 +24,8 @@ constexpr const char* exit_codes = R"(Exit codes:
   0 done, or stopped by Ctrl-C with everything saved    5 another version, run, configuration or key: do not retry
   1 failed for another reason                           6 a file is unreadable, damaged, or cannot be written
   2 command line or configuration                       7 this replica differs from the majority's
-  3 training or validation text                         8 the founder was lost
-  4 network: port in use, founder unreachable           9 loss or gradient is not finite
+  3 training or validation text                         8 all others were lost
+  4 network: port in use, nobody reached                9 loss or gradient is not finite
   130 a second Ctrl-C)";
 
 constexpr const char* keys_note = R"(
@@ -59,6 +59,7 @@ struct arguments {
     evaluate_options evaluate;
     log_options log;
     watch_options watch;
+    ctl_options ctl;
 };
 
 /// Options that are other words for keys.
@@ -130,8 +131,7 @@ void add_start(CLI::App& app, arguments& a, overrides_list& overrides, action& c
     add_watching(*command, overrides);
     command->footer(std::string(R"(
 Listens on peer.address, prints it, and trains as a peer itself. Others enter with the lines that `thinwire invite`
-prints. Ctrl-C finishes the round, saves, and tells the others to stop; the same command then goes on from there, bit
-for bit.
+prints. Ctrl-C finishes the round, saves, and leaves the run to the others; the same command then goes on from there.
 
   thinwire start run.toml
   thinwire start run.toml --peer.address 127.0.0.1:4400 --run.min_peers 4
@@ -143,8 +143,9 @@ for bit.
 void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
     CLI::App* command = app.add_subcommand("join", "Enter a run, or return to it");
     command
-        ->add_option("where", a.address,
-                     "the line of `thinwire invite`, or the founder's host:port; - reads it from the standard input")
+        ->add_option(
+            "where", a.address,
+            "the line of `thinwire invite`, or host:port of any peer of the run; - reads it from the standard input")
         ->required();
     command->add_option("--config", a.config, "TOML file; what it says of the run must be what the run says");
     add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
@@ -152,10 +153,10 @@ void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& ch
     add_key_option(*command, overrides, "--name", "peer.name", "what tables call this peer");
     add_watching(*command, overrides);
     command->footer(std::string(R"(
-With a line that `thinwire invite` printed, a new machine makes its key, is entered on the founder's list, gets
+With a line that `thinwire invite` printed, a new machine makes its key, is entered on the run's list, gets
 configuration, weights and state, checks that --data is the run's text, and contributes from the next round on. A peer
-that was away, killed or not, runs the same command, or gives the founder's address instead of the line: it replays what
-it missed and keeps its momentum.
+that was away, killed or not, runs the same command, or gives the address of any peer instead of the line: it replays
+what it missed and keeps its momentum.
 
   thinwire join thinwire1_ATEyNy4wLjAuMTo0NDAw... --dir peer1 --data book.txt
   thinwire join 10.0.0.7:4400 --dir peer1 --data book.txt
@@ -184,16 +185,35 @@ of the same weights after the same rounds. Ctrl-C ends it.
     command->callback([&] { chosen = [&] { return watch(a.watch); }; });
 }
 
+void add_ctl(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("ctl", "Show or change a run through a peer that runs on this machine");
+    command->add_option("dir", a.ctl.folder, "the peer's folder")->required();
+    command->add_option("command", a.ctl.command, "status, pause, resume, stop, remove PEER, ban PEER, pardon PEER")
+        ->required();
+    command->add_option("peer", a.ctl.peer, "number or name");
+    command->add_flag("--json", a.ctl.json, "status: JSON");
+    command->footer(std::string(R"(
+The change is a commit of the run: all peers make it in the same round. Whoever may read DIR may ask; ctl returns when it
+is done. A removed peer may come back, a banned one after pardon. stop ends the run for all, saved.
+
+  thinwire ctl run status
+  thinwire ctl run pause
+  thinwire ctl run ban lab2
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return ctl(a.ctl); }; });
+}
+
 void add_invite(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("invite", "Print the line with which one new machine enters a run");
-    command->add_option("dir", a.invite.folder, "the founder's folder")->required();
+    command->add_option("dir", a.invite.folder, "the folder of a peer of the run")->required();
     command->add_option("--expires", a.invite.expires, "how long it may be used: 90s, 30m, 24h, 7d")
         ->capture_default_str();
     command->add_option("--address", a.invite.addresses,
-                        "host:port at which the new machine reaches the founder, up to 8; default: where it listens");
+                        "host:port at which the new machine reaches this peer, up to 8; default: where it listens");
     command->footer(std::string(R"(
-The line holds the addresses, the run, the founder's key and a secret that lets one machine in, once. Send it as you
-would send a password. The founder may run or not while it is printed; `thinwire join LINE` needs it running.
+The line holds addresses, the run, this peer's key and a secret that lets one machine in, once. Send it as you would
+send a password. The peer may run or not while it is printed; `thinwire join LINE` needs it running.
 
   thinwire invite run
   thinwire invite run --expires 1h --address trainer.example.org:4400
@@ -213,7 +233,7 @@ void add_keys_of_peers(CLI::App& app, arguments& a, action& chosen) {
     let_in->add_option("key", a.key, "what `thinwire key` shows on the other machine")->required();
     let_in->add_option("--name", a.name, "what lists call it");
     let_in->footer(std::string(R"(
-Both sides need it: the founder the joiner's key, the joiner the founder's. A running peer sees the change at once.
+Both sides need it: a peer of the run the joiner's key, the joiner that peer's. A running peer has the run let it in.
 
   thinwire allow run mVpC...43 characters --name lab2
 
@@ -224,7 +244,7 @@ Both sides need it: the founder the joiner's key, the joiner the founder's. A ru
     keep_out->add_option("dir", a.folder, "the peer's folder")->required();
     keep_out->add_option("key", a.key, "key or name")->required();
     keep_out->footer(std::string(R"(
-A running founder closes that peer's connection within two seconds.
+A running peer closes that connection within two seconds and has the run revoke the key, for all.
 
   thinwire revoke run lab2
 
@@ -285,7 +305,7 @@ void add_log(CLI::App& app, arguments& a, action& chosen) {
     command->require_subcommand(1);
     const auto add = [&](const char* name, const char* help, exit_code (*run)(const log_options&)) {
         CLI::App* sub = command->add_subcommand(name, help);
-        sub->add_option("dir", o.folder, "a founder's folder, or its log")->required();
+        sub->add_option("dir", o.folder, "a peer's folder, or its log")->required();
         sub->callback([&, run] { chosen = [&o, run] { return run(o); }; });
         return sub;
     };
@@ -326,9 +346,9 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 13> commands = {"train", "start",   "join",   "watch",    "invite",
-                                                                  "key",   "allow",   "revoke", "generate", "eval",
-                                                                  "log",   "inspect", "keys"};
+    static constexpr std::array<std::string_view, 14> commands = {"train",  "start", "join",    "watch",  "ctl",
+                                                                  "invite", "key",   "allow",   "revoke", "generate",
+                                                                  "eval",   "log",   "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -355,6 +375,7 @@ exit_code run(std::vector<std::string> words) {
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
     add_watch(app, a, chosen);
+    add_ctl(app, a, chosen);
     add_invite(app, a, chosen);
     add_keys_of_peers(app, a, chosen);
     add_generate(app, a, chosen);

@@ -1,5 +1,6 @@
 #include "peer.hpp"
 
+#include "control.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
@@ -116,6 +117,7 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
     targets_.resize(tokens_.size());
     metrics_.emplace(where_.metrics());
+    control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, request); });
     observer_->entered(*node_, settings_, replica_->optimizer().round());
     if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }

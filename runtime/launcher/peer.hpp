@@ -8,6 +8,7 @@
 #include <thinwire/runtime/node.hpp>
 
 #include "configuration.hpp"
+#include "control_socket.hpp"
 #include "directory.hpp"
 #include "json_lines.hpp"
 #include "log_keeper.hpp"
@@ -101,7 +102,8 @@ class peer {
     log_keeper keeper_;
     std::optional<replica> replica_;
     std::unique_ptr<runtime::node> node_;
-    std::unique_ptr<observer> observer_;  ///< after node_, which it looks at until it ends
+    std::unique_ptr<observer> observer_;     ///< after node_, which it looks at until it ends
+    std::optional<control_socket> control_;  ///< as well
     std::optional<json_lines_writer> metrics_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;

@@ -53,7 +53,10 @@ driver::driver(node_options options, bool founder)
       store_(options_, founder),
       machine_(begin()) {
     limits_.max_payload = options_.max_payload;
-    peers_[options_.self] = peer_status{options_.self, options_.name, true, false, 0, 0, 0};
+    peer_status& self = peers_[options_.self];
+    self.peer = options_.self;
+    self.name = options_.name;
+    self.present = true;
     gate_.consult([this](const public_key& key) { return agreed(key); });
     box_.announce(machine_.round());
     note_log();
@@ -364,6 +367,11 @@ void driver::perform(end_effect& e) {
     leave_timer_.cancel();
     while (!dials_.empty()) abandon(dials_.begin()->first);
     gate_.close();
+    // Those that the machine had no word for any more.
+    for (auto& [link, c] : std::exchange(connections_, {})) {
+        lingering_.emplace(link, c);
+        c->finish();
+    }
     try {
         store_.close(machine_.round());
     } catch (const io_error& problem) {
@@ -484,6 +492,7 @@ void driver::refresh() {
         peer_status& p = peers_[m.peer];
         p.peer = m.peer;
         if (!m.name.empty()) p.name = m.name;
+        p.member = machine_.state().view.find(m.peer) != nullptr;
         p.present = m.present && (!over_ || m.peer == options_.self);
     }
 }

@@ -186,13 +186,14 @@ inline void participant::apply_control(const commit_record& record, timestamp no
     learn_view(record.control, final_);
     meet_members(now);
     std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
-    if (state_.banned.contains(settings_.self)) {
+    // By the newest state: what was taken back since is only passed through.
+    if (contacts_.banned.contains(settings_.self)) {
         farewell("banned from the run", false, now);
         return end(run_end::refused, "this peer was banned from the run");
     }
     const bool newest = std::none_of(links_.begin(), links_.end(),
                                      [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
-    if (!settings_.key.empty() && state_.revoked(settings_.key)) {
+    if (!settings_.key.empty() && contacts_.revoked(settings_.key)) {
         farewell("its key was revoked", false, now);
         return end(run_end::refused, "this peer's key was revoked");
     }

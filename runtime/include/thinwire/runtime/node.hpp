@@ -60,6 +60,7 @@ struct peer_status {
     peer_id peer = 0;
     std::string name;
     bool present = false;           ///< connected to this node, or it itself
+    bool member = false;            ///< in the view
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
@@ -138,7 +139,7 @@ struct node_options {
 /// majority chooses and replaces when it is gone, orders the rounds (docs/protocol.md). Satisfies `transport`. Each
 /// node runs one thread of its own from found() / join() until it is destroyed.
 ///
-/// Thread safety: status() and stop() from any thread; everything else from one thread at a time.
+/// Thread safety: status(), request() and stop() from any thread; everything else from one thread at a time.
 /// Every call that waits ends with a node_error when the run or the node is stopped, never hangs on a lost peer.
 class node {
  public:

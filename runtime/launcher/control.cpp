@@ -1,0 +1,169 @@
+#include "control.hpp"
+
+#include <thinwire/comm/message.hpp>
+#include <thinwire/core/error.hpp>
+
+#include "commands.hpp"
+#include "control_socket.hpp"
+#include "exit_code.hpp"
+#include "stop_signal.hpp"
+#include <spdlog/fmt/fmt.h>
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace thinwire::launcher {
+namespace {
+
+using kind = control_change::kind;
+using clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds patience{10};
+
+struct command {
+    std::string_view name;
+    kind what;
+    bool of_peer;
+};
+constexpr std::array commands = {command{"pause", kind::pause, false}, command{"resume", kind::resume, false},
+                                 command{"stop", kind::stop, false},   command{"remove", kind::remove, true},
+                                 command{"ban", kind::ban, true},      command{"pardon", kind::pardon, true}};
+
+const command* find(std::string_view name) {
+    for (const command& one : commands)
+        if (one.name == name) return &one;
+    return nullptr;
+}
+
+/// A peer's number; 0: it is none.
+peer_id number_of(const std::string& text) {
+    peer_id id = 0;
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), id);
+    return problem == std::errc{} && end == text.data() + text.size() ? id : 0;
+}
+
+nlohmann::json status_of(const runtime::node& node) {
+    const runtime::node_status s = node.status();
+    nlohmann::json out = {
+        {"self", std::to_string(node.self())},
+        {"round", s.round},
+        {"term", s.term},
+        {"sequencer", s.sequencer == 0 ? nlohmann::json() : nlohmann::json(std::to_string(s.sequencer))},
+        {"members", s.members},
+        {"paused", s.paused},
+        {"peers", nlohmann::json::array()}};
+    for (const runtime::peer_status& p : s.peers)
+        out["peers"].push_back({{"id", std::to_string(p.peer)},
+                                {"name", p.name},
+                                {"member", p.member},
+                                {"present", p.present},
+                                {"last_round", p.last_round}});
+    return out;
+}
+
+nlohmann::json ask(const directory& where, const nlohmann::json& request) {
+    nlohmann::json answer = ask_peer(where, request);
+    if (answer.contains("error")) throw launcher_error(exit_code::usage, "ctl: " + answer["error"].get<std::string>());
+    return answer;
+}
+
+nlohmann::json status_in(const directory& where) {
+    return ask(where, {{"command", "status"}})["status"];
+}
+
+/// The number of the peer that is meant by number or name.
+std::string resolve(const directory& where, const std::string& peer) {
+    std::vector<std::string> meant;
+    const nlohmann::json status = status_in(where);
+    for (const auto& p : status["peers"])
+        if (p["id"] == peer || p["name"] == peer) meant.push_back(p["id"].get<std::string>());
+    if (meant.size() == 1) return meant.front();
+    if (meant.empty() && number_of(peer) != 0) return peer;
+    throw launcher_error(exit_code::usage, "ctl: " + std::to_string(meant.size()) + " peers are meant by '" + peer +
+                                               "', expected one: give the number that `thinwire ctl DIR status` shows");
+}
+
+/// Whether the run, as a peer of it sees it, is as was asked for.
+bool done(const directory& where, const command& what, const std::string& peer) {
+    if (what.what == kind::stop) {
+        try {
+            static_cast<void>(status_in(where));
+            return false;
+        } catch (const launcher_error& gone) {
+            return gone.code() == exit_code::network;
+        }
+    }
+    const nlohmann::json status = status_in(where);
+    if (what.what == kind::pause) return status["paused"].get<bool>();
+    if (what.what == kind::resume) return !status["paused"].get<bool>();
+    if (what.what == kind::pardon) return true;
+    for (const auto& p : status["peers"])
+        if (p["id"] == peer) return !p["member"].get<bool>();
+    return true;
+}
+
+void print_status(const nlohmann::json& s) {
+    fmt::print("round      {}{}\nterm       {}\nsequencer  {}\nmembers    {}\n", s["round"].get<std::uint64_t>(),
+               s["paused"].get<bool>() ? ", paused" : "", s["term"].get<std::uint64_t>(),
+               s["sequencer"].is_null() ? "not known" : s["sequencer"].get<std::string>(),
+               s["members"].get<std::uint64_t>());
+    for (const auto& p : s["peers"])
+        fmt::print("peer       {:>20} {:<10} {}{}\n", p["id"].get<std::string>(),
+                   p["present"].get<bool>() ? "present" : "away", p["member"].get<bool>() ? "" : "not a member, ",
+                   printable(p["name"].get<std::string>()));
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+nlohmann::json control(runtime::node& node, const nlohmann::json& request) {
+    const std::string name = request.value("command", "");
+    if (name == "status") return {{"status", status_of(node)}};
+    const command* what = find(name);
+    if (what == nullptr) throw value_error("command '" + printable(name) + "' is not known");
+    control_change change{what->what, 0, "", ""};
+    if (what->of_peer) {
+        change.peer = number_of(request.value("peer", ""));
+        if (change.peer == 0) throw value_error(name + " needs the number of a peer");
+    }
+    node.request(change);
+    return nlohmann::json::object();
+}
+
+exit_code ctl(const ctl_options& options) {
+    const directory where{options.folder};
+    if (options.command == "status") {
+        const nlohmann::json status = status_in(where);
+        if (options.json)
+            fmt::print("{}\n", status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+        else
+            print_status(status);
+        return exit_code::ok;
+    }
+    const command* what = find(options.command);
+    if (what == nullptr)
+        throw launcher_error(exit_code::usage, "ctl: '" + options.command +
+                                                   "': expected status, pause, resume, stop, remove, ban or pardon");
+    if (what->of_peer == options.peer.empty())
+        throw launcher_error(
+            exit_code::usage,
+            "ctl: " + options.command + (what->of_peer ? " needs a peer: its number or name" : " takes no peer"));
+    const std::string peer = what->of_peer ? resolve(where, options.peer) : "";
+    static_cast<void>(ask(where, {{"command", options.command}, {"peer", peer}}));
+    for (const auto end = clock::now() + patience; !done(where, *what, peer);) {
+        if (clock::now() > end || stop_requested())
+            throw launcher_error(exit_code::failed, "ctl: " + options.command +
+                                                        " was asked for and is not done after " +
+                                                        std::to_string(patience.count()) +
+                                                        " s: it is once a majority of the members is there");
+        wait_for_signal(50);
+    }
+    return exit_code::ok;
+}
+
+}  // namespace thinwire::launcher

@@ -1,0 +1,88 @@
+"""The run changed while it goes on: by any peer's operator, for all peers in the same round."""
+
+import json
+
+import common
+from common import MISMATCH, NETWORK, OK, USAGE
+
+LONG = ["--run.rounds", "1000000", "--run.snapshot_every", "50"]
+
+
+class Control(common.Case):
+    def ctl(self, directory, *arguments, code=OK):
+        found, output, stderr = self.run_program("ctl", directory, *arguments)
+        self.assertEqual(found, code, stderr)
+        return output
+
+    def status(self, directory):
+        return json.loads(self.ctl(directory, "status", "--json"))
+
+    def contributes(self, name, directory="run"):
+        number = self.status(name)["self"]
+        seen = self.status(directory)["round"]
+        self.wait_for(lambda: any(p["id"] == number and p["member"] and p["last_round"] >= seen
+                                  for p in self.status(directory)["peers"]), f"{name} contributes")
+
+    def test_a_run_is_paused_resumed_and_stopped_and_peers_are_shown_out_and_in(self):
+        founder, address = self.found("run", *LONG, "--run.min_peers", "3", "--peer.name", "first")
+        others = {name: self.join(address, name, "--name", name) for name in ("second", "third")}
+        for name in others:
+            self.wait_for(lambda: (self.folder / name / "control").exists(), f"{name} is in the run")
+            self.contributes(name)
+
+        self.ctl("second", "pause")
+        for directory in ("run", "second", "third"):
+            self.wait_for(lambda: self.status(directory)["paused"], f"{directory} is paused")
+        # The round that was under way may still reach one or the other; then nothing moves.
+        rounds = lambda: [self.status(directory)["round"] for directory in ("run", "second", "third")]
+        self.wait_for(lambda: len(set(rounds())) == 1, "all stand in one round")
+        before = rounds()
+        for _ in range(10):
+            self.assertEqual(rounds(), before)
+        self.ctl("third", "resume")
+        self.wait_for(lambda: min(rounds()) > before[0] + 3, "all go on")
+
+        self.ctl("run", "remove", "second")
+        code, stderr = self.finish(others["second"])
+        self.refusal(MISMATCH, code, stderr, naming=("removed",))
+        others["second"] = self.join(address, "second", "--name", "second")
+        self.wait_for(lambda: (self.folder / "second/control").exists(), "it is back")
+        self.contributes("second")
+
+        number = self.status("second")["self"]
+        self.ctl("third", "ban", number)
+        code, stderr = self.finish(others["second"])
+        self.refusal(MISMATCH, code, stderr, naming=("banned",))
+        again = self.join(address, "second", "--name", "second", "--peer.connect_timeout_ms", "1000")
+        code, stderr = self.finish(again)
+        self.refusal(MISMATCH, code, stderr, naming=("banned",))
+        self.ctl("run", "pardon", number)
+        others["second"] = self.join(address, "second", "--name", "second")
+        self.wait_for(lambda: (self.folder / "second/control").exists(), "it is back")
+        self.contributes("second")
+
+        self.assertIn("sequencer", self.ctl("run", "status"))
+        self.assertEqual((self.folder / "run/control").stat().st_mode & 0o777, 0o600)
+        self.ctl("second", "stop")
+        for process in (founder, *others.values()):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+            self.assertIn("stopped", stderr)
+        self.assertEqual(len({self.digest(directory) for directory in ("run", "second", "third")}), 1)
+        for directory in ("run", "second", "third"):
+            self.assertFalse((self.folder / directory / "control").exists())
+
+    def test_what_cannot_be_asked(self):
+        self.refuses(NETWORK, "ctl", "nothing", "status", naming=("no peer runs in 'nothing'",))
+        self.trained("run", 2)
+        self.refuses(NETWORK, "ctl", "run", "pause", naming=("no peer runs in 'run'",))
+        founder, _ = self.found("other", *LONG)
+        for arguments, naming in ((("dance",), ("dance", "pardon")), (("ban",), ("needs a peer",)),
+                                  (("pause", "3"), ("takes no peer",)), (("ban", "nobody"), ("nobody", "0 peers"))):
+            self.refuses(USAGE, "ctl", "other", *arguments, naming=naming)
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
+
+
+if __name__ == "__main__":
+    common.main()
