@@ -157,10 +157,10 @@ exit_code ctl(const ctl_options& options) {
     static_cast<void>(ask(where, {{"command", options.command}, {"peer", peer}}));
     for (const auto end = clock::now() + patience; !done(where, *what, peer);) {
         if (clock::now() > end || stop_requested())
-            throw launcher_error(exit_code::failed, "ctl: " + options.command +
-                                                        " was asked for and is not done after " +
-                                                        std::to_string(patience.count()) +
-                                                        " s: it is once a majority of the members is there");
+            throw launcher_error(exit_code::failed,
+                                 "ctl: " + options.command + " was asked for and is not done after " +
+                                     std::to_string(patience.count()) +
+                                     " s: it is with the next round that a majority of the members closes");
         wait_for_signal(50);
     }
     return exit_code::ok;

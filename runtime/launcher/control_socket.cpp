@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <optional>
@@ -71,7 +72,8 @@ void limit_time(int fd) {
 std::optional<std::string> read_line(int fd, std::size_t longest) {
     std::string line;
     std::array<char, 4096> bytes{};
-    while (line.size() <= longest) {
+    const auto end_of_patience = std::chrono::steady_clock::now() + std::chrono::seconds(patience.tv_sec);
+    while (line.size() <= longest && std::chrono::steady_clock::now() < end_of_patience) {
         const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), 0);
         if (count <= 0) return std::nullopt;
         line.append(bytes.data(), static_cast<std::size_t>(count));
@@ -132,6 +134,7 @@ void control_socket::serve() {
         if (wait[1].revents != 0) return;
         if ((wait[0].revents & POLLIN) == 0) continue;
         const descriptor connection(::accept4(listening_, nullptr, nullptr, SOCK_CLOEXEC));
+        if (connection.get() < 0) ::poll(&wait[1], 1, 100);  // no descriptors left
         if (connection.get() >= 0 && of_same_user(connection.get())) talk(connection.get());
     }
 }
@@ -162,7 +165,7 @@ nlohmann::json ask_peer(const directory& where, const nlohmann::json& request) {
     if (write_all(connection.get(), line_of(request))) line = read_line(connection.get(), longest_answer);
     const auto answer = line ? nlohmann::json::parse(*line, nullptr, false) : nlohmann::json();
     if (!answer.is_object())
-        throw launcher_error(exit_code::network, "the peer in '" + where.root.string() + "' does not answer");
+        throw launcher_error(exit_code::failed, "the peer in '" + where.root.string() + "' does not answer");
     return answer;
 }
 

@@ -186,20 +186,25 @@ void peer::build(const snapshot* from) {
     log_round(replica_->optimizer().round());
 }
 
-/// The replica that DIR holds, the newest: that of its snapshot, or one that the log had to begin anew with. False when
-/// there is none.
+/// The replica that DIR holds: the newest that its log joins on to, of its snapshot and of those beside the log. False
+/// when there is none.
 bool peer::restore() {
-    const bool saved = std::filesystem::exists(where_.snapshot());
+    std::optional<snapshot> stored;
+    if (std::filesystem::exists(where_.snapshot())) stored = load_snapshot(where_);
+    const auto fits = runtime::rounds_that_fit(where_.run_log());
+    const auto joins_on = [&](std::uint64_t round) { return !fits || (round >= fits->first && round <= fits->second); };
     std::vector<std::uint64_t> beside;
     if (std::filesystem::exists(where_.run_log())) beside = log_snapshots(where_.run_log());
-    if (!saved && beside.empty()) return false;
-    std::optional<snapshot> stored;
-    if (saved) stored = load_snapshot(where_);
-    if (!beside.empty() && (!stored || beside.back() > stored->round)) {
-        result<snapshot> newer = snapshot::load(log_snapshot(where_.run_log(), beside.back()));
-        if (!newer) throw launcher_error(exit_code::storage, newer.error().message);
-        stored = std::move(*newer);
+    std::erase_if(beside, [&](std::uint64_t round) { return !joins_on(round); });
+    // One ahead of a log that holds rounds: the log lost its end, which the node refuses.
+    const bool ahead = stored && fits && fits->first < fits->second && stored->round > fits->second;
+    const bool own = stored && (joins_on(stored->round) || beside.empty() || ahead);
+    if (!beside.empty() && (!own || beside.back() > stored->round)) {
+        result<snapshot> other = snapshot::load(log_snapshot(where_.run_log(), beside.back()));
+        if (!other) throw launcher_error(exit_code::storage, other.error().message);
+        stored = std::move(*other);
     }
+    if (!stored) return false;
     take_manifest_of(*stored);
     build(&*stored);
     return true;
@@ -233,6 +238,7 @@ void peer::open_founder() {
 
 /// What makes this peer as good as any other: a log that can be replayed, a snapshot for those who enter, an address.
 void peer::begin_log() {
+    const stop_watch watch(clock::duration::zero(), [this] { node_->stop(); });
     keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
                   [this] { return replica_->make_snapshot(); });
     replay();
@@ -334,7 +340,10 @@ void peer::gather() {
         log_event(log_level::info, "gathering",
                   fmt::format("waiting for run.min_peers = {} peers, {} present", settings_.run.min_peers, here),
                   {{"present", here}, {"min_peers", settings_.run.min_peers}});
-    while (present() < settings_.run.min_peers && !stop_requested()) wait_for_signal(20);
+    while (present() < settings_.run.min_peers && !stop_requested()) {
+        wait_for_signal(20);
+        replay();  // which also tells of the node's end
+    }
 }
 
 bool peer::finished() {

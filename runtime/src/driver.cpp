@@ -51,7 +51,8 @@ driver::driver(node_options options, bool founder)
       port_(listen()),
       gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }),
       store_(options_, founder),
-      machine_(begin()) {
+      machine_(begin()),
+      wants_snapshot_(!founder && options_.fresh) {
     limits_.max_payload = options_.max_payload;
     peer_status& self = peers_[options_.self];
     self.peer = options_.self;
@@ -334,6 +335,7 @@ void driver::perform(deliver_effect& e) {
 }
 
 void driver::perform(welcomed_effect& e) {
+    gate_.of_run(e.welcome.run);
     box_.admit(e.welcome);
 }
 
@@ -343,7 +345,7 @@ void driver::perform(snapshot_effect& e) {
     const digest run = options_.run != digest{} ? options_.run : box_.welcome().value_or(welcome_message{}).run;
     if (!with_log([&] { store_.begin_anew(e, run); })) return;
     note_log();
-    if (options_.fresh) return box_.put_snapshot(e.bytes, e.round);
+    if (std::exchange(wants_snapshot_, false)) return box_.put_snapshot(e.bytes, e.round);
     box_.end(node_errc::behind, "this replica is behind all logs of the run: it goes on with the snapshot of round " +
                                     std::to_string(e.round) + " in '" + options_.log.string() + "'");
     machine_.leave(now());

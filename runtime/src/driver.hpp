@@ -104,6 +104,7 @@ class driver final : private connection_owner {
     void refused(link_id link, tls_end end, const std::string& why);
     void dial_failed(link_id link, const std::string& why);
     void abandon(link_id link);
+    [[nodiscard]] bool refused_everywhere() const;
     void give_up(node_errc code, const std::string& line);
     void complete_address(link_id link, std::string& address) const;
     void on_message(link_id link, message m) override;
@@ -145,7 +146,9 @@ class driver final : private connection_owner {
     std::map<link_id, std::shared_ptr<dial>> dials_;
     std::vector<link_id> too_slow_;
     std::set<public_key> listed_;
-    bool entered_ = false;  ///< somebody of the run was met
+    std::set<std::string> refused_at_;  ///< addresses where the newest try was refused for this node's key
+    bool wants_snapshot_;               ///< the caller waits for its first
+    bool entered_ = false;              ///< somebody of the run was met
     bool roster_changed_ = true;
     bool over_ = false;
     notice_budget stranger_notices_;

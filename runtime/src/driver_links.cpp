@@ -2,6 +2,7 @@
 #include <asio/connect.hpp>
 #include <asio/ip/v6_only.hpp>
 
+#include <algorithm>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -99,6 +100,7 @@ void driver::adopt(link_id link, channel open, std::initializer_list<message_typ
 // ------------------------------------------------------------------------------------------------------- dialling
 
 void driver::perform(dial_effect& e) {
+    if (over_) return;
     dials_.emplace(e.link, std::make_shared<dial>(io_, e.address));
     const result<address> where = parse_address(e.address);
     if (where) return resolve(e.link, *where);
@@ -134,7 +136,10 @@ void driver::connect(link_id link, std::vector<asio::ip::tcp::endpoint> points) 
 }
 
 void driver::connected(link_id link, channel open) {
-    if (dials_.erase(link) == 0) return;
+    const auto it = dials_.find(link);
+    if (it == dials_.end()) return;
+    refused_at_.erase(it->second->address);
+    dials_.erase(it);
     adopt(link, std::move(open),
           {message_type::welcome, message_type::refuse, message_type::ping, message_type::goodbye});
     machine_.dialled(link, now());
@@ -147,7 +152,8 @@ void driver::refused(link_id link, tls_end end, const std::string& why) {
     if (it == dials_.end()) return;
     const std::string who = "the peer at " + it->second->address;
     const bool first = !entered_ && seeds_.size() == 1;
-    if (end == tls_end::refused_there && connections_.empty())
+    if (end == tls_end::refused_there) refused_at_.insert(it->second->address);
+    if (end == tls_end::refused_there && refused_everywhere())
         give_up(node_errc::refused, who + " refused: " + why + ", " + to_string(options_.identity->key()));
     else if (end == tls_end::refused_here && first)
         give_up(node_errc::untrusted, who + " is not trusted: " + why);
@@ -155,6 +161,15 @@ void driver::refused(link_id link, tls_end end, const std::string& why) {
         give_up(node_errc::protocol, who + " does not answer as a thinwire peer: " + why);
     else
         dial_failed(link, why);
+}
+
+/// Whether nobody of the run that this node knows takes its key.
+bool driver::refused_everywhere() const {
+    if (!connections_.empty()) return false;
+    const auto refused = [&](const std::string& address) { return refused_at_.contains(address); };
+    for (const view_member& m : machine_.newest_state().view.members)
+        if (m.peer != options_.self && !m.address.empty() && !refused(m.address)) return false;
+    return std::all_of(seeds_.begin(), seeds_.end(), refused);
 }
 
 void driver::give_up(node_errc code, const std::string& line) {

@@ -48,6 +48,8 @@ class gate {
     /// Makes room when there are no descriptors left.
     void shed();
 
+    /// The run, for a node that did not know it when it began.
+    void of_run(const digest& run) { of_run_ = run; }
     /// What the run has agreed on about a key: in, out, or nothing. Goes before the list, but for keys that the list
     /// itself calls revoked.
     void consult(std::function<std::optional<bool>(const public_key&)> run) { run_ = std::move(run); }

@@ -37,11 +37,20 @@ std::filesystem::path snapshot_path(const std::filesystem::path& folder, std::ui
     return folder / (name + ".snapshot");
 }
 
-bool holds_log(const std::filesystem::path& folder) {
+/// Files of a log in a folder: its segments alone, or all.
+std::vector<std::filesystem::path> files_of(const std::filesystem::path& folder, bool segments) {
+    std::vector<std::filesystem::path> found;
     std::error_code failed;
-    for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed))
-        if (at->path().extension() == ".log") return true;
-    return false;
+    for (std::filesystem::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed)) {
+        const std::string name = at->path().filename().string();
+        const bool numbered = name.size() > 20 &&
+                              std::all_of(name.begin(), name.begin() + 20, [](char c) { return c >= '0' && c <= '9'; });
+        const std::string rest = numbered ? name.substr(20) : std::string();
+        const bool other = rest == ".snapshot" || rest == ".log.tmp" || rest == ".snapshot.tmp" || name == "owner" ||
+                           name == "owner.tmp";
+        if (rest == ".log" || (!segments && other)) found.push_back(at->path());
+    }
+    return found;
 }
 
 }  // namespace
@@ -67,6 +76,7 @@ std::optional<log_owner> log_owner::load(const std::filesystem::path& folder) {
     get_digest(found.run);
     for (std::uint64_t* number : {&found.incarnation, &found.session, &found.round, &found.term})
         *number = in.get<std::uint64_t>();
+    found.begun = in.get<std::uint8_t>() != 0;
     result<run_state> state = decode_state(in.get_bytes(in.remaining()));
     if (in.failed() || !state) throw refuse("damaged: its state of the run cannot be read");
     found.state = std::move(*state);
@@ -77,6 +87,7 @@ void log_owner::save(const std::filesystem::path& folder) const {
     byte_writer body;
     body.put(std::span<const std::byte>(run.bytes));
     for (const std::uint64_t number : {incarnation, session, round, term}) body.put(number);
+    body.put(static_cast<std::uint8_t>(begun ? 1 : 0));
     const shared_bytes encoded = encode_state(state);
     body.put(std::span<const std::byte>(*encoded));
     byte_writer out;
@@ -86,6 +97,15 @@ void log_owner::save(const std::filesystem::path& folder) const {
     write_file_atomically(path_in(folder), out.bytes(), true);
 }
 
+std::optional<std::pair<std::uint64_t, std::uint64_t>> rounds_that_fit(const std::filesystem::path& log) {
+    if (files_of(log, true).empty()) return std::nullopt;
+    const result<run_log> found = run_log::open_read_only(log);
+    if (!found) return std::nullopt;
+    const std::optional<log_owner> owner = log_owner::load(log);
+    if (owner && owner->round > found->next_round()) return std::pair(owner->round, owner->round);
+    return std::pair(found->first_round(), found->next_round());
+}
+
 log_store::log_store(const node_options& options, bool founder) : options_(options) {
     std::error_code failed;
     std::filesystem::create_directories(options_.log, failed);
@@ -93,7 +113,7 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
         throw node_error(node_errc::storage,
                          "cannot create the folder '" + options_.log.string() + "': " + failed.message());
     const bool fresh = !founder && options_.fresh;
-    const bool there = holds_log(options_.log);
+    const bool there = !files_of(options_.log, true).empty();
     std::optional<log_owner> owner = fresh ? std::nullopt : log_owner::load(options_.log);
     if (!owner && there && !fresh)
         throw node_error(node_errc::storage, "log '" + options_.log.string() +
@@ -101,13 +121,17 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
                                                  "expected it beside the segments, or none of them");
     if (fresh && there)
         // A log without the replica that it belongs to: as good as lost, and its owner another voter from now on.
-        for (const auto& entry : std::filesystem::directory_iterator(options_.log))
-            std::filesystem::remove(entry.path());
+        for (const auto& file : files_of(options_.log, false)) std::filesystem::remove(file);
     const bool begins = !owner;
     if (owner && options_.run != digest{} && options_.run != owner->run)
         throw node_error(node_errc::run_mismatch, "log '" + options_.log.string() + "' belongs to run " +
                                                       to_string(owner->run, 12) + ", this is run " +
                                                       to_string(options_.run, 12));
+    if (owner && owner->begun && !there)
+        throw node_error(node_errc::storage,
+                         "log '" + options_.log.string() +
+                             "': its segments are missing, of which the file 'owner' tells: expected "
+                             "them, or no 'owner' either, which makes this peer another voter");
     if (owner) owner_ = std::move(*owner);
     if (begins) owner_.run = options_.run;
     if (begins) owner_.incarnation = draw();
@@ -119,6 +143,7 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
     log_.emplace(open(std::max(owner_.round, std::uint64_t{0}), owner_.term));
     // A start that was cut off between owner and log.
     if (owner_.round > log_->next_round()) log_->begin_anew(owner_.round, std::max(owner_.term, log_->last_term()));
+    note_begun();
     require_replica_in_log(founder);
 }
 
@@ -246,6 +271,11 @@ void log_store::save_owner(std::uint64_t round, std::uint64_t term, run_state st
     owner_.save(options_.log);
 }
 
+void log_store::note_begun() {
+    if (std::exchange(owner_.begun, true)) return;
+    owner_.save(options_.log);
+}
+
 bool log_store::finalize(std::uint64_t round) {
     if (!control_ || control_->first + 1 != round) return false;
     result<run_state> state = decode_state(*std::exchange(control_, std::nullopt)->second);
@@ -268,6 +298,7 @@ void log_store::begin_anew(const snapshot_effect& with, const digest& run) {
     control_.reset();
     if (log_) return log_->begin_anew(with.round, std::max(with.term, log_->last_term()));
     log_.emplace(open(with.round, with.term));
+    note_begun();
     if (vote_.term > 0) vote(vote_.term, vote_.peer);
 }
 

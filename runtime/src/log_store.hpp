@@ -18,6 +18,7 @@ struct log_owner {
     std::uint64_t session = 0;      ///< of the process that wrote it
     std::uint64_t round = 0;
     std::uint64_t term = 0;  ///< of the record before `round`, where the log is to begin with it
+    bool begun = false;      ///< there are segments
     run_state state;         ///< before `round`
 
     [[nodiscard]] static std::filesystem::path path_in(const std::filesystem::path& folder) { return folder / "owner"; }
@@ -59,6 +60,7 @@ class log_store {
     void require_replica_in_log(bool founder) const;
     [[nodiscard]] bool last_is_final() const;
     [[nodiscard]] commit_ptr read_state(run_state& state) const;
+    void note_begun();
     void save_owner(std::uint64_t round, std::uint64_t term, run_state state);
 
     const node_options& options_;

@@ -54,7 +54,7 @@ class Model(common.Case):
         torn = segment.read_bytes()[:last - 5]
         (self.folder / "torn").mkdir()
         (self.folder / "torn" / segment.name).write_bytes(torn)
-        self.refuses(STORAGE, "inspect", "torn", naming=("torn", "round 3"))
+        self.refuses(STORAGE, "inspect", "torn", naming=("torn", "round 4"))
         self.assertEqual((self.folder / "torn" / segment.name).read_bytes(), torn)
         (self.folder / "empty").mkdir()
         self.refuses(STORAGE, "inspect", "empty", naming=("empty", "no segment"))

@@ -46,10 +46,12 @@ class Resume(common.Case):
         return digests.pop()
 
     def test_three_peers_in_two_parts(self):
-        straight = self.peers("straight", 3)
+        """All leave in the same round and come back; that they left and came takes commits without payloads."""
         self.peers("parts", 3, "--peer.stop_at", "10")
-        self.assertEqual(self.events("parts/2", "end")[-1]["round"], 10)
-        self.assertEqual(self.peers("parts", 3), straight)
+        self.assertGreaterEqual(self.events("parts/2", "end")[-1]["round"], 10)
+        self.peers("parts", 3)
+        for i in range(3):
+            self.assertEqual(sum(line["disagreeing"] for line in self.events(f"parts/{i}", "round")), 0)
 
     def test_a_founder_killed_under_its_joiners_is_not_waited_for_and_comes_back(self):
         """kill -9 for whoever orders the rounds: the others elect another and go on; it returns and catches up."""

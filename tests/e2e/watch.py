@@ -177,7 +177,11 @@ class Runs(Watching):
 
     def check_terminal(self):
         """On a terminal of 80 columns the table is drawn over itself."""
-        ours, theirs = pty.openpty()
+        try:
+            ours, theirs = pty.openpty()
+        except OSError as problem:
+            print("no pseudo terminal here:", problem)
+            return
         process = subprocess.Popen([common.PROGRAM, "watch", "run", "second"], stdin=subprocess.DEVNULL, stdout=theirs,
                                    stderr=theirs, cwd=self.folder)
         self.started.append(process)

@@ -166,6 +166,7 @@ class participant {
         std::size_t waiting = 0;                                ///< its requests that wait for the log
         shared_bytes snapshot;                                  ///< that it was offered, until it has it
         digest snapshot_digest;
+        std::uint64_t snapshot_round = 0;
     };
     struct peer_state {
         std::string name;
@@ -308,7 +309,9 @@ class participant {
     [[nodiscard]] bool expected(peer_id peer, const peer_state& p) const;
     [[nodiscard]] std::optional<timestamp> deadline() const;
     void send_requests(timestamp now);
+    void forget_satisfied();
     [[nodiscard]] static bool satisfied(const run_state& state, const control_change& change);
+    [[nodiscard]] static bool same_object(const control_change& a, const control_change& b);
 
     // Votes: detail/participant_votes.hpp.
     void on(link_id link, campaign_message& m, timestamp now);

@@ -131,3 +131,67 @@ TEST_CASE("state: comes back as it was; damage and excess are refused") {
     s.view.members.push_back(s.view.members.front());
     CHECK_FALSE(thinwire::decode_state(*thinwire::encode_state(s)));
 }
+
+namespace {
+
+/// A peer alone: the founder of a run, which leads at once.
+struct lone_peer {
+    thinwire::participant machine;
+    thinwire::timestamp now = 0;
+
+    lone_peer() : machine(settings(), 0) { settle(); }
+    static thinwire::participant_settings settings() {
+        thinwire::participant_settings s;
+        s.run = thinwire::digest_of(std::as_bytes(std::span("run", 3)));
+        s.self = 1;
+        s.session = s.incarnation = 1;
+        s.state.view.members = {{1, 1, true, true, "", ""}};
+        return s;
+    }
+    /// Does what the machine asks for; the control records that became final.
+    void settle() {
+        for (auto effects = machine.take_effects(); !effects.empty(); effects = machine.take_effects())
+            for (auto& e : effects) {
+                if (std::holds_alternative<thinwire::store_effect>(e)) machine.stored(++now);
+                if (std::holds_alternative<thinwire::vote_effect>(e)) machine.voted(++now);
+                if (const auto* d = std::get_if<thinwire::deliver_effect>(&e))
+                    machine.taken(d->record->round + 1, ++now);
+            }
+    }
+    void ask(thinwire::control_change::kind what, thinwire::peer_id peer = 0, const std::string& key = "") {
+        machine.request({what, peer, key, ""}, ++now);
+    }
+    /// Closes a round with a payload.
+    void round() {
+        const std::byte payload{7};
+        machine.payload_ready(machine.round(), thinwire::share({payload}), ++now);
+        settle();
+    }
+};
+
+}  // namespace
+
+TEST_CASE("request: the newest word about an object counts, and is not said again later") {
+    using kind = thinwire::control_change::kind;
+    lone_peer one;
+    REQUIRE(one.machine.leading());
+    one.ask(kind::allow, 0, "key");
+    one.ask(kind::revoke, 0, "key");
+    one.ask(kind::ban, 7);
+    one.ask(kind::pardon, 7);
+    one.ask(kind::ban, 8);
+    one.round();
+    CHECK(one.machine.state().revoked("key"));
+    CHECK_FALSE(one.machine.state().banned.contains(7));
+    CHECK(one.machine.state().banned.contains(8));
+    one.ask(kind::pause);
+    one.ask(kind::resume);
+    one.round();
+    CHECK_FALSE(one.machine.state().paused);
+    one.ask(kind::pardon, 8);
+    one.round();
+    one.round();
+    CHECK(one.machine.state().revoked("key"));
+    CHECK_FALSE(one.machine.state().banned.contains(8));
+    CHECK_FALSE(one.machine.state().paused);
+}

@@ -190,7 +190,12 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
 }
 
 inline void participant::on(link_id link, hello_message& m, timestamp now) {
-    if (auto no = objection(m)) return refuse(link, no->code, std::move(no->text), now);
+    if (auto no = objection(m)) {
+        // Who is further may know that it was taken back.
+        const bool for_good = no->code == refusal::banned || no->code == refusal::removed;
+        if (for_good && m.next_round > final_) return close(link, std::move(no->text), false, now);
+        return refuse(link, no->code, std::move(no->text), now);
+    }
     if (settings_.run == digest{} || settings_.fresh) return close(link, "not ready to be joined", false, now);
     for (const auto& [other, l] : links_) {
         if (other == link || l.peer != m.peer || (l.at != phase::greeted && l.at != phase::dialling)) continue;
@@ -223,6 +228,7 @@ inline welcome_message participant::welcome(link_id link, const hello_message& t
         answer.state_at = snapshot_->state;
         links_.at(link).snapshot = snapshot_->bytes;
         links_.at(link).snapshot_digest = snapshot_->content;
+        links_.at(link).snapshot_round = snapshot_->round;
     }
     return answer;
 }
@@ -527,6 +533,7 @@ inline void participant::forget(link_id link, timestamp now) {
 inline void participant::settle(timestamp now) {
     if (over_) return;
     advance(now);
+    if (over_) return;
     if (dial_due_) dial_wanted(now);
     if (!questions_.empty()) answer(now);
     ask_pieces(now);

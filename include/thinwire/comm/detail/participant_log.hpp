@@ -186,6 +186,9 @@ inline void participant::apply_control(const commit_record& record, timestamp no
     learn_view(record.control, final_);
     meet_members(now);
     std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
+    requests_told_ = 0;  // the others again: the sequencer takes a bounded number at a time
+    for (const peer_id peer : before.banned)
+        if (!state_.banned.contains(peer)) peers_[peer].strikes = 0;
     // By the newest state: what was taken back since is only passed through.
     if (contacts_.banned.contains(settings_.self)) {
         farewell("banned from the run", false, now);
@@ -247,8 +250,10 @@ inline void participant::pull(timestamp now) {
         if (most > final_) seeking_ = false;
         return;
     }
-    for (const view_member& m : contacts_.view.members)
-        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr) return;
+    for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
+        const view_member& m = contacts_.view.members[i];
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i)) return;
+    }
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.
     if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
@@ -325,8 +330,9 @@ inline std::uint64_t participant::log_needed_from(std::uint64_t wanted) const no
     for (const question& q : questions_) from = std::min(from, std::max(q.round, log_begin_));
     if (loading_) from = std::min(from, std::max(*loading_, log_begin_));
     for (const auto& [link, l] : links_) {
-        if (l.at != phase::linked || !l.has_said) continue;
-        from = std::min(from, std::max(l.says.final, log_begin_));
+        if (l.at != phase::linked) continue;
+        if (l.snapshot) from = std::min(from, std::max(l.snapshot_round, log_begin_));  // on its way there
+        if (l.has_said) from = std::min(from, std::max(l.says.final, log_begin_));
     }
     return std::max(from, log_begin_);
 }

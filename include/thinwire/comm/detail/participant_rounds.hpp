@@ -249,12 +249,18 @@ inline bool participant::satisfied(const run_state& state, const control_change&
 }
 
 inline void participant::request(const control_change& change, timestamp now) {
-    if (over_ || (satisfied(state_, change) && change.what != control_change::kind::stop)) return;
+    if (over_) return;
+    // The newest word about an object counts, also where it takes back one that is on its way.
+    const auto same = [&](const control_change& c) { return same_object(c, change); };
+    const bool takes_back = std::erase_if(requests_, same) > 0;
+    if (!takes_back && satisfied(state_, change) && change.what != control_change::kind::stop) return;
     requests_.push_back(change);
     requests_told_ = 0;
     if (leading()) {
+        std::erase_if(changes_, same);
         changes_.push_back(change);
         roster_changed_ = true;
+        forget_satisfied();
     }
     settle(now);
 }
@@ -264,10 +270,40 @@ inline void participant::send_requests(timestamp now) {
     if (requests_.empty() || linked(sequencer_) == nullptr || requests_told_ == peers_[sequencer_].link) return;
     requests_told_ = peers_[sequencer_].link;
     for (const control_change& c : requests_) send(requests_told_, request_message{c}, now);
+    forget_satisfied();
+}
+
+/// What only took back another request is not said again.
+inline void participant::forget_satisfied() {
+    std::erase_if(requests_, [&](const control_change& c) {
+        return c.what != control_change::kind::stop && satisfied(state_, c);
+    });
+}
+
+/// Whether two changes are about the same, so that the later one counts.
+inline bool participant::same_object(const control_change& a, const control_change& b) {
+    using kind = control_change::kind;
+    const auto group = [](kind k) {
+        switch (k) {
+            case kind::pause:
+            case kind::resume: return 0;
+            case kind::stop: return 1;
+            case kind::set: return 2;
+            case kind::remove:
+            case kind::ban:
+            case kind::pardon: return 3;
+            case kind::allow:
+            case kind::revoke: return 4;
+        }
+        return 5;
+    };
+    return group(a.what) == group(b.what) && a.peer == b.peer && a.key == b.key;
 }
 
 inline void participant::on(link_id, request_message& m, timestamp) {
-    if (!leading() || changes_.size() >= max_waiting) return;
+    if (!leading()) return;
+    std::erase_if(changes_, [&](const control_change& c) { return same_object(c, m.change); });
+    if (changes_.size() >= max_waiting) return;
     changes_.push_back(std::move(m.change));
     roster_changed_ = true;
 }

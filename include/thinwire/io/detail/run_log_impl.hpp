@@ -135,12 +135,10 @@ inline void run_log::begin_segment(const detail::log_header& header) {
 
 inline void run_log::begin_anew(std::uint64_t round, std::uint64_t term) {
     require_writable();
-    const bool empty = state_.next_round == first_round();
-    if (round < state_.next_round || (round == state_.next_round && !empty) || term < state_.term)
+    if (round <= state_.next_round || term < state_.term)
         throw value_error("log '" + path().string() + "': to begin anew with round " + std::to_string(round) +
                           " after term " + std::to_string(term) + ", expected a round after " +
                           std::to_string(state_.next_round) + " and a term of at least " + std::to_string(state_.term));
-    if (round == state_.next_round && term == state_.term) return;
     begin_segment({.run = run(), .first_round = round, .previous_term = term, .vote = state_.vote});
     while (segments_.size() > 1) segments_.drop_oldest();
     segments_.sync_names();

@@ -13,10 +13,12 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
@@ -134,6 +136,10 @@ struct node_options {
     /// Does what stop() does, and also ends a join() that still waits.
     std::stop_token stop{};
 };
+
+/// The rounds, first and last, at which a replica may be to go on with the log in a folder; nothing when there is none
+/// that can be read. Throws node_error(storage), io_error.
+[[nodiscard]] std::optional<std::pair<std::uint64_t, std::uint64_t>> rounds_that_fit(const std::filesystem::path& log);
 
 /// A peer of a run over TCP. All nodes are alike: each keeps the log, connects to the others, and one of them, which a
 /// majority chooses and replaces when it is gone, orders the rounds (docs/protocol.md). Satisfies `transport`. Each
