@@ -54,25 +54,25 @@ std::vector<std::string> own_addresses(const std::string& port, bool version_6) 
     return all;
 }
 
-/// Where the founder of a folder is reached, as far as this machine can tell.
+/// Where the peer of a folder is reached, as far as this machine can tell.
 std::vector<std::string> listening_addresses(const directory& where) {
     std::string address = read_text(where.address());
     while (!address.empty() && address.back() == '\n') address.pop_back();
     const std::size_t colon = address.rfind(':');
     if (colon == std::string::npos)
         throw launcher_error(exit_code::usage, "invite: '" + where.root.string() +
-                                                   "' holds no address: expected the folder of a founder that was "
+                                                   "' holds no address: expected the folder of a peer that was "
                                                    "started, or --address HOST:PORT");
     const std::string host = address.substr(0, colon);
     if (host != "0.0.0.0" && host != "[::]") {
         if (host.starts_with("127.") || host == "localhost" || host == "[::1]")
-            spdlog::warn("the founder listens on {}: the line works on this machine only", address);
+            spdlog::warn("the peer listens on {}: the line works on this machine only", address);
         return {address};
     }
     std::vector<std::string> all = own_addresses(address.substr(colon + 1), host == "[::]");
     if (all.empty())
         throw launcher_error(exit_code::usage,
-                             "invite: the founder listens on " + address +
+                             "invite: the peer listens on " + address +
                                  ", and this machine has no address for others: expected --address HOST:PORT");
     return all;
 }
@@ -117,7 +117,7 @@ exit_code print_invite(const invite_options& options) {
     require_addresses(line.addresses);
     if (!std::filesystem::exists(where.snapshot()))
         throw launcher_error(exit_code::usage, "invite: '" + options.folder.string() +
-                                                   "' holds no run: expected the folder of a founder that was started");
+                                                   "' holds no run: expected the folder of a peer that was started");
     line.run = load_snapshot(where).run;
     line.key = runtime::identity::load(where.key()).key();
     const runtime::unix_time now = std::time(nullptr);

@@ -56,7 +56,7 @@ snapshot load_checked(const std::filesystem::path& path, const digest& run) {
 
 run_log open_log(const std::filesystem::path& folder) {
     if (!std::filesystem::is_directory(folder))
-        refuse(exit_code::storage, "'" + folder.string() + "' is no folder: expected that of a founder, or of its log");
+        refuse(exit_code::storage, "'" + folder.string() + "' is no folder: expected that of a peer, or of its log");
     result<run_log> log = run_log::open_read_only(folder);
     if (!log) refuse(exit_code::storage, log.error().message);
     return std::move(*log);
@@ -66,7 +66,7 @@ stored_log open_stored(const log_options& options) {
     const directory peer{options.folder};
     const bool of_peer = std::filesystem::is_directory(peer.run_log());
     const std::filesystem::path folder = of_peer ? peer.run_log() : options.folder;
-    // Before the log: a founder that runs writes its log first.
+    // Before the log: a peer that runs writes its log first.
     std::optional<snapshot> replica;
     if (of_peer && std::filesystem::exists(peer.snapshot())) replica = load_checked(peer.snapshot());
     stored_log found{.folder = folder,
@@ -185,10 +185,10 @@ void show_record(const log_record& record, bool tentative) {
                record.control.size(), (peers.empty() ? " nobody" : peers) + (tentative ? ", tentative" : ""));
 }
 
-/// One line about what a power cut or a running founder left at the end.
+/// One line about what a power cut or a running peer left at the end.
 void say_unfinished(const run_log& log) {
     if (log.cut_bytes() != 0)
-        fmt::print("unfinished {} bytes at the end, which nobody was promised; the founder cuts them when it starts\n",
+        fmt::print("unfinished {} bytes at the end, which nobody was promised; the peer cuts them when it starts\n",
                    log.cut_bytes());
 }
 

@@ -29,7 +29,7 @@ struct log_policy {
 [[nodiscard]] std::vector<std::uint64_t> log_snapshots(const std::filesystem::path& log);
 [[nodiscard]] std::filesystem::path log_snapshot(const std::filesystem::path& log, std::uint64_t round);
 
-/// The founder's side of a log that can be replayed: a snapshot where it begins, and another one under way to become
+/// A peer's log that can be replayed: a snapshot where it begins, and another one under way to become
 /// that beginning when the log has grown beyond what run.keep_log says. Both lie in the log's folder.
 class log_keeper {
  public:

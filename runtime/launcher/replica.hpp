@@ -68,7 +68,8 @@ class replica {
     void restore(const snapshot& from);
 
     [[nodiscard]] const digest& run() const noexcept { return run_; }
-    /// What a founder asks of a payload before it may be committed. Callable from any thread, also without this object.
+    /// What a sequencer asks of a payload before it may be committed. Callable from any thread, also without this
+    /// object.
     [[nodiscard]] std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> payload_check() const;
     [[nodiscard]] any_optimizer& optimizer() noexcept { return *optimizer_; }
     [[nodiscard]] std::size_t parameter_count();

@@ -140,7 +140,7 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
     if (fresh || (begins && !founder)) return;
     if (begins) owner_.state.view.members = {{options_.self, owner_.incarnation, true, true, "", ""}};
     owner_.save(options_.log);
-    log_.emplace(open(std::max(owner_.round, std::uint64_t{0}), owner_.term));
+    log_.emplace(open(owner_.round, owner_.term));
     // A start that was cut off between owner and log.
     if (owner_.round > log_->next_round()) log_->begin_anew(owner_.round, std::max(owner_.term, log_->last_term()));
     note_begun();

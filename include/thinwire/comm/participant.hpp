@@ -145,7 +145,6 @@ class participant {
     [[nodiscard]] const run_state& newest_state() const noexcept {
         return contacts_round_ > final_ ? contacts_ : state_;
     }
-    [[nodiscard]] bool snapshot_wanted() const noexcept { return settings_.fresh; }
     /// Whether this peer is in the view, as whom it is now.
     [[nodiscard]] bool entered() const noexcept { return in(state_.view); }
     [[nodiscard]] std::vector<member_status> members() const;
