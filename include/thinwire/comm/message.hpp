@@ -19,7 +19,7 @@
 namespace thinwire {
 
 /// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
-inline constexpr std::uint16_t protocol_version = 2;
+inline constexpr std::uint16_t protocol_version = 3;
 
 /// Bytes that several messages, peers or threads share. Never null where a message demands it.
 using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
@@ -216,9 +216,10 @@ struct vote_message {
 
 /// What a member wants changed, for the sequencer. Values are on the wire.
 struct control_change {
-    enum class kind : std::uint8_t { pause = 1, resume, stop, set, remove, ban, pardon, allow, revoke };
+    enum class kind : std::uint8_t { pause = 1, resume, stop, set, remove, ban, pardon, allow, revoke, promote };
+    static constexpr kind last_kind = kind::promote;
     kind what{};
-    peer_id peer = 0;   ///< remove, ban, pardon
+    peer_id peer = 0;   ///< remove, ban, pardon, promote
     std::string key;    ///< set: its name; allow, revoke: a public key
     std::string value;  ///< set; empty: no longer set
     [[nodiscard]] bool operator==(const control_change&) const = default;

@@ -63,6 +63,8 @@ struct participant_settings {
     payload_check validate;  ///< none: everything passes
     bool checks = false;     ///< does not sequence before check_payloads_with() when there is no `validate`
 
+    /// false: who misses a deadline is not waited for in the next round, or the next two, four ... of them.
+    bool waits_for_slow = true;
     timestamp min_deadline = 2'000'000;
     timestamp max_deadline = 120'000'000;
     timestamp handshake_timeout = 5'000'000;
@@ -175,6 +177,8 @@ class participant {
         bool waited = false;              ///< the round stays open for it
         bool excluded = false;            ///< its payload for this round was refused
         std::optional<timestamp> missed;  ///< when the round that it missed began
+        std::uint64_t pause = 0;          ///< for so many rounds it is not waited for after a miss
+        std::uint64_t waited_from = 0;    ///< the round from which it is
         std::optional<std::uint64_t> last_round;
         timestamp heard = 0;
         timestamp gone = 0;  ///< since when there is no link
@@ -224,6 +228,7 @@ class participant {
     static constexpr std::size_t pulls_ahead = 8;     ///< rounds
     static constexpr std::size_t max_waiting = 64;    ///< requests of one link that wait for the log
     static constexpr std::size_t max_relayed = 1024;  ///< payloads held for later rounds or other authors
+    static constexpr std::uint64_t max_pause = 64;    ///< rounds
 
     // Links.
     void on(link_id link, hello_message& m, timestamp now);
@@ -399,6 +404,7 @@ class participant {
     std::vector<control_change> changes_;   ///< of all, for the next record
     link_id requests_told_ = 0;
     std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
+    peer_id promoted_ = 0;         ///< to whom this sequencer gives way
     std::optional<timestamp> stood_aside_;
     bool leaving_ = false;
     bool stopping_ = false;

@@ -28,7 +28,7 @@ struct view_member {
     [[nodiscard]] bool operator==(const view_member&) const = default;
 };
 
-/// Who takes part, in the order in which they entered.
+/// Who takes part: in the order in which they entered, but for those who were promoted to the front.
 struct run_view {
     std::vector<view_member> members;
     [[nodiscard]] bool operator==(const run_view&) const = default;
@@ -109,6 +109,12 @@ struct run_state {
                 decide(false);
                 std::erase_if(view.members, [&](const auto& m) { return revoked(m.key); });
                 break;
+            case kind::promote: {
+                const auto it = std::find_if(view.members.begin(), view.members.end(),
+                                             [&](const view_member& m) { return m.peer == c.peer && m.votes; });
+                if (it != view.members.end()) std::rotate(view.members.begin(), it, it + 1);
+                break;
+            }
         }
     }
 };

@@ -113,6 +113,7 @@ class world {
         std::size_t payload_words = 60;
         std::size_t mesh = 64;
         bool hidden = true;  ///< some peers cannot be dialled
+        bool waits_for_slow = true;
         bug broken = bug::none;
         peer_id breaker = 0;  ///< who has the bug; 0: everyone
         std::array<int, fault_kinds> weights{20, 8, 8, 8, 6, 8, 12, 10, 10, 4, 3, 6};
@@ -291,6 +292,7 @@ class world {
 
     void configure(participant_settings& s) const {
         s.min_deadline = 100'000;
+        s.waits_for_slow = options_.waits_for_slow;
         s.max_deadline = 2'000'000;
         s.handshake_timeout = 1'000'000;
         s.keepalive_interval = 250'000;
@@ -736,6 +738,7 @@ class world {
     void ask(process& p) {
         control_change c{control_change::kind::set, 0, "k", std::to_string(random_.below(5))};
         if (chance(30)) c = {newest_.paused ? control_change::kind::resume : control_change::kind::pause, 0, "", ""};
+        if (chance(20)) c = {control_change::kind::promote, 1 + random_.below(now_at_.size()), "", ""};
         p.machine->request(c, clock(p));
     }
 

@@ -18,6 +18,7 @@ totals run_seeds(std::uint64_t from, std::uint64_t to, mesh::world::options opti
     totals t;
     for (std::uint64_t seed = from; seed <= to; ++seed) {
         options.peers = 2 + static_cast<int>(seed % 5);
+        options.waits_for_slow = seed % 4 != 0;
         mesh::world world(seed, options);
         try {
             world.run();
@@ -171,6 +172,26 @@ struct lone_peer {
 
 }  // namespace
 
+TEST_CASE("promote: the front of the view changes, for voters only, and the newest word counts") {
+    thinwire::run_state s;
+    for (const thinwire::peer_id p : {1, 2, 3}) s.view.members.push_back({p, p, p != 3, true, "", ""});
+    const auto order = [&] {
+        std::string text;
+        for (const auto& m : s.view.members) text += std::to_string(m.peer);
+        return text;
+    };
+    using kind = thinwire::control_change::kind;
+    s.apply({kind::promote, 2, "", ""});
+    CHECK(order() == "213");
+    s.apply({kind::promote, 3, "", ""});
+    s.apply({kind::promote, 9, "", ""});
+    CHECK(order() == "213");
+    s.apply({kind::promote, 1, "", ""});
+    CHECK(order() == "123");
+    s.apply({kind::promote, 1, "", ""});
+    CHECK(order() == "123");
+}
+
 TEST_CASE("request: the newest word about an object counts, and is not said again later") {
     using kind = thinwire::control_change::kind;
     lone_peer one;
@@ -195,3 +216,4 @@ TEST_CASE("request: the newest word about an object counts, and is not said agai
     CHECK_FALSE(one.machine.state().banned.contains(8));
     CHECK_FALSE(one.machine.state().paused);
 }
+

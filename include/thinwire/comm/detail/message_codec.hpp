@@ -317,7 +317,7 @@ inline status_message decode_status(body_reader& in) {
 inline request_message decode_request(body_reader& in) {
     request_message m;
     const auto what = in.get<std::uint8_t>();
-    if (what < 1 || what > static_cast<std::uint8_t>(control_change::kind::revoke)) in.refuse("a change not known");
+    if (what < 1 || what > static_cast<std::uint8_t>(control_change::last_kind)) in.refuse("a change not known");
     m.change.what = static_cast<control_change::kind>(what);
     m.change.peer = in.get<peer_id>();
     m.change.key = in.get_string(wire_limits::max_text);

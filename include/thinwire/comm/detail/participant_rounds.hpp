@@ -27,6 +27,7 @@ inline void participant::collect(const pool_key& key, timestamp now) {
     peer_state& p = peers_[held.author];
     awake(p, now);
     if (p.excluded || collected_.contains(held.author)) return;
+    if (p.waited && final_ >= p.waited_from) p.pause /= 2;
     const auto rejected = [&](const std::string& why) {
         p.excluded = true;
         if (held.author == settings_.self)
@@ -58,7 +59,7 @@ inline bool participant::assembled() const {
 
 /// Whether the round stays open for a peer.
 inline bool participant::expected(peer_id peer, const peer_state& p) const {
-    if (!p.waited || p.excluded || collected_.contains(peer)) return false;
+    if (!p.waited || p.excluded || collected_.contains(peer) || final_ < p.waited_from) return false;
     if (peer == settings_.self) return settings_.contributes;
     return p.link != 0 && links_.at(p.link).hello.contributes;
 }
@@ -112,9 +113,19 @@ inline bool participant::change_due(timestamp now) {
     return due;
 }
 
-/// A sequencer that nobody can dial gives way to one that everybody can, now and then: two that only dial out need it
-/// between them.
+/// A sequencer gives way to the peer that was promoted; and, when nobody can dial it, now and then to one that everybody
+/// can: two that only dial out need it between them.
 inline bool participant::stand_aside(timestamp now) {
+    if (promoted_ != 0) {
+        const link_state* l = linked(promoted_);
+        if (l == nullptr || promoted_ == settings_.self) {
+            promoted_ = 0;
+        } else if (l->says.final == final_) {
+            promoted_ = 0;
+            step_down(term_, now + 2 * settings_.takeover);
+            return true;
+        }
+    }
     if (!settings_.address.empty() || !collected_.empty()) return false;
     if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
     const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
@@ -157,6 +168,9 @@ inline void participant::consider(timestamp now) {
         if (!expected(peer, p)) continue;
         p.waited = false;
         p.missed = *first_payload_;
+        if (settings_.waits_for_slow) continue;
+        p.pause = std::clamp<std::uint64_t>(2 * p.pause, 1, max_pause);
+        p.waited_from = final_ + 1 + p.pause;
     }
     close_round(true, now);
 }
@@ -175,7 +189,10 @@ inline void participant::close_round(bool contributions, timestamp now) {
     if (!record->control && record->contributions.empty()) return;
     dismissed_.clear();
     for (const control_change& c : changes_)
-        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban) dismissed_.insert(c.peer);
+        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban)
+            dismissed_.insert(c.peer);
+        else if (c.what == control_change::kind::promote)
+            promoted_ = c.peer;
     changes_.clear();
     change_since_.reset();
     roster_changed_ = true;
@@ -244,6 +261,10 @@ inline bool participant::satisfied(const run_state& state, const control_change&
             return it != state.keys.end() && it->second;
         }
         case kind::revoke: return state.revoked(c.key);
+        case kind::promote: {
+            const view_member* m = state.view.find(c.peer);
+            return m == nullptr || !m->votes || state.view.members.front().peer == c.peer;
+        }
     }
     return true;
 }
@@ -294,10 +315,12 @@ inline bool participant::same_object(const control_change& a, const control_chan
             case kind::pardon: return 3;
             case kind::allow:
             case kind::revoke: return 4;
+            case kind::promote: return 5;
         }
-        return 5;
+        return 6;
     };
-    return group(a.what) == group(b.what) && a.peer == b.peer && a.key == b.key;
+    const bool one_object = a.what == kind::promote;  // there is one front
+    return group(a.what) == group(b.what) && (one_object || (a.peer == b.peer && a.key == b.key));
 }
 
 inline void participant::on(link_id, request_message& m, timestamp) {

@@ -159,6 +159,7 @@ inline void participant::lead(timestamp now) {
     roster_changed_ = true;
     changes_.clear();
     dismissed_.clear();
+    promoted_ = 0;
     for (auto& [link, l] : links_) l.proposed = {};
     for (auto& [peer, p] : peers_) {
         p.excluded = false;
