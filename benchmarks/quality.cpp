@@ -54,6 +54,7 @@ double step(std::vector<std::unique_ptr<launcher::replica>>& peers, const launch
     double loss = 0;
     for (std::size_t p = 0; p < peers.size(); ++p) {
         sampler.fill(round, p * rows, tokens, targets);
+        peers[p]->zero_gradient();
         loss += static_cast<double>(peers[p]->loss_and_gradient(tokens, targets, static_cast<int>(rows)));
         peers[p]->optimizer().set_learning_rate(launcher::schedule_of(settings).at(round));
         contributions.push_back({.peer = p, .payload = peers[p]->optimizer().begin_step(p)});

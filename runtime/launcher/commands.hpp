@@ -35,8 +35,9 @@ struct train_options {
 
 struct ctl_options {
     std::filesystem::path folder;  ///< of a peer that runs on this machine
-    std::string command;           ///< status, pause, resume, stop, remove, ban, pardon
-    std::string peer;              ///< number or name, for the last three
+    std::string command;           ///< status, pause, resume, stop, set, remove, ban, pardon, promote
+    std::string object;            ///< set: a key; the last four: a peer's number or name
+    std::string value;             ///< set: empty takes back what was set
     bool json = false;
 };
 /// `thinwire ctl`: shows or changes the run that a peer on this machine takes part in, for all peers in one round.

@@ -77,6 +77,10 @@ struct configuration {
         std::int64_t eval_windows = 128;
         std::int64_t snapshot_every = 100;
         std::string keep_log = "all";
+        std::int64_t micro_batches = 1;
+        std::int64_t round_ms = 0;
+        std::int64_t max_staleness = 16;
+        bool overlap = false;
         std::int64_t min_round_ms = 0;
     } run;
     struct {
@@ -87,6 +91,7 @@ struct configuration {
         std::string advertise;
         std::string directory;
         std::int64_t threads = 0;
+        bool contributes = true;
         std::int64_t save_private_every = 1;
         bool durable = true;
         std::int64_t stop_at = 0;

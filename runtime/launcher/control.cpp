@@ -4,11 +4,13 @@
 #include <thinwire/core/error.hpp>
 
 #include "commands.hpp"
+#include "configuration.hpp"
 #include "control_socket.hpp"
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
@@ -25,14 +27,19 @@ using clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds patience{10};
 
+enum class object : std::uint8_t { none, key, peer };
 struct command {
     std::string_view name;
     kind what;
-    bool of_peer;
+    object of;
 };
-constexpr std::array commands = {command{"pause", kind::pause, false}, command{"resume", kind::resume, false},
-                                 command{"stop", kind::stop, false},   command{"remove", kind::remove, true},
-                                 command{"ban", kind::ban, true},      command{"pardon", kind::pardon, true}};
+constexpr std::array commands = {
+    command{"pause", kind::pause, object::none},   command{"resume", kind::resume, object::none},
+    command{"stop", kind::stop, object::none},     command{"set", kind::set, object::key},
+    command{"remove", kind::remove, object::peer}, command{"ban", kind::ban, object::peer},
+    command{"pardon", kind::pardon, object::peer}, command{"promote", kind::promote, object::peer}};
+constexpr std::array<std::string_view, 4> settable = {"optimizer.learning_rate", "run.batch_size", "run.micro_batches",
+                                                      "run.round_ms"};
 
 const command* find(std::string_view name) {
     for (const command& one : commands)
@@ -56,6 +63,7 @@ nlohmann::json status_of(const runtime::node& node) {
         {"sequencer", s.sequencer == 0 ? nlohmann::json() : nlohmann::json(std::to_string(s.sequencer))},
         {"members", s.members},
         {"paused", s.paused},
+        {"settings", s.settings},
         {"peers", nlohmann::json::array()}};
     for (const runtime::peer_status& p : s.peers)
         out["peers"].push_back({{"id", std::to_string(p.peer)},
@@ -89,7 +97,7 @@ std::string resolve(const directory& where, const std::string& peer) {
 }
 
 /// Whether the run, as a peer of it sees it, is as was asked for.
-bool done(const directory& where, const command& what, const std::string& peer) {
+bool done(const directory& where, const command& what, const std::string& of, const std::string& value) {
     if (what.what == kind::stop) {
         try {
             static_cast<void>(status_in(where));
@@ -102,8 +110,10 @@ bool done(const directory& where, const command& what, const std::string& peer) 
     if (what.what == kind::pause) return status["paused"].get<bool>();
     if (what.what == kind::resume) return !status["paused"].get<bool>();
     if (what.what == kind::pardon) return true;
+    if (what.what == kind::set) return status["settings"].value(of, "") == value;
+    if (what.what == kind::promote) return status["sequencer"] == of;
     for (const auto& p : status["peers"])
-        if (p["id"] == peer) return !p["member"].get<bool>();
+        if (p["id"] == of) return !p["member"].get<bool>();
     return true;
 }
 
@@ -112,6 +122,8 @@ void print_status(const nlohmann::json& s) {
                s["paused"].get<bool>() ? ", paused" : "", s["term"].get<std::uint64_t>(),
                s["sequencer"].is_null() ? "not known" : s["sequencer"].get<std::string>(),
                s["members"].get<std::uint64_t>());
+    for (const auto& [key, value] : s["settings"].items())
+        fmt::print("set        {} = {}\n", printable(key), printable(value.get<std::string>()));
     for (const auto& p : s["peers"])
         fmt::print("peer       {:>20} {:<10} {}{}\n", p["id"].get<std::string>(),
                    p["present"].get<bool>() ? "present" : "away", p["member"].get<bool>() ? "" : "not a member, ",
@@ -119,7 +131,24 @@ void print_status(const nlohmann::json& s) {
     std::fflush(stdout);
 }
 
+/// The key that is meant, once key and value can be.
+void check_setting(const std::string& key, const std::string& value) {
+    if (!can_be_set(key))
+        throw launcher_error(exit_code::usage,
+                             "ctl: set '" + printable(key) + "': expected one of " + keys_that_can_be_set());
+    configuration any;
+    if (!value.empty()) set_key(any, key, value);
+}
+
 }  // namespace
+
+bool can_be_set(std::string_view key) noexcept {
+    return std::find(settable.begin(), settable.end(), key) != settable.end();
+}
+
+std::string keys_that_can_be_set() {
+    return fmt::format("{}", fmt::join(settable, ", "));
+}
 
 nlohmann::json control(runtime::node& node, const nlohmann::json& request) {
     const std::string name = request.value("command", "");
@@ -127,7 +156,11 @@ nlohmann::json control(runtime::node& node, const nlohmann::json& request) {
     const command* what = find(name);
     if (what == nullptr) throw value_error("command '" + printable(name) + "' is not known");
     control_change change{what->what, 0, "", ""};
-    if (what->of_peer) {
+    if (what->of == object::key) {
+        change.key = request.value("key", "");
+        change.value = request.value("value", "");
+        check_setting(change.key, change.value);
+    } else if (what->of == object::peer) {
         change.peer = number_of(request.value("peer", ""));
         if (change.peer == 0) throw value_error(name + " needs the number of a peer");
     }
@@ -148,14 +181,22 @@ exit_code ctl(const ctl_options& options) {
     const command* what = find(options.command);
     if (what == nullptr)
         throw launcher_error(exit_code::usage, "ctl: '" + options.command +
-                                                   "': expected status, pause, resume, stop, remove, ban or pardon");
-    if (what->of_peer == options.peer.empty())
-        throw launcher_error(
-            exit_code::usage,
-            "ctl: " + options.command + (what->of_peer ? " needs a peer: its number or name" : " takes no peer"));
-    const std::string peer = what->of_peer ? resolve(where, options.peer) : "";
-    static_cast<void>(ask(where, {{"command", options.command}, {"peer", peer}}));
-    for (const auto end = clock::now() + patience; !done(where, *what, peer);) {
+                                                   "': expected status, pause, resume, stop, set, remove, ban, pardon "
+                                                   "or promote");
+    const bool of_peer = what->of == object::peer;
+    if ((what->of == object::none) != options.object.empty())
+        throw launcher_error(exit_code::usage,
+                             "ctl: " + options.command +
+                                 (of_peer                   ? " needs a peer: its number or name"
+                                  : what->of == object::key ? " needs a key: " + keys_that_can_be_set()
+                                                            : " takes nothing more"));
+    if (what->of != object::key && !options.value.empty())
+        throw launcher_error(exit_code::usage, "ctl: " + options.command + " takes no value");
+    if (what->of == object::key) check_setting(options.object, options.value);
+    const std::string of = of_peer ? resolve(where, options.object) : options.object;
+    static_cast<void>(
+        ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));
+    for (const auto end = clock::now() + patience; !done(where, *what, of, options.value);) {
         if (clock::now() > end || stop_requested())
             throw launcher_error(exit_code::failed,
                                  "ctl: " + options.command + " was asked for and is not done after " +

@@ -3,6 +3,7 @@
 #include <thinwire/version.hpp>
 
 #include "commands.hpp"
+#include "control.hpp"
 #include "event_log.hpp"
 #include "stop_signal.hpp"
 #include <CLI/CLI.hpp>
@@ -165,6 +166,30 @@ what it missed and keeps its momentum.
     command->callback([&] { chosen = [&] { return join(settings_of(a.config, overrides), a.address); }; });
 }
 
+void add_witness(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
+    CLI::App* command =
+        app.add_subcommand("witness", "Follow a run, vote and keep its log, without computing gradients");
+    command->add_option("where", a.address, "as for `thinwire join`")->required();
+    add_key_option(*command, overrides, "--dir", "peer.directory", "folder for everything that is written");
+    add_key_option(*command, overrides, "--data", "data.train", "the run's training text, to evaluate; not needed");
+    add_key_option(*command, overrides, "--name", "peer.name", "what tables call this peer");
+    add_watching(*command, overrides);
+    command->footer(std::string(R"(
+A small machine that is always on: with it a run of two goes on when either of the two dies, and newcomers find weights
+and log there. It applies every round, so its weights are those of all; with --data it also evaluates them.
+
+  thinwire witness thinwire1_ATEyNy4wLjAuMTo0NDAw... --dir witness
+
+)") + exit_codes);
+    command->callback([&] {
+        chosen = [&] {
+            configuration settings = settings_of(a.config, overrides);
+            settings.peer.contributes = false;
+            return join(settings, a.address);
+        };
+    });
+}
+
 void add_watch(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("watch", "Show how running peers do, and whether their weights agree");
     watch_options& w = a.watch;
@@ -188,19 +213,25 @@ of the same weights after the same rounds. Ctrl-C ends it.
 void add_ctl(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("ctl", "Show or change a run through a peer that runs on this machine");
     command->add_option("dir", a.ctl.folder, "the peer's folder")->required();
-    command->add_option("command", a.ctl.command, "status, pause, resume, stop, remove PEER, ban PEER, pardon PEER")
+    command
+        ->add_option("command", a.ctl.command,
+                     "status, pause, resume, stop, set KEY [VALUE], remove PEER, ban PEER, pardon PEER, promote PEER")
         ->required();
-    command->add_option("peer", a.ctl.peer, "number or name");
+    command->add_option("object", a.ctl.object, "a peer's number or name, or a key");
+    command->add_option("value", a.ctl.value, "set: the key's new value; none: what the run began with");
     command->add_flag("--json", a.ctl.json, "status: JSON");
     command->footer(std::string(R"(
 The change is a commit of the run: all peers make it in the same round. Whoever may read DIR may ask; ctl returns when it
-is done. A removed peer may come back, a banned one after pardon. stop ends the run for all, saved.
+is done. A removed peer may come back, a banned one after pardon. stop ends the run for all, saved. set changes )") +
+                    keys_that_can_be_set() + R"(. A promoted peer
+orders the rounds, and of an even number of peers the half with it decides.
 
   thinwire ctl run status
   thinwire ctl run pause
+  thinwire ctl run set optimizer.learning_rate 0.002
   thinwire ctl run ban lab2
 
-)") + exit_codes);
+)" + exit_codes);
     command->callback([&] { chosen = [&] { return ctl(a.ctl); }; });
 }
 
@@ -346,9 +377,9 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 14> commands = {"train",  "start", "join",    "watch",  "ctl",
-                                                                  "invite", "key",   "allow",   "revoke", "generate",
-                                                                  "eval",   "log",   "inspect", "keys"};
+    static constexpr std::array<std::string_view, 15> commands = {"train",    "start",  "join", "witness", "watch",
+                                                                  "ctl",      "invite", "key",  "allow",   "revoke",
+                                                                  "generate", "eval",   "log",  "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -374,6 +405,7 @@ exit_code run(std::vector<std::string> words) {
     add_train(app, a, overrides, chosen);
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
+    add_witness(app, a, overrides, chosen);
     add_watch(app, a, chosen);
     add_ctl(app, a, chosen);
     add_invite(app, a, chosen);

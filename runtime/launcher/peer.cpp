@@ -71,11 +71,6 @@ std::unique_ptr<runtime::node> configured(const Open& open) {
     }
 }
 
-/// JSON has no NaN.
-nlohmann::json finite_or_null(double value) {
-    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
-}
-
 }  // namespace
 
 schedule schedule_of(const configuration& settings) {
@@ -109,13 +104,8 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
         open_founder();
     else
         open_joiner();
-    sampler_.emplace(text_.train(),
-                     batch_sampler_options{.sequence_length = static_cast<std::size_t>(settings_.data.sequence_length),
-                                           .slots_per_round = static_cast<std::uint64_t>(settings_.run.max_peers *
-                                                                                         settings_.run.batch_size),
-                                           .seed = static_cast<std::uint64_t>(settings_.run.seed)});
-    tokens_.resize(static_cast<std::size_t>(settings_.run.batch_size * settings_.data.sequence_length));
-    targets_.resize(tokens_.size());
+    tuned_ = settings_;
+    prepare_rounds();
     metrics_.emplace(where_.metrics());
     control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, request); });
     observer_->entered(*node_, settings_, replica_->optimizer().round());
@@ -155,6 +145,7 @@ runtime::node_options peer::node_options() {
     options.awaits_check = !replica_;
     options.takeover = milliseconds(settings_.peer.takeover_ms);
     options.keepalive_interval = std::min(options.keepalive_interval, options.takeover / 4);
+    options.contributes = settings_.peer.contributes;
     options.min_peers = static_cast<int>(settings_.run.min_peers);
     options.connect_timeout = milliseconds(settings_.peer.connect_timeout_ms);
     options.reconnect_timeout = milliseconds(settings_.peer.reconnect_timeout_ms);
@@ -313,7 +304,10 @@ void peer::replay() {
     for (;;) {
         const std::span<const commit> missed = node_->catch_up(optimizer.round());
         if (missed.empty()) return;
-        for (const commit& one : missed) optimizer.apply(one);
+        for (const commit& one : missed) {
+            // The commit that stops a run which is over is no round of it.
+            if (one.round < static_cast<std::uint64_t>(settings_.run.rounds)) optimizer.apply(one);
+        }
     }
 }
 
@@ -346,13 +340,6 @@ void peer::gather() {
     }
 }
 
-bool peer::finished() {
-    const std::uint64_t next = replica_->optimizer().round();
-    const auto stop_at = static_cast<std::uint64_t>(settings_.peer.stop_at);
-    return stop_requested() || next >= static_cast<std::uint64_t>(settings_.run.rounds) ||
-           (stop_at > 0 && next >= stop_at);
-}
-
 void peer::train() {
     announce_start();
     gather();
@@ -368,8 +355,9 @@ void peer::train() {
     }
     const bool whole = replica_->optimizer().round() >= static_cast<std::uint64_t>(settings_.run.rounds);
     save();
+    const bool last = evaluates();
     node_->leave(whole);
-    evaluate();
+    if (last) evaluate();
     announce_end();
     if (whole) return log_note(log_level::info, "finished", {});
     log_event(log_level::info, "left",
@@ -382,6 +370,11 @@ bool peer::cut_short(const std::exception& problem) {
     const auto* own = dynamic_cast<const launcher_error*>(&problem);
     const bool stopped = node != nullptr && node->code() == runtime::node_errc::run_stopped;
     const bool spoilt = own != nullptr && (own->code() == exit_code::not_finite || own->code() == exit_code::diverged);
+    try {
+        finish_round();
+    } catch (const std::exception& second) {  // the first problem is the one to be told
+        log_event(log_level::debug, "not_finished", fmt::format("after an error: {}", second.what()));
+    }
     // Weights that are not worth going on with do not replace the last good ones.
     node_->leave(false);
     try {
@@ -394,133 +387,11 @@ bool peer::cut_short(const std::exception& problem) {
     return stopped;
 }
 
-void peer::train_rounds() {
-    const auto every = static_cast<std::uint64_t>(settings_.run.snapshot_every);
-    const auto evaluate_every = static_cast<std::uint64_t>(settings_.run.eval_every);
-    if (!finished() && replica_->optimizer().round() == 0) evaluate();
-    while (!finished()) {
-        const std::uint64_t before = replica_->optimizer().round();
-        if (evaluate_every > 0 && before % evaluate_every == 0) evaluate();
-        round();
-        const std::uint64_t now = replica_->optimizer().round();
-        if (now / every == before / every) continue;
-        save();
-        keep_log(now);
-    }
-}
-
 /// Joiners enter from the snapshot that was just saved; what run.keep_log lets go leaves the log.
 void peer::keep_log(std::uint64_t round) {
     node_->publish_snapshot(round, replica_->make_snapshot().encode());
     node_->drop_log_before(
         keeper_.advance(round, node_->status().log_bytes, [this] { return replica_->make_snapshot(); }));
-}
-
-float peer::compute() {
-    const std::uint64_t now = replica_->optimizer().round();
-    const auto first = static_cast<std::uint64_t>(self_.place(settings_.run.max_peers) * settings_.run.batch_size);
-    sampler_->fill(now, first, tokens_, targets_);
-    const float loss = replica_->loss_and_gradient(tokens_, targets_, static_cast<int>(settings_.run.batch_size));
-    if (!std::isfinite(loss))
-        throw launcher_error(exit_code::not_finite, "training: loss of round " + std::to_string(now) + " is " +
-                                                        std::to_string(loss) +
-                                                        ": expected a finite number; lower optimizer.learning_rate or "
-                                                        "model.initializer_range");
-    return loss;
-}
-
-void peer::pace() const {
-    if (settings_.run.min_round_ms == 0) return;
-    observer_->begin("pacing");
-    const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
-    while (!stop_requested()) {
-        const auto left = end - clock::now();
-        if (left <= clock::duration::zero()) return;
-        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
-    }
-}
-
-/// The payload of this round: the one that was under way when this peer was killed, or a new one.
-std::span<const std::byte> peer::contribute(double rate, float& loss) {
-    any_optimizer& optimizer = replica_->optimizer();
-    if (const auto waiting = optimizer.in_flight(); !waiting.empty()) return waiting;
-    loss = compute();
-    optimizer.set_learning_rate(static_cast<float>(rate));
-    std::span<const std::byte> payload;
-    try {
-        payload = optimizer.begin_step(self_.peer);
-    } catch (const value_error& problem) {
-        throw launcher_error(exit_code::not_finite, std::string("training: ") + problem.what());
-    }
-    if (optimizer.round() % static_cast<std::uint64_t>(settings_.peer.save_private_every) == 0)
-        replica_->save_private(where_);
-    return payload;
-}
-
-void peer::round() {
-    any_optimizer& optimizer = replica_->optimizer();
-    const std::uint64_t now = optimizer.round();
-    round_began_ = clock::now();
-    observer_->computing(now);
-    const double rate = schedule_of(settings_).at(now);
-    float loss = std::numeric_limits<float>::quiet_NaN();
-    const std::span<const std::byte> payload = contribute(rate, loss);
-    pace();
-    observer_->waiting(now, payload);
-    std::span<const commit> commits = node_->exchange(now, payload);
-    // The commit that stops a run which is over is no round of it.
-    while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds))
-        commits = commits.first(commits.size() - 1);
-    const step_report step = optimizer.end_step(commits);
-    report(step, loss, rate);
-    if (step.disagreeing > 0 && step.disagreeing >= step.agreeing)
-        throw launcher_error(
-            exit_code::diverged,
-            "replica: round " + std::to_string(now) + ": " + std::to_string(step.disagreeing) + " of " +
-                std::to_string(step.contributors) +
-                " contributions come from other weights than these: expected equal digests; this replica stops");
-}
-
-void peer::report(const step_report& step, float loss, double rate) {
-    const double seconds = std::chrono::duration<double>(clock::now() - round_began_).count();
-    const runtime::node_status status = node_->status();
-    observer_->applied(step, loss, rate, tokens_.size(), seconds, status);
-    nlohmann::json line = event("round");
-    line["round"] = step.round;
-    line["loss"] = finite_or_null(loss);
-    line["learning_rate"] = rate;
-    line["gradient_norm"] = finite_or_null(step.gradient_norm);
-    line["tokens"] = tokens_.size();
-    line["seconds"] = seconds;
-    line["tokens_per_second"] = static_cast<double>(tokens_.size()) * step.contributors / std::max(seconds, 1e-9);
-    line["contributors"] = step.contributors;
-    line["own_included"] = step.own_included;
-    line["agreeing"] = step.agreeing;
-    line["disagreeing"] = step.disagreeing;
-    line["rejected"] = step.rejected;
-    line["payload_bytes"] = step.bytes_sent;
-    line["bytes_sent"] = status.bytes_sent;
-    line["bytes_received"] = status.bytes_received;
-    line["wait_seconds"] = status.wait_seconds;
-    line["term"] = status.term;
-    line["members"] = status.members;
-    line["present"] = nlohmann::json::array();
-    for (const auto& other : status.peers)
-        if (other.present) line["present"].push_back(other.name);
-    metrics_->write(line);
-}
-
-void peer::evaluate() {
-    const std::uint64_t now = replica_->optimizer().round();
-    if (!founder_ || text_.validation().empty() || last_evaluated_ == now) return;
-    last_evaluated_ = now;
-    nlohmann::json line = event("evaluation");
-    line["round"] = now;
-    observer_->begin("evaluating");
-    const double loss = replica_->evaluate(text_.validation(), settings_.run.eval_windows);
-    observer_->evaluated(now, loss);
-    line["loss"] = finite_or_null(loss);
-    metrics_->write(line);
 }
 
 /// The private state first: with an older snapshot it goes on from the log, but a newer snapshot would take a payload

@@ -19,6 +19,8 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <future>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -55,11 +57,13 @@ class peer {
 
     /// Trains until the run's last round, peer.stop_at, or a stop signal, and saves. A run that was stopped is saved,
     /// too. Throws launcher_error and runtime::node_error; what was learned is on disk then, except that weights which
-    /// diverged or are not finite do not replace the last good snapshot. After node_errc::behind, another peer made
-    /// from the same settings goes on.
+    /// diverged or are not finite do not replace the last good snapshot. After node_errc::behind and
+    /// launcher_error(diverged) another peer made from the same settings goes on.
     void train();
 
     [[nodiscard]] std::uint16_t port() const { return node_->port(); }
+    /// That its replica is to apply next.
+    [[nodiscard]] std::uint64_t round() const { return replica_->optimizer().round(); }
 
  private:
     void open_founder();
@@ -77,13 +81,31 @@ class peer {
     void announce_start();
     void announce_end();
 
+    // Rounds: peer_rounds.cpp.
+    /// A gradient lies in the replica, begun in `round`.
+    struct gradient {
+        std::uint64_t round = 0;
+        float loss = 0;
+        std::size_t tokens = 0;
+    };
+    struct exchange_under_way {
+        gradient made;
+        std::chrono::steady_clock::time_point began;
+        std::future<std::span<const commit>> commits;
+    };
     void train_rounds();
-    [[nodiscard]] bool finished();
-    void round();
-    [[nodiscard]] float compute();
-    [[nodiscard]] std::span<const std::byte> contribute(double rate, float& loss);
+    [[nodiscard]] bool finished() const;
+    [[nodiscard]] std::uint64_t next_round() const;
+    void contribute();
+    [[nodiscard]] gradient compute();
     void pace() const;
-    void report(const step_report& step, float loss, double rate);
+    void send(const gradient& made, std::span<const std::byte> payload);
+    void finish_round();
+    void follow();
+    void tune();
+    void prepare_rounds();
+    void report(const step_report& step, const gradient& made, std::chrono::steady_clock::time_point began);
+    [[nodiscard]] bool evaluates() const;
     void evaluate();
     void save();
     void keep_log(std::uint64_t round);
@@ -109,6 +131,9 @@ class peer {
     std::vector<std::int32_t> tokens_, targets_;
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::chrono::steady_clock::time_point round_began_{};
+    configuration tuned_;  ///< settings_ with what the run has set since
+    std::map<std::string, std::string> tuned_by_;
+    std::optional<exchange_under_way> under_way_;  ///< last: it waits in node_
 };
 
 }  // namespace thinwire::launcher

@@ -124,8 +124,14 @@ std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> re
 
 float replica::loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
                                  int rows) {
-    model_.zero_gradient();
     return model_.loss_and_gradient(tokens, targets, rows, static_cast<int>(settings_.data.sequence_length));
+}
+
+void replica::average_gradient(int count) {
+    if (count == 1) return;
+    const float part = 1.0F / static_cast<float>(count);
+    for (const parameter& one : model_.parameters())
+        for (float& g : one.gradient) g *= part;
 }
 
 double replica::evaluate(std::span<const std::byte> validation, std::int64_t windows) {

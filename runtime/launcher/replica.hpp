@@ -72,12 +72,16 @@ class replica {
     /// object.
     [[nodiscard]] std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> payload_check() const;
     [[nodiscard]] any_optimizer& optimizer() noexcept { return *optimizer_; }
+    [[nodiscard]] const any_optimizer& optimizer() const noexcept { return *optimizer_; }
     [[nodiscard]] std::size_t parameter_count();
     [[nodiscard]] std::span<const parameter> parameters() { return model_.parameters(); }
 
-    /// Mean loss of a batch; its gradient replaces the last one.
+    /// Mean loss of a micro-batch; its gradient is added to those since the last zero_gradient().
     [[nodiscard]] float loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
                                           int rows);
+    void zero_gradient() { model_.zero_gradient(); }
+    /// Makes a sum over `count` micro-batches their mean.
+    void average_gradient(int count);
     /// As mean_loss().
     [[nodiscard]] double evaluate(std::span<const std::byte> validation, std::int64_t windows);
 

@@ -1,8 +1,11 @@
 #include "commands.hpp"
 #include "event_log.hpp"
+#include "exit_code.hpp"
 #include "peer.hpp"
 #include "stop_signal.hpp"
 
+#include <cstdint>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -11,31 +14,66 @@
 namespace thinwire::launcher {
 namespace {
 
-/// False when the replica was behind what any log of the run still holds: it goes on with a newer snapshot then.
-bool train_once(const configuration& settings, bool founder, std::optional<runtime::invite> line) {
-    try {
-        peer one(settings, founder, std::move(line));
-        one.train();
-    } catch (const runtime::node_error& problem) {
-        if (problem.code() != runtime::node_errc::behind) throw;
+/// How a peer goes on after what it cannot train through: from what lies on the disk and in the log.
+class second_start {
+ public:
+    /// False: it does not, the error stands.
+    [[nodiscard]] bool after(const runtime::node_error& problem) const {
+        if (problem.code() != runtime::node_errc::behind) return false;
+        // A newer snapshot, fetched from the others, lies beside the log now.
         log_event(log_level::info, "behind", problem.what());
-        return false;
+        return true;
     }
-    return true;
-}
+    /// A replica that differs goes back to its last snapshot and replays the log; when that differs too, to the one
+    /// that the log began with.
+    [[nodiscard]] bool after(const launcher_error& problem, std::uint64_t round, const directory& where) {
+        if (problem.code() != exit_code::diverged) return false;
+        again_ = round < differed_ + once_around ? again_ + 1 : 1;
+        differed_ = round;
+        if (again_ > 2) return false;
+        if (again_ == 2) {
+            auto aside = where.snapshot();
+            aside += ".differs";
+            std::filesystem::rename(where.snapshot(), aside);
+        }
+        log_event(log_level::warning, "resync",
+                  std::string(problem.what()) +
+                      (again_ == 1 ? "; going back to the last snapshot" : "; going back to the log's first snapshot"));
+        return true;
+    }
+
+ private:
+    static constexpr std::uint64_t once_around = 64;  ///< rounds: four times those in which every weight is looked at
+    std::uint64_t differed_ = 0;
+    int again_ = 0;
+};
 
 exit_code run_peer(configuration settings, bool founder, std::optional<runtime::invite> line = std::nullopt) {
     if (settings.peer.directory.empty())
         throw launcher_error(exit_code::usage,
                              "configuration: peer.directory is not set: expected a folder (--dir DIR)");
-    try {
-        while (!train_once(settings, founder, std::exchange(line, std::nullopt))) {
+    second_start next;
+    for (;;) {
+        std::uint64_t round = 0;
+        try {
+            peer one(settings, founder, std::exchange(line, std::nullopt));
+            try {
+                one.train();
+            } catch (const launcher_error&) {
+                round = one.round();
+                throw;
+            }
+            return exit_code::ok;
+        } catch (const runtime::node_error& problem) {
+            if (problem.code() == runtime::node_errc::run_stopped && stop_requested()) {
+                log_event(log_level::info, "stopped", "stopped before it entered the run");
+                return exit_code::ok;
+            }
+            if (!next.after(problem)) throw;
+        } catch (const launcher_error& problem) {
+            if (!next.after(problem, round, directory{settings.peer.directory})) throw;
         }
-    } catch (const runtime::node_error& problem) {
-        if (problem.code() != runtime::node_errc::run_stopped || !stop_requested()) throw;
-        log_event(log_level::info, "stopped", "stopped before it entered the run");
     }
-    return exit_code::ok;
 }
 
 /// `-`: the first line of the standard input, which unlike an argument stands in no process list and no history.

@@ -17,7 +17,7 @@ namespace thinwire::launcher {
 class text {
  public:
     /// Reads data.train and, if it is set, data.valid. Throws launcher_error(data) when one is missing, empty or
-    /// shorter than one sequence, and launcher_error(usage) when data.train is not set.
+    /// shorter than one sequence, and launcher_error(usage) when data.train is not set. A witness needs none.
     explicit text(const configuration& settings);
 
     [[nodiscard]] std::span<const std::byte> train() const noexcept { return train_; }
@@ -30,7 +30,7 @@ class text {
     void require_digest(const std::string& expected) const;
 
  private:
-    byte_corpus corpus_;
+    std::optional<byte_corpus> corpus_;
     std::optional<byte_corpus> valid_;
     std::span<const std::byte> train_;
     std::span<const std::byte> validation_;

@@ -95,6 +95,7 @@ participant driver::begin() {
     s.min_peers = options_.min_peers;
     s.validate = options_.validate;
     s.checks = options_.awaits_check;
+    s.waits_for_slow = options_.waits_for_slow;
     s.min_deadline = to_timestamp(options_.min_deadline);
     s.max_deadline = to_timestamp(options_.max_deadline);
     s.handshake_timeout = to_timestamp(options_.handshake_timeout);
@@ -172,6 +173,13 @@ void driver::drop_log_before(std::uint64_t round) {
 void driver::check_payloads_with(payload_check check) {
     post([this, check = std::move(check)]() mutable {
         machine_.check_payloads_with(std::move(check), now());
+        settle();
+    });
+}
+
+void driver::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
+    post([this, least, most, waits_for_slow] {
+        machine_.set_deadlines(to_timestamp(least), to_timestamp(most), waits_for_slow, now());
         settle();
     });
 }
@@ -490,6 +498,7 @@ void driver::refresh() {
     status_.round = machine_.round();
     status_.members = machine_.state().view.members.size();
     status_.paused = machine_.state().paused;
+    status_.settings = machine_.state().values;
     for (const member_status& m : machine_.members()) {
         peer_status& p = peers_[m.peer];
         p.peer = m.peer;

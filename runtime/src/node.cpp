@@ -202,6 +202,11 @@ std::span<const commit> node::exchange(std::uint64_t round, std::span<const std:
     return commits;
 }
 
+std::span<const commit> node::follow(std::uint64_t round) {
+    impl_->check_round("follow", round);
+    return impl_->take(round, true);
+}
+
 void node::publish_snapshot(std::uint64_t round, std::vector<std::byte> bytes) {
     if (bytes.empty()) throw value_error("publish_snapshot: 0 bytes, expected a snapshot");
     impl_->get().publish_snapshot(round, share(std::move(bytes)));
@@ -214,6 +219,13 @@ void node::drop_log_before(std::uint64_t round) {
 void node::check_payloads_with(
     std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> check) {
     impl_->get().check_payloads_with(std::move(check));
+}
+
+void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
+    if (least.count() < 1 || most < least)
+        throw value_error("set_deadlines: " + std::to_string(least.count()) + " ms to " + std::to_string(most.count()) +
+                          " ms, expected 1 ms <= least <= most");
+    impl_->get().set_deadlines(least, most, waits_for_slow);
 }
 
 void node::request(const control_change& change) {

@@ -61,6 +61,29 @@ class Control(common.Case):
         self.wait_for(lambda: (self.folder / "second/control").exists(), "it is back")
         self.contributes("second")
 
+        self.ctl("second", "set", "optimizer.learning_rate", "0.001")
+        self.ctl("third", "set", "run.batch_size", "2")
+        set_at = self.status("run")["round"]
+        self.assertIn("optimizer.learning_rate = 0.001", self.ctl("run", "status"))
+        self.wait_for(lambda: min(rounds()) > set_at + 5, "rounds with other settings")
+        for directory in ("run", "second", "third"):
+            newest = self.events(directory, "round")[-1]
+            self.assertLess(newest["learning_rate"], 0.0010001)
+            self.assertEqual(newest["tokens"], 2 * 32)
+        # All in the same round: what a commit applied is the same everywhere.
+        rates = [{e["round"]: e["learning_rate"] for e in self.events(directory, "round")}
+                 for directory in ("run", "second", "third")]
+        shared = set(rates[0]) & set(rates[1]) & set(rates[2])
+        self.assertGreater(len(shared), 5)
+        self.assertEqual([r for r in shared if len({one[r] for one in rates}) > 1], [])
+        self.ctl("run", "set", "run.batch_size")
+        self.assertNotIn("run.batch_size", self.status("third")["settings"])
+
+        number = self.status("third")["self"]
+        self.ctl("second", "promote", "third")
+        for directory in ("run", "second", "third"):
+            self.wait_for(lambda: self.status(directory)["sequencer"] == number, f"{directory} follows third")
+
         self.assertIn("sequencer", self.ctl("run", "status"))
         self.assertEqual((self.folder / "run/control").stat().st_mode & 0o777, 0o600)
         self.ctl("second", "stop")
@@ -78,7 +101,10 @@ class Control(common.Case):
         self.refuses(NETWORK, "ctl", "run", "pause", naming=("no peer runs in 'run'",))
         founder, _ = self.found("other", *LONG)
         for arguments, naming in ((("dance",), ("dance", "pardon")), (("ban",), ("needs a peer",)),
-                                  (("pause", "3"), ("takes no peer",)), (("ban", "nobody"), ("nobody", "0 peers"))):
+                                  (("pause", "3"), ("takes nothing",)), (("ban", "nobody"), ("nobody", "0 peers")),
+                                  (("set",), ("needs a key", "run.batch_size")), (("ban", "3", "4"), ("no value",)),
+                                  (("set", "optimizer.k", "8"), ("optimizer.k", "expected one of")),
+                                  (("set", "run.batch_size", "0"), ("run.batch_size", "1..65536"))):
             self.refuses(USAGE, "ctl", "other", *arguments, naming=naming)
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)

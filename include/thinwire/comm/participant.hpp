@@ -63,10 +63,10 @@ struct participant_settings {
     payload_check validate;  ///< none: everything passes
     bool checks = false;     ///< does not sequence before check_payloads_with() when there is no `validate`
 
-    /// false: who misses a deadline is not waited for in the next round, or the next two, four ... of them.
-    bool waits_for_slow = true;
     timestamp min_deadline = 2'000'000;
     timestamp max_deadline = 120'000'000;
+    /// False: who misses a deadline is not waited for in the next round, or the next two, four ... of them.
+    bool waits_for_slow = true;
     timestamp handshake_timeout = 5'000'000;
     timestamp keepalive_interval = 1'000'000;
     timestamp keepalive_timeout = 20'000'000;
@@ -125,6 +125,8 @@ class participant {
     void log_begins(std::uint64_t round) noexcept { log_begin_ = round; }
     /// What this peer asks of a payload once it sequences.
     void check_payloads_with(payload_check check, timestamp now);
+    /// What settings.min_deadline, max_deadline and waits_for_slow are from now on.
+    void set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now);
     /// Has the run changed, here and everywhere, by one of the next records.
     void request(const control_change& change, timestamp now);
     /// Says goodbye; a sequencer first has itself taken out of the view and another take over.

@@ -216,4 +216,3 @@ TEST_CASE("request: the newest word about an object counts, and is not said agai
     CHECK_FALSE(one.machine.state().banned.contains(8));
     CHECK_FALSE(one.machine.state().paused);
 }
-

@@ -15,6 +15,11 @@ class adaptive_deadline {
  public:
     adaptive_deadline(timestamp lower, timestamp upper) noexcept : lower_(lower), upper_(upper) {}
 
+    void within(timestamp lower, timestamp upper) noexcept {
+        lower_ = lower;
+        upper_ = upper;
+    }
+
     void add(timestamp spread) noexcept {
         samples_[next_] = std::clamp<timestamp>(spread, 0, upper_);
         next_ = (next_ + 1) % samples_.size();

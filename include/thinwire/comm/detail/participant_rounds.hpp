@@ -48,6 +48,15 @@ inline void participant::collect(const pool_key& key, timestamp now) {
     if (!first_payload_) first_payload_ = now;
 }
 
+inline void participant::set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now) {
+    if (over_) return;
+    settings_.min_deadline = least;
+    settings_.max_deadline = most;
+    settings_.waits_for_slow = waits_for_slow;
+    patience_.within(least, most);
+    settle(now);
+}
+
 /// Enough peers for the first round.
 inline bool participant::assembled() const {
     if (!first_round_) return true;
@@ -113,8 +122,8 @@ inline bool participant::change_due(timestamp now) {
     return due;
 }
 
-/// A sequencer gives way to the peer that was promoted; and, when nobody can dial it, now and then to one that everybody
-/// can: two that only dial out need it between them.
+/// A sequencer gives way to the peer that was promoted; and, when nobody can dial it, now and then to one that
+/// everybody can: two that only dial out need it between them.
 inline bool participant::stand_aside(timestamp now) {
     if (promoted_ != 0) {
         const link_state* l = linked(promoted_);

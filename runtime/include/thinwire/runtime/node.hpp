@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -84,6 +85,7 @@ struct node_status {
     peer_id sequencer = 0;          ///< who orders them now; 0: not known
     std::size_t members = 0;        ///< in the view
     bool paused = false;
+    std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
 };
 
 struct node_options {
@@ -104,7 +106,7 @@ struct node_options {
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
     std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
     bool votes = true;        ///< counts when it is decided what is final and who orders the rounds
-    bool contributes = true;  ///< false: a witness, which votes and never calls exchange()
+    bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
     int min_peers = 1;        ///< contributors present before the first round that this node closes, itself included
     std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
     std::chrono::milliseconds reconnect_timeout{600000};  ///< how long the others are looked for when all are lost
@@ -112,6 +114,7 @@ struct node_options {
     std::chrono::milliseconds absence{60000};      ///< who is gone for so long does not count any more until it returns
     std::chrono::milliseconds min_deadline{2000};  ///< bounds of the adaptive wait for a peer's payload
     std::chrono::milliseconds max_deadline{120000};
+    bool waits_for_slow = true;  ///< see set_deadlines()
     /// Called on the node's thread, when this node orders the rounds, before a payload may be committed. Its message
     /// goes to the sender.
     std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> validate{};
@@ -186,6 +189,10 @@ class node {
     /// A commit may hold no contribution: it then only changes who takes part, or a setting.
     [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload);
 
+    /// What exchange() is to a witness: waits for the commit of `round`, and gives it and those after it. Throws
+    /// value_error and node_error as exchange() does.
+    [[nodiscard]] std::span<const commit> follow(std::uint64_t round);
+
     /// What fresh joiners may get from here from now on. `round` is the next that the snapshot's owner would apply.
     /// Throws value_error for no bytes and for one before the log's begin; if drop_log_before() moves that meanwhile, a
     /// notice says so.
@@ -198,6 +205,11 @@ class node {
     /// From now on, instead of node_options::validate.
     void check_payloads_with(
         std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> check);
+
+    /// From now on, instead of the options. `waits_for_slow`: who missed a round's deadline is waited for again once it
+    /// computes; otherwise only now and then, after 1, 2, 4, ... 64 rounds, so that a slow peer costs the others
+    /// nothing. What it sends in time counts all the same. Throws value_error unless 1 ms <= least <= most.
+    void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
 
     /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
     /// may come first; nothing is reported back, status() and later commits show it.

@@ -1,0 +1,256 @@
+// The rounds of a peer: gradient, payload, commit.
+#include "control.hpp"
+#include "event_log.hpp"
+#include "exit_code.hpp"
+#include "peer.hpp"
+#include "stop_signal.hpp"
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+namespace thinwire::launcher {
+namespace {
+
+using clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+/// JSON has no NaN.
+nlohmann::json finite_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+}  // namespace
+
+std::uint64_t peer::next_round() const {
+    return replica_->optimizer().round() + (under_way_ ? 1 : 0);
+}
+
+bool peer::finished() const {
+    const auto stop_at = static_cast<std::uint64_t>(settings_.peer.stop_at);
+    return stop_requested() || next_round() >= static_cast<std::uint64_t>(settings_.run.rounds) ||
+           (stop_at > 0 && next_round() >= stop_at);
+}
+
+void peer::train_rounds() {
+    const auto every = static_cast<std::uint64_t>(settings_.run.snapshot_every);
+    const auto evaluate_every = static_cast<std::uint64_t>(settings_.run.eval_every);
+    if (!finished() && next_round() == 0 && evaluates()) evaluate();
+    while (!finished()) {
+        const std::uint64_t before = replica_->optimizer().round();
+        if (evaluate_every > 0 && before % evaluate_every == 0 && evaluates()) evaluate();
+        tune();
+        if (settings_.peer.contributes)
+            contribute();
+        else
+            follow();
+        if (replica_->optimizer().round() / every == before / every) continue;
+        finish_round();
+        save();
+        keep_log(replica_->optimizer().round());
+    }
+    finish_round();
+}
+
+/// A gradient on the newest weights, but for the round whose payload travels meanwhile; then its payload, for the round
+/// that is open by then.
+void peer::contribute() {
+    any_optimizer& optimizer = replica_->optimizer();
+    if (!under_way_) replay();
+    if (!under_way_ && !optimizer.in_flight().empty()) {  // as this peer was killed
+        send({.round = optimizer.round(), .loss = std::numeric_limits<float>::quiet_NaN()}, optimizer.in_flight());
+        return finish_round();
+    }
+    if (finished()) return;
+    const gradient made = compute();
+    pace();
+    finish_round();
+    replay();
+    if (optimizer.round() >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
+    if (optimizer.round() > made.round + static_cast<std::uint64_t>(settings_.run.max_staleness)) {
+        log_event(log_level::warning, "stale",
+                  fmt::format("the gradient of round {} is not used in round {}: run.max_staleness = {}", made.round,
+                              optimizer.round(), settings_.run.max_staleness));
+        return;
+    }
+    optimizer.set_learning_rate(schedule_of(tuned_).at(optimizer.round()));
+    std::span<const std::byte> payload;
+    try {
+        payload = optimizer.begin_step(self_.peer);
+    } catch (const value_error& problem) {
+        throw launcher_error(exit_code::not_finite, std::string("training: ") + problem.what());
+    }
+    if (optimizer.round() % static_cast<std::uint64_t>(settings_.peer.save_private_every) == 0)
+        replica_->save_private(where_);
+    send(made, payload);
+    if (!settings_.run.overlap) finish_round();
+}
+
+/// All micro-batches of a round, or those for which there is time.
+peer::gradient peer::compute() {
+    round_began_ = clock::now();
+    gradient made{.round = next_round()};
+    observer_->computing(made.round);
+    const std::int64_t rows = tuned_.run.batch_size, limit = tuned_.run.micro_batches;
+    const std::int64_t first = self_.place(settings_.run.max_peers) * limit;
+    const auto end = round_began_ + milliseconds(tuned_.run.round_ms);
+    clock::duration longest{};
+    double sum = 0;
+    std::int64_t count = 0;
+    replica_->zero_gradient();
+    do {
+        const auto began = clock::now();
+        sampler_->fill(made.round, static_cast<std::uint64_t>((first + count) * rows), tokens_, targets_);
+        const float loss = replica_->loss_and_gradient(tokens_, targets_, static_cast<int>(rows));
+        if (!std::isfinite(loss))
+            throw launcher_error(exit_code::not_finite,
+                                 "training: loss of round " + std::to_string(made.round) + " is " +
+                                     std::to_string(loss) +
+                                     ": expected a finite number; lower optimizer.learning_rate or "
+                                     "model.initializer_range");
+        sum += static_cast<double>(loss);
+        ++count;
+        longest = std::max(longest, clock::now() - began);
+    } while (count < limit && !stop_requested() && (tuned_.run.round_ms == 0 || clock::now() + longest <= end));
+    replica_->average_gradient(static_cast<int>(count));
+    made.loss = static_cast<float>(sum / static_cast<double>(count));
+    made.tokens = static_cast<std::size_t>(count) * tokens_.size();
+    return made;
+}
+
+void peer::pace() const {
+    if (settings_.run.min_round_ms == 0) return;
+    observer_->begin("pacing");
+    const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
+    while (!stop_requested()) {
+        const auto left = end - clock::now();
+        if (left <= clock::duration::zero()) return;
+        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
+    }
+}
+
+/// The payload goes out: with run.overlap at once, else when finish_round() waits for the commit.
+void peer::send(const gradient& made, std::span<const std::byte> payload) {
+    const std::uint64_t round = replica_->optimizer().round();
+    observer_->waiting(round, payload);
+    const auto how = settings_.run.overlap ? std::launch::async : std::launch::deferred;
+    under_way_.emplace(made, round_began_,
+                       std::async(how, [this, round, payload] { return node_->exchange(round, payload); }));
+}
+
+/// Waits for the commit of the payload under way, if there is one, and applies it.
+void peer::finish_round() {
+    if (!under_way_) return;
+    exchange_under_way done = std::move(*std::exchange(under_way_, std::nullopt));
+    std::span<const commit> commits = done.commits.get();
+    // The commit that stops a run which is over is no round of it.
+    while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds))
+        commits = commits.first(commits.size() - 1);
+    report(replica_->optimizer().end_step(commits), done.made, done.began);
+}
+
+void peer::follow() {
+    round_began_ = clock::now();
+    observer_->begin("waiting");
+    for (const commit& one : node_->follow(replica_->optimizer().round())) {
+        if (one.round >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
+        const gradient none{.round = one.round, .loss = std::numeric_limits<float>::quiet_NaN()};
+        report(replica_->optimizer().apply(one), none, std::exchange(round_began_, clock::now()));
+    }
+}
+
+/// Takes over what `thinwire ctl DIR set` changed.
+void peer::tune() {
+    std::map<std::string, std::string> wanted = node_->status().settings;
+    if (wanted == tuned_by_) return;
+    configuration next = settings_;
+    for (const auto& [key, value] : wanted) {
+        try {
+            if (can_be_set(key)) set_key(next, key, value);
+        } catch (const launcher_error& problem) {
+            log_event(log_level::warning, "not_set", fmt::format("{} is not taken over: {}", key, problem.what()));
+        }
+    }
+    tuned_ = std::move(next);
+    tuned_by_ = std::move(wanted);
+    for (const auto& [key, value] : tuned_by_)
+        log_event(log_level::info, "set", fmt::format("{} = {}", key, value), {{"key", key}, {"value", value}});
+    prepare_rounds();
+}
+
+void peer::prepare_rounds() {
+    milliseconds least(settings_.peer.min_deadline_ms), most(settings_.peer.max_deadline_ms);
+    // With run.round_ms all send at about the same time.
+    const bool timed = tuned_.run.round_ms > 0;
+    if (timed) least = most = std::min(least, milliseconds(std::max<std::int64_t>(tuned_.run.round_ms / 2, 200)));
+    node_->set_deadlines(least, most, !timed);
+    if (!settings_.peer.contributes) return;
+    const auto length = static_cast<std::size_t>(settings_.data.sequence_length);
+    const std::int64_t rows = tuned_.run.batch_size;
+    const auto slots = static_cast<std::uint64_t>(settings_.run.max_peers * tuned_.run.micro_batches * rows);
+    sampler_.emplace(text_.train(), batch_sampler_options{.sequence_length = length,
+                                                          .slots_per_round = slots,
+                                                          .seed = static_cast<std::uint64_t>(settings_.run.seed)});
+    tokens_.resize(static_cast<std::size_t>(rows) * length);
+    targets_.resize(tokens_.size());
+}
+
+void peer::report(const step_report& step, const gradient& made, clock::time_point began) {
+    const double seconds = std::chrono::duration<double>(clock::now() - began).count();
+    const runtime::node_status status = node_->status();
+    const double rate = static_cast<double>(step.learning_rate);
+    observer_->applied(step, made.loss, rate, made.tokens, seconds, status);
+    nlohmann::json line = event("round");
+    line["round"] = step.round;
+    line["loss"] = finite_or_null(made.loss);
+    line["learning_rate"] = rate;
+    line["gradient_norm"] = finite_or_null(step.gradient_norm);
+    line["tokens"] = made.tokens;
+    line["seconds"] = seconds;
+    line["tokens_per_second"] = static_cast<double>(made.tokens) * step.contributors / std::max(seconds, 1e-9);
+    line["contributors"] = step.contributors;
+    line["own_included"] = step.own_included;
+    line["agreeing"] = step.agreeing;
+    line["disagreeing"] = step.disagreeing;
+    line["rejected"] = step.rejected;
+    line["payload_bytes"] = step.bytes_sent;
+    line["bytes_sent"] = status.bytes_sent;
+    line["bytes_received"] = status.bytes_received;
+    line["wait_seconds"] = status.wait_seconds;
+    line["term"] = status.term;
+    line["members"] = status.members;
+    line["present"] = nlohmann::json::array();
+    for (const auto& other : status.peers)
+        if (other.present) line["present"].push_back(other.name);
+    metrics_->write(line);
+    if (step.disagreeing == 0 || step.disagreeing < step.agreeing) return;
+    throw launcher_error(exit_code::diverged, "replica: round " + std::to_string(step.round) + ": " +
+                                                  std::to_string(step.disagreeing) + " of " +
+                                                  std::to_string(step.contributors) +
+                                                  " contributions come from other weights than these: expected equal "
+                                                  "digests");
+}
+
+/// The founder, whose table shows it; a witness, which has the time; and whoever orders the rounds, so that somebody
+/// does when both are gone.
+bool peer::evaluates() const {
+    if (text_.validation().empty()) return false;
+    return founder_ || !settings_.peer.contributes || node_->status().sequencer == self_.peer;
+}
+
+void peer::evaluate() {
+    const std::uint64_t now = replica_->optimizer().round();
+    if (last_evaluated_ == now) return;
+    last_evaluated_ = now;
+    nlohmann::json line = event("evaluation");
+    line["round"] = now;
+    observer_->begin("evaluating");
+    const double loss = replica_->evaluate(text_.validation(), settings_.run.eval_windows);
+    observer_->evaluated(now, loss);
+    line["loss"] = finite_or_null(loss);
+    metrics_->write(line);
+}
+
+}  // namespace thinwire::launcher

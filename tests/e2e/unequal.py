@@ -1,0 +1,73 @@
+"""Peers of unequal speed, a witness, and rounds that overlap."""
+
+import common
+from common import OK
+
+LONG = ["--run.rounds", "1000000", "--run.snapshot_every", "50", "--schedule.kind", "constant"]
+
+
+class Unequal(common.Case):
+    def ended(self, *processes):
+        for process in processes:
+            common.interrupt(process)
+        for process in processes:
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+
+    def rounds(self, directory):
+        return self.events(directory, "round")
+
+    def test_rounds_that_close_by_time(self):
+        """A peer whose every micro-batch takes longer than a round costs the others nothing, and what it finishes counts."""
+        founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.round_ms", "100",
+                                      "--run.micro_batches", "64", "--peer.min_deadline_ms", "100")
+        # min_round_ms holds it back by ten rounds, as a slow computer would be.
+        quick = self.join(address, "quick", "--peer.index", "1")
+        self.wait_for(lambda: len(self.rounds("quick")) > 5, "the quick ones train")
+        slow = self.join(address, "slow", "--peer.index", "2", "--run.min_round_ms", "1000")
+        in_it = lambda: [e for e in self.rounds("slow") if e["own_included"]]
+        self.wait_for(lambda: len(in_it()) >= 5, "the slow one contributes")
+        self.ended(founder, quick, slow)
+        self.assertGreater(max(e["tokens"] for e in self.rounds("run")), 4 * 32, "more than one micro-batch a round")
+        together = [e for e in self.rounds("run") if e["round"] >= in_it()[0]["round"]]
+        own = [e for e in together if e["own_included"]]
+        self.assertEqual(len(own), len(together), "the quick one misses nothing")
+        self.assertGreater(len(together), 4 * len(in_it()), "nobody waits for the slow one")
+        # Twice the round's time for all that a busy machine adds: ten times it would be waiting.
+        seconds = sorted(e["seconds"] for e in together)
+        self.assertLess(seconds[len(seconds) // 2], 0.3)
+
+    def test_a_witness_keeps_a_run_of_two_alive_and_its_weights(self):
+        founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.eval_every", "10")
+        other = self.join(address, "other")
+        self.wait_for(lambda: len(self.rounds("other")) > 3, "both train")
+        witness = self.spawn("witness", self.line("run"), "--dir", "witness", "--peer.threads", "1")
+        self.wait_for(lambda: len(self.rounds("witness")) > 3, "the witness follows")
+        self.assertEqual({e["tokens"] for e in self.rounds("witness")}, {0})
+        founder.kill()
+        founder.communicate()
+        before = len(self.rounds("other"))
+        self.wait_for(lambda: len(self.rounds("other")) > before + 20, "the run goes on without its founder")
+        self.ended(other, witness)
+        # The same round in both logs has the same weights: a proof over every payload's digest.
+        for directory in ("other", "witness"):
+            code, output, stderr = self.run_program("log", "verify", directory)
+            self.assertEqual(code, OK, stderr)
+        contributors = {tuple(e["present"]) for e in self.rounds("witness")}
+        self.assertTrue(contributors)
+
+    def test_overlapped_rounds_agree(self):
+        founder, address = self.found("run", "--run.rounds", "80", "--run.min_peers", "2", "--run.overlap", "true",
+                                      "--run.snapshot_every", "30")
+        other = self.join(address, "other")
+        for process in (founder, other):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        self.assertEqual(self.digest("run"), self.digest("other"))
+        losses = [e["loss"] for e in self.rounds("run") if e["loss"] is not None]
+        self.assertLess(sum(losses[-5:]), 0.8 * sum(losses[:5]))
+        self.assertEqual(self.events("run", "end")[-1]["round"], 80)
+
+
+if __name__ == "__main__":
+    common.main()
