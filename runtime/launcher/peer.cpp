@@ -252,7 +252,7 @@ void peer::use_invite(runtime::node_options& options, const std::stop_token& sto
     if (list.rules().find(invite_->key) == nullptr) list.allow(invite_->key, "inviter");
 }
 
-void peer::require_known_founder() const {
+void peer::require_known_peer() const {
     if (settings_.peer.plaintext || !runtime::access_list(where_.access()).rules().keys.empty()) return;
     throw launcher_error(exit_code::usage, "join: '" + where_.access().string() +
                                                "' names no key of a peer: expected the line that `thinwire invite` "
@@ -264,7 +264,7 @@ void peer::open_joiner() {
     runtime::node_options options = node_options();
     options.fresh = !returns;
     options.address = settings_.peer.address;
-    if (!invite_) require_known_founder();
+    if (!invite_) require_known_peer();
     std::stop_source stop;
     options.stop = stop.get_token();
     {

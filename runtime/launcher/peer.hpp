@@ -72,7 +72,7 @@ class peer {
     void enter_fresh();
     void begin_log();
     void use_invite(runtime::node_options& options, const std::stop_token& stop);
-    void require_known_founder() const;
+    void require_known_peer() const;
     void take_manifest_of(const snapshot& stored);
     void compare_text();
     void build(const snapshot* from);
