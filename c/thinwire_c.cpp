@@ -133,6 +133,8 @@ thinwire::demo_options options_of(const thinwire_options& from) {
         unknown("values", from.values, "a THINWIRE_VALUES_ constant");
     if (from.gradient < THINWIRE_GRADIENT_LEARNING_RATE || from.gradient > THINWIRE_GRADIENT_COMPLEMENT)
         unknown("gradient", from.gradient, "a THINWIRE_GRADIENT_ constant");
+    if (from.weights < THINWIRE_WEIGHTS_EQUAL || from.weights > THINWIRE_WEIGHTS_TOKENS)
+        unknown("weights", from.weights, "a THINWIRE_WEIGHTS_ constant");
     thinwire::demo_options out;
     out.learning_rate = from.learning_rate;
     out.momentum_decay = from.momentum_decay;
@@ -146,6 +148,8 @@ thinwire::demo_options options_of(const thinwire_options& from) {
     out.basis = basis_of(from.basis, from.basis_seed);
     out.rule = rule_of(from.rule, false);
     out.gradient = static_cast<thinwire::gradient_scale>(from.gradient);
+    out.weights = static_cast<thinwire::mean_weights>(from.weights);
+    out.contribution_clip = from.contribution_clip;
     std::memcpy(out.run.bytes.data(), from.run, sizeof from.run);
     for (std::size_t i = 0; i < from.group_count; ++i) out.groups.push_back(group_of(from.groups[i], i));
     return out;
@@ -191,6 +195,7 @@ thinwire_report report_of(const thinwire::step_report& r) noexcept {
     return {.round = r.round,
             .bytes_sent = r.bytes_sent,
             .bytes_received = r.bytes_received,
+            .tokens = r.tokens,
             .contributors = static_cast<std::uint32_t>(r.contributors),
             .rejected = static_cast<std::uint32_t>(r.rejected),
             .agreeing = static_cast<std::uint32_t>(r.agreeing),
@@ -343,6 +348,13 @@ thinwire_status thinwire_set_learning_rate(thinwire_demo* demo, float learning_r
     return guarded("thinwire_set_learning_rate", [&] {
         require(demo, "demo");
         demo->optimizer->set_learning_rate(learning_rate);
+    });
+}
+
+thinwire_status thinwire_set_tokens(thinwire_demo* demo, uint32_t tokens) {
+    return guarded("thinwire_set_tokens", [&] {
+        require(demo, "demo");
+        demo->optimizer->set_tokens(tokens);
     });
 }
 

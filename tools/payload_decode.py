@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a payload of format 1 (docs/payload-format.md) without any of thinwire's code.
+"""Reads a payload of format 2 (docs/payload-format.md) without any of thinwire's code.
 
     payload_decode.py PAYLOAD LAYOUT.json          compares with the JSON's header fields and digest of the contents
     payload_decode.py --bits PAYLOAD LAYOUT.json   prints, per section, bits a position beside log2 C(n, k) / k
@@ -257,21 +257,22 @@ def sane(bits):
 
 
 def read_payload(data, sections):
-    refuse_unless(len(data) >= 124 and data[:4] == b"TWPL", "not a payload")
+    refuse_unless(len(data) >= 128 and data[:4] == b"TWPL", "not a payload")
     version, kind, code = struct.unpack_from("<HBB", data, 4)
-    refuse_unless(version == 1 and kind <= 1, "version or kind")
+    refuse_unless(version == 2 and kind <= 1, "version or kind")
     refuse_unless(code in CODES, "value code")
     rate, decay = struct.unpack_from("<II", data, 72)
-    header = {"kind": kind, "values": CODES[code], "run": data[8:40].hex(), "replica": data[80:112].hex(),
+    header = {"kind": kind, "values": CODES[code], "run": data[8:40].hex(), "replica": data[84:116].hex(),
               "learning_rate": rate, "weight_decay": decay}
     for name, form, at in (("round", "<Q", 40), ("peer", "<Q", 48), ("fingerprint", "<Q", 56), ("k", "<I", 64),
-                           ("chunk", "<I", 68), ("sections", "<I", 112)):
+                           ("chunk", "<I", 68), ("tokens", "<I", 80), ("sections", "<I", 116)):
         header[name] = struct.unpack_from(form, data, at)[0]
     refuse_unless(header["sections"] == len(sections), "number of sections")
     refuse_unless(sane(rate) and sane(decay), "rates")
+    refuse_unless(header["tokens"] <= 1 << 24, "tokens")
     numbers = struct.unpack_from("<ff", data, 72)
     refuse_unless(numbers[0] * numbers[1] <= 1.0, "rates")
-    at, contents, support_bits = 116, [], []
+    at, contents, support_bits = 120, [], []
     for _, chunks, size, kept in sections:
         refuse_unless(at + 12 <= len(data), "section")
         length = struct.unpack_from("<I", data, at)[0]

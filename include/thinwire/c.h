@@ -89,6 +89,12 @@ typedef enum thinwire_gradient_scale {
     THINWIRE_GRADIENT_COMPLEMENT = 2     /* (1 - momentum_decay) * g */
 } thinwire_gradient_scale;
 
+/* What a payload weighs in the mean of a round. */
+typedef enum thinwire_weights {
+    THINWIRE_WEIGHTS_EQUAL = 0, /* all the same */
+    THINWIRE_WEIGHTS_TOKENS = 1 /* the tokens that it states; 0 counts as 1 */
+} thinwire_weights;
+
 /* Settings of some tensors that differ from those of the others: those whose name begins with prefix and ends with
  * suffix (null or empty: any; not both), and those at the positions listed. A tensor belongs to the first group that
  * holds it; a group that holds none is refused. Begin with thinwire_group_init(). */
@@ -109,22 +115,24 @@ typedef struct thinwire_group {
  * the same, but for momentum_decay, alpha, gradient, error_feedback, clip_norm and threads, which are each peer's own.
  */
 typedef struct thinwire_options {
-    size_t struct_size;     /* set by thinwire_options_init() */
-    float learning_rate;    /* 1e-3; what is applied is the rate of the first accepted payload */
-    float momentum_decay;   /* 0.999: beta, in [0, 1) */
-    float alpha;            /* 1: part of what is sent that leaves the momentum, in (0, 1] */
-    float weight_decay;     /* 0 */
-    float clip_norm;        /* 0: never; else gradients are scaled to at most this norm */
-    int32_t k;              /* 32: coefficients sent per chunk, 1..chunk^2 */
-    int32_t chunk;          /* 64: side of a chunk, 1..256 */
-    int32_t values;         /* THINWIRE_VALUES_F32 */
-    int32_t error_feedback; /* 0; else what the value code rounds away stays in the momentum */
-    int32_t basis;          /* THINWIRE_BASIS_DCT */
-    uint64_t basis_seed;    /* 0 */
-    int32_t rule;           /* THINWIRE_RULE_SIGNUM */
-    int32_t gradient;       /* THINWIRE_GRADIENT_LEARNING_RATE */
-    int32_t threads;        /* 1: that of the caller alone; at most 1024 */
-    uint8_t run[32];        /* zeros: payloads of a run with another digest are refused */
+    size_t struct_size;      /* set by thinwire_options_init() */
+    float learning_rate;     /* 1e-3; what is applied is the rate of the first accepted payload */
+    float momentum_decay;    /* 0.999: beta, in [0, 1) */
+    float alpha;             /* 1: part of what is sent that leaves the momentum, in (0, 1] */
+    float weight_decay;      /* 0 */
+    float clip_norm;         /* 0: never; else gradients are scaled to at most this norm */
+    int32_t k;               /* 32: coefficients sent per chunk, 1..chunk^2 */
+    int32_t chunk;           /* 64: side of a chunk, 1..256 */
+    int32_t values;          /* THINWIRE_VALUES_F32 */
+    int32_t error_feedback;  /* 0; else what the value code rounds away stays in the momentum */
+    int32_t basis;           /* THINWIRE_BASIS_DCT */
+    uint64_t basis_seed;     /* 0 */
+    int32_t rule;            /* THINWIRE_RULE_SIGNUM */
+    int32_t gradient;        /* THINWIRE_GRADIENT_LEARNING_RATE */
+    int32_t weights;         /* THINWIRE_WEIGHTS_EQUAL */
+    float contribution_clip; /* 0: never; else payloads are scaled to at most so many times the median norm, 1..2^20 */
+    int32_t threads;         /* 1: that of the caller alone; at most 1024 */
+    uint8_t run[32];         /* zeros: payloads of a run with another digest are refused */
     const thinwire_group* groups;
     size_t group_count; /* 0 */
 } thinwire_options;
@@ -162,6 +170,7 @@ typedef struct thinwire_report {
     uint64_t round;          /* that was applied */
     uint64_t bytes_sent;     /* this peer's payload */
     uint64_t bytes_received; /* the payloads of others */
+    uint64_t tokens;         /* that the payloads accepted state */
     uint32_t contributors;   /* payloads accepted */
     uint32_t rejected;       /* payloads that every replica skips: malformed, or of another run, round or peer */
     uint32_t agreeing;       /* contributors whose weights equal these */
@@ -220,6 +229,8 @@ THINWIRE_C_API thinwire_status thinwire_round(const thinwire_demo* demo, uint64_
 THINWIRE_C_API thinwire_status thinwire_set_round(thinwire_demo* demo, uint64_t round);
 /* For the payloads to come. */
 THINWIRE_C_API thinwire_status thinwire_set_learning_rate(thinwire_demo* demo, float learning_rate);
+/* How many tokens the gradients of the payloads to come are means over, at most 2^24; 0, as at first: not stated. */
+THINWIRE_C_API thinwire_status thinwire_set_tokens(thinwire_demo* demo, uint32_t tokens);
 
 /* SHA-256 of all weights: equal on all replicas that applied the same rounds. */
 THINWIRE_C_API thinwire_status thinwire_replica_digest(const thinwire_demo* demo, uint8_t digest[32]);

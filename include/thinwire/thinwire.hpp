@@ -29,6 +29,7 @@
 #include <thinwire/core/thread_pool.hpp>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/clip.hpp>
+#include <thinwire/optim/contribution_weights.hpp>
 #include <thinwire/optim/demo.hpp>
 #include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/muon.hpp>

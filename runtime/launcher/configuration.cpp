@@ -21,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 72> keys = {{
+const std::array<configuration_key, 74> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -88,6 +88,11 @@ const std::array<configuration_key, 72> keys = {{
      "decoupled weight decay"},
     {"optimizer.clip_norm", [](configuration& c) -> field { return &c.optimizer.clip_norm; }, true, 0, 1e9, "",
      "a peer's gradient is scaled down to this norm; 0: never"},
+    {"optimizer.weights", [](configuration& c) -> field { return &c.optimizer.weights; }, true, 0, 0, "equal|tokens",
+     "what a peer's contribution weighs in the mean of a round: the same, or the tokens that it trained on"},
+    {"optimizer.contribution_clip", [](configuration& c) -> field { return &c.optimizer.contribution_clip; }, true, 0,
+     0x1p20, "",
+     "demo: contributions are scaled down to so many times the median norm of their round, at least 1; 0: never"},
     {"optimizer.beta1", [](configuration& c) -> field { return &c.optimizer.beta1; }, true, 0, 1, "",
      "adamw: decay of the first moment"},
     {"optimizer.beta2", [](configuration& c) -> field { return &c.optimizer.beta2; }, true, 0, 1, "",
@@ -409,6 +414,9 @@ void check(const configuration& settings) {
     if (settings.optimizer.k > area)
         complain("optimizer.k", std::to_string(settings.optimizer.k),
                  "at most optimizer.chunk squared = " + std::to_string(area));
+    const double clip = settings.optimizer.contribution_clip;
+    if (clip > 0 && (clip < 1 || settings.optimizer.kind == "adamw"))
+        complain("optimizer.contribution_clip", std::to_string(clip), "0, or with optimizer.kind = demo at least 1");
     static_cast<void>(parse_groups(settings.optimizer.groups));
     static_cast<void>(parse_keep_log(settings.run.keep_log));
     if (m.head_dim == 0 && m.hidden_size % m.num_attention_heads != 0)

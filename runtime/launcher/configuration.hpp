@@ -57,6 +57,8 @@ struct configuration {
         std::string groups;
         double weight_decay = 0.0;
         double clip_norm = 1.0;
+        std::string weights = "equal";
+        double contribution_clip = 0.0;
         double beta1 = 0.9;
         double beta2 = 0.95;
         double eps = 1e-8;

@@ -43,9 +43,10 @@ void show_snapshot(const std::filesystem::path& file, bytes_view bytes) {
 void show_payload_info(const payload_info& info, std::string_view indent) {
     fmt::print(
         "{0}peer      {1}\n{0}round     {2}\n{0}content   {3}, {4} sections, k {5}, chunk {6}, values {7}\n"
-        "{0}rates     learning rate {8}, weight decay {9}\n{0}bytes     {10}\n{0}replica   {11}\n",
+        "{0}rates     learning rate {8}, weight decay {9}\n{0}tokens    {10}\n{0}bytes     {11}\n{0}replica   {12}\n",
         indent, info.peer, info.round, info.kind == payload_kind::demo ? "demo" : "dense", info.sections, info.k,
-        info.chunk, to_string(info.values), info.learning_rate, info.weight_decay, info.bytes, to_string(info.replica));
+        info.chunk, to_string(info.values), info.learning_rate, info.weight_decay, info.tokens, info.bytes,
+        to_string(info.replica));
 }
 
 void show_payload(const std::filesystem::path& file, bytes_view bytes) {

@@ -21,6 +21,7 @@ class optimizer_of final : public any_optimizer {
     [[nodiscard]] std::uint64_t round() const override { return optimizer_.round(); }
     void set_round(std::uint64_t round) override { optimizer_.set_round(round); }
     void set_learning_rate(float rate) override { optimizer_.set_learning_rate(rate); }
+    void set_tokens(std::uint32_t tokens) override { optimizer_.set_tokens(tokens); }
     [[nodiscard]] digest replica_digest() const override { return optimizer_.replica_digest(); }
     [[nodiscard]] payload_layout layout() const override { return optimizer_.layout(); }
     [[nodiscard]] std::span<const std::byte> in_flight() const override { return optimizer_.in_flight(); }
@@ -39,6 +40,10 @@ basis basis_of(std::string_view name, std::uint64_t seed) {
     if (name == "random_orthogonal") return basis::random_orthogonal(seed);
     if (name == "resampled_orthogonal") return basis::random_orthogonal(seed, true);
     return basis::dct();
+}
+
+mean_weights weights_of(std::string_view name) {
+    return name == to_string(mean_weights::tokens) ? mean_weights::tokens : mean_weights::equal;
 }
 
 demo_options demo_options_of(const configuration& settings, const digest& run, std::span<const parameter> parameters) {
@@ -60,6 +65,8 @@ demo_options demo_options_of(const configuration& settings, const digest& run, s
     options.error_feedback = o.error_feedback;
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
+    options.weights = weights_of(o.weights);
+    options.contribution_clip = static_cast<float>(o.contribution_clip);
     options.run = run;
     return options;
 }
@@ -71,6 +78,7 @@ adamw_options adamw_options_of(const configuration& settings, const digest& run)
     options.beta1 = o.beta1;
     options.beta2 = o.beta2;
     options.epsilon = o.eps;
+    options.weights = weights_of(o.weights);
     options.weight_decay = static_cast<float>(o.weight_decay);
     options.clip_norm = static_cast<float>(o.clip_norm);
     options.run = run;

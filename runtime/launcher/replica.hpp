@@ -44,6 +44,7 @@ class any_optimizer {
     [[nodiscard]] virtual std::uint64_t round() const = 0;
     virtual void set_round(std::uint64_t round) = 0;
     virtual void set_learning_rate(float rate) = 0;
+    virtual void set_tokens(std::uint32_t tokens) = 0;
     [[nodiscard]] virtual digest replica_digest() const = 0;
     [[nodiscard]] virtual payload_layout layout() const = 0;
     [[nodiscard]] virtual std::span<const std::byte> in_flight() const = 0;

@@ -4288,6 +4288,9 @@ class sha256 {
 
 namespace thinwire {
 
+/// Tokens that a payload may state; exact_mean.hpp needs a bound.
+inline constexpr std::uint32_t most_tokens = 1U << 24U;
+
 /// What stands at the front of every payload.
 struct payload_info {
     payload_kind kind = payload_kind::demo;
@@ -4300,7 +4303,8 @@ struct payload_info {
     std::uint32_t chunk = 0;
     float learning_rate = 0.0F;
     float weight_decay = 0.0F;
-    digest replica{};  ///< of the sender's share of weights before it applies this round
+    std::uint32_t tokens = 0;  ///< behind the gradients of this payload, at most most_tokens; 0: not stated
+    digest replica{};          ///< of the sender's share of weights before it applies this round
     std::uint32_t sections = 0;
     std::uint64_t bytes = 0;  ///< of the whole payload
 };
@@ -4308,8 +4312,8 @@ struct payload_info {
 namespace detail {
 
 inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
-inline constexpr std::uint16_t payload_version = 1;
-inline constexpr std::size_t payload_header_bytes = 116;
+inline constexpr std::uint16_t payload_version = 2;
+inline constexpr std::size_t payload_header_bytes = 120;
 inline constexpr std::size_t payload_checksum_bytes = 8;
 inline constexpr std::size_t section_length_bytes = 4;
 
@@ -4362,6 +4366,7 @@ class payload_writer {
         out.put(info.chunk);
         out.put(info.learning_rate);
         out.put(info.weight_decay);
+        out.put(info.tokens);
         out.put(std::span<const std::byte>(info.replica.bytes));
         out.put(static_cast<std::uint32_t>(sections));
         bytes_ = out.take();
@@ -4424,8 +4429,9 @@ class payload_writer {
     if (in.get<std::uint32_t>() != detail::payload_magic)
         return payload_failure(bytes.size() < 4 ? errc::truncated : errc::bad_magic, "not a thinwire payload");
     if (const auto version = in.get<std::uint16_t>(); version != detail::payload_version)
-        return payload_failure(in.failed() ? errc::truncated : errc::bad_version,
-                               "format version " + std::to_string(version) + ", expected 1");
+        return payload_failure(
+            in.failed() ? errc::truncated : errc::bad_version,
+            "format version " + std::to_string(version) + ", expected " + std::to_string(detail::payload_version));
     payload_info info;
     const auto kind = in.get<std::uint8_t>();
     info.values = static_cast<value_code>(in.get<std::uint8_t>());
@@ -4437,6 +4443,7 @@ class payload_writer {
     info.chunk = in.get<std::uint32_t>();
     info.learning_rate = in.get_f32();
     info.weight_decay = in.get_f32();
+    info.tokens = in.get<std::uint32_t>();
     info.replica = detail::get_digest(in);
     info.sections = in.get<std::uint32_t>();
     if (bytes.size() < frame) return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
@@ -4459,6 +4466,7 @@ class payload_writer {
     if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
         static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
         return payload_failure(errc::out_of_range, "learning rate or weight decay");
+    if (info.tokens > most_tokens) return payload_failure(errc::out_of_range, std::to_string(info.tokens) + " tokens");
     return info;
 }
 
@@ -9339,6 +9347,206 @@ class gradient_meter {
 
 #endif  // THINWIRE_OPTIM_CLIP_HPP
 
+// ---- thinwire/optim/detail/fixed_point.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+#define THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+
+#include <cstdint>
+
+namespace thinwire::detail {
+
+/// A float32, by its bits, as the integer round(m / 2^(2 + top - e)) with its 24-bit mantissa m and exponent field e <=
+/// top: at most 2^22 in magnitude. See exact_mean.hpp. The host and every device compute the mean from these two.
+[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t fixed_of_bits(std::uint32_t bits,
+                                                                        std::uint32_t top) noexcept {
+    const std::uint32_t field = (bits >> 23U) & 0xffU;
+    const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
+    const std::uint32_t shift = 2 + top - (field == 0 ? 1U : field);
+    if (shift > 25) return 0;
+    const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
+    return (bits >> 31U) != 0 ? -size : size;
+}
+
+/// sum / n, rounded half away from zero. Precondition: n >= 1.
+[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t rounded_mean(std::int64_t sum, std::int64_t n) noexcept {
+    if (n == 1) return sum;
+    const std::int64_t size = sum < 0 ? -sum : sum;
+    const std::int64_t rounded = (2 * size + n) / (2 * n);
+    return sum < 0 ? -rounded : rounded;
+}
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
+
+// ---- thinwire/optim/contribution_weights.hpp
+#ifndef THINWIRE_OPTIM_CONTRIBUTION_WEIGHTS_HPP
+#define THINWIRE_OPTIM_CONTRIBUTION_WEIGHTS_HPP
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thinwire {
+
+/// What a contribution weighs in the mean.
+enum class mean_weights : std::uint8_t {
+    equal = 0,   ///< all the same
+    tokens = 1,  ///< the tokens that its payload states; 0 counts as 1
+};
+
+[[nodiscard]] constexpr std::string_view to_string(mean_weights by) noexcept {
+    return by == mean_weights::tokens ? "tokens" : "equal";
+}
+
+/// One contribution in the mean of a commit: its values, times factor / 256 * 2^-shift, count `weight` times.
+struct contribution_weight {
+    std::uint32_t weight = 1;    ///< those of a commit sum to less than 2^31
+    std::uint32_t factor = 256;  ///< at most 256
+    std::uint32_t shift = 0;
+};
+
+/// The length of a payload's numbers as one vector, as integers order it: exponent * 2^32 + mantissa, with a mantissa
+/// of 32 bits whose highest is set, or 0. Each number is rounded to 2^-16 of the power of two above the largest: of n
+/// numbers the length found is at most sqrt(n) / 2^16 of itself too small or too large. Precondition: fewer than 2^32
+/// coefficients.
+///
+/// Exact and the same everywhere: a rounded number is an integer of at most 2^16, so the sum of the squares of n < 2^32
+/// is below 2^64. Shifting it by pairs of bits into 2^62..2^64 loses nothing, and its root is rounded down.
+[[nodiscard]] inline std::uint64_t norm_of(const payload_layout& layout, const sparse_content& content) noexcept {
+    const auto for_each_chunk = [&](const auto& use) {
+        std::size_t place = 0, chunk = 0;
+        for (const payload_section& s : layout.sections)
+            for (std::uint64_t i = 0; i < s.chunks; ++i, place += s.kept)
+                use(std::span(content.values).subspan(place, content.counts[chunk++]));
+    };
+    std::uint32_t largest = 0;
+    for_each_chunk([&](std::span<const float> values) {
+        for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    });
+    const std::uint32_t top = std::max(largest >> 23U, 1U);
+    std::uint64_t sum = 0;
+    for_each_chunk([&](std::span<const float> values) {
+        for (const float value : values) {
+            const std::int64_t size = detail::fixed_of_bits(std::bit_cast<std::uint32_t>(value), top + 6);
+            sum += static_cast<std::uint64_t>(size * size);
+        }
+    });
+    if (sum == 0) return 0;
+    const auto pairs = static_cast<std::uint32_t>(std::countl_zero(sum)) / 2;
+    sum <<= 2 * pairs;
+    std::uint64_t root = 0;
+    for (std::uint64_t bit = std::uint64_t{1} << 31U; bit != 0; bit >>= 1U)
+        if ((root + bit) * (root + bit) <= sum) root += bit;
+    return (std::uint64_t{top + 31 - pairs} << 32U) + root;
+}
+
+namespace detail {
+
+/// c times a length of norm_of(), rounded down. Precondition: 1 <= c <= 2^20.
+[[nodiscard]] constexpr std::uint64_t scaled_norm(std::uint64_t norm, float c) noexcept {
+    if (norm == 0) return 0;
+    const auto bits = std::bit_cast<std::uint32_t>(c);
+    const std::uint64_t mantissa = (norm & 0xffffffffU) * ((bits & 0x7fffffU) | 0x800000U);  // in 2^54..2^56
+    const std::uint64_t exponent = (norm >> 32U) + (bits >> 23U) - 127;
+    const std::uint64_t above = mantissa >> 55U;
+    return ((exponent + above) << 32U) + (mantissa >> (23 + above));
+}
+
+/// Sets factor and shift to limit / norm, rounded down to 8 bits; to 1 for a norm within the limit.
+constexpr void clip(contribution_weight& w, std::uint64_t norm, std::uint64_t limit) noexcept {
+    w.factor = 256;
+    w.shift = 0;
+    if (norm <= limit) return;
+    if (limit == 0) {
+        w.factor = 0;
+        w.shift = 255;  // nor does it set the unit of the mean
+        return;
+    }
+    const std::uint64_t above = norm & 0xffffffffU, below = limit & 0xffffffffU;  // either in 2^31..2^32
+    const auto octaves = static_cast<std::uint32_t>((norm >> 32U) - (limit >> 32U));
+    w.factor = static_cast<std::uint32_t>((below << (below < above ? 8U : 7U)) / above);  // in 128..255
+    w.shift = below < above ? octaves : octaves - 1;
+}
+
+}  // namespace detail
+
+/// What the accepted contributions of a commit weigh, from their tokens and their lengths: the same on all replicas, in
+/// integers, whatever their order.
+///
+/// Weights are divided by their greatest common divisor. Should their sum then not be below 2^31 (128 contributions of
+/// 2^24 tokens), all are halved, rounded down but not below 1, until it is.
+///
+/// With a clip c > 0 and three contributions or more, those longer than c times the median of all lengths (of an even
+/// number the lower of the two in the middle) are scaled down to that, or to at most 1/128 less. Fewer than three say
+/// nothing about which of them is wrong: then nothing is scaled.
+class contribution_weights {
+ public:
+    contribution_weights() = default;
+    contribution_weights(mean_weights by, float clip) : by_(by), clip_(clip) {}
+
+    [[nodiscard]] bool needs_norms() const noexcept { return clip_ > 0.0F; }
+
+    /// Starts a commit.
+    void clear() noexcept {
+        weights_.clear();
+        norms_.clear();
+    }
+    /// The next contribution; its norm counts only where it is needed.
+    void add(std::uint32_t tokens, std::uint64_t norm) {
+        weights_.push_back({.weight = by_ == mean_weights::tokens ? std::max(tokens, 1U) : 1});
+        norms_.push_back(norm);
+    }
+    /// In the order of add(); empty where all count alike, so that a plain mean is the same.
+    [[nodiscard]] std::span<const contribution_weight> finish() {
+        reduce();
+        bool alike =
+            std::ranges::all_of(weights_, [&](const contribution_weight& w) { return w.weight == weights_[0].weight; });
+        if (needs_norms() && norms_.size() >= 3) {
+            sorted_.assign(norms_.begin(), norms_.end());
+            const auto middle = sorted_.begin() + static_cast<std::ptrdiff_t>((sorted_.size() - 1) / 2);
+            std::nth_element(sorted_.begin(), middle, sorted_.end());
+            const std::uint64_t limit = detail::scaled_norm(*middle, clip_);
+            for (std::size_t i = 0; i < norms_.size(); ++i) {
+                detail::clip(weights_[i], norms_[i], limit);
+                alike = alike && norms_[i] <= limit;
+            }
+        }
+        if (alike) return {};
+        return weights_;
+    }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(weights_, norms_, sorted_); }
+
+ private:
+    static constexpr std::uint64_t most_in_all = (std::uint64_t{1} << 31U) - 1;
+
+    void reduce() noexcept {
+        std::uint32_t divisor = 0;
+        for (const contribution_weight& w : weights_) divisor = std::gcd(divisor, w.weight);
+        std::uint64_t sum = 0;
+        for (contribution_weight& w : weights_) sum += w.weight /= divisor;
+        while (sum > most_in_all) {
+            sum = 0;
+            for (contribution_weight& w : weights_) sum += w.weight = std::max(w.weight / 2, 1U);
+        }
+    }
+
+    mean_weights by_ = mean_weights::equal;
+    float clip_ = 0.0F;
+    std::vector<contribution_weight> weights_;
+    std::vector<std::uint64_t> norms_, sorted_;
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_OPTIM_CONTRIBUTION_WEIGHTS_HPP
+
 // ---- thinwire/optim/detail/update_kernels.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
 #define THINWIRE_OPTIM_DETAIL_UPDATE_KERNELS_HPP
@@ -9444,7 +9652,7 @@ namespace thinwire::detail {
 
 /// The numbers of one AdamW step that are the same for all elements.
 struct adamw_step {
-    double gradient_weight;  ///< 1 / contributors
+    double gradient_weight;  ///< 1 / contributors, or 1 / the sum of their weights
     double beta1_rest;       ///< 1 - beta1
     double beta2, beta2_rest;
     double root_correction;  ///< 1 / sqrt(1 - beta2^t)
@@ -9508,13 +9716,16 @@ struct adamw_block {
 };
 
 /// One step of torch.optim.AdamW for `count` <= 64 elements. `gradients` are little-endian floats of each contributor,
-/// added in their order.
-inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients, float* x, float* m, float* v,
+/// added in their order, each times its weight (below 2^24: a product of at most 48 bits, exact) where there are
+/// weights.
+inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients,
+                         std::span<const contribution_weight> weights, float* x, float* m, float* v,
                          std::size_t count) noexcept {
     using block = adamw_block;
     block::row g = {}, one, mean, square, weight, t;
-    for (const std::byte* from : gradients) {
-        block::load(one, from, count);
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        block::load(one, gradients[i], count);
+        if (!weights.empty()) block::scale(one, static_cast<double>(weights[i].weight));
         block::add(g, one);
     }
     block::scale(g, s.gradient_weight);
@@ -9683,10 +9894,13 @@ struct demo_options {
     thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
-    float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
-    std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
-    digest run{};                           ///< payloads of another run are refused
-    isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+    float clip_norm = 0.0F;                      ///< the local gradients are scaled to at most this norm; 0: never
+    std::vector<parameter_group> groups{};       ///< parameters in none have the settings above
+    mean_weights weights = mean_weights::equal;  ///< what a contribution weighs in the mean
+    float contribution_clip = 0.0F;  ///< contributions are scaled to at most so many times the median norm of their
+                                     ///< commit: 0 (never), or 1..2^20
+    digest run{};                    ///< payloads of another run are refused
+    isa level = best_isa();          ///< instruction set to use; replicas need not agree on it
 };
 
 /// Bytes of memory that a demo asked the allocator for and holds, itself not included.
@@ -9755,6 +9969,11 @@ inline demo_options checked(const demo_options& o) {
     require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay, "0 <= decay < 1");
     require(o.alpha >= 0x1p-20F && o.alpha <= 1.0F, "alpha", o.alpha, "above 0 (2^-20) and at most 1");
     require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+    if (o.weights > mean_weights::tokens)
+        throw value_error("demo: weights " + std::to_string(static_cast<int>(o.weights)) +
+                          ", expected equal or tokens");
+    require(o.contribution_clip == 0.0F || (o.contribution_clip >= 1.0F && o.contribution_clip <= 0x1p20F),
+            "contribution_clip", o.contribution_clip, "0 (never), or 1..2^20");
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
@@ -9942,10 +10161,11 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     }
 }
 
-/// A number that differs when ranks or sides differ.
-[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+/// Of dense payloads: a number that differs when ranks, sides or weights differ.
+[[nodiscard]] inline std::uint64_t dense_fingerprint(std::span<const parameter> parameters, mean_weights weights) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
+    bytes.put(static_cast<std::uint8_t>(weights));
     return checksum64(bytes.bytes());
 }
 
@@ -9958,6 +10178,8 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
+    bytes.put(static_cast<std::uint8_t>(o.weights));
+    bytes.put(o.contribution_clip);
     for (const tensor_settings& s : settings) {
         bytes.put(static_cast<float>(s.learning_rate));
         bytes.put(static_cast<float>(s.direction_rate));
@@ -10043,6 +10265,9 @@ class chunk_plan {
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        if (options.contribution_clip > 0.0F && coefficients > 0xffffffffU)
+            throw value_error("demo: " + std::to_string(coefficients) +
+                              " coefficients in a payload, expected fewer than 2^32 for contribution_clip");
         layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;
@@ -10159,6 +10384,7 @@ namespace thinwire {
 struct step_report {
     std::uint64_t round = 0;         ///< the last round applied
     int contributors = 0;            ///< accepted contributions
+    std::uint64_t tokens = 0;        ///< that the accepted contributions state
     int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
     bool own_included = false;       ///< false: this peer's payload went back into its momentum
     int agreeing = 0;                ///< contributors whose replica digest equals this replica's
@@ -10216,6 +10442,15 @@ class round_keeper {
                               std::to_string(round_));
     }
 
+    /// What the payloads to come state.
+    [[nodiscard]] std::uint32_t tokens() const noexcept { return tokens_; }
+    void set_tokens(std::uint32_t tokens) {
+        if (tokens > most_tokens)
+            throw value_error("set_tokens: " + std::to_string(tokens) + ", expected at most " +
+                              std::to_string(most_tokens));
+        tokens_ = tokens;
+    }
+
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
@@ -10263,6 +10498,7 @@ class round_keeper {
     /// Counts an accepted contribution.
     void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
         ++report.contributors;
+        report.tokens += info.tokens;
         ++(info.replica == share_ ? report.agreeing : report.disagreeing);
         if (is_own(c)) report.own_included = true;
     }
@@ -10278,6 +10514,7 @@ class round_keeper {
     static void merge(step_report& total, const step_report& one) noexcept {
         total.round = one.round;
         total.contributors += one.contributors;
+        total.tokens += one.tokens;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
@@ -10288,6 +10525,7 @@ class round_keeper {
 
  private:
     std::uint64_t round_ = 0;
+    std::uint32_t tokens_ = 0;
     bool pending_ = false;
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
@@ -10461,12 +10699,13 @@ namespace thinwire {
 /// was committed. demo and adamw are the two here; a training loop written against this takes either.
 template <class T>
 concept optimizer = requires(T& o, const T& c, peer_id self, std::span<const commit> commits, const commit& one,
-                             std::uint64_t round, float rate, std::span<const std::byte> bytes) {
+                             std::uint64_t round, float rate, std::uint32_t tokens, std::span<const std::byte> bytes) {
     { o.begin_step(self) } -> std::same_as<std::span<const std::byte>>;
     { o.end_step(commits) } -> std::same_as<step_report>;
     { o.apply(one) } -> std::same_as<step_report>;
     {o.set_round(round)};
     {o.set_learning_rate(rate)};
+    {o.set_tokens(tokens)};
     { c.round() } -> std::same_as<std::uint64_t>;
     { c.layout() } -> std::same_as<const payload_layout&>;
     { c.in_flight() } -> std::same_as<std::span<const std::byte>>;
@@ -10504,6 +10743,7 @@ struct adamw_options {
     double epsilon = 1e-8;
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm before they are sent; 0: never
+    mean_weights weights = mean_weights::equal;  ///< what a contribution weighs in the mean
     digest run{};
     isa level = best_isa();
 };
@@ -10520,8 +10760,11 @@ class adamw {
           options_(check_options(options)),
           pool_(pool),
           meter_(parameters),
+          weigher_(options_.weights, 0.0F),
           gradients_(detail::lane_count(pool)) {
-        layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
+        layout_ = {.kind = payload_kind::dense,
+                   .fingerprint = detail::dense_fingerprint(parameters, options_.weights),
+                   .sections = {}};
         std::size_t elements = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -10560,6 +10803,7 @@ class adamw {
                              .fingerprint = layout_.fingerprint,
                              .learning_rate = options_.learning_rate,
                              .weight_decay = options_.weight_decay,
+                             .tokens = rounds_.tokens(),
                              .replica = share()};
         payload_writer out(info, layout_.sections.size(), rounds_.reuse());
         for (const parameter& p : parameters_) {
@@ -10588,6 +10832,7 @@ class adamw {
         step_report report{.round = c.round};
         static_cast<void>(share());
         accepted_.clear();
+        weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             payload_view view;
@@ -10600,6 +10845,7 @@ class adamw {
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             accepted_.push_back(view);
+            weigher_.add(view.info().tokens, 0);
         }
         if (!accepted_.empty()) {
             report.learning_rate = accepted_.front().info().learning_rate;
@@ -10626,6 +10872,10 @@ class adamw {
         changed.learning_rate = rate;
         options_ = check_options(changed);
     }
+
+    /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
+    /// value_error above most_tokens.
+    void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
     [[nodiscard]] const adamw_options& options() const noexcept { return options_; }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
 
@@ -10711,6 +10961,9 @@ class adamw {
         require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
         require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.weights > mean_weights::tokens)
+            throw value_error("adamw: weights " + std::to_string(static_cast<int>(o.weights)) +
+                              ", expected equal or tokens");
         if (o.level > best_isa())
             throw value_error("adamw: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
                               std::string(to_string(best_isa())));
@@ -10729,8 +10982,11 @@ class adamw {
         power1_ = detail::settled(power1_ * options_.beta1);
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
+        const std::span<const contribution_weight> weights = weigher_.finish();
+        std::uint64_t sum = weights.empty() ? accepted_.size() : 0;
+        for (const contribution_weight& w : weights) sum += w.weight;
         const detail::adamw_step step = {
-            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted_.size())),
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(sum)),
             .beta1_rest = detail::settled(1.0 - options_.beta1),
             .beta2 = options_.beta2,
             .beta2_rest = detail::settled(1.0 - options_.beta2),
@@ -10748,7 +11004,7 @@ class adamw {
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
                     for (std::size_t r = 0; r < accepted_.size(); ++r)
                         gradients[r] = accepted_[r].section(i).data() + 4 * at;
-                    detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
+                    detail::adamw_update(step, gradients, weights, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
                 }
@@ -10766,6 +11022,7 @@ class adamw {
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     gradient_meter meter_;
+    contribution_weights weigher_;
     std::vector<payload_view> accepted_;                    ///< of the commit at hand
     std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
@@ -10775,38 +11032,6 @@ static_assert(optimizer<adamw>);
 }  // namespace thinwire
 
 #endif  // THINWIRE_OPTIM_ADAMW_HPP
-
-// ---- thinwire/optim/detail/fixed_point.hpp
-#ifndef THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
-#define THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
-
-#include <cstdint>
-
-namespace thinwire::detail {
-
-/// A float32, by its bits, as the integer round(m / 2^(2 + top - e)) with its 24-bit mantissa m and exponent field e <=
-/// top: at most 2^22 in magnitude. See exact_mean.hpp. The host and every device compute the mean from these two.
-[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t fixed_of_bits(std::uint32_t bits,
-                                                                        std::uint32_t top) noexcept {
-    const std::uint32_t field = (bits >> 23U) & 0xffU;
-    const std::uint64_t mantissa = (bits & 0x7fffffU) | (field == 0 ? 0U : 0x800000U);
-    const std::uint32_t shift = 2 + top - (field == 0 ? 1U : field);
-    if (shift > 25) return 0;
-    const auto size = static_cast<std::int64_t>((mantissa + (std::uint64_t{1} << (shift - 1))) >> shift);
-    return (bits >> 31U) != 0 ? -size : size;
-}
-
-/// sum / n, rounded half away from zero. Precondition: n >= 1.
-[[nodiscard]] THINWIRE_HOST_DEVICE constexpr std::int64_t rounded_mean(std::int64_t sum, std::int64_t n) noexcept {
-    if (n == 1) return sum;
-    const std::int64_t size = sum < 0 ? -sum : sum;
-    const std::int64_t rounded = (2 * size + n) / (2 * n);
-    return sum < 0 ? -rounded : rounded;
-}
-
-}  // namespace thinwire::detail
-
-#endif  // THINWIRE_OPTIM_DETAIL_FIXED_POINT_HPP
 
 // ---- thinwire/optim/detail/exact_mean.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_EXACT_MEAN_HPP
@@ -10827,6 +11052,10 @@ namespace thinwire::detail {
 ///   1. Here: every value is a float32 taken apart by its bits: 24-bit mantissa m and exponent e. With E the largest
 ///      exponent in the chunk among all senders, the value becomes the integer round(m / 2^(2 + E - e)), so at most
 ///      2^22 in magnitude. Sums and means are integers too; the mean is rounded half away from zero.
+///      Contributions that do not count alike have weights w, whose sum over all is below 2^31, factors f <= 256 and
+///      shifts s (contribution_weights.hpp). A value's exponent is e - s then, here and in E, and the mean is
+///      sum(w f value) / (256 sum(w)) over those that sent it: a dividend of at most 2^31 2^8 2^22 = 2^61 in magnitude,
+///      a divisor below 2^39, twice the one and the other below 2^63, and since f <= 256 a mean of at most 2^22 again.
 ///   2. First pass of the inverse (dct_kernels.hpp): a mean v <= 2^22 times a basis entry b with |b| <= 2^22, summed
 ///      over a column of h <= 256 rows. A column of the basis has norm 1, so its entries sum to at most sqrt(h), and
 ///      rounding adds at most 1/2 to each: |sum| <= 2^22 (2^22 sqrt(h) + h/2) < 2^48 + 2^30. Kept as a double scaled by
@@ -10848,39 +11077,55 @@ namespace thinwire::detail {
 class exact_mean {
  public:
     explicit exact_mean(std::size_t max_chunk_size)
-        : sums_(max_chunk_size), senders_(max_chunk_size), positions_(max_chunk_size), means_(max_chunk_size) {}
+        : sums_(max_chunk_size), weights_(max_chunk_size), positions_(max_chunk_size), means_(max_chunk_size) {}
 
     /// Starts a chunk.
     void clear() noexcept {
-        for (std::size_t i = 0; i < used_; ++i) senders_[positions_[i]] = 0;
+        for (std::size_t i = 0; i < used_; ++i) weights_[positions_[i]] = 0;
         used_ = 0;
         top_ = 1;
     }
 
     /// First round over the senders: finds the largest exponent.
-    void measure(std::span<const float> values) noexcept {
+    void measure(std::span<const float> values, std::uint32_t shift = 0) noexcept {
         std::uint32_t largest = 0;
         for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
-        top_ = std::max(top_, largest >> 23U);
+        largest >>= 23U;
+        top_ = std::max(top_, largest - std::min(largest, shift));
     }
 
-    /// Second round: adds what one sender sent.
+    /// Second round: adds what one sender sent, where all count alike.
     void add(std::span<const std::uint16_t> positions, std::span<const float> values) noexcept {
         for (std::size_t i = 0; i < positions.size(); ++i) {
             const std::uint16_t p = positions[i];
-            if (senders_[p]++ == 0) {
+            if (weights_[p]++ == 0) {
                 sums_[p] = 0;
                 positions_[used_++] = p;
             }
             sums_[p] += fixed_of_bits(std::bit_cast<std::uint32_t>(values[i]), top_);
         }
     }
+    /// The same where they do not.
+    void add(std::span<const std::uint16_t> positions, std::span<const float> values,
+             const contribution_weight& as) noexcept {
+        const auto times = static_cast<std::int64_t>(std::uint64_t{as.weight} * as.factor);
+        for (std::size_t i = 0; i < positions.size(); ++i) {
+            const std::uint16_t p = positions[i];
+            if (weights_[p] == 0) {
+                sums_[p] = 0;
+                positions_[used_++] = p;
+            }
+            weights_[p] += as.weight;
+            sums_[p] += times * fixed_of_bits(std::bit_cast<std::uint32_t>(values[i]), top_ + as.shift);
+        }
+    }
 
-    /// Ends the chunk: the means, scaled by 2^-22, of all positions that somebody sent.
-    void finish() noexcept {
+    /// Ends the chunk: the means, scaled by 2^-22, of all positions that somebody sent. `alike`: whether all count so.
+    void finish(bool alike = true) noexcept {
+        const std::int64_t unit = alike ? 1 : 256;
         for (std::size_t i = 0; i < used_; ++i) {
             const std::size_t p = positions_[i];
-            const std::int64_t mean = rounded_mean(sums_[p], senders_[p]);
+            const std::int64_t mean = rounded_mean(sums_[p], unit * weights_[p]);
             means_[i] = static_cast<double>(mean) * 0x1p-22;
         }
     }
@@ -10891,13 +11136,13 @@ class exact_mean {
     [[nodiscard]] std::span<const double> means() const noexcept { return std::span(means_).first(used_); }
     /// The inverse transform of the means is in units of 2^scale_exponent().
     [[nodiscard]] int scale_exponent() const noexcept { return static_cast<int>(top_) - 148 - 22; }
-    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, senders_, positions_, means_); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sums_, weights_, positions_, means_); }
 
  private:
     std::uint32_t top_ = 1;
     std::size_t used_ = 0;
     std::vector<std::int64_t> sums_;
-    std::vector<std::uint32_t> senders_;
+    std::vector<std::uint32_t> weights_;  ///< of those that sent it, in all
     std::vector<std::uint16_t> positions_;
     std::vector<double> means_;
 };
@@ -10979,15 +11224,21 @@ class chunk_worker {
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
+    /// What the senders of a commit sent, and what each weighs: no weights where all count alike.
+    struct senders {
+        std::span<const sparse_content* const> contents;
+        std::span<const contribution_weight> weights{};
+    };
+
     /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
-    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x,
-               std::span<const sparse_content* const> contents, float rate, float factor) {
+    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
+               float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
         const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
-            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, contents, panel_.data() + c * h * full);
+            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, sent, panel_.data() + c * h * full);
             for (std::size_t r = 0; r < h; ++r)
                 for (std::size_t c = 0; c < count; ++c)
                     kernels_->apply_sign(x + r * stride + c * w, panel_.data() + (c * h + r) * full, w, rate, factor,
@@ -10998,9 +11249,8 @@ class chunk_worker {
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
-    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
-                             std::span<const sparse_content* const> contents) {
-        decode_mean(t, chunk, contents, scratch_.tile.data());
+    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent) {
+        decode_mean(t, chunk, sent, scratch_.tile.data());
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
@@ -11014,16 +11264,26 @@ class chunk_worker {
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
     static constexpr std::size_t panel_elements = 65536;
 
-    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
-                     float* tile) {
+    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
         mean_.clear();
-        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
-        for (const sparse_content* c : contents)
-            mean_.add(std::span(c->positions).subspan(place, count(*c)),
-                      std::span(c->values).subspan(place, count(*c)));
-        mean_.finish();
+        if (sent.weights.empty()) {
+            for (const sparse_content* c : sent.contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
+            for (const sparse_content* c : sent.contents)
+                mean_.add(std::span(c->positions).subspan(place, count(*c)),
+                          std::span(c->values).subspan(place, count(*c)));
+        } else {
+            for (std::size_t i = 0; i < sent.contents.size(); ++i)
+                mean_.measure(std::span(sent.contents[i]->values).subspan(place, count(*sent.contents[i])),
+                              sent.weights[i].shift);
+            for (std::size_t i = 0; i < sent.contents.size(); ++i) {
+                const sparse_content& c = *sent.contents[i];
+                mean_.add(std::span(c.positions).subspan(place, count(c)), std::span(c.values).subspan(place, count(c)),
+                          sent.weights[i]);
+            }
+        }
+        mean_.finish(sent.weights.empty());
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
                                          mean_.positions().size(), tile);
@@ -11224,7 +11484,7 @@ namespace thinwire {
 ///
 ///   M <- momentum_decay * M + G'                     G': the gradient as demo_options::gradient scales it
 ///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - alpha * inverse(S);  publish S
-///   D <- inverse(mean of each coefficient over the peers that sent it)
+///   D <- inverse(mean of each coefficient over the peers that sent it)   weighted: see contribution_weights.hpp
 ///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * phi(D)            phi: the update rule
 ///
 /// M is private, X the replica. reference_compatible() reproduces the published code to float32 rounding. What is
@@ -11249,7 +11509,8 @@ class demo {
           pool_(pool),
           plan_(parameters, options_, origin),
           momentum_(plan_.elements()),
-          meter_(parameters) {
+          meter_(parameters),
+          weigher_(options_.weights, options_.contribution_clip) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
@@ -11337,31 +11598,11 @@ class demo {
     }
 
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
-    step_report apply(const commit& c) {
-        rounds_.require_round(c);
-        const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        read(c);
-        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
-            if (!headers_[i]) {
-                ++report.rejected;
-                continue;
-            }
-            rounds_.count(report, c.contributions[i], *headers_[i]);
-            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
-                report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
-            accepted_.push_back(&contents_[i]);
-        }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first);
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
-        return report;
+    step_report apply(const commit& c) { return apply_weighted(c, nullptr); }
+    /// The same where what the accepted contributions weigh was found from payloads that these are parts of: one for
+    /// each of them, or none where all count alike. Throws value_error for another number.
+    step_report apply(const commit& c, std::span<const contribution_weight> weights) {
+        return apply_weighted(c, &weights);
     }
 
     /// The next round to contribute to or to apply.
@@ -11400,6 +11641,10 @@ class demo {
         options_ = detail::checked(changed);
     }
 
+    /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
+    /// value_error above most_tokens.
+    void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
+
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
@@ -11414,7 +11659,8 @@ class demo {
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
         held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
-                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_);
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_, norms_) +
+                         weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
                      bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
@@ -11473,6 +11719,40 @@ class demo {
         return sum;
     }
 
+    /// `given`: what the contributions weigh; null: as their payloads say.
+    step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
+        rounds_.require_round(c);
+        const standard_float_mode mode;
+        step_report report{.round = c.round};
+        std::optional<payload_info> first;
+        accepted_.clear();
+        weigher_.clear();
+        read(c, given == nullptr && weigher_.needs_norms());
+        for (std::size_t i = 0; i < c.contributions.size(); ++i)
+            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        if (given != nullptr && !given->empty() && given->size() != accepted_.size())
+            throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
+                              std::to_string(accepted_.size()) + " accepted contributions");
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            if (!headers_[i]) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, c.contributions[i], *headers_[i]);
+            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
+                report.bytes_received += c.contributions[i].payload.size();
+            if (!first) first = *headers_[i];
+            weigher_.add(headers_[i]->tokens, norms_[i]);
+        }
+        if (first) {
+            report.learning_rate = first->learning_rate;
+            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
+        rounds_.next_round();
+        return report;
+    }
+
     void settle(bool committed) noexcept {
         rounds_.settle();
         sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
@@ -11529,6 +11809,7 @@ class demo {
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
+                .tokens = rounds_.tokens(),
                 .replica = replica_share()};
     }
     const digest& replica_share() noexcept {
@@ -11586,10 +11867,11 @@ class demo {
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
-    /// of this round's share of the weights.
-    void read(const commit& c) {
+    /// of this round's share of the weights, and the contributions' norms where they are wanted.
+    void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
         detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
@@ -11599,25 +11881,27 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (info) headers_[i] = *info;
+            if (!info) return;
+            headers_[i] = *info;
+            if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
     }
 
-    void update(const payload_info& info) {
+    void update(const payload_info& info, const detail::chunk_worker::senders& sent) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const detail::update_rates r = detail::rates_of(t.settings, info);
             if (t.settings.scope == update_scope::sign)
                 return workers_[lane].apply(t, piece.from, piece.to,
-                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
-                                            accepted_, r.step, r.factor);
+                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from), sent,
+                                            r.step, r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 float* x = parameters_[piece.tensor].values.data() + at;
                 if (t.settings.scope == update_scope::elements)
-                    apply_elements(workers_[lane], t, chunk, x, r);
+                    apply_elements(workers_[lane], t, chunk, sent, x, r);
                 else
-                    decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
+                    decode_rows(workers_[lane], t, chunk, sent, [&](std::size_t row, std::span<const float> d) {
                         std::copy(d.begin(), d.end(),
                                   direction_.begin() +
                                       static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
@@ -11632,8 +11916,8 @@ class demo {
     /// Calls use(row, D of that row) for the rows of a chunk.
     template <class Use>
     void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
-                     const Use& use) {
-        const float* decoded = worker.decode_mean(t, chunk, accepted_);
+                     const detail::chunk_worker::senders& sent, const Use& use) {
+        const float* decoded = worker.decode_mean(t, chunk, sent);
         std::array<float, chunk_grid::max_target> row;
         const std::span<float> d = std::span(row).first(t.grid.cols());
         for (std::size_t r = 0; r < t.grid.rows(); ++r) {
@@ -11642,9 +11926,9 @@ class demo {
         }
     }
 
-    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
-                        const detail::update_rates& r) {
-        decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+                        const detail::chunk_worker::senders& sent, float* x, const detail::update_rates& r) {
+        decode_rows(worker, t, chunk, sent, [&](std::size_t row, std::span<float> d) {
             t.settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
@@ -11703,6 +11987,8 @@ class demo {
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
+    std::vector<std::uint64_t> norms_;  ///< of the contributions
+    contribution_weights weigher_;
 };
 
 static_assert(optimizer<demo>);

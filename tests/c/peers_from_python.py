@@ -25,6 +25,7 @@ class Options(ctypes.Structure):
                 ("clip_norm", ctypes.c_float), ("k", ctypes.c_int32), ("chunk", ctypes.c_int32),
                 ("values", ctypes.c_int32), ("error_feedback", ctypes.c_int32), ("basis", ctypes.c_int32),
                 ("basis_seed", ctypes.c_uint64), ("rule", ctypes.c_int32), ("gradient", ctypes.c_int32),
+                ("weights", ctypes.c_int32), ("contribution_clip", ctypes.c_float),
                 ("threads", ctypes.c_int32), ("run", ctypes.c_uint8 * 32), ("groups", ctypes.c_void_p),
                 ("group_count", ctypes.c_size_t)]
 
@@ -48,7 +49,7 @@ class Payload(ctypes.Structure):
 
 class Report(ctypes.Structure):
     _fields_ = [("round", ctypes.c_uint64), ("bytes_sent", ctypes.c_uint64), ("bytes_received", ctypes.c_uint64),
-                ("contributors", ctypes.c_uint32), ("rejected", ctypes.c_uint32), ("agreeing", ctypes.c_uint32),
+                ("tokens", ctypes.c_uint64), ("contributors", ctypes.c_uint32), ("rejected", ctypes.c_uint32), ("agreeing", ctypes.c_uint32),
                 ("disagreeing", ctypes.c_uint32), ("own_included", ctypes.c_int32),
                 ("gradient_norm", ctypes.c_float), ("learning_rate", ctypes.c_float)]
 

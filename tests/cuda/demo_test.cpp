@@ -60,6 +60,8 @@ void train_together(const demo_options& options, const std::vector<shape>& shape
     const digest start = host.optimizer->replica_digest();
     REQUIRE(device.optimizer->replica_digest() == start);
     REQUIRE(device.optimizer->layout().fingerprint == host.optimizer->layout().fingerprint);
+    device.optimizer->set_tokens(5);
+    host.optimizer->set_tokens(3000);
     for (int r = 0; r < rounds; ++r) {
         const auto round = static_cast<std::uint64_t>(r);
         const auto a = device.begin(0), b = host.begin(1);
@@ -71,6 +73,7 @@ void train_together(const demo_options& options, const std::vector<shape>& shape
         for (const step_report& report : {of_device, of_host}) {
             CHECK(report.contributors == 2);
             CHECK(report.agreeing == 2);
+            CHECK(report.tokens == 3005);
             CHECK(report.own_included);
             CHECK(report.learning_rate == options.learning_rate);
         }
@@ -127,6 +130,19 @@ TEST_CASE("cuda::demo: chunks of every size, in shared memory and beyond it, all
                        .k = 2,
                        .rule = std::make_shared<const sgd>()}};
     train_together(options, {{16, 24}, {40, 8}, {9}}, 2);
+}
+
+TEST_CASE("cuda::demo: contributions that weigh their tokens, in shared memory and beyond it") {
+    for (const update_rule_ptr& rule :
+         {update_rule_ptr(std::make_shared<const signum>()), update_rule_ptr(std::make_shared<const sgd>())}) {
+        demo_options options = {.momentum_decay = 0.9F, .k = 40, .rule = rule, .weights = mean_weights::tokens};
+        train_together(options, {{64, 64}, {29, 64}, {130}}, 2);
+        options.k = 4096;
+        train_together(options, {{24, 40}, {30}}, 1);
+        options.chunk = 128;
+        options.k = 32;
+        train_together(options, {{128, 128}, {13}}, 1);
+    }
 }
 
 TEST_CASE("cuda::demo: where arithmetic is exact the payload has the host's bytes: ties, zeros, losses and returns") {
@@ -240,14 +256,31 @@ TEST_CASE("cuda::demo: a thread pool, a sink and the order of threads and blocks
 
 TEST_CASE("cuda::demo: many senders, repeated, foreign and damaged payloads: report and bits as on the host") {
     const std::vector<shape> shapes = {{32, 32}, {20}};
-    const demo_options options = {.momentum_decay = 0.9F, .k = 9};
+    demo_options options = {.momentum_decay = 0.9F, .k = 9};
+    SUBCASE("all count alike") {}
+    SUBCASE("by their tokens") {
+        options.weights = mean_weights::tokens;
+    }
+    SUBCASE("clipped") {
+        options.contribution_clip = 2.0F;
+    }
+    SUBCASE("by their tokens, clipped") {
+        options.weights = mean_weights::tokens;
+        options.contribution_clip = 1.0F;
+        options.rule = std::make_shared<const sgd>();
+    }
     device_peer device(0, options, nullptr, shapes);
     host_peer host(1, options, nullptr, shapes);
     std::vector<std::vector<std::byte>> payloads;
     std::vector<contribution> list;
     for (peer_id peer = 10; peer < 43; ++peer) {
         host_peer sender(peer, options, nullptr, shapes);
-        payloads.push_back(sender.begin(peer));
+        sender.optimizer->set_tokens(static_cast<std::uint32_t>(peer == 14 ? most_tokens : peer * 300));
+        sender.new_gradients();
+        for (auto& g : sender.gradients)
+            for (float& value : g) value *= peer == 20 ? 1000.0F : peer == 30 ? 0x1p50F : 1.0F;
+        const auto payload = sender.optimizer->begin_step(peer);
+        payloads.emplace_back(payload.begin(), payload.end());
     }
     payloads[3][200] ^= std::byte{1};
     payloads[5].resize(90);
@@ -259,6 +292,7 @@ TEST_CASE("cuda::demo: many senders, repeated, foreign and damaged payloads: rep
     CHECK(a.contributors == 31);
     CHECK(a.rejected == 4);
     CHECK(a.contributors == b.contributors);
+    CHECK(a.tokens == b.tokens);
     CHECK(a.rejected == b.rejected);
     CHECK(a.agreeing == b.agreeing);
     CHECK(a.bytes_received == b.bytes_received);

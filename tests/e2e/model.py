@@ -62,8 +62,8 @@ class Model(common.Case):
     def test_payload(self):
         log = (self.trained() / "log" / "00000000000000000000.log").read_bytes()
         begin = log.index(b"TWPL")
-        end = begin + 116
-        for _ in range(int.from_bytes(log[begin + 112:end], "little")):  # sections, each behind its length
+        end = begin + 120
+        for _ in range(int.from_bytes(log[begin + 116:end], "little")):  # sections, each behind its length
             end += 4 + int.from_bytes(log[end:end + 4], "little")
         end += 8  # the checksum
         (self.folder / "payload").write_bytes(log[begin:end])

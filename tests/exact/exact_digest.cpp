@@ -85,7 +85,8 @@ std::vector<std::byte> made_up_payload(const payload_layout& layout, std::uint64
                         .k = layout.k,
                         .chunk = layout.chunk,
                         .learning_rate = 0x1.0624dep-10F,
-                        .weight_decay = round % 2 == 0 ? 0.0F : 0.1F},
+                        .weight_decay = round % 2 == 0 ? 0.0F : 0.1F,
+                        .tokens = static_cast<std::uint32_t>(random.below(most_tokens))},
                        layout.sections.size(), {});
     section_coder coder(layout);
     for (const payload_section& section : layout.sections) {
@@ -124,8 +125,9 @@ struct setting {
         o.level = level;
         return std::make_unique<demo>(m.parameters, o, pool);
     }
-    [[nodiscard]] static std::unique_ptr<adamw> make_adamw(model& m, isa level, thread_pool* pool) {
-        return std::make_unique<adamw>(m.parameters, adamw_options{.weight_decay = 0.1F, .level = level}, pool);
+    [[nodiscard]] std::unique_ptr<adamw> make_adamw(model& m, isa level, thread_pool* pool) const {
+        return std::make_unique<adamw>(
+            m.parameters, adamw_options{.weight_decay = 0.1F, .weights = options.weights, .level = level}, pool);
     }
 };
 
@@ -158,7 +160,12 @@ const std::vector<setting> settings = {
                  .values = value_code::q4,
                  .weight_decay = 0.1F,
                  .groups = {{.parameters = {2, 4, 6}, .rule = std::make_shared<const muon>()}}}},
+    {.name = "tokens, signum", .options = {.k = 32, .weights = mean_weights::tokens}},
+    {.name = "tokens, clipped, sgd",
+     .options =
+         {.k = 12, .rule = std::make_shared<const sgd>(), .weights = mean_weights::tokens, .contribution_clip = 1.5F}},
     {.name = "adamw", .dense = true},
+    {.name = "adamw, tokens", .dense = true, .options = {.weights = mean_weights::tokens}},
 };
 
 constexpr std::uint64_t live_rounds = 3;
@@ -212,7 +219,7 @@ void replay(const run_log& log, const Make& make, isa level, thread_pool* pool, 
 template <class Use>
 void with(const setting& s, const Use& use) {
     if (s.dense)
-        use([](model& m, isa level, thread_pool* pool) { return setting::make_adamw(m, level, pool); });
+        use([&s](model& m, isa level, thread_pool* pool) { return s.make_adamw(m, level, pool); });
     else
         use([&s](model& m, isa level, thread_pool* pool) { return s.make_demo(m, level, pool); });
 }

@@ -57,7 +57,8 @@ void save_payload(std::size_t which) {
                         .k = layout.k,
                         .chunk = layout.chunk,
                         .learning_rate = 1e-3F,
-                        .weight_decay = 0.1F},
+                        .weight_decay = 0.1F,
+                        .tokens = 4096},
                        layout.sections.size(), {});
     std::size_t at = 0, chunk = 0;
     for (const payload_section& s : layout.sections) {

@@ -84,7 +84,8 @@ struct vector_writer {
                 ", \"chunk\": " + std::to_string(info.chunk) +
                 ",\n    \"learning_rate\": " + std::to_string(std::bit_cast<std::uint32_t>(info.learning_rate)) +
                 ", \"weight_decay\": " + std::to_string(std::bit_cast<std::uint32_t>(info.weight_decay)) +
-                "},\n  \"contents\": \"" + to_string(contents) + "\"\n}\n";
+                ", \"tokens\": " + std::to_string(info.tokens) + "},\n  \"contents\": \"" + to_string(contents) +
+                "\"\n}\n";
         save(name + ".json", text.data(), text.size());
     }
     [[nodiscard]] static payload_info info_of(const payload_layout& layout) {
@@ -96,7 +97,8 @@ struct vector_writer {
                              .k = layout.k,
                              .chunk = layout.chunk,
                              .learning_rate = 1e-3F,
-                             .weight_decay = 0.1F};
+                             .weight_decay = 0.1F,
+                             .tokens = 70000};
         for (std::size_t i = 0; i < 32; ++i) {
             info.run.bytes[i] = static_cast<std::byte>(i);
             info.replica.bytes[i] = static_cast<std::byte>(255 - i);

@@ -22,6 +22,9 @@
 
 namespace thinwire {
 
+/// Tokens that a payload may state; exact_mean.hpp needs a bound.
+inline constexpr std::uint32_t most_tokens = 1U << 24U;
+
 /// What stands at the front of every payload.
 struct payload_info {
     payload_kind kind = payload_kind::demo;
@@ -34,7 +37,8 @@ struct payload_info {
     std::uint32_t chunk = 0;
     float learning_rate = 0.0F;
     float weight_decay = 0.0F;
-    digest replica{};  ///< of the sender's share of weights before it applies this round
+    std::uint32_t tokens = 0;  ///< behind the gradients of this payload, at most most_tokens; 0: not stated
+    digest replica{};          ///< of the sender's share of weights before it applies this round
     std::uint32_t sections = 0;
     std::uint64_t bytes = 0;  ///< of the whole payload
 };
@@ -42,8 +46,8 @@ struct payload_info {
 namespace detail {
 
 inline constexpr std::uint32_t payload_magic = 0x4C505754;  // "TWPL"
-inline constexpr std::uint16_t payload_version = 1;
-inline constexpr std::size_t payload_header_bytes = 116;
+inline constexpr std::uint16_t payload_version = 2;
+inline constexpr std::size_t payload_header_bytes = 120;
 inline constexpr std::size_t payload_checksum_bytes = 8;
 inline constexpr std::size_t section_length_bytes = 4;
 
@@ -96,6 +100,7 @@ class payload_writer {
         out.put(info.chunk);
         out.put(info.learning_rate);
         out.put(info.weight_decay);
+        out.put(info.tokens);
         out.put(std::span<const std::byte>(info.replica.bytes));
         out.put(static_cast<std::uint32_t>(sections));
         bytes_ = out.take();
@@ -158,8 +163,9 @@ class payload_writer {
     if (in.get<std::uint32_t>() != detail::payload_magic)
         return payload_failure(bytes.size() < 4 ? errc::truncated : errc::bad_magic, "not a thinwire payload");
     if (const auto version = in.get<std::uint16_t>(); version != detail::payload_version)
-        return payload_failure(in.failed() ? errc::truncated : errc::bad_version,
-                               "format version " + std::to_string(version) + ", expected 1");
+        return payload_failure(
+            in.failed() ? errc::truncated : errc::bad_version,
+            "format version " + std::to_string(version) + ", expected " + std::to_string(detail::payload_version));
     payload_info info;
     const auto kind = in.get<std::uint8_t>();
     info.values = static_cast<value_code>(in.get<std::uint8_t>());
@@ -171,6 +177,7 @@ class payload_writer {
     info.chunk = in.get<std::uint32_t>();
     info.learning_rate = in.get_f32();
     info.weight_decay = in.get_f32();
+    info.tokens = in.get<std::uint32_t>();
     info.replica = detail::get_digest(in);
     info.sections = in.get<std::uint32_t>();
     if (bytes.size() < frame) return payload_failure(errc::truncated, std::to_string(bytes.size()) + " bytes");
@@ -193,6 +200,7 @@ class payload_writer {
     if (!detail::sane_rate(info.learning_rate) || !detail::sane_rate(info.weight_decay) ||
         static_cast<double>(info.learning_rate) * static_cast<double>(info.weight_decay) > 1.0)
         return payload_failure(errc::out_of_range, "learning rate or weight decay");
+    if (info.tokens > most_tokens) return payload_failure(errc::out_of_range, std::to_string(info.tokens) + " tokens");
     return info;
 }
 

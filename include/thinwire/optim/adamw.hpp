@@ -35,6 +35,7 @@ struct adamw_options {
     double epsilon = 1e-8;
     float weight_decay = 0.0F;
     float clip_norm = 0.0F;  ///< the local gradients are scaled to at most this norm before they are sent; 0: never
+    mean_weights weights = mean_weights::equal;  ///< what a contribution weighs in the mean
     digest run{};
     isa level = best_isa();
 };
@@ -51,8 +52,11 @@ class adamw {
           options_(check_options(options)),
           pool_(pool),
           meter_(parameters),
+          weigher_(options_.weights, 0.0F),
           gradients_(detail::lane_count(pool)) {
-        layout_ = {.kind = payload_kind::dense, .fingerprint = detail::shapes_fingerprint(parameters), .sections = {}};
+        layout_ = {.kind = payload_kind::dense,
+                   .fingerprint = detail::dense_fingerprint(parameters, options_.weights),
+                   .sections = {}};
         std::size_t elements = 0;
         for (const parameter& p : parameters) {
             check(p);
@@ -91,6 +95,7 @@ class adamw {
                              .fingerprint = layout_.fingerprint,
                              .learning_rate = options_.learning_rate,
                              .weight_decay = options_.weight_decay,
+                             .tokens = rounds_.tokens(),
                              .replica = share()};
         payload_writer out(info, layout_.sections.size(), rounds_.reuse());
         for (const parameter& p : parameters_) {
@@ -119,6 +124,7 @@ class adamw {
         step_report report{.round = c.round};
         static_cast<void>(share());
         accepted_.clear();
+        weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             payload_view view;
@@ -131,6 +137,7 @@ class adamw {
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             accepted_.push_back(view);
+            weigher_.add(view.info().tokens, 0);
         }
         if (!accepted_.empty()) {
             report.learning_rate = accepted_.front().info().learning_rate;
@@ -157,6 +164,10 @@ class adamw {
         changed.learning_rate = rate;
         options_ = check_options(changed);
     }
+
+    /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
+    /// value_error above most_tokens.
+    void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
     [[nodiscard]] const adamw_options& options() const noexcept { return options_; }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
 
@@ -242,6 +253,9 @@ class adamw {
         require(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "0 <= beta2 < 1");
         require(o.epsilon >= 1e-30 && o.epsilon <= 1.0, "epsilon", o.epsilon, "1e-30..1");
         require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+        if (o.weights > mean_weights::tokens)
+            throw value_error("adamw: weights " + std::to_string(static_cast<int>(o.weights)) +
+                              ", expected equal or tokens");
         if (o.level > best_isa())
             throw value_error("adamw: level " + std::string(to_string(o.level)) + ", expected at most this machine's " +
                               std::string(to_string(best_isa())));
@@ -260,8 +274,11 @@ class adamw {
         power1_ = detail::settled(power1_ * options_.beta1);
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
+        const std::span<const contribution_weight> weights = weigher_.finish();
+        std::uint64_t sum = weights.empty() ? accepted_.size() : 0;
+        for (const contribution_weight& w : weights) sum += w.weight;
         const detail::adamw_step step = {
-            .gradient_weight = detail::settled(1.0 / static_cast<double>(accepted_.size())),
+            .gradient_weight = detail::settled(1.0 / static_cast<double>(sum)),
             .beta1_rest = detail::settled(1.0 - options_.beta1),
             .beta2 = options_.beta2,
             .beta2_rest = detail::settled(1.0 - options_.beta2),
@@ -279,7 +296,7 @@ class adamw {
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
                     for (std::size_t r = 0; r < accepted_.size(); ++r)
                         gradients[r] = accepted_[r].section(i).data() + 4 * at;
-                    detail::adamw_update(step, gradients, x.data() + at, mean_.data() + first_[i] + at,
+                    detail::adamw_update(step, gradients, weights, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
                 }
@@ -297,6 +314,7 @@ class adamw {
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     gradient_meter meter_;
+    contribution_weights weigher_;
     std::vector<payload_view> accepted_;                    ///< of the commit at hand
     std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };

@@ -37,7 +37,7 @@ namespace thinwire {
 ///
 ///   M <- momentum_decay * M + G'                     G': the gradient as demo_options::gradient scales it
 ///   S <- the k largest of the orthonormal DCT-II of M, per chunk;  M <- M - alpha * inverse(S);  publish S
-///   D <- inverse(mean of each coefficient over the peers that sent it)
+///   D <- inverse(mean of each coefficient over the peers that sent it)   weighted: see contribution_weights.hpp
 ///   X <- (1 - learning_rate * weight_decay) * X - learning_rate * phi(D)            phi: the update rule
 ///
 /// M is private, X the replica. reference_compatible() reproduces the published code to float32 rounding. What is
@@ -62,7 +62,8 @@ class demo {
           pool_(pool),
           plan_(parameters, options_, origin),
           momentum_(plan_.elements()),
-          meter_(parameters) {
+          meter_(parameters),
+          weigher_(options_.weights, options_.contribution_clip) {
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
@@ -150,31 +151,11 @@ class demo {
     }
 
     /// Applies the commit of round(): the same for a commit this peer contributed to and one that it replays.
-    step_report apply(const commit& c) {
-        rounds_.require_round(c);
-        const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        read(c);
-        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
-            if (!headers_[i]) {
-                ++report.rejected;
-                continue;
-            }
-            rounds_.count(report, c.contributions[i], *headers_[i]);
-            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
-                report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
-            accepted_.push_back(&contents_[i]);
-        }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first);
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
-        return report;
+    step_report apply(const commit& c) { return apply_weighted(c, nullptr); }
+    /// The same where what the accepted contributions weigh was found from payloads that these are parts of: one for
+    /// each of them, or none where all count alike. Throws value_error for another number.
+    step_report apply(const commit& c, std::span<const contribution_weight> weights) {
+        return apply_weighted(c, &weights);
     }
 
     /// The next round to contribute to or to apply.
@@ -213,6 +194,10 @@ class demo {
         options_ = detail::checked(changed);
     }
 
+    /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
+    /// value_error above most_tokens.
+    void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
+
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
@@ -227,7 +212,8 @@ class demo {
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
         held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
-                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_);
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_, norms_) +
+                         weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
                      bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
@@ -286,6 +272,40 @@ class demo {
         return sum;
     }
 
+    /// `given`: what the contributions weigh; null: as their payloads say.
+    step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
+        rounds_.require_round(c);
+        const standard_float_mode mode;
+        step_report report{.round = c.round};
+        std::optional<payload_info> first;
+        accepted_.clear();
+        weigher_.clear();
+        read(c, given == nullptr && weigher_.needs_norms());
+        for (std::size_t i = 0; i < c.contributions.size(); ++i)
+            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        if (given != nullptr && !given->empty() && given->size() != accepted_.size())
+            throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
+                              std::to_string(accepted_.size()) + " accepted contributions");
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            if (!headers_[i]) {
+                ++report.rejected;
+                continue;
+            }
+            rounds_.count(report, c.contributions[i], *headers_[i]);
+            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
+                report.bytes_received += c.contributions[i].payload.size();
+            if (!first) first = *headers_[i];
+            weigher_.add(headers_[i]->tokens, norms_[i]);
+        }
+        if (first) {
+            report.learning_rate = first->learning_rate;
+            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
+        }
+        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
+        rounds_.next_round();
+        return report;
+    }
+
     void settle(bool committed) noexcept {
         rounds_.settle();
         sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
@@ -342,6 +362,7 @@ class demo {
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
+                .tokens = rounds_.tokens(),
                 .replica = replica_share()};
     }
     const digest& replica_share() noexcept {
@@ -399,10 +420,11 @@ class demo {
     }
 
     /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
-    /// of this round's share of the weights.
-    void read(const commit& c) {
+    /// of this round's share of the weights, and the contributions' norms where they are wanted.
+    void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
         detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
@@ -412,25 +434,27 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (info) headers_[i] = *info;
+            if (!info) return;
+            headers_[i] = *info;
+            if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
     }
 
-    void update(const payload_info& info) {
+    void update(const payload_info& info, const detail::chunk_worker::senders& sent) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             const detail::update_rates r = detail::rates_of(t.settings, info);
             if (t.settings.scope == update_scope::sign)
                 return workers_[lane].apply(t, piece.from, piece.to,
-                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from),
-                                            accepted_, r.step, r.factor);
+                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from), sent,
+                                            r.step, r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
                 float* x = parameters_[piece.tensor].values.data() + at;
                 if (t.settings.scope == update_scope::elements)
-                    apply_elements(workers_[lane], t, chunk, x, r);
+                    apply_elements(workers_[lane], t, chunk, sent, x, r);
                 else
-                    decode_rows(workers_[lane], t, chunk, [&](std::size_t row, std::span<const float> d) {
+                    decode_rows(workers_[lane], t, chunk, sent, [&](std::size_t row, std::span<const float> d) {
                         std::copy(d.begin(), d.end(),
                                   direction_.begin() +
                                       static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
@@ -445,8 +469,8 @@ class demo {
     /// Calls use(row, D of that row) for the rows of a chunk.
     template <class Use>
     void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
-                     const Use& use) {
-        const float* decoded = worker.decode_mean(t, chunk, accepted_);
+                     const detail::chunk_worker::senders& sent, const Use& use) {
+        const float* decoded = worker.decode_mean(t, chunk, sent);
         std::array<float, chunk_grid::max_target> row;
         const std::span<float> d = std::span(row).first(t.grid.cols());
         for (std::size_t r = 0; r < t.grid.rows(); ++r) {
@@ -455,9 +479,9 @@ class demo {
         }
     }
 
-    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk, float* x,
-                        const detail::update_rates& r) {
-        decode_rows(worker, t, chunk, [&](std::size_t row, std::span<float> d) {
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+                        const detail::chunk_worker::senders& sent, float* x, const detail::update_rates& r) {
+        decode_rows(worker, t, chunk, sent, [&](std::size_t row, std::span<float> d) {
             t.settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
@@ -516,6 +540,8 @@ class demo {
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
     std::vector<const sparse_content*> accepted_;
+    std::vector<std::uint64_t> norms_;  ///< of the contributions
+    contribution_weights weigher_;
 };
 
 static_assert(optimizer<demo>);

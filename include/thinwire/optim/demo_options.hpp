@@ -7,6 +7,7 @@
 #include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/isa.hpp>
 #include <thinwire/core/parameter.hpp>
+#include <thinwire/optim/contribution_weights.hpp>
 #include <thinwire/optim/update_rule.hpp>
 #include <thinwire/transform/basis.hpp>
 
@@ -67,10 +68,13 @@ struct demo_options {
     thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
     float weight_decay = 0.0F;
-    float clip_norm = 0.0F;                 ///< the local gradients are scaled to at most this norm; 0: never
-    std::vector<parameter_group> groups{};  ///< parameters in none have the settings above
-    digest run{};                           ///< payloads of another run are refused
-    isa level = best_isa();                 ///< instruction set to use; replicas need not agree on it
+    float clip_norm = 0.0F;                      ///< the local gradients are scaled to at most this norm; 0: never
+    std::vector<parameter_group> groups{};       ///< parameters in none have the settings above
+    mean_weights weights = mean_weights::equal;  ///< what a contribution weighs in the mean
+    float contribution_clip = 0.0F;  ///< contributions are scaled to at most so many times the median norm of their
+                                     ///< commit: 0 (never), or 1..2^20
+    digest run{};                    ///< payloads of another run are refused
+    isa level = best_isa();          ///< instruction set to use; replicas need not agree on it
 };
 
 /// Bytes of memory that a demo asked the allocator for and holds, itself not included.
@@ -139,6 +143,11 @@ inline demo_options checked(const demo_options& o) {
     require(o.momentum_decay >= 0.0F && o.momentum_decay < 1.0F, "momentum_decay", o.momentum_decay, "0 <= decay < 1");
     require(o.alpha >= 0x1p-20F && o.alpha <= 1.0F, "alpha", o.alpha, "above 0 (2^-20) and at most 1");
     require(o.clip_norm >= 0.0F && o.clip_norm < 1e30F, "clip_norm", o.clip_norm, "0 (none) or a positive norm");
+    if (o.weights > mean_weights::tokens)
+        throw value_error("demo: weights " + std::to_string(static_cast<int>(o.weights)) +
+                          ", expected equal or tokens");
+    require(o.contribution_clip == 0.0F || (o.contribution_clip >= 1.0F && o.contribution_clip <= 0x1p20F),
+            "contribution_clip", o.contribution_clip, "0 (never), or 1..2^20");
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");

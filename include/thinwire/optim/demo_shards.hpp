@@ -64,7 +64,7 @@ struct shard_part {
 }
 
 /// Payloads of the shards of a peer -> the payload of the peer, and back: the bytes that one demo over all parameters
-/// sends. Between a peer's devices or processes travel the shards' own payloads, which are payloads of format 1 for the
+/// sends. Between a peer's devices or processes travel the shards' own payloads, which are payloads of format 2 for the
 /// shard's layout. Not thread-safe.
 class shard_joiner {
  public:
@@ -117,6 +117,8 @@ class shard_joiner {
         return info;
     }
     [[nodiscard]] std::span<const std::vector<std::byte>> split() const noexcept { return split_; }
+    /// Of the payload that was read last, for contribution_weights.
+    [[nodiscard]] std::uint64_t norm() const noexcept { return norm_of(whole_, content_); }
 
  private:
     void begin_places() {
@@ -189,7 +191,8 @@ class sharded_demo {
 
           pool_(pool),
           meter_(parameters),
-          level_(options.level) {
+          level_(options.level),
+          weigher_(options.weights, options.contribution_clip) {
         static_cast<void>(detail::checked(options));
         const detail::chunk_plan whole(parameters, options);
         const auto parts = cut_into_shards(parameters, options, shards);
@@ -244,6 +247,7 @@ class sharded_demo {
         step_report report{.round = c.round};
         std::vector<std::vector<std::vector<std::byte>>> bytes(shards_.size());
         std::vector<peer_id> senders;
+        weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
             std::optional<payload_info> info;
@@ -258,16 +262,18 @@ class sharded_demo {
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             rounds_.count(report, from, *info);
             senders.push_back(from.peer);
+            weigher_.add(info->tokens, weigher_.needs_norms() ? joiner_->norm() : 0);
             for (std::size_t s = 0; s < shards_.size(); ++s) {
                 const auto sent = shards_[s]->in_flight();
                 bytes[s].push_back(own ? std::vector<std::byte>(sent.begin(), sent.end()) : joiner_->split()[s]);
             }
         }
+        const std::span<const contribution_weight> weights = weigher_.finish();
         for_each_shard([&](std::size_t s) {
             std::vector<contribution> list;
             for (std::size_t i = 0; i < senders.size(); ++i)
                 list.push_back({.peer = senders[i], .payload = bytes[s][i]});
-            static_cast<void>(shards_[s]->apply({.round = c.round, .contributions = list}));
+            static_cast<void>(shards_[s]->apply({.round = c.round, .contributions = list}, weights));
         });
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
         rounds_.next_round();
@@ -283,6 +289,10 @@ class sharded_demo {
     /// For the payloads to come.
     void set_learning_rate(float rate) {
         for (const auto& shard : shards_) shard->set_learning_rate(rate);
+    }
+    /// As that of demo.
+    void set_tokens(std::uint32_t tokens) {
+        for (const auto& shard : shards_) shard->set_tokens(tokens);
     }
     /// Each with its own momentum, to save and restore.
     [[nodiscard]] std::span<const std::unique_ptr<demo>> shards() const noexcept { return shards_; }
@@ -310,6 +320,7 @@ class sharded_demo {
     detail::round_keeper rounds_;
     gradient_meter meter_;
     isa level_;
+    contribution_weights weigher_;
     double gradient_norm_ = 0.0;
 };
 

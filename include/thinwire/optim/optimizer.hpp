@@ -19,12 +19,13 @@ namespace thinwire {
 /// was committed. demo and adamw are the two here; a training loop written against this takes either.
 template <class T>
 concept optimizer = requires(T& o, const T& c, peer_id self, std::span<const commit> commits, const commit& one,
-                             std::uint64_t round, float rate, std::span<const std::byte> bytes) {
+                             std::uint64_t round, float rate, std::uint32_t tokens, std::span<const std::byte> bytes) {
     { o.begin_step(self) } -> std::same_as<std::span<const std::byte>>;
     { o.end_step(commits) } -> std::same_as<step_report>;
     { o.apply(one) } -> std::same_as<step_report>;
     {o.set_round(round)};
     {o.set_learning_rate(rate)};
+    {o.set_tokens(tokens)};
     { c.round() } -> std::same_as<std::uint64_t>;
     { c.layout() } -> std::same_as<const payload_layout&>;
     { c.in_flight() } -> std::same_as<std::span<const std::byte>>;

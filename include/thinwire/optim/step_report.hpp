@@ -10,6 +10,7 @@ namespace thinwire {
 struct step_report {
     std::uint64_t round = 0;         ///< the last round applied
     int contributors = 0;            ///< accepted contributions
+    std::uint64_t tokens = 0;        ///< that the accepted contributions state
     int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
     bool own_included = false;       ///< false: this peer's payload went back into its momentum
     int agreeing = 0;                ///< contributors whose replica digest equals this replica's

@@ -72,30 +72,39 @@ const std::vector<std::vector<shape>> models = {
     {{61, 53}, {2, 12, 40}, {7}, {1}, {29, 130}},  // odd sides, a batch
 };
 
-/// Two peers and a replica that only watches, driven for `rounds`; every fourth round the second peer sends in vain.
+/// Three peers and a replica that only watches, driven for `rounds`; every fourth round only the first is committed.
 template <class Optimizer>
 class small_run {
  public:
     template <class Options>
     small_run(const std::vector<shape>& shapes, const Options& options, thread_pool* pool)
-        : first_(shapes, options, pool, 1), second_(shapes, options, pool, 2), watcher_(shapes, options, pool, 3) {}
+        : first_(shapes, options, pool, 1),
+          second_(shapes, options, pool, 2),
+          third_(shapes, options, pool, 4),
+          watcher_(shapes, options, pool, 3) {
+        first_.optimizer->set_tokens(3);
+        second_.optimizer->set_tokens(5);
+    }
 
     void advance(int rounds) {
         for (int i = 0; i < rounds; ++i) {
             first_.new_gradients();
             second_.new_gradients();
-            const std::array<contribution, 2> list = {{{.peer = 1, .payload = first_.optimizer->begin_step(1)},
-                                                       {.peer = 2, .payload = second_.optimizer->begin_step(2)}}};
+            third_.new_gradients();
+            const std::array<contribution, 3> list = {{{.peer = 1, .payload = first_.optimizer->begin_step(1)},
+                                                       {.peer = 2, .payload = second_.optimizer->begin_step(2)},
+                                                       {.peer = 4, .payload = third_.optimizer->begin_step(4)}}};
             const std::uint64_t round = watcher_.optimizer->round();
-            const commit agreed = {.round = round, .contributions = std::span(list).first(round % 4 == 3 ? 1 : 2)};
+            const commit agreed = {.round = round, .contributions = std::span(list).first(round % 4 == 3 ? 1 : 3)};
             first_.optimizer->end_step({&agreed, 1});
             second_.optimizer->end_step({&agreed, 1});
+            third_.optimizer->end_step({&agreed, 1});
             watcher_.optimizer->apply(agreed);
         }
     }
 
  private:
-    optimizer_peer<Optimizer> first_, second_, watcher_;
+    optimizer_peer<Optimizer> first_, second_, third_, watcher_;
 };
 
 /// Allocations in 24 rounds, after 8 that may.
@@ -138,6 +147,7 @@ std::vector<demo_options> many_options() {
         {.k = 16, .values = value_code::bf16, .rule = std::make_shared<const sgd>()},
         {.k = 16, .values = value_code::q4, .rule = std::make_shared<const muon>()},
         {.k = 16, .values = value_code::q2, .error_feedback = true},
+        {.k = 16, .weights = mean_weights::tokens, .contribution_clip = 1.0F},
     };
 }
 
@@ -196,6 +206,8 @@ TEST_CASE("adamw allocates nothing once it runs") {
     for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
         for (const std::vector<shape>& shapes : models) {
             INFO("tensors ", shapes.size(), ", pool ", pool != nullptr);
-            CHECK(steady_allocations<adamw>(shapes, adamw_options{.weight_decay = 0.1F}, pool) == 0);
+            for (const mean_weights weights : {mean_weights::equal, mean_weights::tokens})
+                CHECK(steady_allocations<adamw>(shapes, adamw_options{.weight_decay = 0.1F, .weights = weights},
+                                                pool) == 0);
         }
 }

@@ -87,6 +87,8 @@ TEST_CASE("what the C interface computes is what demo computes") {
     options.rule = THINWIRE_RULE_MUON;
     options.weight_decay = 0.1F;
     options.clip_norm = 2.0F;
+    options.weights = THINWIRE_WEIGHTS_TOKENS;
+    options.contribution_clip = 1.5F;
     options.error_feedback = 1;
     options.threads = 2;
     options.run[31] = 7;
@@ -115,12 +117,16 @@ TEST_CASE("what the C interface computes is what demo computes") {
                                      .learning_rate = 0.5F,
                                      .weight_decay = 0.01F,
                                      .k = 3,
-                                     .rule = std::make_shared<const sgd>()}}};
+                                     .rule = std::make_shared<const sgd>()}},
+                         .weights = mean_weights::tokens,
+                         .contribution_clip = 1.5F};
     same.run.bytes[31] = std::byte{7};
 
     c_peer foreign(options, 9);
     optimizer_peer<demo> own(shapes, same, nullptr, 9);
     for (std::uint64_t round = 0; round < 5; ++round) {
+        REQUIRE(thinwire_set_tokens(foreign.handle, 500) == THINWIRE_OK);
+        own.optimizer->set_tokens(500);
         const thinwire_payload payload = foreign.begin(4);
         own.new_gradients();
         const auto expected = own.optimizer->begin_step(4);
@@ -138,6 +144,7 @@ TEST_CASE("what the C interface computes is what demo computes") {
         CHECK(report.own_included == 1);
         CHECK(report.bytes_sent == payload.bytes.size);
         CHECK(report.bytes_received == 0);
+        CHECK(report.tokens == 500);
         CHECK(report.gradient_norm == other.gradient_norm);
         CHECK(report.learning_rate == 1e-3F);
     }
@@ -270,6 +277,7 @@ TEST_CASE("every null pointer is reported") {
     null(thinwire_round(p.handle, nullptr), "round is null");
     null(thinwire_set_round(nullptr, 0), "demo is null");
     null(thinwire_set_learning_rate(nullptr, 0.1F), "demo is null");
+    null(thinwire_set_tokens(nullptr, 1), "demo is null");
     std::uint8_t digest[32];
     null(thinwire_replica_digest(nullptr, digest), "demo is null");
     null(thinwire_replica_digest(p.handle, nullptr), "digest is null");
@@ -328,6 +336,8 @@ TEST_CASE("every option out of range is reported with its value") {
     bad([](thinwire_options& o) { o.basis = 4; }, "basis 4, expected a THINWIRE_BASIS_ constant");
     bad([](thinwire_options& o) { o.rule = THINWIRE_RULE_INHERIT; }, "rule 0, expected a THINWIRE_RULE_ constant");
     bad([](thinwire_options& o) { o.gradient = 3; }, "gradient 3");
+    bad([](thinwire_options& o) { o.weights = 2; }, "weights 2, expected a THINWIRE_WEIGHTS_ constant");
+    bad([](thinwire_options& o) { o.contribution_clip = 0.5F; }, "contribution_clip 0.5");
     bad([](thinwire_options& o) { o.threads = 0; }, "threads 0, expected 1..1024");
     bad([](thinwire_options& o) { o.struct_size = 8; }, "options.struct_size 8, expected ");
 
@@ -350,6 +360,8 @@ TEST_CASE("every option out of range is reported with its value") {
     CHECK(thinwire_group_init(&group, 4) == THINWIRE_INVALID);
     CHECK(thinwire_set_learning_rate(p.handle, nan) == THINWIRE_INVALID);
     CHECK(said("thinwire_set_learning_rate: demo: learning_rate nan"));
+    CHECK(thinwire_set_tokens(p.handle, (1U << 24U) + 1) == THINWIRE_INVALID);
+    CHECK(said("thinwire_set_tokens: set_tokens: 16777217, expected at most 16777216"));
 }
 
 TEST_CASE("wrong sizes, bad gradients and calls out of turn are reported and change nothing") {

@@ -61,7 +61,8 @@ std::vector<std::byte> encode(const payload_layout& layout, sparse_content& cont
                         .k = layout.k,
                         .chunk = layout.chunk,
                         .learning_rate = 1e-3F,
-                        .weight_decay = 0.1F},
+                        .weight_decay = 0.1F,
+                        .tokens = 4096},
                        layout.sections.size(), {});
     section_coder coder(layout);
     std::size_t place = 0, chunk = 0;
@@ -121,6 +122,7 @@ TEST_CASE("payload: what is written is read") {
             REQUIRE(info.has_value());
             CHECK(info->learning_rate == 1e-3F);
             CHECK(info->weight_decay == 0.1F);
+            CHECK(info->tokens == 4096);
             CHECK(same(layout, found, content));
             std::vector<std::byte> again = encode(layout, found);
             CHECK(again == bytes);
@@ -162,7 +164,7 @@ TEST_CASE("payload: behind a good checksum, only what the encoder writes is acce
                 sparse_content found;
                 if (!decode(altered, layout, found)) continue;
                 ++accepted;
-                if (at >= 116) REQUIRE(encode(layout, found) == altered);
+                if (at >= detail::payload_header_bytes) REQUIRE(encode(layout, found) == altered);
                 for (const float v : found.values) REQUIRE(std::abs(v) <= 0x1p100F);
             }
         }
@@ -179,12 +181,12 @@ TEST_CASE("payload: random bytes are refused") {
         refusal(bytes, layout);
         if (bytes.size() < 160) continue;
         const std::vector<std::byte> front = {std::byte{'T'}, std::byte{'W'}, std::byte{'P'}, std::byte{'L'},
-                                              std::byte{1},   std::byte{0},   std::byte{0},   std::byte{0}};
+                                              std::byte{2},   std::byte{0},   std::byte{0},   std::byte{0}};
         std::copy(front.begin(), front.end(), bytes.begin());
-        for (std::size_t b = 112; b < 120; ++b) bytes[b] = std::byte{0};
-        bytes[112] = std::byte{1};  // one section, of all that follows
-        bytes[116] = static_cast<std::byte>((bytes.size() - 128) & 0xffU);
-        bytes[117] = static_cast<std::byte>((bytes.size() - 128) >> 8U);
+        for (std::size_t b = 116; b < 124; ++b) bytes[b] = std::byte{0};
+        bytes[116] = std::byte{1};  // one section, of all that follows
+        bytes[120] = static_cast<std::byte>((bytes.size() - 132) & 0xffU);
+        bytes[121] = static_cast<std::byte>((bytes.size() - 132) >> 8U);
         seal(bytes);
         refusal(bytes, layout);
     }
@@ -211,6 +213,31 @@ TEST_CASE("payload: other run, round, peer, tensors; numbers that are not finite
     content.values[5] = 1.0F;
 }
 
+TEST_CASE("payload: more tokens than the mean is proved for, and format 1, are refused") {
+    const payload_layout layout = small_layout(value_code::sign);
+    sparse_content content = some_content(layout, true);
+    const auto bytes = encode(layout, content);
+    const auto with_tokens = [&](std::uint32_t tokens) {
+        auto altered = bytes;
+        for (std::size_t i = 0; i < 4; ++i) altered[80 + i] = static_cast<std::byte>((tokens >> (8 * i)) & 0xffU);
+        seal(altered);
+        return altered;
+    };
+    for (const std::uint32_t tokens : {0U, 1U, most_tokens}) {
+        sparse_content found;
+        const auto info = decode(with_tokens(tokens), layout, found);
+        REQUIRE(info.has_value());
+        CHECK(info->tokens == tokens);
+    }
+    for (const std::uint32_t tokens : {most_tokens + 1, 0xffffffffU})
+        CHECK(refusal(with_tokens(tokens), layout) == errc::out_of_range);
+    auto old = bytes;
+    old[4] = std::byte{1};
+    seal(old);
+    CHECK(refusal(old, layout) == errc::bad_version);
+    CHECK(validate(old, layout).error().message == "payload: format version 1, expected 2 (bad_version)");
+}
+
 TEST_CASE("payload: ranges of bytes leave as sections end, and sections may come from elsewhere") {
     const payload_layout layout = small_layout(value_code::q4);
     sparse_content content = some_content(layout, true);
@@ -222,7 +249,8 @@ TEST_CASE("payload: ranges of bytes leave as sections end, and sections may come
                         .k = layout.k,
                         .chunk = layout.chunk,
                         .learning_rate = 1e-3F,
-                        .weight_decay = 0.1F},
+                        .weight_decay = 0.1F,
+                        .tokens = 4096},
                        layout.sections.size(), {});
     std::vector<std::byte> sent;
     const auto send = [&] {
@@ -232,7 +260,7 @@ TEST_CASE("payload: ranges of bytes leave as sections end, and sections may come
         sent.insert(sent.end(), range.begin(), range.end());
     };
     send();
-    CHECK(sent.size() == 116);
+    CHECK(sent.size() == 120);
     section_coder coder(layout);
     std::size_t place = 0, chunk = 0;
     for (const payload_section& s : layout.sections) {

@@ -119,6 +119,24 @@ TEST_CASE("who joins takes the manifest unless it stated something else") {
     CHECK(names(refusal([&] { adopt_manifest(joiner, "[model]\nflux = 3\n"); }, exit_code::mismatch), {"model.flux"}));
 }
 
+TEST_CASE("optimizer.weights and optimizer.contribution_clip: ranges, and part of the manifest") {
+    configuration c;
+    CHECK(c.optimizer.weights == "equal");
+    CHECK(c.optimizer.contribution_clip == 0.0);
+    CHECK(names(refusal([&] { set_key(c, "optimizer.weights", "rows"); }), {"weights", "rows", "equal|tokens"}));
+    set_key(c, "optimizer.contribution_clip", "0.5");
+    CHECK(names(refusal([&] { check(c); }), {"optimizer.contribution_clip", "0.5", "at least 1"}));
+    set_key(c, "optimizer.contribution_clip", "2.5");
+    set_key(c, "optimizer.weights", "tokens");
+    check(c);
+    configuration joined;
+    adopt_manifest(joined, manifest(c));
+    CHECK(joined.optimizer.weights == "tokens");
+    CHECK(joined.optimizer.contribution_clip == 2.5);
+    set_key(c, "optimizer.kind", "adamw");
+    CHECK(names(refusal([&] { check(c); }), {"optimizer.contribution_clip", "optimizer.kind = demo"}));
+}
+
 TEST_CASE("text with quotes, backslashes and control characters survives") {
     configuration c;
     set_key(c, "peer.name", "a \"b\" \\c\n\x01 d");

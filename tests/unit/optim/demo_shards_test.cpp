@@ -20,30 +20,42 @@ std::vector<std::byte> copy(std::span<const std::byte> bytes) {
     return {bytes.begin(), bytes.end()};
 }
 
-/// A peer in shards beside one that is whole; a second peer sends too, and every third round the first sends in vain.
+/// A peer in shards beside one that is whole; two more send too, and every third round the first sends in vain.
 void compare(const demo_options& options, std::size_t count, thread_pool* pool) {
     optimizer_peer<demo> whole(shapes, options, nullptr, 1), other(shapes, options, nullptr, 2),
-        memory(shapes, options, nullptr, 1);
+        more(shapes, options, nullptr, 3), memory(shapes, options, nullptr, 1);
     sharded_demo sharded(memory.parameters, options, count, pool);
     for (std::uint64_t round = 0; round < 6; ++round) {
         whole.new_gradients();
         other.new_gradients();
+        whole.optimizer->set_tokens(static_cast<std::uint32_t>(100 * round));
+        sharded.set_tokens(static_cast<std::uint32_t>(100 * round));
+        other.optimizer->set_tokens(77);
+        if (options.contribution_clip > 0.0F)
+            for (auto& gradient : other.gradients)
+                for (float& value : gradient) value *= 50.0F;
+        more.new_gradients();
         memory.gradients_from(whole);
         const auto expected = copy(whole.optimizer->begin_step(1));
         const auto found = copy(sharded.begin_step(1));
         REQUIRE(found == expected);
         const auto second = copy(other.optimizer->begin_step(2));
+        const auto third = copy(more.optimizer->begin_step(5));
         const std::vector<std::byte> noise(200, std::byte{7});
-        std::array<contribution, 4> list = {{{.peer = 2, .payload = second},
+        std::array<contribution, 5> list = {{{.peer = 2, .payload = second},
                                              {.peer = 3, .payload = noise},
                                              {.peer = 1, .payload = expected},
-                                             {.peer = 2, .payload = second}}};
+                                             {.peer = 2, .payload = second},
+                                             {.peer = 5, .payload = third}}};
         if (round % 3 == 2) list[2] = {.peer = 4, .payload = expected};
         const commit agreed = {.round = round, .contributions = list};
         const step_report a = whole.optimizer->end_step({&agreed, 1});
         const step_report b = sharded.end_step({&agreed, 1});
         other.optimizer->end_step({&agreed, 1});
-        CHECK(a.contributors == (round % 3 == 2 ? 1 : 2));
+        more.optimizer->end_step({&agreed, 1});
+        CHECK(a.contributors == (round % 3 == 2 ? 2 : 3));
+        CHECK(a.tokens == (round % 3 == 2 ? 77 : 77 + 100 * round));
+        CHECK(b.tokens == a.tokens);
         CHECK(b.contributors == a.contributors);
         CHECK(b.rejected == a.rejected);
         CHECK(b.own_included == a.own_included);
@@ -72,7 +84,7 @@ TEST_CASE("shards send and apply what one demo does: every value code") {
         }
 }
 
-TEST_CASE("shards send and apply what one demo does: rules, bases, groups") {
+TEST_CASE("shards send and apply what one demo does: rules, bases, groups, weights") {
     const std::vector<demo_options> all = {
         {.k = 6, .chunk = 16, .values = value_code::q4, .error_feedback = true, .basis = basis::hadamard()},
         {.k = 6, .chunk = 12, .basis = basis::random_orthogonal(7, true), .rule = std::make_shared<const sgd>()},
@@ -83,6 +95,13 @@ TEST_CASE("shards send and apply what one demo does: rules, bases, groups") {
          .groups = {{.parameters = {2, 6}, .learning_rate = 0.5F, .weight_decay = 0.2F, .k = 3},
                     {.prefix = "3", .rule = std::make_shared<const muon>()}}},
         {.k = 4096, .values = value_code::bf16},
+        {.k = 6, .chunk = 16, .rule = std::make_shared<const sgd>(), .weights = mean_weights::tokens},
+        {.k = 6,
+         .chunk = 16,
+         .rule = std::make_shared<const sgd>(),
+         .weights = mean_weights::tokens,
+         .contribution_clip = 1.5F},
+        {.k = 6, .chunk = 16, .contribution_clip = 1.0F},
     };
     thread_pool two(2);
     for (std::size_t i = 0; i < all.size(); ++i)

@@ -40,24 +40,34 @@ struct one_chunk {
 };
 
 /// What exact_mean.hpp proves, in integers that cannot overflow: the means, and the chunk they transform back to.
-std::vector<wide> reference(const one_chunk& c, std::span<const sparse_content* const> senders) {
+std::vector<wide> reference(const one_chunk& c, std::span<const sparse_content* const> senders,
+                            std::span<const contribution_weight> weights) {
     const std::size_t n = c.side;
-    std::uint32_t top = 1;
-    const auto field = [](float v) { return std::max((std::bit_cast<std::uint32_t>(v) >> 23U) & 0xffU, 1U); };
-    for (const sparse_content* s : senders)
-        for (std::size_t i = 0; i < s->counts[0]; ++i) top = std::max(top, field(s->values[i]));
+    const auto weight = [&](std::size_t p) { return weights.empty() ? contribution_weight{} : weights[p]; };
+    int top = 1;
+    const auto field = [](float v) { return std::max<int>((std::bit_cast<std::uint32_t>(v) >> 23U) & 0xffU, 1); };
+    for (std::size_t p = 0; p < senders.size(); ++p)
+        for (std::size_t i = 0; i < senders[p]->counts[0]; ++i)
+            top = std::max(top, field(senders[p]->values[i]) - static_cast<int>(weight(p).shift));
     std::vector<wide> sums(n * n), count(n * n);
-    for (const sparse_content* s : senders)
+    wide largest_sum = 0;
+    for (std::size_t p = 0; p < senders.size(); ++p) {
+        const sparse_content* s = senders[p];
+        const contribution_weight as = weight(p);
         for (std::size_t i = 0; i < s->counts[0]; ++i) {
             const auto bits = std::bit_cast<std::uint32_t>(s->values[i]);
             const wide mantissa = (bits & 0x7fffffU) | ((bits & 0x7f800000U) == 0 ? 0U : 0x800000U);
-            const std::uint32_t shift = std::min(2 + top - field(s->values[i]), 100U);
+            const int shift = std::min(2 + top - field(s->values[i]) + static_cast<int>(as.shift), 100);
             const wide size = (mantissa + (wide{1} << (shift - 1))) >> shift;
-            sums[s->positions[i]] += (bits >> 31U) != 0 ? -size : size;
-            count[s->positions[i]] += 1;
+            wide& sum = sums[s->positions[i]];
+            sum += ((bits >> 31U) != 0 ? -size : size) * as.weight * as.factor;
+            count[s->positions[i]] += wide{256} * as.weight;
+            largest_sum = std::max(largest_sum, sum < 0 ? -sum : sum);
         }
+    }
+    CHECK(largest_sum <= wide{1} << 61U);  // twice that and the divisor: what the proof needs
     for (std::size_t p = 0; p < n * n; ++p)
-        if (count[p] > 1) {
+        if (count[p] > 0) {
             const wide rounded = (2 * (sums[p] < 0 ? -sums[p] : sums[p]) + count[p]) / (2 * count[p]);
             sums[p] = sums[p] < 0 ? -rounded : rounded;
         }
@@ -74,8 +84,9 @@ std::vector<wide> reference(const one_chunk& c, std::span<const sparse_content* 
     return out;
 }
 
-void compare(const one_chunk& c, std::span<const sparse_content* const> senders, bool at_bound) {
-    const std::vector<wide> expected = reference(c, senders);
+void compare(const one_chunk& c, std::span<const sparse_content* const> senders, bool at_bound,
+             std::span<const contribution_weight> weights = {}) {
+    const std::vector<wide> expected = reference(c, senders, weights);
     wide largest = 0;
     for (const wide v : expected) largest = std::max(largest, v < 0 ? -v : v);
     CHECK(largest < (wide{1} << 53U));  // the bound that the proof needs
@@ -85,7 +96,7 @@ void compare(const one_chunk& c, std::span<const sparse_content* const> senders,
         INFO("isa ", to_string(level));
         detail::chunk_worker worker(c.plan, kernels_for(level));
         const auto& t = c.plan.tensors()[0];
-        const float* found = worker.decode_mean(t, 0, senders);
+        const float* found = worker.decode_mean(t, 0, {.contents = senders, .weights = weights});
         std::size_t wrong = 0;
         for (std::size_t i = 0; i < expected.size(); ++i) {
             const auto whole = static_cast<float>(static_cast<double>(static_cast<std::int64_t>(expected[i])));
@@ -128,6 +139,15 @@ TEST_CASE("exact decode: all coefficients at the largest mantissa, signs aligned
                 c, [](std::size_t) { return true; }, largest);
             const std::vector<const sparse_content*> senders(300, &all);
             compare(c, senders, b.kind() != basis_kind::identity);
+            // The largest sums of weights: of many that weigh much, and of one.
+            std::vector<contribution_weight> weights(127, {.weight = most_tokens});
+            weights.push_back({.weight = most_tokens - 1});
+            compare(c, std::span(senders).first(128), b.kind() != basis_kind::identity, weights);
+            weights.assign(1, {.weight = 0x7fffffffU});
+            compare(c, std::span(senders).first(1), b.kind() != basis_kind::identity, weights);
+            weights.assign(300, {.factor = 255});
+            weights[7] = {.weight = 0x7fffffffU - 299, .factor = 128, .shift = 1};
+            compare(c, senders, false, weights);
         }
 }
 
@@ -154,5 +174,15 @@ TEST_CASE("exact decode: mixed exponents, subnormal numbers, zeros, overlapping 
                 for (std::size_t i = 0; i < 211; ++i) senders.push_back(&contents[i % contents.size()]);
                 compare(c, senders, false);
                 compare(c, std::span(senders).first(2), false);
+                std::vector<contribution_weight> weights;
+                for (std::size_t i = 0; i < senders.size(); ++i) {
+                    const bool clipped = random.below(2) == 0;
+                    weights.push_back({.weight = 1 + static_cast<std::uint32_t>(random.below(10'000'000)),
+                                       .factor = clipped ? 128 + static_cast<std::uint32_t>(random.below(128)) : 256,
+                                       .shift = clipped ? static_cast<std::uint32_t>(random.below(40)) : 0});
+                }
+                weights[3] = {.weight = 5, .factor = 0, .shift = 255};
+                compare(c, senders, false, weights);
+                compare(c, std::span(senders).first(4), false, std::span(weights).first(4));
             }
 }

@@ -49,6 +49,7 @@ class demo {
           measures_(model_.pieces().size(), "measures"),
           numbers_(1, "numbers"),
           staged_numbers_(1),
+          weigher_(options_.weights, options_.contribution_clip),
           decoders_(::thinwire::detail::lane_count(pool), payload_decoder(plan_.layout())),
           decoded_(decoders_.size()),
           coders_(decoders_.size(), section_coder(plan_.layout())) {
@@ -137,6 +138,7 @@ class demo {
         step_report report{.round = c.round};
         std::optional<payload_info> first;
         read(c);
+        weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
                 ++report.rejected;
@@ -146,6 +148,7 @@ class demo {
             if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
                 report.bytes_received += c.contributions[i].payload.size();
             if (!first) first = *headers_[i];
+            weigher_.add(headers_[i]->tokens, norms_[i]);
         }
         if (first) {
             report.learning_rate = first->learning_rate;
@@ -191,6 +194,10 @@ class demo {
         changed.learning_rate = rate;
         options_ = ::thinwire::detail::checked(changed);
     }
+
+    /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
+    /// value_error above most_tokens.
+    void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
 
     [[nodiscard]] const demo_options& options() const noexcept { return options_; }
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
@@ -390,6 +397,7 @@ class demo {
                 .chunk = layout().chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
+                .tokens = rounds_.tokens(),
                 .replica = share};
     }
 
@@ -434,11 +442,12 @@ class demo {
     /// Decodes every contribution into staged memory and headers_; no header where it is refused.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
-        if (n > detail::apply_kernel<true>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
+        if (n > detail::apply_kernel<true, false>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
             throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20, and below 2^31 / " +
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
         static_cast<void>(replica_share());  // of the weights as they are now: what was staged before is used up
         headers_.assign(n, std::nullopt);
+        norms_.assign(n, 0);
         if (received_.payloads() < n) received_ = detail::content(layout(), n);
         ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
             received_.stage_nothing(i);
@@ -448,6 +457,7 @@ class demo {
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, decoded_[lane]);
             if (!info) return;
             headers_[i] = *info;
+            if (weigher_.needs_norms()) norms_[i] = norm_of(layout(), decoded_[lane]);
             received_.stage(i, decoded_[lane]);
         });
     }
@@ -456,17 +466,37 @@ class demo {
         model_.set_rates(info);
         model_.upload(*stream_);
         received_.upload(*stream_, senders);
-        const auto give = [&]<bool Shared>(std::bool_constant<Shared>) {
-            const detail::apply_kernel<Shared> kernel = {.model = model_.view(),
-                                                         .received = received_.view(),
-                                                         .senders = static_cast<std::uint32_t>(senders),
-                                                         .coefficients = layout().coefficients(),
-                                                         .chunks = model_.chunks(),
-                                                         .sums_work = work_sums_.span(),
-                                                         .middle_work = work_middle_.span()};
+        const std::size_t weights = upload_weights(senders);
+        const auto give = [&]<bool Shared, bool Weighted>(std::bool_constant<Shared>, std::bool_constant<Weighted>) {
+            const detail::apply_kernel<Shared, Weighted> kernel = {.model = model_.view(),
+                                                                   .received = received_.view(),
+                                                                   .weights = weights_.span().subspan(0, weights),
+                                                                   .senders = static_cast<std::uint32_t>(senders),
+                                                                   .coefficients = layout().coefficients(),
+                                                                   .chunks = model_.chunks(),
+                                                                   .sums_work = work_sums_.span(),
+                                                                   .middle_work = work_middle_.span()};
             launch(*stream_, kernel, blocks_for(model_.chunks()), kernel.shared_bytes(kernel.model));
         };
-        in_shared_memory() ? give(std::true_type{}) : give(std::false_type{});
+        const auto give_weighted = [&](auto shared) {
+            weights > 0 ? give(shared, std::true_type{}) : give(shared, std::false_type{});
+        };
+        in_shared_memory() ? give_weighted(std::true_type{}) : give_weighted(std::false_type{});
+    }
+    /// Brings what the senders weigh to the device, one after the other, also those that were refused and sent
+    /// nothing. Returns how many that are: 0 where all count alike.
+    [[nodiscard]] std::size_t upload_weights(std::size_t senders) {
+        const std::span<const contribution_weight> weights = weigher_.finish();
+        if (weights.empty()) return 0;
+        if (weights_.size() < senders) {
+            staged_weights_ = pinned_buffer<contribution_weight>(senders);
+            weights_ = device_buffer<contribution_weight>(senders, "weights of contributions");
+        }
+        for (std::size_t i = 0, accepted = 0; i < senders; ++i)
+            staged_weights_.span()[i] = headers_[i] ? weights[accepted++] : contribution_weight{};
+        copy_to_device<contribution_weight>(*stream_, std::as_const(staged_weights_).span().first(senders),
+                                            weights_.span().subspan(0, senders));
+        return senders;
     }
 
     /// Asks for this round's share of the weights.
@@ -522,6 +552,10 @@ class demo {
     device_buffer<float> work_floats_;
     device_buffer<std::uint64_t> work_sums_;
     device_buffer<std::int32_t> work_middle_;
+    contribution_weights weigher_;
+    std::vector<std::uint64_t> norms_;  ///< of the contributions
+    pinned_buffer<contribution_weight> staged_weights_;
+    device_buffer<contribution_weight> weights_;
     std::vector<payload_decoder> decoders_;
     std::vector<sparse_content> decoded_;  ///< one for each lane
     std::vector<section_coder> coders_;

@@ -1,6 +1,7 @@
 #ifndef THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 #define THINWIRE_OPTIM_DETAIL_ADAMW_KERNEL_HPP
 
+#include <thinwire/optim/contribution_weights.hpp>
 #include <thinwire/optim/detail/update_kernels.hpp>
 
 #include <algorithm>
@@ -15,7 +16,7 @@ namespace thinwire::detail {
 
 /// The numbers of one AdamW step that are the same for all elements.
 struct adamw_step {
-    double gradient_weight;  ///< 1 / contributors
+    double gradient_weight;  ///< 1 / contributors, or 1 / the sum of their weights
     double beta1_rest;       ///< 1 - beta1
     double beta2, beta2_rest;
     double root_correction;  ///< 1 / sqrt(1 - beta2^t)
@@ -79,13 +80,16 @@ struct adamw_block {
 };
 
 /// One step of torch.optim.AdamW for `count` <= 64 elements. `gradients` are little-endian floats of each contributor,
-/// added in their order.
-inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients, float* x, float* m, float* v,
+/// added in their order, each times its weight (below 2^24: a product of at most 48 bits, exact) where there are
+/// weights.
+inline void adamw_update(const adamw_step& s, std::span<const std::byte* const> gradients,
+                         std::span<const contribution_weight> weights, float* x, float* m, float* v,
                          std::size_t count) noexcept {
     using block = adamw_block;
     block::row g = {}, one, mean, square, weight, t;
-    for (const std::byte* from : gradients) {
-        block::load(one, from, count);
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+        block::load(one, gradients[i], count);
+        if (!weights.empty()) block::scale(one, static_cast<double>(weights[i].weight));
         block::add(g, one);
     }
     block::scale(g, s.gradient_weight);

@@ -29,10 +29,11 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     }
 }
 
-/// A number that differs when ranks or sides differ.
-[[nodiscard]] inline std::uint64_t shapes_fingerprint(std::span<const parameter> parameters) {
+/// Of dense payloads: a number that differs when ranks, sides or weights differ.
+[[nodiscard]] inline std::uint64_t dense_fingerprint(std::span<const parameter> parameters, mean_weights weights) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
+    bytes.put(static_cast<std::uint8_t>(weights));
     return checksum64(bytes.bytes());
 }
 
@@ -45,6 +46,8 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
     bytes.put(static_cast<std::uint32_t>(o.chunk));
     bytes.put(basis_fingerprint);
+    bytes.put(static_cast<std::uint8_t>(o.weights));
+    bytes.put(o.contribution_clip);
     for (const tensor_settings& s : settings) {
         bytes.put(static_cast<float>(s.learning_rate));
         bytes.put(static_cast<float>(s.direction_rate));
@@ -130,6 +133,9 @@ class chunk_plan {
             max_cols_ = std::max(max_cols_, grid.cols());
             max_size_ = std::max(max_size_, grid.chunk_size());
         }
+        if (options.contribution_clip > 0.0F && coefficients > 0xffffffffU)
+            throw value_error("demo: " + std::to_string(coefficients) +
+                              " coefficients in a payload, expected fewer than 2^32 for contribution_clip");
         layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
     }
     chunk_plan(const chunk_plan&) = delete;

@@ -76,15 +76,21 @@ class chunk_worker {
             kernels_->add_scaled(m + r * t.grid.stride(), scratch_.tile.data() + r * t.cols->full(), w, -factor);
     }
 
+    /// What the senders of a commit sent, and what each weighs: no weights where all count alike.
+    struct senders {
+        std::span<const sparse_content* const> contents;
+        std::span<const contribution_weight> weights{};
+    };
+
     /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
-    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x,
-               std::span<const sparse_content* const> contents, float rate, float factor) {
+    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
+               float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
         const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
         for (; from < to; from += most) {
             const std::size_t count = std::min(most, to - from);
-            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, contents, panel_.data() + c * h * full);
+            for (std::size_t c = 0; c < count; ++c) decode_mean(t, from + c, sent, panel_.data() + c * h * full);
             for (std::size_t r = 0; r < h; ++r)
                 for (std::size_t c = 0; c < count; ++c)
                     kernels_->apply_sign(x + r * stride + c * w, panel_.data() + (c * h + r) * full, w, rate, factor,
@@ -95,9 +101,8 @@ class chunk_worker {
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
-    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk,
-                             std::span<const sparse_content* const> contents) {
-        decode_mean(t, chunk, contents, scratch_.tile.data());
+    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent) {
+        decode_mean(t, chunk, sent, scratch_.tile.data());
         return scratch_.tile.data();
     }
     [[nodiscard]] int exponent() const noexcept { return mean_.scale_exponent(); }
@@ -111,16 +116,26 @@ class chunk_worker {
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
     static constexpr std::size_t panel_elements = 65536;
 
-    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, std::span<const sparse_content* const> contents,
-                     float* tile) {
+    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
         mean_.clear();
-        for (const sparse_content* c : contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
-        for (const sparse_content* c : contents)
-            mean_.add(std::span(c->positions).subspan(place, count(*c)),
-                      std::span(c->values).subspan(place, count(*c)));
-        mean_.finish();
+        if (sent.weights.empty()) {
+            for (const sparse_content* c : sent.contents) mean_.measure(std::span(c->values).subspan(place, count(*c)));
+            for (const sparse_content* c : sent.contents)
+                mean_.add(std::span(c->positions).subspan(place, count(*c)),
+                          std::span(c->values).subspan(place, count(*c)));
+        } else {
+            for (std::size_t i = 0; i < sent.contents.size(); ++i)
+                mean_.measure(std::span(sent.contents[i]->values).subspan(place, count(*sent.contents[i])),
+                              sent.weights[i].shift);
+            for (std::size_t i = 0; i < sent.contents.size(); ++i) {
+                const sparse_content& c = *sent.contents[i];
+                mean_.add(std::span(c.positions).subspan(place, count(c)), std::span(c.values).subspan(place, count(c)),
+                          sent.weights[i]);
+            }
+        }
+        mean_.finish(sent.weights.empty());
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
             kernels_->inverse_line_exact(*t.cols, mean_.positions().data(), mean_.means().data(),
                                          mean_.positions().size(), tile);

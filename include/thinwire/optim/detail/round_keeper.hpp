@@ -47,6 +47,15 @@ class round_keeper {
                               std::to_string(round_));
     }
 
+    /// What the payloads to come state.
+    [[nodiscard]] std::uint32_t tokens() const noexcept { return tokens_; }
+    void set_tokens(std::uint32_t tokens) {
+        if (tokens > most_tokens)
+            throw value_error("set_tokens: " + std::to_string(tokens) + ", expected at most " +
+                              std::to_string(most_tokens));
+        tokens_ = tokens;
+    }
+
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
@@ -94,6 +103,7 @@ class round_keeper {
     /// Counts an accepted contribution.
     void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
         ++report.contributors;
+        report.tokens += info.tokens;
         ++(info.replica == share_ ? report.agreeing : report.disagreeing);
         if (is_own(c)) report.own_included = true;
     }
@@ -109,6 +119,7 @@ class round_keeper {
     static void merge(step_report& total, const step_report& one) noexcept {
         total.round = one.round;
         total.contributors += one.contributors;
+        total.tokens += one.tokens;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
@@ -119,6 +130,7 @@ class round_keeper {
 
  private:
     std::uint64_t round_ = 0;
+    std::uint32_t tokens_ = 0;
     bool pending_ = false;
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;

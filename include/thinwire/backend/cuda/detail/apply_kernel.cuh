@@ -4,6 +4,7 @@
 #include <thinwire/backend/cuda/detail/block.cuh>
 #include <thinwire/backend/cuda/detail/choose_kernel.cuh>
 #include <thinwire/backend/cuda/detail/chunk_transform.cuh>
+#include <thinwire/optim/contribution_weights.hpp>
 #include <thinwire/optim/detail/fixed_point.hpp>
 
 #include <cstddef>
@@ -30,15 +31,19 @@ THINWIRE_KERNEL float scale_exactly(float value, int exponent) {
 ///
 /// A sum of up to 2^20 - 1 senders is kept with their number in one word: the number in the 20 low bits, the sum, below
 /// 2^42 in magnitude, above. A mean is at most 2^22, a basis entry too; sums of both passes stay below 2^53.
-template <bool Shared>
+///
+/// Weighted: contributions do not count alike. The sum then has a word of its own, the sum of the weights, below 2^31,
+/// the place where the first pass of the inverse will put its results.
+template <bool Shared, bool Weighted>
 struct apply_kernel {
-    static constexpr std::string_view name = "apply";
+    static constexpr std::string_view name = Weighted ? "apply weighted" : "apply";
     static constexpr unsigned threads = 256;
     static constexpr unsigned resident = 3;
     static constexpr std::size_t most_senders = (std::size_t{1} << 20U) - 1;
 
     model_view model;
-    content_view received;  ///< of the senders, one after the other
+    content_view received;                           ///< of the senders, one after the other
+    device_span<const contribution_weight> weights;  ///< of the senders; none unless Weighted
     std::uint32_t senders = 0;
     std::uint64_t coefficients = 0;         ///< of one sender
     std::uint32_t chunks = 0;               ///< likewise
@@ -69,7 +74,7 @@ struct apply_kernel {
             const tensor_view t = model.tensors.load(tensor_of(model.first_chunks, chunk));
             masks.words = (t.rows + 31) / 32;
             masks.clear(self, t);
-            const std::uint32_t top = add_up(self, t, chunk, masks, sums, room);
+            const std::uint32_t top = add_up(self, t, chunk, masks, sums, middle, room);
             inverse_columns<std::int64_t, std::int32_t, std::int64_t>(
                 self, t, masks, model.exact, [&](std::uint32_t at) { return static_cast<std::int64_t>(sums.load(at)); },
                 middle,
@@ -90,38 +95,53 @@ struct apply_kernel {
     /// the largest exponent. Barriers all around.
     THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const tensor_view& t, std::uint32_t chunk,
                                          const column_masks& masks, const device_span<std::uint64_t>& sums,
+                                         const device_span<std::int32_t>& weight_sums,
                                          const device_span<std::uint32_t>& room) const {
         const std::uint32_t size = t.rows * t.cols;
         const std::uint64_t place = t.first_coefficient + std::uint64_t{chunk - t.first_chunk} * t.kept;
         const std::uint32_t items = senders * t.kept;
-        for (std::uint32_t i = self.index(); i < size; i += self.threads()) sums.store(i, 0U);
+        for (std::uint32_t i = self.index(); i < size; i += self.threads()) {
+            sums.store(i, 0U);
+            if constexpr (Weighted) weight_sums.store(i, 0);
+        }
         const auto for_each_sent = [&](const auto& use) {
             for (std::uint32_t item = self.index(); item < items; item += self.threads()) {
                 const std::uint32_t sender = item / t.kept, n = item % t.kept;
                 if (n < received.counts.load(std::size_t{sender} * chunks + chunk))
-                    use(sender * coefficients + place + n);
+                    use(sender, sender * coefficients + place + n);
             }
         };
         std::uint32_t largest = 0;
-        for_each_sent([&](std::uint64_t at) {
-            const std::uint32_t magnitude = bits_of(received.values.load(at)) & 0x7fffffffU;
-            largest = magnitude > largest ? magnitude : largest;
+        for_each_sent([&](std::uint32_t sender, std::uint64_t at) {
+            std::uint32_t field = (bits_of(received.values.load(at)) & 0x7fffffffU) >> 23U;
+            if constexpr (Weighted) {
+                const std::uint32_t shift = weights.load(sender).shift;
+                field = field > shift ? field - shift : 0;
+            }
+            largest = field > largest ? field : largest;
         });
         unsigned turn = 0;
-        const std::uint32_t field = block_largest(self, largest, room, turn) >> 23U;
+        const std::uint32_t field = block_largest(self, largest, room, turn);
         const std::uint32_t top = field < 1 ? 1 : field;
-        for_each_sent([&](std::uint64_t at) {
-            const std::uint32_t position = received.positions.load(at);
-            const std::int64_t value = ::thinwire::detail::fixed_of_bits(bits_of(received.values.load(at)), top);
-            sums.atomic_add(position, (static_cast<std::uint64_t>(value) << 20U) + 1U);
+        for_each_sent([&](std::uint32_t sender, std::uint64_t at) {
+            const std::uint32_t position = received.positions.load(at), bits = bits_of(received.values.load(at));
+            if constexpr (Weighted) {
+                const contribution_weight as = weights.load(sender);
+                const std::int64_t value = ::thinwire::detail::fixed_of_bits(bits, top + as.shift);
+                sums.atomic_add(position, static_cast<std::uint64_t>(value) * as.weight * as.factor);
+                weight_sums.atomic_add(position, static_cast<std::int32_t>(as.weight));
+            } else {
+                const std::int64_t value = ::thinwire::detail::fixed_of_bits(bits, top);
+                sums.atomic_add(position, (static_cast<std::uint64_t>(value) << 20U) + 1U);
+            }
             masks.mark(position / t.cols, position % t.cols);
         });
         self.barrier();
         for (std::uint32_t i = self.index(); i < size; i += self.threads()) {
-            const std::uint64_t packed = sums.load(i);
-            const auto n = static_cast<std::int64_t>(packed & 0xfffffU);
+            const auto packed = static_cast<std::int64_t>(sums.load(i));
+            const std::int64_t n = Weighted ? std::int64_t{256} * weight_sums.load(i) : packed & 0xfffff;
             if (n == 0) continue;
-            const std::int64_t mean = ::thinwire::detail::rounded_mean(static_cast<std::int64_t>(packed) >> 20, n);
+            const std::int64_t mean = ::thinwire::detail::rounded_mean(Weighted ? packed : packed >> 20, n);
             sums.store(i, static_cast<std::uint64_t>(mean));
         }
         self.barrier();
