@@ -18,6 +18,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -156,6 +157,13 @@ class participant {
  private:
     enum class role : std::uint8_t { follower, trial, voting, candidate, leader };
     enum class phase : std::uint8_t { dialling, greeted, stranger, linked };
+    /// Two authors may send the same bytes, and one may send them again.
+    struct pool_key {
+        digest content;
+        peer_id author = 0;
+        std::uint64_t round = 0;
+        [[nodiscard]] auto operator<=>(const pool_key&) const = default;
+    };
     struct link_state {
         phase at = phase::stranger;
         peer_id peer = 0;  ///< whom we dial or who it is; 0: not known
@@ -165,6 +173,7 @@ class participant {
         status_message says, told;
         bool has_said = false;
         std::pair<std::uint64_t, std::uint64_t> proposed{};     ///< term and round + 1 of the newest proposal it got
+        std::set<pool_key> open;                                ///< what it has of which pieces may be asked for
         std::multiset<std::pair<digest, std::uint64_t>> asked;  ///< pieces on their way from it
         std::size_t waiting = 0;                                ///< its requests that wait for the log
         shared_bytes snapshot;                                  ///< that it was offered, until it has it
@@ -191,13 +200,6 @@ class participant {
         timestamp next = 0;
         timestamp pause = 0;
     };
-    /// Two authors may send the same bytes, and one may send them again.
-    struct pool_key {
-        digest content;
-        peer_id author = 0;
-        std::uint64_t round = 0;
-        [[nodiscard]] auto operator<=>(const pool_key&) const = default;
-    };
     struct held_payload {
         std::uint64_t round = 0;
         peer_id author = 0;
@@ -210,6 +212,8 @@ class participant {
     struct assembly {
         commit_record record;
         bool final = false;
+        bool searched = false;        ///< `lacking` is known, and whoever has one of them is a source of it
+        std::set<peer_id> lacking{};  ///< authors whose payload is not here
     };
     struct question {
         link_id link = 0;
@@ -249,7 +253,9 @@ class participant {
     void refuse(link_id link, refusal code, std::string text, timestamp now);
     void dial_wanted(timestamp now);
     void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
-    [[nodiscard]] bool wants_link(std::size_t position) const;
+    [[nodiscard]] bool wants_link(std::size_t position, std::size_t own) const;
+    [[nodiscard]] std::size_t own_position() const;
+    [[nodiscard]] timestamp due(const link_state& l) const;
     void announce(timestamp now);
     [[nodiscard]] status_message status(timestamp now) const;
     void send(link_id link, message m, timestamp now);
@@ -270,12 +276,16 @@ class participant {
     void on(link_id link, fetch_message& m, timestamp now);
     void on(link_id link, piece_message& m, timestamp now);
     void on(link_id link, reject_message& m, timestamp now);
+    [[nodiscard]] offer_message own_offer() const;
     void offer_own(link_id link, timestamp now);
     held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
                        std::size_t size);
     void completed(const pool_key& key, timestamp now);
     void drop(const pool_key& key);
+    void add_source(const pool_key& key, link_id link, timestamp now);
     void ask_pieces(timestamp now);
+    void reopen(const pool_key& key, const held_payload& held);
+    void reopen_snapshot();
     void lose_source(link_id link);
     void begin_log(shared_bytes bytes, timestamp now);
     [[nodiscard]] shared_bytes find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait);
@@ -287,6 +297,8 @@ class participant {
     void on(link_id link, record_message& m, timestamp now);
     void on(link_id link, pull_message& m, timestamp now);
     void assemble(timestamp now);
+    void search(timestamp now);
+    [[nodiscard]] bool has(const link_state& l, const commit_record& r) const;
     void forget_stuck();
     void store(commit_ptr record, bool final);
     void finalize(timestamp now);
@@ -343,6 +355,8 @@ class participant {
 
     std::map<link_id, link_state> links_;
     link_id last_link_ = 0;
+    timestamp links_due_ = 0;     ///< none of them needs a tick before
+    std::uint64_t furthest_ = 0;  ///< none of them says that more rounds are final
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
     std::pair<peer_id, std::string> hint_;  ///< where a sequencer is dialled that others hear and this peer does not
@@ -378,6 +392,8 @@ class participant {
     std::deque<question> questions_;
 
     std::map<pool_key, held_payload> pool_;
+    std::set<std::tuple<peer_id, std::uint64_t, digest>> authored_;  ///< its keys, by author and round
+    std::set<link_id> asking_;                                       ///< links of which more may be asked
     std::size_t pool_bytes_ = 0;
     std::optional<std::pair<std::uint64_t, digest>> own_;  ///< round and digest of the local payload
     std::optional<snapshot_state> snapshot_;
@@ -394,6 +410,8 @@ class participant {
     timestamp campaign_from_ = 0;
     timestamp campaign_began_ = 0;
     std::set<peer_id> granted_;
+    mutable std::optional<timestamp> rank_;  ///< while neither links nor the view change
+    mutable std::optional<bool> voter_;      ///< in state_.view
 
     std::map<peer_id, committed_payload> collected_;
     std::size_t collected_bytes_ = 0;

@@ -62,6 +62,36 @@ TEST_CASE("mesh: one final record a round, nothing lost or doubled, and the run 
     for (std::size_t i = 0; i < t.faults.size(); ++i) CHECK_MESSAGE(t.faults[i] > 100, "fault kind " << i);
 }
 
+namespace {
+
+/// Peers of a large view: the sequencer dies, the run is split in two, an eighth joins late.
+void check_large(int peers, int contributors) {
+    mesh::world::options o;
+    o.peers = peers;
+    o.contributors = contributors;
+    o.late = peers / 8;
+    o.late_at = 5'000'000;
+    o.fault_every_ms = 0;
+    o.script = {{4'000'000, mesh::fault::kill_leader}, {8'000'000, mesh::fault::split}};
+    o.trouble = 12'000'000;
+    o.calm = 9'000'000;
+    o.progress = 3;
+    mesh::world world(1, o);
+    world.run();
+    CHECK(world.faults(mesh::fault::kill_leader) == 1);
+    CHECK(world.faults(mesh::fault::split) == 1);
+    CHECK(world.leaders() > 1);
+    MESSAGE(peers << " peers, " << std::min(peers, contributors) << " compute: " << world.rounds() << " rounds, "
+                  << world.calm_round_ms() << " ms and " << world.calm_messages() << " messages a peer for one");
+}
+
+}  // namespace
+
+TEST_CASE("mesh: 1024 peers lose their sequencer, are split, are joined, and go on") {
+    check_large(static_cast<int>(from_environment("THINWIRE_SIM_PEERS", 1024)),
+                static_cast<int>(from_environment("THINWIRE_SIM_CONTRIBUTORS", 32)));
+}
+
 TEST_CASE("mesh: a peer that acknowledges before it has stored is caught") {
     mesh::world::options o;
     o.broken = mesh::bug::acknowledges_before_storing;

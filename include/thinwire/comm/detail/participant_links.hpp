@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 
 namespace thinwire {
 
@@ -71,6 +72,7 @@ inline link_id participant::link_opened(timestamp now) {
     if (over_) return link;
     link_state& l = links_[link];
     l.opened = l.heard = l.sent = now;
+    links_due_ = std::min(links_due_, due(l));
     if (links_.size() > settings_.max_links)
         refuse(link, refusal::full,
                "no room for another connection, " + std::to_string(settings_.max_links) + " are open", now);
@@ -82,6 +84,7 @@ inline void participant::dialled(link_id link, timestamp now) {
     if (over_ || it == links_.end() || it->second.at != phase::dialling) return;
     it->second.at = phase::greeted;
     it->second.opened = it->second.heard = now;
+    links_due_ = std::min(links_due_, due(it->second));
     send(link, introduction(), now);
     settle(now);
 }
@@ -276,8 +279,11 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     peer_state& p = peers_[hello.peer];
     if (p.session != hello.session) {
         std::vector<pool_key> stale;
-        for (const auto& [key, held] : pool_)
-            if (held.author == hello.peer && held.session != hello.session) stale.push_back(key);
+        for (auto at = authored_.lower_bound({hello.peer, 0, digest{}});
+             at != authored_.end() && std::get<0>(*at) == hello.peer; ++at) {
+            const pool_key key{std::get<2>(*at), hello.peer, std::get<1>(*at)};
+            if (pool_.at(key).session != hello.session) stale.push_back(key);
+        }
         for (const pool_key& key : stale)
             if (!assembly_ && !storing_ && !tentative_) drop(key);
         p.excluded = false;
@@ -293,6 +299,8 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     l.at = phase::linked;
     l.peer = hello.peer;
     l.hello = hello;
+    links_due_ = std::min(links_due_, due(l));
+    rank_.reset();
     p.name = hello.name;
     p.link = link;
     p.session = hello.session;
@@ -364,6 +372,7 @@ inline void participant::on(link_id link, goodbye_message& m, timestamp now) {
 /// What a peer says of itself: whom it follows, how far it is.
 inline void participant::on(link_id link, status_message& m, timestamp now) {
     link_state& l = links_.at(link);
+    furthest_ = std::max(furthest_, m.final);
     if (l.has_said && (m.final < l.says.final || m.term < l.says.term))
         return broken(link, "a status that goes back", now);
     const status_message before = std::exchange(l.says, m);
@@ -388,29 +397,39 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
         }
     }
     if (!links_.contains(link)) return;
+    const bool moved = before.final != m.final || before.accepted != m.accepted || before.sequencer != m.sequencer;
     peer_state& p = peers_[peer];
     if (m.active && (!before.active || m.taken > before.taken)) awake(p, now);
-    if (before.final != m.final && !state_.view.find(peer)) roster_changed_ = true;
+    if (leading() && before.final != m.final && !state_.view.find(peer)) roster_changed_ = true;
     if (leading()) {
         propose_to(link, now);
-        count_stored(now);
+        if (moved) count_stored(now);
     }
     learn_final(now);
+    if (moved && assembly_ && has(links_.at(link), assembly_->record))
+        for (const committed_payload& c : assembly_->record.contributions)
+            if (assembly_->lacking.contains(c.peer))
+                add_source({c.payload_digest, c.peer, assembly_->record.round}, link, now);
     assemble(now);
 }
 
 // ------------------------------------------------------------------------------------------------------ dialling
 
 /// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer,
-/// those who come next, and neighbours in the order of the view.
-inline bool participant::wants_link(std::size_t position) const {
+/// those who come next, and neighbours in the order of the view. `own`: own_position().
+inline bool participant::wants_link(std::size_t position, std::size_t own) const {
     const auto& members = contacts_.view.members;
     if (members.size() <= settings_.mesh + 1 || position < 3 || members[position].peer == sequencer_) return true;
+    if (own == members.size()) return false;
+    return (position + members.size() - own) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
+}
+
+/// Where this peer is in contacts_; behind the last: nowhere.
+inline std::size_t participant::own_position() const {
+    const auto& members = contacts_.view.members;
     const auto self =
         std::find_if(members.begin(), members.end(), [&](const view_member& m) { return m.peer == settings_.self; });
-    if (self == members.end()) return false;
-    const std::size_t mine = static_cast<std::size_t>(self - members.begin());
-    return (position + members.size() - mine) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
+    return static_cast<std::size_t>(self - members.begin());
 }
 
 inline void participant::dial_wanted(timestamp now) {
@@ -419,10 +438,11 @@ inline void participant::dial_wanted(timestamp now) {
     bool any = false;
     std::set<std::string> wanted;
     for (const auto& [link, l] : links_) any = any || l.at == phase::linked;
-    const bool member = contacts_.view.find(settings_.self) != nullptr;
+    const std::size_t own = own_position();
+    const bool member = own < contacts_.view.members.size();
     for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
         const view_member& m = contacts_.view.members[i];
-        if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr || !wants_link(i)) continue;
+        if (!wants_link(i, own) || m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
         const bool theirs = member && !seeking_ && !settings_.address.empty() && m.peer > settings_.self;
         if (theirs && now < peers_[m.peer].gone + settings_.attempt_timeout) continue;
         dial(m.address, m.peer, m.key, now);
@@ -451,6 +471,7 @@ inline void participant::dial(const std::string& address, peer_id peer, const st
     l.peer = peer;
     l.address = address;
     l.opened = l.heard = l.sent = now;
+    links_due_ = std::min(links_due_, due(l));
     effects_.push_back(dial_effect{d.link, address, key});
 }
 
@@ -522,6 +543,7 @@ inline void participant::forget(link_id link, timestamp now) {
     if (p.link != link) return;
     p.link = 0;
     p.gone = now;
+    rank_.reset();
     roster_changed_ = true;
     if (peer == sequencer_) campaign_from_ = std::min(campaign_from_, now + settings_.takeover / 4);
     if (std::none_of(links_.begin(), links_.end(), [](const auto& e) { return e.second.at == phase::linked; }))
@@ -566,14 +588,17 @@ inline void participant::tick(timestamp now) {
         trouble_ = why;
         close(link, std::move(why), true, now);
     }
+    links_due_ = std::numeric_limits<timestamp>::max();
+    for (const auto& [link, l] : links_) links_due_ = std::min(links_due_, due(l));
     if (now >= housekeeping_) {
         housekeeping_ = now + settings_.keepalive_interval;
         roster_changed_ = true;
         dial_due_ = true;
         const timestamp stall = now - 2 * settings_.takeover;
         for (auto& [key, held] : pool_)
-            if (held.moving.sources() > 1)
-                for (const link_id link : held.moving.stalled(stall)) held.moving.remove_source(link);
+            if (held.moving.sources().size() > 1)
+                for (const link_id link : held.moving.stalled(stall))
+                    if (held.moving.remove_source(link) > 0) reopen(key, held);
         std::erase_if(pulls_, [&](const auto& p) { return p.second.second < stall; });
         if (fetch_ && !fetch_->moving.has_source() && !settings_.fresh) fetch_.reset();
         if (fetch_ && !fetch_->moving.has_source())
@@ -583,22 +608,24 @@ inline void participant::tick(timestamp now) {
             }))
             step_down(term_, now + settings_.takeover);
         forget_stuck();
+        if (assembly_) assembly_->searched = false;
         assemble(now);
     }
     for (const auto& [address, d] : dials_) dial_due_ = dial_due_ || (d.link == 0 && now >= d.next);
     settle(now);
 }
 
+/// When a link needs a tick, unless something is heard or sent before.
+inline timestamp participant::due(const link_state& l) const {
+    if (l.at == phase::linked)
+        return std::min(l.heard + settings_.keepalive_timeout, l.sent + settings_.keepalive_interval);
+    return l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout);
+}
+
 inline std::optional<timestamp> participant::wake_at() const {
     if (over_) return std::nullopt;
-    timestamp at = housekeeping_;
+    timestamp at = std::min(housekeeping_, links_due_);
     const auto sooner = [&](std::optional<timestamp> t) { at = t ? std::min(at, *t) : at; };
-    for (const auto& [link, l] : links_) {
-        if (l.at == phase::linked)
-            sooner(std::min(l.heard + settings_.keepalive_timeout, l.sent + settings_.keepalive_interval));
-        else
-            sooner(l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout));
-    }
     for (const auto& [address, d] : dials_)
         if (d.link == 0 && !leaving_) sooner(d.next);
     if (leading()) sooner(deadline());

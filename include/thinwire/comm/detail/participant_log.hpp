@@ -60,31 +60,42 @@ inline void participant::advance(timestamp now) {
 /// and stores it when nothing is missing.
 inline void participant::assemble(timestamp now) {
     if (!assembly_ || storing_) return;
-    commit_record& r = assembly_->record;
-    bool complete = true;
-    for (committed_payload& c : r.contributions) {
-        if (c.payload) continue;
-        if (tentative_)
-            for (const committed_payload& t : tentative_->contributions)
-                if (t.payload_digest == c.payload_digest) c.payload = t.payload;
-        if (c.payload) continue;
-        held_payload* held = hold(c.payload_digest, r.round, c.peer, 0, c.size);
-        if (held->bytes) {
-            c.payload = held->bytes;
-            continue;
-        }
-        complete = false;
-        for (const auto& [link, l] : links_)
-            if (l.at == phase::linked &&
-                ((l.says.final > r.round && l.hello.log_begin <= r.round) || l.peer == sequencer_ ||
-                 (l.says.final == r.round && l.says.accepted == r.term)))
-                held->moving.add_source(link, now);
-    }
-    if (!complete) return;
+    if (!assembly_->searched) search(now);
+    if (!assembly_->lacking.empty()) return;
     const assembly done = *std::exchange(assembly_, std::nullopt);
     auto record = std::make_shared<commit_record>(done.record);
     if (done.final && tentative_ && record_digest(*tentative_) == record_digest(*record)) return finalize(now);
     store(std::move(record), done.final);
+}
+
+/// What of the record under way is not here, and who has it.
+inline void participant::search(timestamp now) {
+    commit_record& r = assembly_->record;
+    assembly_->searched = true;
+    assembly_->lacking.clear();
+    std::vector<link_id> sources;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked && has(l, r)) sources.push_back(link);
+    std::map<digest, shared_bytes> accepted;
+    if (tentative_)
+        for (const committed_payload& t : tentative_->contributions) accepted.emplace(t.payload_digest, t.payload);
+    for (committed_payload& c : r.contributions) {
+        if (c.payload) continue;
+        if (const auto t = accepted.find(c.payload_digest); t != accepted.end()) {
+            c.payload = t->second;
+        } else if (held_payload* held = hold(c.payload_digest, r.round, c.peer, 0, c.size); held->bytes) {
+            c.payload = held->bytes;
+        } else {
+            assembly_->lacking.insert(c.peer);
+            for (const link_id link : sources) add_source({c.payload_digest, c.peer, r.round}, link, now);
+        }
+    }
+}
+
+/// Whether a linked peer must have the payloads of a record.
+inline bool participant::has(const link_state& l, const commit_record& r) const {
+    return (l.says.final > r.round && l.hello.log_begin <= r.round) || l.peer == sequencer_ ||
+           (l.says.final == r.round && l.says.accepted == r.term);
 }
 
 /// A final record of which a payload has no source left is asked for again, from whoever has it now.
@@ -181,6 +192,8 @@ inline void participant::finalize(timestamp now) {
 inline void participant::apply_control(const commit_record& record, timestamp now) {
     const run_state before = std::exchange(state_, decode_state(*record.control).value());
     states_.emplace_back(final_, record.control);
+    rank_.reset();
+    voter_.reset();
     roster_changed_ = true;
     change_since_.reset();
     learn_view(record.control, final_);
@@ -224,7 +237,7 @@ inline void participant::apply_control(const commit_record& record, timestamp no
 /// Asks for final records that others have and this peer lacks, unless the sequencer is about to say so. A sequencer
 /// asks too: what it took over may be final elsewhere.
 inline void participant::pull(timestamp now) {
-    if (settings_.fresh) return;
+    if (settings_.fresh || furthest_ <= final_) return;
     const auto current = [&](const auto& a) { return a && a->record.term == term_; };
     const bool under_way = (tentative_ && tentative_->term == term_) || current(assembly_) || current(storing_);
     if (under_way && !leading() && hears_sequencer(now)) return;
@@ -250,9 +263,10 @@ inline void participant::pull(timestamp now) {
         if (most > final_) seeking_ = false;
         return;
     }
+    const std::size_t own = own_position();
     for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
         const view_member& m = contacts_.view.members[i];
-        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i)) return;
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i, own)) return;
     }
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.

@@ -17,8 +17,10 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     own_ = {round, content};
     held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
     held->bytes = std::move(payload);
+    const bool member = entered();
+    const offer_message offer = own_offer();
     for (const auto& [link, l] : links_)
-        if (l.at == phase::linked) offer_own(link, now);
+        if (l.at == phase::linked && (member || l.peer == sequencer_)) send(link, offer, now);
     completed({content, settings_.self, round}, now);
     settle(now);
 }
@@ -28,12 +30,8 @@ inline void participant::check_payloads_with(payload_check check, timestamp now)
     settle(now);
 }
 
-/// Tells a peer of the local payload and gives it the beginning. Before this peer has entered, only the sequencer
-/// needs it.
-inline void participant::offer_own(link_id link, timestamp now) {
-    if (!own_ || !is_linked(link)) return;
-    const peer_id peer = links_.at(link).peer;
-    if (!entered() && peer != sequencer_) return;
+/// The local payload with its beginning. Precondition: there is one.
+inline offer_message participant::own_offer() const {
     const held_payload& held = pool_.at({own_->second, settings_.self, own_->first});
     offer_message m;
     m.round = held.round;
@@ -44,8 +42,14 @@ inline void participant::offer_own(link_id link, timestamp now) {
     m.relay = sequencer_ != settings_.self && linked(sequencer_) == nullptr;
     const auto begin = held.bytes->begin();
     const std::size_t count = std::min(held.bytes->size(), wire_limits::max_piece);
-    m.bytes = share({begin, begin + static_cast<std::ptrdiff_t>(count)});
-    send(link, std::move(m), now);
+    m.bytes = count == held.bytes->size() ? held.bytes : share({begin, begin + static_cast<std::ptrdiff_t>(count)});
+    return m;
+}
+
+/// Tells a peer of the local payload. Before this peer has entered, only the sequencer needs it.
+inline void participant::offer_own(link_id link, timestamp now) {
+    if (!own_ || !is_linked(link)) return;
+    if (entered() || links_.at(link).peer == sequencer_) send(link, own_offer(), now);
 }
 
 /// The entry of a payload, made when it is new. Within the bounds of on(offer_message) and of a record.
@@ -54,7 +58,10 @@ inline participant::held_payload* participant::hold(const digest& content, std::
     const auto [it, fresh] = pool_.try_emplace(
         {content, author, round},
         held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
-    if (fresh) pool_bytes_ += size;
+    if (fresh) {
+        pool_bytes_ += size;
+        authored_.emplace(author, round, content);
+    }
     return &it->second;
 }
 
@@ -69,6 +76,8 @@ inline void participant::drop(const pool_key& key) {
     }
     pool_bytes_ -= it->second.moving.size();
     pool_.erase(it);
+    authored_.erase({key.author, key.round, key.content});
+    if (assembly_) assembly_->searched = false;
 }
 
 inline void participant::on(link_id link, offer_message& m, timestamp now) {
@@ -81,8 +90,11 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     const pool_key key{m.content, m.author, m.round};
     if (!pool_.contains(key)) {
         std::vector<pool_key> older;
-        for (const auto& [other, held] : pool_) {
-            if (held.author != m.author || held.round != m.round || held.session == 0) continue;
+        for (auto at = authored_.lower_bound({m.author, m.round, digest{}});
+             at != authored_.end() && std::get<0>(*at) == m.author && std::get<1>(*at) == m.round; ++at) {
+            const pool_key other{std::get<2>(*at), m.author, m.round};
+            const held_payload& held = pool_.at(other);
+            if (held.session == 0) continue;
             if (direct && held.session == m.session) return broken(link, "two different payloads for one round", now);
             older.push_back(other);
         }
@@ -95,7 +107,7 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     if (held->author == m.author && held->session == 0) held->session = m.session;
     held->relay = held->relay || m.relay;
     if (held->bytes) return;
-    held->moving.add_source(link, now);
+    add_source(key, link, now);
     bool asked = false;
     const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
     if (!m.bytes->empty() && m.bytes->size() != first) return broken(link, "an offer with half a piece", now);
@@ -124,35 +136,72 @@ inline void participant::completed(const pool_key& key, timestamp now) {
         m.bytes = share({});
         send(peers_[sequencer_].link, std::move(m), now);
     }
+    if (assembly_ && assembly_->record.round == key.round && assembly_->lacking.contains(key.author)) {
+        auto& all = assembly_->record.contributions;
+        const auto c = std::lower_bound(all.begin(), all.end(), key.author,
+                                        [](const committed_payload& a, peer_id author) { return a.peer < author; });
+        if (c->payload_digest == key.content) {
+            c->payload = held.bytes;
+            assembly_->lacking.erase(key.author);
+        }
+    }
     assemble(now);
 }
 
 // ------------------------------------------------------------------------------------------------------ pieces
 
+/// A linked peer has a payload. One that said that it does not have it stays out.
+inline void participant::add_source(const pool_key& key, link_id link, timestamp now) {
+    detail::comm::transfer& t = pool_.at(key).moving;
+    t.add_source(link, now);
+    if (!t.from(link) || !links_.at(link).open.insert(key).second) return;
+    asking_.insert(link);
+}
+
+/// Asks the links that have something open and fewer pieces on their way than they may have.
 inline void participant::ask_pieces(timestamp now) {
-    for (auto& entry : links_) {
-        const link_id id = entry.first;
-        link_state& l = entry.second;
-        if (l.at != phase::linked) continue;
+    for (const link_id id : std::exchange(asking_, {})) {
+        const auto entry = links_.find(id);
+        if (entry == links_.end() || entry->second.at != phase::linked) continue;
+        link_state& l = entry->second;
+        // True when nothing is left to ask for.
         const auto ask_of = [&](detail::comm::transfer& t) {
-            while (l.asked.size() < pieces_ahead && t.from(id)) {
-                const auto fetch = t.ask(id);
-                if (!fetch) return;
+            while (l.asked.size() < pieces_ahead) {
+                const auto fetch = t.from(id) ? t.ask(id) : std::nullopt;
+                if (!fetch) return true;
                 l.asked.insert({fetch->content, fetch->offset});
                 send(id, *fetch, now);
             }
+            return false;
         };
         if (fetch_) ask_of(fetch_->moving);
-        for (auto& [key, held] : pool_) {
-            if (l.asked.size() >= pieces_ahead) break;
-            if (!held.bytes) ask_of(held.moving);
+        while (!l.open.empty() && l.asked.size() < pieces_ahead) {
+            const auto held = pool_.find(*l.open.begin());
+            if (held == pool_.end() || held->second.bytes || ask_of(held->second.moving)) l.open.erase(l.open.begin());
         }
     }
 }
 
+/// Pieces that were asked for are to be asked for again, of whoever has the payload.
+inline void participant::reopen(const pool_key& key, const held_payload& held) {
+    if (held.bytes) return;
+    for (const auto& [link, since] : held.moving.sources()) {
+        const auto l = links_.find(link);
+        if (l == links_.end()) continue;
+        l->second.open.insert(key);
+        asking_.insert(link);
+    }
+}
+
+inline void participant::reopen_snapshot() {
+    if (!fetch_) return;
+    for (const auto& [link, since] : fetch_->moving.sources()) asking_.insert(link);
+}
+
 inline void participant::lose_source(link_id link) {
-    if (fetch_) fetch_->moving.remove_source(link);
-    for (auto& [key, held] : pool_) held.moving.remove_source(link);
+    if (fetch_ && fetch_->moving.remove_source(link) > 0) reopen_snapshot();
+    for (auto& [key, held] : pool_)
+        if (held.moving.remove_source(link) > 0) reopen(key, held);
 }
 
 inline void participant::on(link_id link, piece_message& m, timestamp now) {
@@ -160,6 +209,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
     const auto expected = asked_pieces.find({m.content, m.offset});
     if (expected == asked_pieces.end()) return broken(link, "a piece that was not asked for", now);
     asked_pieces.erase(expected);
+    asking_.insert(link);
     const bool snapshot = fetch_ && fetch_->offer.snapshot_digest == m.content;
     // The payload that lacks it; of several with the same bytes, one that asked this link.
     auto held = pool_.end();
@@ -170,11 +220,12 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
     bool asked = false;
     switch (t.put(link, m.offset, *m.bytes, asked, now)) {
         case detail::comm::transfer::outcome::wrong: return broken(link, "a piece of another length", now);
-        case detail::comm::transfer::outcome::missing: return;
+        case detail::comm::transfer::outcome::missing:
+            return snapshot ? reopen_snapshot() : reopen(held->first, held->second);
         case detail::comm::transfer::outcome::taken: break;
     }
     if (!t.complete()) return;
-    const bool single = t.sources() == 1 && t.from(link);
+    const bool single = t.sources().size() == 1 && t.from(link);
     shared_bytes bytes = t.finish();
     if (!bytes) {
         // Somebody lied; with one source it is known who. Otherwise it is fetched again from one.
@@ -183,7 +234,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
         for (const auto& [other, l] : links_)
             if (other != link) others.push_back(other);
         for (const link_id other : others) t.remove_source(other);
-        return;
+        return snapshot ? reopen_snapshot() : reopen(held->first, held->second);
     }
     if (snapshot) {
         fetch_->moving = detail::comm::transfer(m.content, 0, 0);
@@ -216,6 +267,8 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();
     states_ = {{final_, f.offer.state_at}};
+    rank_.reset();
+    voter_.reset();
     meet_members(now);
     local_ = detail::comm::outflow(final_);
     effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
@@ -229,6 +282,7 @@ inline void participant::begin_fetch(link_id link, const welcome_message& m, tim
         fetch_ = fetching{m, detail::comm::transfer(m.snapshot_digest, 0, m.snapshot_size)};
     if (fetch_->offer.snapshot_digest == m.snapshot_digest && fetch_->offer.snapshot_size == m.snapshot_size)
         fetch_->moving.add_source(link, now);
+    reopen_snapshot();
 }
 
 /// A request that may need the log: answered at once, or when the record was loaded.

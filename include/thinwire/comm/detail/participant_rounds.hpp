@@ -93,13 +93,16 @@ inline run_state participant::next_state(timestamp now) const {
         const peer_state& p = peers_.at(m.peer);
         return p.link == 0 && (p.left || now >= p.gone + settings_.absence);
     });
+    std::map<peer_id, std::size_t> place;
+    for (std::size_t i = 0; i < members.size(); ++i) place.emplace(members[i].peer, i);
     for (const auto& [link, l] : links_) {
         if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer) || next.revoked(l.hello.key)) continue;
         const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
-        if (view_member* m = next.view.find(l.peer)) {
+        if (const auto at = place.find(l.peer); at != place.end()) {
+            view_member& m = members[at->second];
             // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
-            if (m->incarnation == entry.incarnation || l.says.final + 2 >= final_) *m = entry;
+            if (m.incarnation == entry.incarnation || l.says.final + 2 >= final_) m = entry;
         } else if (l.says.final + 2 >= final_ && members.size() < wire_limits::max_members &&
                    std::none_of(changes_.begin(), changes_.end(), [&, id = l.peer](const control_change& c) {
                        return c.what == control_change::kind::remove && c.peer == id;

@@ -33,13 +33,15 @@ inline bool participant::eligible() const {
         return m != nullptr && m->votes && m->incarnation == settings_.incarnation;
     };
     if (settings_.checks && !settings_.validate) return false;
-    return !settings_.fresh && !leaving_ && !stopping_ &&
-           (voter(state_.view) || (tentative_state_ && voter(tentative_state_->view)));
+    if (settings_.fresh || leaving_ || stopping_) return false;
+    if (!voter_) voter_ = voter(state_.view);
+    return *voter_ || (tentative_state_ && voter(tentative_state_->view));
 }
 
 /// How many come before this peer when a sequencer is sought: linked voters earlier in the view, and, for one that
 /// cannot be dialled, all that can.
 inline timestamp participant::rank() const {
+    if (rank_) return *rank_;
     timestamp before = 0;
     bool earlier = true;
     for (const view_member& m : state_.view.members) {
@@ -50,6 +52,7 @@ inline timestamp participant::rank() const {
         if (!m.votes || linked(m.peer) == nullptr) continue;
         if (m.address.empty() != settings_.address.empty() ? settings_.address.empty() : earlier) ++before;
     }
+    rank_ = before;
     return before;
 }
 
@@ -63,7 +66,7 @@ inline bool participant::none_hears() const {
 }
 
 inline std::optional<timestamp> participant::campaign_at() const {
-    if (!eligible() || leading() || role_ == role::voting || vote_storing_ || storing_) return std::nullopt;
+    if (leading() || role_ == role::voting || vote_storing_ || storing_ || !eligible()) return std::nullopt;
     // All are here and hear nobody: no need to wait for a sequencer that may only be slow.
     if (role_ == role::follower && sequencer_ == 0 && rank() == 0 && none_hears()) return 0;
     const timestamp turn = rank() * (settings_.takeover / 4);

@@ -96,7 +96,8 @@ class transfer {
                 out.push_back(link);
         return out;
     }
-    [[nodiscard]] std::size_t sources() const noexcept { return sources_.size(); }
+    /// By link, with when each last gave something.
+    [[nodiscard]] const std::map<link_id, timestamp>& sources() const noexcept { return sources_; }
 
     /// The content when its digest is right. Precondition: complete(). Spent afterwards, right or wrong.
     [[nodiscard]] shared_bytes finish() {

@@ -1,0 +1,159 @@
+#ifndef THINWIRE_TESTS_UNIT_COMM_MESH_FAULTS_HPP
+#define THINWIRE_TESTS_UNIT_COMM_MESH_FAULTS_HPP
+
+#include "unit/comm/mesh_simulator.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mesh {
+
+inline void world::trouble() {
+    if (!troubled()) return;
+    after(1000 * (1 + below(2 * options_.fault_every_ms)), [this] { trouble(); });
+    std::erase_if(links_, [&](const link_ptr& l) {
+        const bool over = !l->ends[0].open && !l->ends[1].open;
+        if (over)
+            for (const end& e : l->ends) ends_.erase({e.who->number, e.id});
+        return over;
+    });
+    int total = 0;
+    for (const int w : options_.weights) total += w;
+    auto draw = static_cast<int>(below(total));
+    std::size_t kind = 0;
+    while (draw >= options_.weights[kind]) draw -= options_.weights[kind++];
+    inflict(static_cast<fault>(kind));
+}
+
+inline void world::inflict(fault kind) {
+    const auto done = [&] { ++counts_[static_cast<std::size_t>(kind)]; };
+    const auto peer = static_cast<peer_id>(1 + below(options_.peers));
+    const process_ptr victim = now_at_[peer];
+    const link_ptr l = links_.empty() ? nullptr : links_[random_.below(links_.size())];
+    const bool up = victim && victim->alive && !victim->ended;
+    switch (kind) {
+        case fault::cut:
+            if (l) cut(l), done();
+            break;
+        case fault::silence:
+            if (l) l->ends[0].deaf = l->ends[1].deaf = true, done();
+            break;
+        case fault::one_way:
+            if (l) l->ends[random_.below(2)].deaf = true, done();
+            break;
+        case fault::stall:
+            if (l) l->stalled_until = now_ + below(4'000'000), done();
+            break;
+        case fault::split:
+            split();
+            done();
+            break;
+        case fault::kill:
+            if (up) kill(victim), revive(peer, below(8'000'000)), done();
+            break;
+        case fault::kill_leader:
+            if (leader_ && leader_->alive && !leader_->ended && leader_->machine->leading()) {
+                kill(leader_);
+                revive(leader_->peer, below(8'000'000));
+                done();
+            }
+            break;
+        case fault::pause:
+            if (up) victim->paused_until = now_ + below(6'000'000), done();
+            break;
+        case fault::leave:
+            if (up) {
+                to(victim, now_, [this, victim] { victim->machine->leave(clock(*victim)); });
+                left_at_ = now_;
+                done();
+            }
+            break;
+        case fault::lose_disk:
+            if (may_lose(peer)) {
+                kill(victim);
+                for (const link_ptr& open : links_)  // nobody may count on it any more
+                    for (int side = 0; side < 2; ++side)
+                        if (open->ends[1 - side].who == victim) tell_closed(open, side);
+                disks_[peer].used = false;
+                lost_ = peer;
+                revive(peer, below(4'000'000));
+                done();
+            }
+            break;
+        case fault::change:
+            if (up) {
+                to(victim, now_, [this, victim] { ask(*victim); });
+                done();
+            }
+            break;
+        default: break;
+    }
+}
+
+inline void world::ask(process& p) {
+    control_change c{control_change::kind::set, 0, "k", std::to_string(random_.below(5))};
+    if (chance(30)) c = {newest_.paused ? control_change::kind::resume : control_change::kind::pause, 0, "", ""};
+    if (chance(20)) c = {control_change::kind::promote, 1 + random_.below(now_at_.size()), "", ""};
+    p.machine->request(c, clock(p));
+}
+
+/// A disk may go when those that stay decide without it, in every view that is in force anywhere, no record is
+/// open, and the last one that went was replaced.
+inline bool world::may_lose(peer_id peer) {
+    const process_ptr p = now_at_[peer];
+    if (!p->alive || p->ended || finals_.size() < 5 || proposed_ > finals_.size() || now_ < left_at_ + 5'000'000)
+        return false;
+    const auto intact = [&](const view_member& m) {
+        return disks_[m.peer].used && disks_[m.peer].incarnation == m.incarnation && m.peer != peer;
+    };
+    for (const auto& [id, d] : disks_) {
+        if (!d.used || d.log_begin + d.log.size() > finals_.size()) return false;
+        run_state s = d.base;
+        for (std::size_t i = 0; i < d.log.size(); ++i)
+            if (d.log[i]->control) s = decode_state(*d.log[i]->control).value();
+        if (!s.view.quorum(intact)) return false;
+    }
+    for (const auto& [id, q] : now_at_)
+        if (!q->writing.empty() || !q->machine->state().view.quorum(intact)) return false;
+    if (lost_ != 0) {
+        const view_member* m = newest_.view.find(lost_);
+        if (m == nullptr || m->incarnation != disks_[lost_].incarnation) return false;
+    }
+    return newest_.view.quorum(intact);
+}
+
+inline void world::split() {
+    if (!group_.empty()) return;
+    for (peer_id p = 1; p <= static_cast<peer_id>(options_.peers); ++p)
+        if (chance(50)) group_.insert(p);
+    const timestamp until = now_ + below(6'000'000);
+    for (const link_ptr& l : links_) {
+        if (!l->ends[1].who || !apart(l->ends[0].who->peer, l->ends[1].who->peer)) continue;
+        if (chance(50))
+            l->ends[0].deaf = l->ends[1].deaf = true;
+        else
+            l->stalled_until = std::max(l->stalled_until, until);
+    }
+    at(until, [this] { group_.clear(); });
+}
+
+/// No more faults; nobody stays paused, and what the run was asked to pause is resumed.
+inline void world::heal() {
+    group_.clear();
+    for (auto& [peer, p] : now_at_) {
+        p->paused_until = std::min(p->paused_until, now_ + 1);
+    }
+    for (timestamp wait = 3'000'000; wait < 10'000'000; wait += 1'000'000)
+        after(wait, [this] {
+            for (auto& [peer, p] : now_at_)
+                to(p, now_, [this, p = p] {
+                    p->machine->request({control_change::kind::resume, 0, "", ""}, clock(*p));
+                });
+        });
+}
+
+}  // namespace mesh
+
+#endif  // THINWIRE_TESTS_UNIT_COMM_MESH_FAULTS_HPP

@@ -1,0 +1,101 @@
+#ifndef THINWIRE_TESTS_UNIT_COMM_MESH_PARTS_HPP
+#define THINWIRE_TESTS_UNIT_COMM_MESH_PARTS_HPP
+
+#include <thinwire/comm/participant.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mesh {
+
+using namespace thinwire;
+
+/// What a broken invariant throws.
+class violation : public std::logic_error {
+    using std::logic_error::logic_error;
+};
+inline void require(bool holds, const std::string& what) {
+    if (!holds) throw violation(what);
+}
+
+enum class fault : std::uint8_t {
+    cut,          ///< a connection breaks, both ends learn of it
+    silence,      ///< a connection carries nothing any more, nobody is told
+    one_way,      ///< a connection carries nothing in one direction
+    stall,        ///< a connection stands still for a while
+    corrupt,      ///< a bit of a frame flips
+    split,        ///< two groups of peers cannot reach each other for a while
+    kill,         ///< a process dies: what was not synced is lost in part
+    kill_leader,  ///< the same for the one that sequences
+    pause,        ///< a process stands still
+    leave,        ///< a process says goodbye
+    lose_disk,    ///< a process dies and with it its disk
+    change,       ///< not a fault: somebody asks for a setting, a pause or a resumption
+    count
+};
+inline constexpr std::size_t fault_kinds = static_cast<std::size_t>(fault::count);
+
+/// A driver or peer that breaks the rules, to see that the checks notice.
+enum class bug : std::uint8_t { none, acknowledges_before_storing, forgets_votes, claims_any_log };
+
+/// What a peer keeps across the death of its process.
+struct disk {
+    bool used = false;
+    std::uint64_t incarnation = 0;
+    std::uint64_t log_begin = 0;
+    std::uint64_t begin_term = 0;
+    std::vector<commit_ptr> log;
+    std::size_t synced = 0;
+    std::uint64_t final = 0;
+    run_state base;
+    std::uint64_t voted_term = 0;
+    peer_id voted_for = 0;
+    std::uint64_t replica_round = 0;
+    digest replica;
+};
+
+struct process {
+    peer_id peer = 0;
+    std::uint64_t number = 0;
+    bool alive = true;
+    bool ended = false;
+    std::unique_ptr<participant> machine;
+    timestamp offset = 0;  ///< its clock shows offset + now * rate / 1000
+    timestamp rate = 1000;
+    timestamp paused_until = 0;
+    std::optional<timestamp> armed;
+    std::map<std::uint64_t, commit_ptr> held;  ///< what its machine believes to have stored
+    std::deque<std::pair<commit_ptr, bool>> writing;
+    std::optional<std::pair<std::uint64_t, peer_id>> voting;
+
+    bool ready = false;
+    std::uint64_t round = 0;
+    digest state;
+    std::deque<commit_ptr> queue;
+    bool computing = false;
+    shared_bytes offered;
+};
+using process_ptr = std::shared_ptr<process>;
+
+[[nodiscard]] inline digest apply(const digest& state, const commit_record& record) {
+    byte_writer out;
+    out.put(record.round);
+    if (record.control) out.put(std::span<const std::byte>(*record.control));
+    for (const committed_payload& c : record.contributions) {
+        out.put(c.peer);
+        out.put(std::span<const std::byte>(*c.payload));
+    }
+    return sha256{}.update(state.bytes).update(out.bytes()).finish();
+}
+
+}  // namespace mesh
+
+#endif  // THINWIRE_TESTS_UNIT_COMM_MESH_PARTS_HPP
