@@ -205,6 +205,7 @@ bool peer::restore() {
         stored = std::move(*other);
     }
     if (!stored) return false;
+    if (fits) logged_ = fits->second;
     take_manifest_of(*stored);
     build(&*stored);
     return true;
@@ -346,6 +347,14 @@ void peer::gather() {
     }
 }
 
+/// The log may end with a round that is not known to be final: it is not trained again.
+void peer::finish_logged() {
+    while (replica_->optimizer().round() < logged_ && !finished()) {
+        wait_for_signal(20);
+        replay();
+    }
+}
+
 bool peer::finished() {
     const std::uint64_t next = replica_->optimizer().round();
     const auto stop_at = static_cast<std::uint64_t>(settings_.peer.stop_at);
@@ -358,6 +367,7 @@ void peer::train() {
     gather();
     try {
         const stop_watch watch(stop_grace, [this] { node_->stop(); });
+        finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {
         if (!cut_short(problem)) throw;

@@ -74,6 +74,7 @@ class peer {
     void build(const snapshot* from);
     void replay();
     void gather();
+    void finish_logged();
     void announce_start();
     void announce_end();
 
@@ -107,6 +108,7 @@ class peer {
     std::optional<json_lines_writer> metrics_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
+    std::uint64_t logged_ = 0;  ///< where the log ended when this process began
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::chrono::steady_clock::time_point round_began_{};
 };

@@ -89,7 +89,8 @@ class Soak(common.Case):
         via = self.random.choice(others) if others else self.peers[0]
         known = (peer.folder / "log").exists()
         where = (via.folder / "address").read_text().strip() if known else self.line(via.number)
-        self.launch(peer, "join", where, "--dir", peer.number, "--data", self.text, "--peer.threads", "1", *TIMES)
+        self.launch(peer, "join", where, "--dir", peer.number, "--data", self.text, "--peer.threads", "1",
+                    "--peer.listen", f"127.0.0.1:{self.port + peer.number}", *TIMES)
 
     def add(self):
         peer = Peer(len(self.peers), self.folder)
@@ -98,7 +99,11 @@ class Soak(common.Case):
         return peer
 
     def complaint(self, peer):
-        return f"peer {peer.number}: " + (self.folder / f"{peer.number}.stderr").read_text()[-2000:]
+        """What it says of itself and of the run."""
+        last = [{key: r[key] for key in ("round", "term", "contributors", "time")} for r in peer.rounds[-2:]]
+        code, status, _ = self.run_program("ctl", peer.number, "status") if peer.state == "up" else (None, "", "")
+        return (f"peer {peer.number}, {peer.state}, {last}\n{status}"
+                + (self.folder / f"{peer.number}.stderr").read_text()[-1500:])
 
     def look(self):
         """Nobody ended that was not told to, and rounds are closed."""
@@ -172,8 +177,10 @@ class Soak(common.Case):
     def kill_all(self):
         moment = time.time()
         for peer in self.peers:
-            peer.process.kill()
-            peer.state, peer.until = "down", time.monotonic()
+            peer.until = time.monotonic()
+            if peer.process.poll() is None:
+                peer.process.kill()
+                peer.state = "down"
         for peer in self.peers:
             peer.process.wait()
         self.faults.append({"what": "SIGKILL of all", "role": "all", "peer": None, "time": moment,
