@@ -45,12 +45,8 @@ class shared_training {
         };
         node_ = address.empty() ? thinwire::runtime::node::found(options) : thinwire::runtime::node::join(options);
         if (fresh && !address.empty()) restore(thinwire::snapshot::decode(node_->take_snapshot()));
-        for (auto missed = node_->catch_up(round()); !missed.empty(); missed = node_->catch_up(round())) apply(missed);
-        // Commits before the payload in flight that this peer had, but whose being final is not in its log.
-        while (const auto sent = thinwire::inspect_payload(demo_.in_flight())) {
-            if (sent->round <= round()) break;
-            apply(node_->follow(round()));
-        }
+        for (auto missed = node_->catch_up(round()); !missed.empty(); missed = node_->catch_up(round()))
+            for (const thinwire::commit& one : missed) demo_.apply(one);
         save();
     }
     /// Call it when the gradient is there.
@@ -74,9 +70,6 @@ class shared_training {
             if (!demo_.restore_private(thinwire::read_file(folder_ / "momentum")))
                 throw thinwire::io_error("'momentum' is damaged");
         demo_.set_round(from->round);
-    }
-    void apply(std::span<const thinwire::commit> commits) {
-        for (const thinwire::commit& one : commits) demo_.apply(one);
     }
     void save() {  // momentum first: it may be newer than the weights, not older
         thinwire::write_file_atomically(folder_ / "momentum", demo_.save_private());

@@ -196,6 +196,7 @@ bool peer::restore() {
         stored = std::move(*other);
     }
     if (!stored) return false;
+    if (fits) logged_ = fits->second;
     take_manifest_of(*stored);
     build(&*stored);
     return true;
@@ -340,11 +341,20 @@ void peer::gather() {
     }
 }
 
+/// The log may end with a round that is not known to be final: it is not trained again.
+void peer::finish_logged() {
+    while (replica_->optimizer().round() < logged_ && !finished()) {
+        wait_for_signal(20);
+        replay();
+    }
+}
+
 void peer::train() {
     announce_start();
     gather();
     try {
         const stop_watch watch(stop_grace, [this] { node_->stop(); });
+        finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {
         if (!cut_short(problem)) throw;

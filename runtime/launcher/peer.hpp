@@ -78,6 +78,7 @@ class peer {
     void build(const snapshot* from);
     void replay();
     void gather();
+    void finish_logged();
     void announce_start();
     void announce_end();
 
@@ -129,6 +130,7 @@ class peer {
     std::optional<json_lines_writer> metrics_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
+    std::uint64_t logged_ = 0;  ///< where the log ended when this process began
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::chrono::steady_clock::time_point round_began_{};
     configuration tuned_;  ///< settings_ with what the run has set since

@@ -1,6 +1,4 @@
 // The rounds of a peer: gradient, payload, commit.
-#include <thinwire/codec/payload.hpp>
-
 #include "control.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
@@ -62,9 +60,6 @@ void peer::contribute() {
     any_optimizer& optimizer = replica_->optimizer();
     if (!under_way_) replay();
     if (!under_way_ && !optimizer.in_flight().empty()) {  // as this peer was killed
-        // Commits before it may be in the log without being known to be final.
-        const result<payload_info> sent = inspect_payload(optimizer.in_flight());
-        if (sent && sent->round > optimizer.round()) return follow();
         send({.round = optimizer.round(), .loss = std::numeric_limits<float>::quiet_NaN()}, optimizer.in_flight());
         return finish_round();
     }

@@ -51,6 +51,7 @@ driver::driver(node_options options, bool founder)
       port_(listen()),
       gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }),
       store_(options_, founder),
+      stored_(store_.next_round()),
       machine_(begin()),
       wants_snapshot_(!founder && options_.fresh) {
     limits_.max_payload = options_.max_payload;
@@ -128,6 +129,7 @@ timestamp driver::now() const {
 // ---------------------------------------------------------------------------------------------- the caller's thread
 
 void driver::payload_ready(std::uint64_t round, shared_bytes payload) {
+    if (round < stored_) return;
     post([this, round, payload = std::move(payload)] {
         machine_.payload_ready(round, payload, now());
         settle();

@@ -44,6 +44,9 @@ class driver final : private connection_owner {
     /// Where it listens; 0: nowhere.
     std::uint16_t port() const noexcept { return port_; }
     node_status status() const;
+    /// Below it every round had a record in the log when this node began: what becomes final is waited for, and the
+    /// caller's payload is not sent, as that record may hold an earlier one of this peer.
+    std::uint64_t stored() const noexcept { return stored_; }
     void payload_ready(std::uint64_t round, shared_bytes payload);
     void taken(std::uint64_t round);
     void publish_snapshot(std::uint64_t round, shared_bytes bytes);
@@ -141,6 +144,7 @@ class driver final : private connection_owner {
     std::uint16_t port_ = 0;
     gate gate_;
     log_store store_;
+    std::uint64_t stored_;  ///< where the log ended when this node began
     participant machine_;
     std::map<link_id, std::shared_ptr<connection>> connections_;
     std::map<link_id, std::shared_ptr<connection>> lingering_;

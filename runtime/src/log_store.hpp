@@ -53,6 +53,7 @@ class log_store {
     void close(std::uint64_t round);
 
     [[nodiscard]] std::uint64_t first_round() const noexcept { return log_ ? log_->first_round() : 0; }
+    [[nodiscard]] std::uint64_t next_round() const noexcept { return log_ ? log_->next_round() : 0; }
     [[nodiscard]] std::uint64_t bytes() const noexcept { return log_ ? log_->bytes() : 0; }
 
  private:

@@ -324,7 +324,7 @@ class participant {
     [[nodiscard]] run_state next_state(timestamp now) const;
     [[nodiscard]] bool change_due(timestamp now);
     [[nodiscard]] bool assembled() const;
-    [[nodiscard]] bool expected(peer_id peer, const peer_state& p) const;
+    [[nodiscard]] bool expected(peer_id peer, const peer_state& p, timestamp now) const;
     [[nodiscard]] std::optional<timestamp> deadline() const;
     void send_requests(timestamp now);
     void forget_satisfied();

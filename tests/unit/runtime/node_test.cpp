@@ -397,6 +397,42 @@ TEST_CASE("node: the founder dies, the others go on without it, and it comes bac
     CHECK(code_of([&] { take_part(*founder, ends[0], ends[0] + 1'000'000, ledgers[0]); }) == node_errc::run_stopped);
 }
 
+TEST_CASE("node: a round that was stored and not final is finished with what it held, whatever is given for it later") {
+    folder dir;
+    node_options options = founder_options(dir, 3);
+    auto founder = node::found(options);
+    founder->publish_snapshot(0, bytes_of("weights"));
+    std::array<ledger, 3> ledgers;
+    {
+        const auto second = node::join(joiner_options(dir, *founder, 2));
+        const auto third = node::join(joiner_options(dir, *founder, 3));
+        std::vector<std::jthread> threads;
+        threads.emplace_back([&] { take_part(*founder, 0, 5, ledgers[0]); });
+        threads.emplace_back([&] { take_part(*second, 0, 5, ledgers[1]); });
+        threads.emplace_back([&] { take_part(*third, 0, 5, ledgers[2]); });
+    }
+    // Alone it closes the round and stores its record, which no quorum has.
+    std::thread waits([&] { CHECK_THROWS_AS((void)founder->exchange(5, bytes_of("first")), node_error); });
+    const auto stored = [&] { return rounds_that_fit(options.log)->second == 6; };
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!stored() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    REQUIRE(stored());
+    founder->stop();
+    waits.join();
+    founder.reset();
+
+    options.next_round = 5;
+    founder = node::found(options);
+    CHECK(founder->catch_up(5).empty());
+    node_options again = joiner_options(dir, *founder, 2);
+    again.fresh = false;
+    again.next_round = 5;
+    const auto second = node::join(again);
+    const auto commits = founder->exchange(5, bytes_of("another"));
+    REQUIRE(commits.front().contributions.size() == 1);
+    CHECK(std::ranges::equal(commits.front().contributions[0].payload, bytes_of("first")));
+}
+
 TEST_CASE("node: a peer enters through any member, and one that cannot be dialled takes part in full") {
     folder dir;
     const auto founder = node::found(founder_options(dir, 2));

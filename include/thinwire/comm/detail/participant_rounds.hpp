@@ -66,11 +66,11 @@ inline bool participant::assembled() const {
     return present + (settings_.contributes ? 1 : 0) >= settings_.min_peers;
 }
 
-/// Whether the round stays open for a peer.
-inline bool participant::expected(peer_id peer, const peer_state& p) const {
+/// Whether the round stays open for a peer: not for one that is silent, though its link may take long to end.
+inline bool participant::expected(peer_id peer, const peer_state& p, timestamp now) const {
     if (!p.waited || p.excluded || collected_.contains(peer) || final_ < p.waited_from) return false;
     if (peer == settings_.self) return settings_.contributes;
-    return p.link != 0 && links_.at(p.link).hello.contributes;
+    return p.link != 0 && links_.at(p.link).hello.contributes && now < p.heard + settings_.takeover;
 }
 
 inline std::optional<timestamp> participant::deadline() const {
@@ -165,7 +165,7 @@ inline void participant::consider(timestamp now) {
         return;
     }
     const bool waits =
-        std::any_of(peers_.begin(), peers_.end(), [&](const auto& p) { return expected(p.first, p.second); });
+        std::any_of(peers_.begin(), peers_.end(), [&](const auto& p) { return expected(p.first, p.second, now); });
     if (state_.paused || collected_.empty()) {
         if (change && (state_.paused || !waits || now >= *change_since_ + settings_.max_deadline))
             close_round(false, now);
@@ -177,7 +177,7 @@ inline void participant::consider(timestamp now) {
     }
     if (now < *first_payload_ + patience_.wait()) return;
     for (auto& [peer, p] : peers_) {
-        if (!expected(peer, p)) continue;
+        if (!expected(peer, p, now)) continue;
         p.waited = false;
         p.missed = *first_payload_;
         if (settings_.waits_for_slow) continue;
