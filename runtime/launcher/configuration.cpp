@@ -21,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 74> keys = {{
+const std::array<configuration_key, 75> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -118,6 +118,8 @@ const std::array<configuration_key, 74> keys = {{
      "micro-batches that a peer trains on each round, with run.round_ms at most"},
     {"run.round_ms", [](configuration& c) -> field { return &c.run.round_ms; }, true, 0, 3600000, "",
      "a peer sends what it finished after so long, and nobody waits for a slower one; 0: all of its micro-batches"},
+    {"run.round_tokens", [](configuration& c) -> field { return &c.run.round_tokens; }, true, 0, large, "",
+     "as run.round_ms, with a time that makes about so many tokens of all peers together; 0: off"},
     {"run.overlap", [](configuration& c) -> field { return &c.run.overlap; }, true, 0, 0, "",
      "the next gradient is computed while a payload travels, on weights that lack that round"},
     {"run.max_staleness", [](configuration& c) -> field { return &c.run.max_staleness; }, false, 0, large, "",
@@ -433,6 +435,9 @@ void check(const configuration& settings) {
     if (settings.peer.index >= settings.run.max_peers)
         complain("peer.index", std::to_string(settings.peer.index),
                  "below run.max_peers = " + std::to_string(settings.run.max_peers));
+    if (settings.run.round_ms > 0 && settings.run.round_tokens > 0)
+        complain("run.round_tokens", std::to_string(settings.run.round_tokens),
+                 "0 with run.round_ms, or the other way round");
     if (settings.run.min_peers > settings.run.max_peers)
         complain("run.min_peers", std::to_string(settings.run.min_peers),
                  "at most run.max_peers = " + std::to_string(settings.run.max_peers));

@@ -81,6 +81,7 @@ struct configuration {
         std::string keep_log = "all";
         std::int64_t micro_batches = 1;
         std::int64_t round_ms = 0;
+        std::int64_t round_tokens = 0;
         std::int64_t max_staleness = 16;
         bool overlap = false;
         std::int64_t min_round_ms = 0;

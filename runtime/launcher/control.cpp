@@ -38,8 +38,8 @@ constexpr std::array commands = {
     command{"stop", kind::stop, object::none},     command{"set", kind::set, object::key},
     command{"remove", kind::remove, object::peer}, command{"ban", kind::ban, object::peer},
     command{"pardon", kind::pardon, object::peer}, command{"promote", kind::promote, object::peer}};
-constexpr std::array<std::string_view, 4> settable = {"optimizer.learning_rate", "run.batch_size", "run.micro_batches",
-                                                      "run.round_ms"};
+constexpr std::array<std::string_view, 5> settable = {"optimizer.learning_rate", "run.batch_size", "run.micro_batches",
+                                                      "run.round_ms", "run.round_tokens"};
 
 const command* find(std::string_view name) {
     for (const command& one : commands)

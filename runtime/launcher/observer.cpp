@@ -129,7 +129,7 @@ void observer::applied(const step_report& step, double loss, double rate, std::s
         status_.tokens += tokens;
     }
     status_.learning_rate = rate;
-    status_.tokens_per_second = static_cast<double>(tokens) * step.contributors / std::max(seconds, 1e-9);
+    status_.tokens_per_second = static_cast<double>(step.tokens) / std::max(seconds, 1e-9);
     status_.contributors = step.contributors;
     status_.agreeing = step.agreeing;
     status_.disagreeing = step.disagreeing;

@@ -99,6 +99,8 @@ class peer {
     [[nodiscard]] std::uint64_t next_round() const;
     void contribute();
     [[nodiscard]] gradient compute();
+    [[nodiscard]] std::optional<std::chrono::steady_clock::duration> budget() const;
+    void plan(const step_report& step);
     void pace() const;
     void send(const gradient& made, std::span<const std::byte> payload);
     void finish_round();
@@ -133,7 +135,9 @@ class peer {
     std::uint64_t logged_ = 0;  ///< where the log ended when this process began
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::chrono::steady_clock::time_point round_began_{};
-    configuration tuned_;  ///< settings_ with what the run has set since
+    std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit
+    std::optional<std::chrono::steady_clock::duration> planned_;       ///< with run.round_tokens: a round's computation
+    configuration tuned_;                                              ///< settings_ with what the run has set since
     std::map<std::string, std::string> tuned_by_;
     std::optional<exchange_under_way> under_way_;  ///< last: it waits in node_
 };

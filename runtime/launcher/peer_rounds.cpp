@@ -1,4 +1,6 @@
 // The rounds of a peer: gradient, payload, commit.
+#include <thinwire/codec/payload.hpp>
+
 #include "control.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
@@ -75,6 +77,7 @@ void peer::contribute() {
                               optimizer.round(), settings_.run.max_staleness));
         return;
     }
+    optimizer.set_tokens(static_cast<std::uint32_t>(std::min<std::size_t>(made.tokens, most_tokens)));
     optimizer.set_learning_rate(schedule_of(tuned_).at(optimizer.round()));
     std::span<const std::byte> payload;
     try {
@@ -88,6 +91,23 @@ void peer::contribute() {
     if (!settings_.run.overlap) finish_round();
 }
 
+/// How long a round's computation may last; nothing: as long as it takes.
+std::optional<clock::duration> peer::budget() const {
+    if (tuned_.run.round_ms > 0) return milliseconds(tuned_.run.round_ms);
+    return planned_;
+}
+
+/// With run.round_tokens: a round's time follows from what the last one brought. All peers see the same commits, so
+/// they change their plans alike.
+void peer::plan(const step_report& step) {
+    const auto before = std::exchange(applied_at_, clock::now());
+    if (tuned_.run.round_tokens == 0) return planned_.reset();
+    if (!before || step.tokens == 0) return;
+    const double wanted = static_cast<double>(tuned_.run.round_tokens) / static_cast<double>(step.tokens);
+    const std::chrono::duration<double> last = planned_.value_or(*applied_at_ - *before);
+    planned_ = std::chrono::duration_cast<clock::duration>(last * std::clamp(wanted, 0.5, 2.0));
+}
+
 /// All micro-batches of a round, or those for which there is time.
 peer::gradient peer::compute() {
     round_began_ = clock::now();
@@ -95,7 +115,7 @@ peer::gradient peer::compute() {
     observer_->computing(made.round);
     const std::int64_t rows = tuned_.run.batch_size, limit = tuned_.run.micro_batches;
     const std::int64_t first = self_.place(settings_.run.max_peers) * limit;
-    const auto end = round_began_ + milliseconds(tuned_.run.round_ms);
+    const std::optional<clock::duration> time = budget();
     clock::duration longest{};
     double sum = 0;
     std::int64_t count = 0;
@@ -113,7 +133,7 @@ peer::gradient peer::compute() {
         sum += static_cast<double>(loss);
         ++count;
         longest = std::max(longest, clock::now() - began);
-    } while (count < limit && !stop_requested() && (tuned_.run.round_ms == 0 || clock::now() + longest <= end));
+    } while (count < limit && !stop_requested() && (!time || clock::now() + longest <= round_began_ + *time));
     replica_->average_gradient(static_cast<int>(count));
     made.loss = static_cast<float>(sum / static_cast<double>(count));
     made.tokens = static_cast<std::size_t>(count) * tokens_.size();
@@ -182,8 +202,8 @@ void peer::tune() {
 
 void peer::prepare_rounds() {
     milliseconds least(settings_.peer.min_deadline_ms), most(settings_.peer.max_deadline_ms);
-    // With run.round_ms all send at about the same time.
-    const bool timed = tuned_.run.round_ms > 0;
+    // All send at about the same time then.
+    const bool timed = tuned_.run.round_ms > 0 || tuned_.run.round_tokens > 0;
     if (timed) least = most = std::min(least, milliseconds(std::max<std::int64_t>(tuned_.run.round_ms / 2, 200)));
     node_->set_deadlines(least, most, !timed);
     if (!settings_.peer.contributes) return;
@@ -199,6 +219,7 @@ void peer::prepare_rounds() {
 
 void peer::report(const step_report& step, const gradient& made, clock::time_point began) {
     const double seconds = std::chrono::duration<double>(clock::now() - began).count();
+    plan(step);
     const runtime::node_status status = node_->status();
     const double rate = static_cast<double>(step.learning_rate);
     observer_->applied(step, made.loss, rate, made.tokens, seconds, status);
@@ -208,8 +229,9 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     line["learning_rate"] = rate;
     line["gradient_norm"] = finite_or_null(step.gradient_norm);
     line["tokens"] = made.tokens;
+    line["round_tokens"] = step.tokens;
     line["seconds"] = seconds;
-    line["tokens_per_second"] = static_cast<double>(made.tokens) * step.contributors / std::max(seconds, 1e-9);
+    line["tokens_per_second"] = static_cast<double>(step.tokens) / std::max(seconds, 1e-9);
     line["contributors"] = step.contributors;
     line["own_included"] = step.own_included;
     line["agreeing"] = step.agreeing;
