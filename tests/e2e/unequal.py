@@ -37,6 +37,16 @@ class Unequal(common.Case):
         seconds = sorted(e["seconds"] for e in together)
         self.assertLess(seconds[len(seconds) // 2], 0.3)
 
+    def test_rounds_that_close_by_tokens(self):
+        aim = 32 * 4 * 32  # 32 micro-batches of 4 rows
+        founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.round_tokens", aim,
+                                      "--run.micro_batches", "1000")
+        other = self.join(address, "other", "--peer.index", "1")
+        self.wait_for(lambda: len(self.rounds("other")) >= 30, "rounds")
+        self.ended(founder, other)
+        tokens = sorted(e["round_tokens"] for e in self.rounds("run")[15:])
+        self.assertLess(abs(tokens[len(tokens) // 2] - aim), aim / 2)
+
     def test_a_witness_keeps_a_run_of_two_alive_and_its_weights(self):
         founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.eval_every", "10")
         other = self.join(address, "other")
