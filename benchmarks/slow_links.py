@@ -84,6 +84,7 @@ def main():
     parse.add_argument("program", help="build/benchmarks/benchmark_slow_links")
     parse.add_argument("--mbit", default="1000,100,20,10,1")
     parse.add_argument("--k", default="8,16,32")
+    parse.add_argument("--bytes", help="payloads of these sizes instead of those of --k")
     parse.add_argument("--modes", default="turn,overlap")
     parse.add_argument("--round-trip-ms", type=float, default=50)
     parse.add_argument("--compute-ms", type=int, default=1000)
@@ -95,12 +96,15 @@ def main():
     program = os.path.abspath(o.program)
     rows = []
     sizes = {}
-    for k in map(int, o.k.split(",")):
-        sizes[k] = json.loads(subprocess.check_output([program, "payload", str(k)]))["bytes"]
+    if o.bytes:
+        sizes = {f"{size}": int(size) for size in o.bytes.split(",")}
+    else:
+        for k in o.k.split(","):
+            sizes[f"k={k}"] = json.loads(subprocess.check_output([program, "payload", k]))["bytes"]
     print(f"{PEERS} peers, {o.round_trip_ms:g} ms round trip, {o.congestion}, compute {o.compute_ms} ms; "
-          f"payloads {', '.join(f'k={k}: {size} bytes' for k, size in sizes.items())}")
-    print(f"{'Mbit/s':>7} {'k':>3} {'':8} {'round s':>8} {'speed':>6} {'bound':>6} {'exchange s':>10} {'received / rate':>15} "
-          f"{'beyond payloads':>15} {'missing':>7} {'dense s':>8}")
+          f"payloads {', '.join(f'{k}: {size} bytes' for k, size in sizes.items())}")
+    print(f"{'Mbit/s':>7} {'payload':>8} {'':8} {'round s':>8} {'speed':>6} {'bound':>6} {'exchange s':>10} "
+          f"{'received / rate':>15} {'beyond payloads':>15} {'missing':>7} {'dense s':>8}")
     for mbit in map(int, o.mbit.split(",")):
         dense = 2 * (PEERS - 1) / PEERS * 4 * PARAMETERS * 8 / (mbit * 1e6)
         with links(program, mbit, o.round_trip_ms / 2, o.congestion) as names:
@@ -121,10 +125,10 @@ def main():
                     speed = compute / row["round_s"]
                     bound = compute / expected
                     beyond = row["received"] - (PEERS - 1) * size
-                    row.update({"what": "rounds", "mbit": mbit, "k": k, "payload": size, "mode": mode, "rounds": count,
-                                "speed": speed, "bound": bound, "least_s": least, "dense_s": dense})
+                    row.update({"what": "rounds", "mbit": mbit, "name": k, "payload": size, "mode": mode,
+                                "rounds": count, "speed": speed, "bound": bound, "least_s": least, "dense_s": dense})
                     rows.append(row)
-                    print(f"{mbit:7} {k:3} {mode:8} {row['round_s']:8.3f} {speed:6.1%} {bound:6.1%} "
+                    print(f"{mbit:7} {k:>8} {mode:8} {row['round_s']:8.3f} {speed:6.1%} {bound:6.1%} "
                           f"{row['exchange_s']:10.3f} {least:15.3f} {beyond:15.0f} {row['missing']:7} {dense:8.1f}",
                           flush=True)
     if o.json:

@@ -302,7 +302,7 @@ class participant {
     void forget_stuck();
     void store(commit_ptr record, bool final);
     void finalize(timestamp now);
-    void apply_control(const commit_record& record, timestamp now);
+    void apply_control(const commit_record& record, run_state next, timestamp now);
     void learn_final(timestamp now);
     void advance(timestamp now);
     void pull(timestamp now);

@@ -85,10 +85,10 @@ inline void world::configure(participant_settings& s) const {
     s.waits_for_slow = options_.waits_for_slow;
     s.max_deadline = 2'000'000;
     s.handshake_timeout = 1'000'000;
-    s.keepalive_interval = 250'000;
-    s.keepalive_timeout = 3'000'000;
-    s.takeover = 1'000'000;
-    s.absence = 5'000'000;
+    s.keepalive_interval = options_.keepalive;
+    s.keepalive_timeout = 12 * options_.keepalive;
+    s.takeover = 4 * options_.keepalive;
+    s.absence = 20 * options_.keepalive;
     s.leave_timeout = 2'000'000;
     s.connect_timeout = s.reconnect_timeout = 3'600'000'000;
     s.attempt_timeout = 1'000'000;
@@ -138,7 +138,7 @@ inline bool world::advance(const process_ptr& p) {
         return false;
     p->computing = true;
     const std::uint64_t round = p->round;
-    to(p, now_ + 1000 + below(longest_compute), [this, p, round] {
+    to(p, now_ + 1000 + below(options_.compute), [this, p, round] {
         p->computing = false;
         if (p->round != round) return;  // its replica was replaced
         byte_writer out;

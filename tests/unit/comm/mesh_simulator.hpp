@@ -34,6 +34,8 @@ class world {
         timestamp trouble = 12'000'000;
         timestamp calm = 18'000'000;
         int fault_every_ms = 400;
+        timestamp compute = 250'000;    ///< the longest of a round
+        timestamp keepalive = 250'000;  ///< the other timeouts grow with it
         std::size_t payload_words = 60;
         std::size_t mesh = 64;
         bool hidden = true;  ///< some peers cannot be dialled
@@ -42,8 +44,6 @@ class world {
         peer_id breaker = 0;  ///< who has the bug; 0: everyone
         std::array<int, fault_kinds> weights{20, 8, 8, 8, 6, 8, 12, 10, 10, 4, 3, 6};
     };
-    static constexpr timestamp longest_compute = 250'000;
-
     world(std::uint64_t seed, options o) : random_(seed), options_(o) {
         hidden_.resize(static_cast<std::size_t>(options_.peers) + 1);
         for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);

@@ -64,18 +64,21 @@ TEST_CASE("mesh: one final record a round, nothing lost or doubled, and the run 
 
 namespace {
 
-/// Peers of a large view: the sequencer dies, the run is split in two, an eighth joins late.
-void check_large(int peers, int contributors) {
+/// Peers of a large view: the sequencer dies, an eighth joins late, the run is split in two.
+void check_large(int peers, int contributors, std::size_t neighbours) {
     mesh::world::options o;
     o.peers = peers;
     o.contributors = contributors;
     o.late = peers / 8;
     o.late_at = 5'000'000;
     o.fault_every_ms = 0;
-    o.script = {{4'000'000, mesh::fault::kill_leader}, {8'000'000, mesh::fault::split}};
-    o.trouble = 12'000'000;
-    o.calm = 9'000'000;
-    o.progress = 3;
+    o.script = {{3'000'000, mesh::fault::kill_leader}, {6'000'000, mesh::fault::split}};
+    o.trouble = 8'000'000;
+    o.calm = 10'500'000;
+    o.progress = 1;
+    o.compute = 2'000'000;
+    o.keepalive = 500'000;
+    o.mesh = neighbours;
     mesh::world world(1, o);
     world.run();
     CHECK(world.faults(mesh::fault::kill_leader) == 1);
@@ -89,7 +92,8 @@ void check_large(int peers, int contributors) {
 
 TEST_CASE("mesh: 1024 peers lose their sequencer, are split, are joined, and go on") {
     check_large(static_cast<int>(from_environment("THINWIRE_SIM_PEERS", 1024)),
-                static_cast<int>(from_environment("THINWIRE_SIM_CONTRIBUTORS", 32)));
+                static_cast<int>(from_environment("THINWIRE_SIM_CONTRIBUTORS", 8)),
+                from_environment("THINWIRE_SIM_MESH", 8));
 }
 
 TEST_CASE("mesh: a peer that acknowledges before it has stored is caught") {

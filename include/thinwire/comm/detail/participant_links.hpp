@@ -260,7 +260,8 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
         if (seeking_ && m.has_snapshot && m.snapshot_round > final_) begin_fetch(link, m, now);
         return;
     }
-    if (!m.state->empty() && !decode_state(*m.state)) return broken(link, "a state that cannot be", now);
+    if (!m.state->empty() && *m.state != *states_.back().second && !decode_state(*m.state))
+        return broken(link, "a state that cannot be", now);
     if (settings_.fresh && !m.has_snapshot && !fetch_) return close(link, "it has no snapshot yet", false, now);
     settings_.run = m.run;
     if (settings_.manifest.empty()) settings_.manifest = m.manifest;
@@ -320,7 +321,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
 }
 
 inline void participant::learn_view(const shared_bytes& state, std::uint64_t round) {
-    if (round < contacts_round_ && !contacts_.view.members.empty()) return;
+    if (round <= contacts_round_ && !contacts_.view.members.empty()) return;
     if (auto s = decode_state(*state)) {
         contacts_ = std::move(*s);
         contacts_round_ = round;

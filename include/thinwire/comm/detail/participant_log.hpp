@@ -157,7 +157,7 @@ inline void participant::learn_final(timestamp now) {
 /// The record in the log is final: everyone will hold this one.
 inline void participant::finalize(timestamp now) {
     const commit_ptr record = std::exchange(tentative_, nullptr);
-    tentative_state_.reset();
+    std::optional<run_state> next_state = std::exchange(tentative_state_, std::nullopt);
     end_candidacy();
     ++final_;
     effects_.push_back(final_effect{final_});
@@ -181,7 +181,8 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : past) drop(key);
     for (auto& [peer, p] : peers_) p.excluded = false;
     for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
-    if (record->control) apply_control(*record, now);
+    if (record->control)
+        apply_control(*record, next_state ? std::move(*next_state) : decode_state(*record->control).value(), now);
     if (!leading() || over_) return;
     std::vector<pool_key> next;
     for (const auto& [key, held] : pool_)
@@ -189,8 +190,8 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : next) collect(key, now);
 }
 
-inline void participant::apply_control(const commit_record& record, timestamp now) {
-    const run_state before = std::exchange(state_, decode_state(*record.control).value());
+inline void participant::apply_control(const commit_record& record, run_state next, timestamp now) {
+    const run_state before = std::exchange(state_, std::move(next));
     states_.emplace_back(final_, record.control);
     rank_.reset();
     voter_.reset();
