@@ -20,7 +20,8 @@ import common
 from common import OK, PROGRAM, TINY
 
 RUN = ["--run.rounds", "1000000", "--run.min_round_ms", "50", "--run.snapshot_every", "200"]
-TIMES = ["--peer.takeover_ms", "1000", "--peer.min_deadline_ms", "500", "--peer.connect_timeout_ms", "60000"]
+TIMES = ["--peer.takeover_ms", "1000", "--peer.min_deadline_ms", "500", "--peer.connect_timeout_ms", "60000",
+         "--peer.status", "127.0.0.1:0"]
 PEERS, MOST = 5, 8  # at first; with those who join later
 STUCK = 30.0  # seconds without a round while a majority is up
 
@@ -85,9 +86,11 @@ class Soak(common.Case):
         if peer.number == 0:
             return self.launch(peer, "start", self.config, "--dir", "0", "--peer.address", f"127.0.0.1:{self.port}",
                                *TINY, *RUN, *TIMES, "--run.max_peers", MOST)
-        others = [p for p in self.up() if p is not peer and (p.folder / "control").exists()]
-        via = self.random.choice(others) if others else self.peers[0]
         known = (peer.folder / "log").exists()
+        # A peer that was away does not yet have the keys of those who joined meanwhile on its list.
+        others = [p for p in self.up() if p is not peer and (p.folder / "address").exists() and
+                  (p.number < PEERS or not known)]
+        via = self.random.choice(others) if others else self.peers[0]
         where = (via.folder / "address").read_text().strip() if known else self.line(via.number)
         self.launch(peer, "join", where, "--dir", peer.number, "--data", self.text, "--peer.threads", "1",
                     "--peer.listen", f"127.0.0.1:{self.port + peer.number}", *TIMES)
@@ -101,7 +104,15 @@ class Soak(common.Case):
     def complaint(self, peer):
         """What it says of itself and of the run."""
         last = [{key: r[key] for key in ("round", "term", "contributors", "time")} for r in peer.rounds[-2:]]
-        code, status, _ = self.run_program("ctl", peer.number, "status") if peer.state == "up" else (None, "", "")
+        status = ""
+        if peer.state == "up":
+            watched = self.run_program("watch", peer.number, "--once", "--json")[1]
+            told = json.loads(watched)["watched"][0]["status"] if watched else None
+            if told:
+                names = ("peer_id", "phase", "round", "term", "sequencer", "last_refusal")
+                awaited = [other["name"] for other in told["peers"] if other["awaited"]]
+                away = [other["name"] for other in told["peers"] if not other["present"]]
+                status = f"{ {name: told[name] for name in names} } awaits {awaited}, away {away}\n"
         return (f"peer {peer.number}, {peer.state}, {last}\n{status}"
                 + (self.folder / f"{peer.number}.stderr").read_text()[-1500:])
 
