@@ -208,7 +208,7 @@ inline void participant::follow(link_id link, std::uint64_t term, timestamp now)
     if (term > term_ || sequencer_ != peer) {
         step_down(term, now + settings_.takeover);
         sequencer_ = peer;
-        if (!entered()) offer_own(link, now);  // members have it already, as any of them may be elected
+        offer_own(link, now);  // a member has it already, unless it was behind when it was offered
     }
     role_ = role::follower;
     sequencer_heard_ = now;
