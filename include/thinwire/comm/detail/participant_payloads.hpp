@@ -252,6 +252,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     settings_.fresh = seeking_ = false;
     tentative_.reset();
     tentative_state_.reset();
+    assembly_.reset();
     pulled_.clear();
     pulls_.clear();
     recent_.clear();
