@@ -196,7 +196,6 @@ bool peer::restore() {
         stored = std::move(*other);
     }
     if (!stored) return false;
-    if (fits) logged_ = fits->second;
     take_manifest_of(*stored);
     build(&*stored);
     return true;
@@ -341,9 +340,10 @@ void peer::gather() {
     }
 }
 
-/// The log may end with a round that is not known to be final: it is not trained again.
+/// A payload in flight for a later round than the log is known to be final up to: the rounds before it are, and come.
 void peer::finish_logged() {
-    while (replica_->optimizer().round() < logged_ && !finished()) {
+    const result<payload_info> sent = inspect_payload(replica_->optimizer().in_flight());
+    while (sent && replica_->optimizer().round() < sent->round && !finished()) {
         wait_for_signal(20);
         replay();
     }

@@ -132,7 +132,6 @@ class peer {
     std::optional<json_lines_writer> metrics_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
-    std::uint64_t logged_ = 0;  ///< where the log ended when this process began
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::chrono::steady_clock::time_point round_began_{};
     std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit

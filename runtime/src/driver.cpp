@@ -129,8 +129,9 @@ timestamp driver::now() const {
 // ---------------------------------------------------------------------------------------------- the caller's thread
 
 void driver::payload_ready(std::uint64_t round, shared_bytes payload) {
-    if (round < stored_) return;
     post([this, round, payload = std::move(payload)] {
+        // After a restart it may be that of the round after; then the commit is only waited for.
+        if (round < stored_ && options_.validate && !options_.validate(round, options_.self, *payload)) return;
         machine_.payload_ready(round, payload, now());
         settle();
     });

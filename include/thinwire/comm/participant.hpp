@@ -258,6 +258,8 @@ class participant {
     [[nodiscard]] timestamp due(const link_state& l) const;
     void announce(timestamp now);
     [[nodiscard]] status_message status(timestamp now) const;
+    [[nodiscard]] std::string neighbour(timestamp now) const;
+    [[nodiscard]] bool reaches(const std::string& address) const;
     void send(link_id link, message m, timestamp now);
     void close(link_id link, std::string reason, bool fault, timestamp now);
     void forget(link_id link, timestamp now);
@@ -359,7 +361,8 @@ class participant {
     std::uint64_t furthest_ = 0;  ///< none of them says that more rounds are final
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
-    std::pair<peer_id, std::string> hint_;  ///< where a sequencer is dialled that others hear and this peer does not
+    /// Where a sequencer is dialled that others hear and this peer does not; or, 0, a peer when nobody hears one.
+    std::pair<peer_id, std::string> hint_;
     run_state contacts_;                    ///< the newest state heard of
     std::uint64_t contacts_round_ = 0;
     bool dial_due_ = true;

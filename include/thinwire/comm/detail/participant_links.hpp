@@ -395,6 +395,9 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
                 hint_ = {m.sequencer, m.address};
                 dial_due_ = true;
             }
+        } else if (m.sequencer == 0 && sequencer_ == 0 && !m.address.empty() && !reaches(m.address)) {
+            hint_ = {0, m.address};
+            dial_due_ = true;
         }
     }
     if (!links_.contains(link)) return;
@@ -449,8 +452,8 @@ inline void participant::dial_wanted(timestamp now) {
         dial(m.address, m.peer, m.key, now);
         wanted.insert(m.address);
     }
-    if (hint_.first != 0 && linked(hint_.first) != nullptr) hint_ = {};
-    if (hint_.first != 0) {
+    if (hint_.first != 0 ? linked(hint_.first) != nullptr : reaches(hint_.second)) hint_ = {};
+    if (!hint_.second.empty()) {
         dial(hint_.second, hint_.first, "", now);
         wanted.insert(hint_.second);
     }
@@ -486,9 +489,26 @@ inline status_message participant::status(timestamp now) const {
     s.accepted = tentative_ ? tentative_->term : 0;
     s.taken = std::min(local_.taken(), final_);
     s.active = local_active_;
-    if (s.sequencer != settings_.self)
+    if (s.sequencer == 0) {
+        s.address = neighbour(now);
+    } else if (s.sequencer != settings_.self) {
         if (const link_state* l = linked(s.sequencer)) s.address = l->hello.address;
+    }
     return s;
+}
+/// Where a linked peer is dialled, each in turn: when all return at new addresses, they find each other so.
+inline std::string participant::neighbour(timestamp now) const {
+    std::vector<const std::string*> all;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked && !l.hello.address.empty()) all.push_back(&l.hello.address);
+    if (all.empty()) return {};
+    return *all[static_cast<std::size_t>(now / settings_.keepalive_interval) % all.size()];
+}
+inline bool participant::reaches(const std::string& address) const {
+    return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {
+               return l.second.at == phase::linked &&
+                      (l.second.address == address || l.second.hello.address == address);
+           });
 }
 
 /// Tells everyone how far this peer is, and the sequencer also what it has stored and taken.

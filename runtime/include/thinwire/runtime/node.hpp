@@ -187,7 +187,8 @@ class node {
     /// See `transport`. Throws value_error when `round` is not the next after the last commit handed out or the
     /// payload is empty or above max_payload; node_error (peers_lost, behind, run_stopped, refused, storage, protocol).
     /// A commit may hold no contribution: it then only changes who takes part, or a setting. After a restart the log
-    /// may end with a round that is not known to be final: its commit is waited for and the payload is not sent.
+    /// may end with a round that is not known to be final: its commit may hold an earlier payload of this peer, and a
+    /// payload for it that options.validate refuses, as one in flight for the round after, is not sent.
     [[nodiscard]] std::span<const commit> exchange(std::uint64_t round, std::span<const std::byte> payload);
 
     /// What exchange() is to a witness: waits for the commit of `round`, and gives it and those after it. Throws
