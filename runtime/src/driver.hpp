@@ -44,8 +44,8 @@ class driver final : private connection_owner {
     /// Where it listens; 0: nowhere.
     std::uint16_t port() const noexcept { return port_; }
     node_status status() const;
-    /// Below it every round had a record in the log when this node began, which may hold an earlier payload of this peer
-    /// than the one that is sent now.
+    /// Below it every round had a record in the log when this node began, which may hold an earlier payload of this
+    /// peer than the one that is sent now.
     std::uint64_t stored() const noexcept { return stored_; }
     void payload_ready(std::uint64_t round, shared_bytes payload);
     void taken(std::uint64_t round);

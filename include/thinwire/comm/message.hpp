@@ -192,7 +192,7 @@ struct status_message {
     std::uint64_t accepted = 0;  ///< the term of the record of round `final` in its log; 0: there is none
     std::uint64_t taken = 0;     ///< its replica has the rounds below
     bool active = false;         ///< its replica computes for round `taken`: worth waiting for
-    std::string address;         ///< where `sequencer` is dialled, when that is another peer; where some peer is, when 0
+    std::string address;  ///< where `sequencer` is dialled, when that is another peer; where some peer is, when 0
 };
 
 /// Asks for the final record of a round.

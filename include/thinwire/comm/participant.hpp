@@ -363,7 +363,7 @@ class participant {
     std::map<std::string, dial_state> dials_;
     /// Where a sequencer is dialled that others hear and this peer does not; or, 0, a peer when nobody hears one.
     std::pair<peer_id, std::string> hint_;
-    run_state contacts_;                    ///< the newest state heard of
+    run_state contacts_;  ///< the newest state heard of
     std::uint64_t contacts_round_ = 0;
     bool dial_due_ = true;
     status_message status_;
