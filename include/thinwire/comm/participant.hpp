@@ -259,6 +259,7 @@ class participant {
     void announce(timestamp now);
     [[nodiscard]] status_message status(timestamp now) const;
     [[nodiscard]] std::string neighbour(timestamp now) const;
+    [[nodiscard]] bool lacks_links() const;
     [[nodiscard]] bool reaches(const std::string& address) const;
     void send(link_id link, message m, timestamp now);
     void close(link_id link, std::string reason, bool fault, timestamp now);

@@ -395,7 +395,7 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
                 hint_ = {m.sequencer, m.address};
                 dial_due_ = true;
             }
-        } else if (m.sequencer == 0 && sequencer_ == 0 && !m.address.empty() && !reaches(m.address)) {
+        } else if (m.sequencer == 0 && sequencer_ == 0 && !m.address.empty() && lacks_links() && !reaches(m.address)) {
             hint_ = {0, m.address};
             dial_due_ = true;
         }
@@ -503,6 +503,12 @@ inline std::string participant::neighbour(timestamp now) const {
         if (l.at == phase::linked && !l.hello.address.empty()) all.push_back(&l.hello.address);
     if (all.empty()) return {};
     return *all[static_cast<std::size_t>(now / settings_.keepalive_interval) % all.size()];
+}
+/// Fewer links than the view's members, or than a mesh has.
+inline bool participant::lacks_links() const {
+    const auto count = static_cast<std::size_t>(
+        std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; }));
+    return count + 1 < contacts_.view.members.size() && count < settings_.mesh;
 }
 inline bool participant::reaches(const std::string& address) const {
     return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {
