@@ -89,7 +89,7 @@ class shared_training {
 
 // -------------------------------------------------------------------------------------- the loop that was there before
 
-constexpr std::uint64_t rounds = 400;
+constexpr std::uint64_t rounds = 1500;
 
 int train(const fs::path& folder, thinwire::peer_id self, const std::string& address) {
     std::vector<float> values(4096, 0.0F), gradient(4096);

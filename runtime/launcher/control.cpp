@@ -131,15 +131,6 @@ void print_status(const nlohmann::json& s) {
     std::fflush(stdout);
 }
 
-/// The key that is meant, once key and value can be.
-void check_setting(const std::string& key, const std::string& value) {
-    if (!can_be_set(key))
-        throw launcher_error(exit_code::usage,
-                             "ctl: set '" + printable(key) + "': expected one of " + keys_that_can_be_set());
-    configuration any;
-    if (!value.empty()) set_key(any, key, value);
-}
-
 }  // namespace
 
 bool can_be_set(std::string_view key) noexcept {
@@ -150,7 +141,24 @@ std::string keys_that_can_be_set() {
     return fmt::format("{}", fmt::join(settable, ", "));
 }
 
-nlohmann::json control(runtime::node& node, const nlohmann::json& request) {
+configuration tuned(const configuration& settings, const std::map<std::string, std::string>& values) {
+    configuration next = settings;
+    for (const auto& [key, value] : values) {
+        if (!can_be_set(key))
+            throw launcher_error(exit_code::usage,
+                                 "set '" + printable(key) + "': expected one of " + keys_that_can_be_set());
+        set_key(next, key, value);
+    }
+    const std::int64_t most = 16 * settings.run.batch_size;
+    if (next.run.batch_size > most)
+        throw launcher_error(exit_code::usage, "set run.batch_size " + std::to_string(next.run.batch_size) +
+                                                   ": expected at most " + std::to_string(most) +
+                                                   ", 16 times what the run began with");
+    check(next);
+    return next;
+}
+
+nlohmann::json control(runtime::node& node, const configuration& settings, const nlohmann::json& request) {
     const std::string name = request.value("command", "");
     if (name == "status") return {{"status", status_of(node)}};
     const command* what = find(name);
@@ -159,7 +167,13 @@ nlohmann::json control(runtime::node& node, const nlohmann::json& request) {
     if (what->of == object::key) {
         change.key = request.value("key", "");
         change.value = request.value("value", "");
-        check_setting(change.key, change.value);
+        std::map<std::string, std::string> values = node.status().settings;
+        if (change.value.empty())
+            values.erase(change.key);
+        else
+            values[change.key] = change.value;
+        if (!can_be_set(change.key)) values[change.key] = change.value;
+        static_cast<void>(tuned(settings, values));
     } else if (what->of == object::peer) {
         change.peer = number_of(request.value("peer", ""));
         if (change.peer == 0) throw value_error(name + " needs the number of a peer");
@@ -192,7 +206,6 @@ exit_code ctl(const ctl_options& options) {
                                                             : " takes nothing more"));
     if (what->of != object::key && !options.value.empty())
         throw launcher_error(exit_code::usage, "ctl: " + options.command + " takes no value");
-    if (what->of == object::key) check_setting(options.object, options.value);
     const std::string of = of_peer ? resolve(where, options.object) : options.object;
     static_cast<void>(
         ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));

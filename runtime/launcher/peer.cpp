@@ -107,7 +107,7 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tuned_ = settings_;
     prepare_rounds();
     metrics_.emplace(where_.metrics());
-    control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, request); });
+    control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, settings_, request); });
     observer_->entered(*node_, settings_, replica_->optimizer().round());
     if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }
@@ -203,6 +203,10 @@ bool peer::restore() {
 
 void peer::open_founder() {
     if (!restore()) {
+        if (text_.train().empty())
+            throw launcher_error(
+                exit_code::usage,
+                "configuration: data.train is not set: expected a file of text, as this peer founds the run");
         settings_.data.train_digest = text_.train_digest();
         build(nullptr);
         replica_->save(where_);
@@ -301,12 +305,14 @@ void peer::enter_fresh() {
 
 void peer::replay() {
     any_optimizer& optimizer = replica_->optimizer();
-    for (;;) {
+    while (!ended_) {
         const std::span<const commit> missed = node_->catch_up(optimizer.round());
         if (missed.empty()) return;
         for (const commit& one : missed) {
-            // The commit that stops a run which is over is no round of it.
-            if (one.round < static_cast<std::uint64_t>(settings_.run.rounds)) optimizer.apply(one);
+            // The commit that stops a run which is over is no round of it, and the last one.
+            ended_ = one.round >= static_cast<std::uint64_t>(settings_.run.rounds);
+            if (ended_) return;
+            plan(optimizer.apply(one), 1);
         }
     }
 }
@@ -379,10 +385,16 @@ bool peer::cut_short(const std::exception& problem) {
     const auto* node = dynamic_cast<const runtime::node_error*>(&problem);
     const auto* own = dynamic_cast<const launcher_error*>(&problem);
     const bool stopped = node != nullptr && node->code() == runtime::node_errc::run_stopped;
-    const bool spoilt = own != nullptr && (own->code() == exit_code::not_finite || own->code() == exit_code::diverged);
+    bool spoilt = own != nullptr && (own->code() == exit_code::not_finite || own->code() == exit_code::diverged);
+    // What was not sent yet is not sent; what travels has as long as a stop signal gives it.
+    if (under_way_ && under_way_->commits.wait_for(stop_grace) == std::future_status::deferred) under_way_.reset();
+    if (under_way_ && under_way_->commits.wait_for(std::chrono::seconds(0)) == std::future_status::timeout)
+        node_->stop();
     try {
         finish_round();
-    } catch (const std::exception& second) {  // the first problem is the one to be told
+    } catch (const launcher_error& second) {  // the first problem is the one to be told
+        spoilt = spoilt || second.code() == exit_code::not_finite || second.code() == exit_code::diverged;
+    } catch (const std::exception& second) {
         log_event(log_level::debug, "not_finished", fmt::format("after an error: {}", second.what()));
     }
     // Weights that are not worth going on with do not replace the last good ones.

@@ -100,7 +100,8 @@ class peer {
     void contribute();
     [[nodiscard]] gradient compute();
     [[nodiscard]] std::optional<std::chrono::steady_clock::duration> budget() const;
-    void plan(const step_report& step);
+    void plan(const step_report& step, std::size_t commits);
+    void set_deadlines();
     void pace() const;
     void send(const gradient& made, std::span<const std::byte> payload);
     void finish_round();
@@ -136,6 +137,7 @@ class peer {
     std::chrono::steady_clock::time_point round_began_{};
     std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit
     std::optional<std::chrono::steady_clock::duration> planned_;       ///< with run.round_tokens: a round's computation
+    bool ended_ = false;                                               ///< the commit that ends the run was seen
     configuration tuned_;                                              ///< settings_ with what the run has set since
     std::map<std::string, std::string> tuned_by_;
     std::optional<exchange_under_way> under_way_;  ///< last: it waits in node_

@@ -62,6 +62,7 @@ void peer::contribute() {
     any_optimizer& optimizer = replica_->optimizer();
     if (!under_way_) replay();
     if (!under_way_ && !optimizer.in_flight().empty()) {  // as this peer was killed
+        round_began_ = clock::now();
         send({.round = optimizer.round(), .loss = std::numeric_limits<float>::quiet_NaN()}, optimizer.in_flight());
         return finish_round();
     }
@@ -70,7 +71,7 @@ void peer::contribute() {
     pace();
     finish_round();
     replay();
-    if (optimizer.round() >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
+    if (ended_ || optimizer.round() >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
     if (optimizer.round() > made.round + static_cast<std::uint64_t>(settings_.run.max_staleness)) {
         log_event(log_level::warning, "stale",
                   fmt::format("the gradient of round {} is not used in round {}: run.max_staleness = {}", made.round,
@@ -78,7 +79,8 @@ void peer::contribute() {
         return;
     }
     optimizer.set_tokens(static_cast<std::uint32_t>(std::min<std::size_t>(made.tokens, most_tokens)));
-    optimizer.set_learning_rate(schedule_of(tuned_).at(optimizer.round()));
+    const float rate = schedule_of(tuned_).at(optimizer.round());
+    optimizer.set_learning_rate(rate < 0x1p-100F ? 0.0F : rate);  // the smallest that a payload states
     std::span<const std::byte> payload;
     try {
         payload = optimizer.begin_step(self_.peer);
@@ -99,13 +101,17 @@ std::optional<clock::duration> peer::budget() const {
 
 /// With run.round_tokens: a round's time follows from what the last one brought. All peers see the same commits, so
 /// they change their plans alike.
-void peer::plan(const step_report& step) {
+void peer::plan(const step_report& step, std::size_t commits) {
     const auto before = std::exchange(applied_at_, clock::now());
     if (tuned_.run.round_tokens == 0) return planned_.reset();
     if (!before || step.tokens == 0) return;
-    const double wanted = static_cast<double>(tuned_.run.round_tokens) / static_cast<double>(step.tokens);
+    const double wanted =
+        static_cast<double>(tuned_.run.round_tokens) * static_cast<double>(commits) / static_cast<double>(step.tokens);
     const std::chrono::duration<double> last = planned_.value_or(*applied_at_ - *before);
-    planned_ = std::chrono::duration_cast<clock::duration>(last * std::clamp(wanted, 0.5, 2.0));
+    const std::chrono::duration<double> next = last * std::clamp(wanted, 0.5, 2.0);
+    planned_ = std::chrono::duration_cast<clock::duration>(
+        std::clamp<std::chrono::duration<double>>(next, milliseconds(1), std::chrono::hours(1)));
+    set_deadlines();
 }
 
 /// All micro-batches of a round, or those for which there is time.
@@ -133,17 +139,20 @@ peer::gradient peer::compute() {
         sum += static_cast<double>(loss);
         ++count;
         longest = std::max(longest, clock::now() - began);
-    } while (count < limit && !stop_requested() && (!time || clock::now() + longest <= round_began_ + *time));
+    } while (count < limit && (!time || (!stop_requested() && clock::now() + longest <= round_began_ + *time)));
     replica_->average_gradient(static_cast<int>(count));
     made.loss = static_cast<float>(sum / static_cast<double>(count));
     made.tokens = static_cast<std::size_t>(count) * tokens_.size();
     return made;
 }
 
+/// Until the round's time is over, so that all send at about the same time.
 void peer::pace() const {
-    if (settings_.run.min_round_ms == 0) return;
+    const clock::duration least =
+        std::max<clock::duration>(milliseconds(settings_.run.min_round_ms), budget().value_or(clock::duration::zero()));
+    if (least == clock::duration::zero()) return;
     observer_->begin("pacing");
-    const auto end = round_began_ + milliseconds(settings_.run.min_round_ms);
+    const auto end = round_began_ + least;
     while (!stop_requested()) {
         const auto left = end - clock::now();
         if (left <= clock::duration::zero()) return;
@@ -166,16 +175,21 @@ void peer::finish_round() {
     exchange_under_way done = std::move(*std::exchange(under_way_, std::nullopt));
     std::span<const commit> commits = done.commits.get();
     // The commit that stops a run which is over is no round of it.
-    while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds))
+    while (commits.size() > 1 && commits.back().round >= static_cast<std::uint64_t>(settings_.run.rounds)) {
         commits = commits.first(commits.size() - 1);
-    report(replica_->optimizer().end_step(commits), done.made, done.began);
+        ended_ = true;
+    }
+    const step_report step = replica_->optimizer().end_step(commits);
+    plan(step, commits.size());
+    report(step, done.made, done.began);
 }
 
 void peer::follow() {
     round_began_ = clock::now();
     observer_->begin("waiting");
     for (const commit& one : node_->follow(replica_->optimizer().round())) {
-        if (one.round >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
+        ended_ = one.round >= static_cast<std::uint64_t>(settings_.run.rounds);
+        if (ended_) return;
         const gradient none{.round = one.round, .loss = std::numeric_limits<float>::quiet_NaN()};
         report(replica_->optimizer().apply(one), none, std::exchange(round_began_, clock::now()));
     }
@@ -185,27 +199,25 @@ void peer::follow() {
 void peer::tune() {
     std::map<std::string, std::string> wanted = node_->status().settings;
     if (wanted == tuned_by_) return;
-    configuration next = settings_;
+    std::map<std::string, std::string> taken;
     for (const auto& [key, value] : wanted) {
+        taken[key] = value;
         try {
-            if (can_be_set(key)) set_key(next, key, value);
+            tuned_ = tuned(settings_, taken);
+            log_event(log_level::info, "set", fmt::format("{} = {}", key, value), {{"key", key}, {"value", value}});
         } catch (const launcher_error& problem) {
+            taken.erase(key);
             log_event(log_level::warning, "not_set", fmt::format("{} is not taken over: {}", key, problem.what()));
         }
     }
-    tuned_ = std::move(next);
+    tuned_ = tuned(settings_, taken);
     tuned_by_ = std::move(wanted);
-    for (const auto& [key, value] : tuned_by_)
-        log_event(log_level::info, "set", fmt::format("{} = {}", key, value), {{"key", key}, {"value", value}});
     prepare_rounds();
 }
 
 void peer::prepare_rounds() {
-    milliseconds least(settings_.peer.min_deadline_ms), most(settings_.peer.max_deadline_ms);
-    // All send at about the same time then.
-    const bool timed = tuned_.run.round_ms > 0 || tuned_.run.round_tokens > 0;
-    if (timed) least = most = std::min(least, milliseconds(std::max<std::int64_t>(tuned_.run.round_ms / 2, 200)));
-    node_->set_deadlines(least, most, !timed);
+    if (tuned_.run.round_tokens == 0) planned_.reset();
+    set_deadlines();
     if (!settings_.peer.contributes) return;
     const auto length = static_cast<std::size_t>(settings_.data.sequence_length);
     const std::int64_t rows = tuned_.run.batch_size;
@@ -217,9 +229,20 @@ void peer::prepare_rounds() {
     targets_.resize(tokens_.size());
 }
 
+/// In rounds by time all send at about the same time.
+void peer::set_deadlines() {
+    const std::optional<clock::duration> time = budget();
+    const auto window = std::chrono::ceil<milliseconds>(std::clamp<clock::duration>(
+        time.value_or(clock::duration::zero()) / 2, milliseconds(200), std::chrono::hours(1)));
+    if (time)
+        node_->set_deadlines(window, window, false);
+    else
+        node_->set_deadlines(milliseconds(settings_.peer.min_deadline_ms), milliseconds(settings_.peer.max_deadline_ms),
+                             true);
+}
+
 void peer::report(const step_report& step, const gradient& made, clock::time_point began) {
     const double seconds = std::chrono::duration<double>(clock::now() - began).count();
-    plan(step);
     const runtime::node_status status = node_->status();
     const double rate = static_cast<double>(step.learning_rate);
     observer_->applied(step, made.loss, rate, made.tokens, seconds, status);

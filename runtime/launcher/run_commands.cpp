@@ -1,8 +1,11 @@
 #include "commands.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
+#include "log_keeper.hpp"
 #include "peer.hpp"
 #include "stop_signal.hpp"
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -10,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace thinwire::launcher {
 namespace {
@@ -35,6 +39,10 @@ class second_start {
             auto aside = where.snapshot();
             aside += ".differs";
             std::filesystem::rename(where.snapshot(), aside);
+            // Later ones beside the log are this replica's own, too.
+            const std::vector<std::uint64_t> beside = log_snapshots(where.run_log());
+            for (std::size_t i = 1; i < beside.size(); ++i)
+                std::filesystem::remove(log_snapshot(where.run_log(), beside[i]));
         }
         log_event(log_level::warning, "resync",
                   std::string(problem.what()) +
@@ -101,6 +109,8 @@ exit_code join(configuration settings, const std::string& argument) {
     if (!line) throw launcher_error(exit_code::usage, "join: " + line.error().message);
     if (settings.peer.plaintext)
         throw launcher_error(exit_code::usage, "join: an invite with peer.plaintext = true: expected one of the two");
+    // For a second start, which has no use for the line.
+    settings.peer.address = fmt::format("{}", fmt::join(line->addresses, ","));
     return run_peer(std::move(settings), false, std::move(*line));
 }
 

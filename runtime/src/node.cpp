@@ -230,6 +230,10 @@ void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseco
 }
 
 void node::request(const control_change& change) {
+    if (change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text)
+        throw value_error("request: key or value of " +
+                          std::to_string(std::max(change.key.size(), change.value.size())) +
+                          " bytes, expected at most " + std::to_string(wire_limits::max_text));
     impl_->get().request(change);
 }
 

@@ -320,6 +320,7 @@ class participant {
     void awake(peer_state& peer, timestamp now);
     void consider(timestamp now);
     [[nodiscard]] bool stand_aside(timestamp now);
+    void make_way(peer_id peer, const run_state& state, timestamp now);
     void close_round(bool contributions, timestamp now);
     void propose(timestamp now);
     void propose_to(link_id link, timestamp now);
@@ -429,6 +430,7 @@ class participant {
     link_id requests_told_ = 0;
     std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
     peer_id promoted_ = 0;         ///< to whom this sequencer gives way
+    timestamp promoted_by_ = 0;    ///< or else goes on
     std::optional<timestamp> stood_aside_;
     bool leaving_ = false;
     bool stopping_ = false;

@@ -93,6 +93,7 @@ struct run_state {
             case kind::resume: paused = false; break;
             case kind::stop: stopped = true; break;
             case kind::set:
+                if (c.key.size() > wire_limits::max_text || c.value.size() > wire_limits::max_text) break;
                 if (c.value.empty())
                     values.erase(c.key);
                 else if (values.size() < max_values || values.contains(c.key))

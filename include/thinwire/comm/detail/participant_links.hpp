@@ -308,6 +308,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     p.heard = now;
     p.left = false;
     p.missed.reset();
+    p.pause = p.waited_from = 0;
     if (first_round_ && leading()) p.waited = hello.contributes;
     if (first_round_ && first_payload_) first_payload_ = now;
     dials_.erase(hello.address);

@@ -53,6 +53,8 @@ inline void participant::set_deadlines(timestamp least, timestamp most, bool wai
     settings_.min_deadline = least;
     settings_.max_deadline = most;
     settings_.waits_for_slow = waits_for_slow;
+    if (waits_for_slow)
+        for (auto& [peer, p] : peers_) p.pause = p.waited_from = 0;
     patience_.within(least, most);
     settle(now);
 }
@@ -75,6 +77,7 @@ inline bool participant::expected(peer_id peer, const peer_state& p, timestamp n
 
 inline std::optional<timestamp> participant::deadline() const {
     if (storing_ || tentative_ || !assembled() || state_.paused) return std::nullopt;
+    if (promoted_ != 0) return promoted_by_;
     if (!collected_.empty()) return *first_payload_ + patience_.wait();
     if (change_since_) return *change_since_ + settings_.max_deadline;
     return std::nullopt;
@@ -85,7 +88,11 @@ inline std::optional<timestamp> participant::deadline() const {
 inline run_state participant::next_state(timestamp now) const {
     run_state next = state_;
     next.stopped = false;
-    for (const control_change& c : changes_) next.apply(c);
+    for (const control_change& c : changes_) {
+        // One that is away cannot take over, and with it in front those who are here might be no quorum any more.
+        if (c.what == control_change::kind::promote && c.peer != settings_.self && linked(c.peer) == nullptr) continue;
+        next.apply(c);
+    }
     const run_state asked = next;
     auto& members = next.view.members;
     std::erase_if(members, [&](const view_member& m) {
@@ -125,14 +132,23 @@ inline bool participant::change_due(timestamp now) {
     return due;
 }
 
-/// A sequencer gives way to the peer that was promoted; and, when nobody can dial it, now and then to one that
-/// everybody can: two that only dial out need it between them.
+/// This sequencer is to give way to a peer, which is first in the view and votes.
+inline void participant::make_way(peer_id peer, const run_state& state, timestamp now) {
+    const view_member* m = state.view.find(peer);
+    if (m == nullptr || !m->votes || state.view.members.front().peer != peer || peer == settings_.self) return;
+    promoted_ = peer;
+    promoted_by_ = now + settings_.takeover;
+}
+
+/// A sequencer gives way to the peer that was promoted, and closes no round until it has caught up; and, when nobody
+/// can dial it, now and then to one that everybody can: two that only dial out need it between them.
 inline bool participant::stand_aside(timestamp now) {
     if (promoted_ != 0) {
         const link_state* l = linked(promoted_);
-        if (l == nullptr || promoted_ == settings_.self) {
+        if (l == nullptr || now >= promoted_by_) {
             promoted_ = 0;
-        } else if (l->says.final == final_) {
+        } else {
+            if (l->says.final != final_) return true;
             promoted_ = 0;
             step_down(term_, now + 2 * settings_.takeover);
             return true;
@@ -204,7 +220,7 @@ inline void participant::close_round(bool contributions, timestamp now) {
         if (c.what == control_change::kind::remove || c.what == control_change::kind::ban)
             dismissed_.insert(c.peer);
         else if (c.what == control_change::kind::promote)
-            promoted_ = c.peer;
+            make_way(c.peer, next, now);
     changes_.clear();
     change_since_.reset();
     roster_changed_ = true;
@@ -282,11 +298,14 @@ inline bool participant::satisfied(const run_state& state, const control_change&
 }
 
 inline void participant::request(const control_change& change, timestamp now) {
-    if (over_) return;
+    if (over_ || change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text) return;
     // The newest word about an object counts, also where it takes back one that is on its way.
     const auto same = [&](const control_change& c) { return same_object(c, change); };
     const bool takes_back = std::erase_if(requests_, same) > 0;
-    if (!takes_back && satisfied(state_, change) && change.what != control_change::kind::stop) return;
+    if (change.what == control_change::kind::promote && leading()) make_way(change.peer, state_, now);
+    if (!takes_back && satisfied(state_, change) && change.what != control_change::kind::stop &&
+        (change.what != control_change::kind::promote || leading()))
+        return;
     requests_.push_back(change);
     requests_told_ = 0;
     if (leading()) {
@@ -303,6 +322,8 @@ inline void participant::send_requests(timestamp now) {
     if (requests_.empty() || linked(sequencer_) == nullptr || requests_told_ == peers_[sequencer_].link) return;
     requests_told_ = peers_[sequencer_].link;
     for (const control_change& c : requests_) send(requests_told_, request_message{c}, now);
+    // It is about this moment: not to be said again to a later sequencer.
+    std::erase_if(requests_, [](const control_change& c) { return c.what == control_change::kind::promote; });
     forget_satisfied();
 }
 
@@ -335,8 +356,9 @@ inline bool participant::same_object(const control_change& a, const control_chan
     return group(a.what) == group(b.what) && (one_object || (a.peer == b.peer && a.key == b.key));
 }
 
-inline void participant::on(link_id, request_message& m, timestamp) {
+inline void participant::on(link_id, request_message& m, timestamp now) {
     if (!leading()) return;
+    if (m.change.what == control_change::kind::promote) make_way(m.change.peer, state_, now);
     std::erase_if(changes_, [&](const control_change& c) { return same_object(c, m.change); });
     if (changes_.size() >= max_waiting) return;
     changes_.push_back(std::move(m.change));

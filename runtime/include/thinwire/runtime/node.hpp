@@ -214,7 +214,8 @@ class node {
     void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
 
     /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
-    /// may come first; nothing is reported back, status() and later commits show it.
+    /// may come first; nothing is reported back, status() and later commits show it. Throws value_error for a key or
+    /// value above 512 bytes.
     void request(const control_change& change);
 
     /// Says goodbye, at most leave_timeout long: the others go on without this node, which first lets another order the
