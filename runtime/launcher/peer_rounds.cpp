@@ -165,8 +165,8 @@ void peer::send(const gradient& made, std::span<const std::byte> payload) {
     const std::uint64_t round = replica_->optimizer().round();
     observer_->waiting(round, payload);
     const auto how = settings_.run.overlap ? std::launch::async : std::launch::deferred;
-    under_way_.emplace(made, round_began_,
-                       std::async(how, [this, round, payload] { return node_->exchange(round, payload); }));
+    under_way_ = exchange_under_way{
+        made, round_began_, std::async(how, [this, round, payload] { return node_->exchange(round, payload); })};
 }
 
 /// Waits for the commit of the payload under way, if there is one, and applies it.

@@ -214,7 +214,8 @@ struct lone_peer {
 
 TEST_CASE("promote: the front of the view changes, for voters only, and the newest word counts") {
     thinwire::run_state s;
-    for (const thinwire::peer_id p : {1, 2, 3}) s.view.members.push_back({p, p, p != 3, true, "", ""});
+    for (const thinwire::peer_id p : std::array<thinwire::peer_id, 3>{1, 2, 3})
+        s.view.members.push_back({p, p, p != 3, true, "", ""});
     const auto order = [&] {
         std::string text;
         for (const auto& m : s.view.members) text += std::to_string(m.peer);
