@@ -21,9 +21,9 @@ class Unequal(common.Case):
         """A peer whose every micro-batch takes longer than a round costs the others nothing, and what it finishes counts."""
         founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.round_ms", "100",
                                       "--run.micro_batches", "64", "--peer.min_deadline_ms", "100")
-        # min_round_ms holds it back by ten rounds, as a slow computer would be.
         quick = self.join(address, "quick", "--peer.index", "1")
         self.wait_for(lambda: len(self.rounds("quick")) > 5, "the quick ones train")
+        # min_round_ms holds it back by ten rounds, as a slow computer would be.
         slow = self.join(address, "slow", "--peer.index", "2", "--run.min_round_ms", "1000")
         in_it = lambda: [e for e in self.rounds("slow") if e["own_included"]]
         self.wait_for(lambda: len(in_it()) >= 5, "the slow one contributes")
