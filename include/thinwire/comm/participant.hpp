@@ -144,9 +144,9 @@ class participant {
     [[nodiscard]] std::uint64_t term() const noexcept { return term_; }
     [[nodiscard]] peer_id sequencer() const noexcept { return sequencer_; }
     [[nodiscard]] const run_state& state() const noexcept { return state_; }
-    /// The newest state heard of, which a peer that is behind has not reached yet.
     /// The furthest that a linked peer claims to be, or this one is.
     [[nodiscard]] std::uint64_t newest_round() const noexcept;
+    /// The newest state heard of, which a peer that is behind has not reached yet.
     [[nodiscard]] const run_state& newest_state() const noexcept {
         return contacts_round_ > final_ ? contacts_ : state_;
     }
