@@ -22,7 +22,7 @@ using demo_peer = test::peer<demo, demo_options>;
 
 namespace {
 
-const std::vector<shape> shapes = {{64, 48}, {70}, {31, 12}};
+const std::vector<shape> tensors = {{64, 48}, {70}, {31, 12}};
 
 payload_layout one_chunk(std::uint32_t kept) {
     return {.sections = {{.chunks = 1, .chunk_size = kept, .kept = kept}}};
@@ -67,7 +67,7 @@ struct senders {
     senders(const demo_options& options, const std::vector<std::uint32_t>& tokens, std::size_t bad = ~std::size_t{0},
             float times = 1.0F) {
         for (std::size_t i = 0; i < tokens.size(); ++i) {
-            demo_peer p(i, options, nullptr, shapes);
+            demo_peer p(i, options, nullptr, tensors);
             p.optimizer->set_tokens(tokens[i]);
             p.new_gradients();
             if (i == bad)
@@ -82,7 +82,7 @@ struct senders {
 
 std::vector<std::vector<float>> applied(const demo_options& options, const std::vector<contribution>& list,
                                         thread_pool* pool = nullptr) {
-    demo_peer p(99, options, pool, shapes);
+    demo_peer p(99, options, pool, tensors);
     const step_report report = p.optimizer->apply({.round = 0, .contributions = list});
     CHECK(static_cast<std::size_t>(report.contributors) == list.size());
     return p.values;
@@ -110,7 +110,7 @@ TEST_CASE("tokens travel in the payload; the report has their sum over the accep
     const senders sent({.k = 4}, {5, 0, most_tokens});
     CHECK(inspect_payload(sent.payloads[0])->tokens == 5);
     CHECK(inspect_payload(sent.payloads[2])->tokens == most_tokens);
-    demo_peer p(9, {.k = 4}, nullptr, shapes);
+    demo_peer p(9, {.k = 4}, nullptr, tensors);
     std::vector<contribution> list = sent.list;
     list.push_back({.peer = 7, .payload = sent.payloads[0]});  // under another name: refused
     const commit c = {.round = 0, .contributions = list};
@@ -227,7 +227,7 @@ TEST_CASE("weighted: a contribution of three tokens is one of one token three ti
         std::vector<contribution> list;
         const std::size_t from[] = {0, 0, 0, 1, 2, 2};
         for (std::size_t i = 0; i < 6; ++i) {
-            demo_peer p(from[i], options, nullptr, shapes);
+            demo_peer p(from[i], options, nullptr, tensors);
             p.new_gradients();
             const auto payload = p.optimizer->begin_step(i);
             payloads.emplace_back(payload.begin(), payload.end());
@@ -247,7 +247,7 @@ TEST_CASE("weighted: equal tokens, and norms within the limit, change no bit") {
         const senders a(options, {2048, 2048, 2048, 2048}), b(same, {2048, 2048, 2048, 2048});
         CHECK(applied(options, a.list) == applied(same, b.list));
         // They tell the payloads apart all the same.
-        demo_peer p(0, options, nullptr, shapes);
+        demo_peer p(0, options, nullptr, tensors);
         CHECK(p.optimizer->apply({.round = 0, .contributions = b.list}).rejected == 4);
     }
 }
@@ -310,7 +310,7 @@ TEST_CASE("contribution_clip: with two contributions nothing is scaled") {
 TEST_CASE("weights and contribution_clip: values out of range are refused") {
     const auto refusal = [](const demo_options& options) -> std::string {
         try {
-            const demo_peer p(0, options, nullptr, shapes);
+            const demo_peer p(0, options, nullptr, tensors);
         } catch (const value_error& e) {
             return e.what();
         }
@@ -326,7 +326,7 @@ TEST_CASE("weights and contribution_clip: values out of range are refused") {
     CHECK(refusal(options) == "accepted");
     options.weights = static_cast<mean_weights>(2);
     CHECK(refusal(options) == "demo: weights 2, expected equal or tokens");
-    demo_peer p(0, {}, nullptr, shapes);
+    demo_peer p(0, {}, nullptr, tensors);
     const contribution_weight one;
     CHECK_THROWS_WITH_AS(p.optimizer->apply({.round = 0, .contributions = {}}, {&one, 1}),
                          "apply: 1 weights, expected one for each of 0 accepted contributions", value_error);
@@ -336,7 +336,7 @@ TEST_CASE("weights and contribution_clip: values out of range are refused") {
 TEST_CASE("adamw: gradients weigh their tokens, exactly where sums of them are exact") {
     using peer = test::peer<adamw, adamw_options>;
     const auto payload_of = [](adamw_options options, std::size_t number, std::uint32_t tokens, peer_id self) {
-        peer p(number, options, nullptr, shapes);
+        peer p(number, options, nullptr, tensors);
         p.optimizer->set_tokens(tokens);
         for (auto& g : p.gradients)
             for (float& value : g) value = static_cast<float>(p.random.below(2001)) - 1000.0F;
@@ -346,7 +346,7 @@ TEST_CASE("adamw: gradients weigh their tokens, exactly where sums of them are e
     adamw_options weighted;
     weighted.weights = mean_weights::tokens;
     const auto a = payload_of(weighted, 0, 3 * 512, 0), b = payload_of(weighted, 1, 512, 1);
-    peer p(5, weighted, nullptr, shapes), q(5, {}, nullptr, shapes), equal(5, {}, nullptr, shapes);
+    peer p(5, weighted, nullptr, tensors), q(5, {}, nullptr, tensors), equal(5, {}, nullptr, tensors);
     const step_report report =
         p.optimizer->apply({.round = 0, .contributions = std::vector<contribution>{{0, a}, {1, b}}});
     CHECK(report.tokens == 2048);
