@@ -4,7 +4,8 @@
     payload_decode.py PAYLOAD LAYOUT.json          compares with the JSON's header fields and digest of the contents
     payload_decode.py --bits PAYLOAD LAYOUT.json   prints, per section, bits a position beside log2 C(n, k) / k
 
-LAYOUT.json: {"sections": [[name, chunks, chunk_size, kept], ...], "header": {...}, "contents": SHA-256}; the last two may be left out."""
+LAYOUT.json: {"k": k of the layout, "sections": [[name, chunks, chunk_size, kept], ...], "header": {...}, "contents": SHA-256}; k may be left out
+where the payload states it, and the last two always."""
 
 import hashlib
 import json
@@ -256,7 +257,7 @@ def sane(bits):
     return bits == 0 or 27 << 23 <= bits <= 147 << 23
 
 
-def read_payload(data, sections):
+def read_payload(data, sections, k=None):
     refuse_unless(len(data) >= 128 and data[:4] == b"TWPL", "not a payload")
     version, kind, code = struct.unpack_from("<HBB", data, 4)
     refuse_unless(version == 2 and kind <= 1, "version or kind")
@@ -268,6 +269,8 @@ def read_payload(data, sections):
                            ("chunk", "<I", 68), ("tokens", "<I", 80), ("sections", "<I", 116)):
         header[name] = struct.unpack_from(form, data, at)[0]
     refuse_unless(header["sections"] == len(sections), "number of sections")
+    k = header["k"] if k is None else k
+    refuse_unless(header["k"] == k or kind == 0 and 1 <= header["k"] < k, "k")
     refuse_unless(sane(rate) and sane(decay), "rates")
     refuse_unless(header["tokens"] <= 1 << 24, "tokens")
     numbers = struct.unpack_from("<ff", data, 72)
@@ -286,6 +289,7 @@ def read_payload(data, sections):
             contents.append(section)
             support_bits.append(0)
             continue
+        kept = min(kept, header["k"]) if header["k"] < k else kept
         found, bits = read_section(section, chunks, size, kept, CODES[code])
         contents.append(b"".join(struct.pack(f"<I{len(p)}H{len(p)}I", len(p), *p, *v) for p, v in found))
         support_bits.append((bits, [len(p) for p, _ in found]))
@@ -315,7 +319,7 @@ def main():
         sys.exit(__doc__)
     wanted = json.loads(pathlib.Path(words[1]).read_text(encoding="utf-8"))
     try:
-        header, contents, support_bits = read_payload(pathlib.Path(words[0]).read_bytes(), wanted["sections"])
+        header, contents, support_bits = read_payload(pathlib.Path(words[0]).read_bytes(), wanted["sections"], wanted.get("k"))
     except Refused as problem:
         sys.exit(f"{words[0]}: refused: {problem}")
     if "--bits" in sys.argv:

@@ -6,6 +6,7 @@
 #include <thinwire/codec/checksum.hpp>
 #include <thinwire/codec/payload.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/payload_size.hpp>
 #include <thinwire/codec/section_coder.hpp>
 #include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/codec/top_k.hpp>

@@ -21,7 +21,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 75> keys = {{
+const std::array<configuration_key, 76> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -161,6 +161,8 @@ const std::array<configuration_key, 75> keys = {{
      "", "rounds between two copies of the momentum on disk; 1: kill -9 loses nothing"},
     {"peer.durable", [](configuration& c) -> field { return &c.peer.durable; }, false, 0, 0, "",
      "every round waits for the disk, so that a power cut loses nothing either; false: only kill -9 does not"},
+    {"peer.payload_bytes", [](configuration& c) -> field { return &c.peer.payload_bytes; }, false, 0, large, "",
+     "demo: about the most bytes of this peer's payloads, which send fewer than optimizer.k then; 0: no limit"},
     {"peer.stop_at", [](configuration& c) -> field { return &c.peer.stop_at; }, false, 0, large, "",
      "leave, saved, before this round, as after Ctrl-C; 0: never"},
     {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1, 3600000,
@@ -419,6 +421,8 @@ void check(const configuration& settings) {
     const double clip = settings.optimizer.contribution_clip;
     if (clip > 0 && (clip < 1 || settings.optimizer.kind == "adamw"))
         complain("optimizer.contribution_clip", std::to_string(clip), "0, or with optimizer.kind = demo at least 1");
+    if (settings.peer.payload_bytes > 0 && settings.optimizer.kind == "adamw")
+        complain("peer.payload_bytes", std::to_string(settings.peer.payload_bytes), "0, or optimizer.kind = demo");
     static_cast<void>(parse_groups(settings.optimizer.groups));
     static_cast<void>(parse_keep_log(settings.run.keep_log));
     if (m.head_dim == 0 && m.hidden_size % m.num_attention_heads != 0)

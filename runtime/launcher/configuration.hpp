@@ -97,6 +97,7 @@ struct configuration {
         bool contributes = true;
         std::int64_t save_private_every = 1;
         bool durable = true;
+        std::int64_t payload_bytes = 0;
         std::int64_t stop_at = 0;
         std::int64_t connect_timeout_ms = 15000;
         std::int64_t reconnect_timeout_ms = 600000;

@@ -38,8 +38,8 @@ constexpr std::array commands = {
     command{"stop", kind::stop, object::none},     command{"set", kind::set, object::key},
     command{"remove", kind::remove, object::peer}, command{"ban", kind::ban, object::peer},
     command{"pardon", kind::pardon, object::peer}, command{"promote", kind::promote, object::peer}};
-constexpr std::array<std::string_view, 5> settable = {"optimizer.learning_rate", "run.batch_size", "run.micro_batches",
-                                                      "run.round_ms", "run.round_tokens"};
+constexpr std::array<std::string_view, 6> settable = {"optimizer.learning_rate", "optimizer.k",  "run.batch_size",
+                                                      "run.micro_batches",       "run.round_ms", "run.round_tokens"};
 
 const command* find(std::string_view name) {
     for (const command& one : commands)
@@ -154,6 +154,14 @@ configuration tuned(const configuration& settings, const std::map<std::string, s
         throw launcher_error(exit_code::usage, "set run.batch_size " + std::to_string(next.run.batch_size) +
                                                    ": expected at most " + std::to_string(most) +
                                                    ", 16 times what the run began with");
+    if (next.optimizer.k > settings.optimizer.k)
+        throw launcher_error(exit_code::usage, "set optimizer.k " + std::to_string(next.optimizer.k) +
+                                                   ": expected at most " + std::to_string(settings.optimizer.k) +
+                                                   ", what the run began with");
+    if (values.contains("optimizer.k") && settings.optimizer.kind != "demo")
+        throw launcher_error(
+            exit_code::usage,
+            "set optimizer.k: expected a run with optimizer.kind = demo, this one has " + settings.optimizer.kind);
     check(next);
     return next;
 }

@@ -110,6 +110,7 @@ void observer::waiting(std::uint64_t round, std::span<const std::byte> payload) 
     const std::lock_guard lock(mutex_);
     status_.payload_bytes += payload.size();
     if (!info || info->round != round) return;
+    status_.k = info->k;
     status_.shares.push_back({round, to_string(info->replica)});
     while (status_.shares.size() > shares_kept) status_.shares.pop_front();
 }

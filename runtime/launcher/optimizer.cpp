@@ -22,6 +22,9 @@ class optimizer_of final : public any_optimizer {
     void set_round(std::uint64_t round) override { optimizer_.set_round(round); }
     void set_learning_rate(float rate) override { optimizer_.set_learning_rate(rate); }
     void set_tokens(std::uint32_t tokens) override { optimizer_.set_tokens(tokens); }
+    void set_k([[maybe_unused]] int k) override {
+        if constexpr (requires { optimizer_.set_k(k); }) optimizer_.set_k(k);
+    }
     [[nodiscard]] digest replica_digest() const override { return optimizer_.replica_digest(); }
     [[nodiscard]] payload_layout layout() const override { return optimizer_.layout(); }
     [[nodiscard]] std::span<const std::byte> in_flight() const override { return optimizer_.in_flight(); }

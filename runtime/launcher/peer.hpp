@@ -108,6 +108,7 @@ class peer {
     void follow();
     void tune();
     void prepare_rounds();
+    [[nodiscard]] int coefficients() const;
     void report(const step_report& step, const gradient& made, std::chrono::steady_clock::time_point began);
     [[nodiscard]] bool evaluates() const;
     void evaluate();

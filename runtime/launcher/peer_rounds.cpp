@@ -1,5 +1,5 @@
 // The rounds of a peer: gradient, payload, commit.
-#include <thinwire/codec/payload.hpp>
+#include <thinwire/codec/payload_size.hpp>
 
 #include "control.hpp"
 #include "event_log.hpp"
@@ -219,6 +219,7 @@ void peer::prepare_rounds() {
     if (tuned_.run.round_tokens == 0) planned_.reset();
     set_deadlines();
     if (!settings_.peer.contributes) return;
+    replica_->optimizer().set_k(coefficients());
     const auto length = static_cast<std::size_t>(settings_.data.sequence_length);
     const std::int64_t rows = tuned_.run.batch_size;
     const auto slots = static_cast<std::uint64_t>(settings_.run.max_peers * tuned_.run.micro_batches * rows);
@@ -227,6 +228,19 @@ void peer::prepare_rounds() {
                                                           .seed = static_cast<std::uint64_t>(settings_.run.seed)});
     tokens_.resize(static_cast<std::size_t>(rows) * length);
     targets_.resize(tokens_.size());
+}
+
+/// optimizer.k, or fewer that peer.payload_bytes has room for.
+int peer::coefficients() const {
+    const auto k = static_cast<int>(tuned_.optimizer.k);
+    if (settings_.peer.payload_bytes == 0 || settings_.optimizer.kind != "demo") return k;
+    const payload_layout layout = replica_->optimizer().layout();
+    const std::uint32_t fits = largest_k(layout, static_cast<std::uint64_t>(settings_.peer.payload_bytes));
+    if (fits == 0)
+        throw launcher_error(exit_code::usage,
+                             fmt::format("configuration: peer.payload_bytes = {}: expected at least {}, or 0",
+                                         settings_.peer.payload_bytes, estimated_payload_bytes(layout, 1)));
+    return std::min(k, static_cast<int>(fits));
 }
 
 /// In rounds by time all send at about the same time.

@@ -45,6 +45,7 @@ class any_optimizer {
     virtual void set_round(std::uint64_t round) = 0;
     virtual void set_learning_rate(float rate) = 0;
     virtual void set_tokens(std::uint32_t tokens) = 0;
+    virtual void set_k(int k) = 0;  ///< adamw: nothing
     [[nodiscard]] virtual digest replica_digest() const = 0;
     [[nodiscard]] virtual payload_layout layout() const = 0;
     [[nodiscard]] virtual std::span<const std::byte> in_flight() const = 0;

@@ -139,7 +139,7 @@ void add_run(metrics_page& page, const run_status& s) {
     if (s.validation_loss)
         page.gauge("validation_round", "The round that validation loss is of.", count(s.validation_round));
     page.gauge("learning_rate", "Learning rate of the last round.", s.learning_rate);
-    page.gauge("coefficients_per_chunk", "optimizer.k, how many coefficients of a chunk are sent.",
+    page.gauge("coefficients_per_chunk", "How many coefficients of a chunk this peer sends at most.",
                static_cast<double>(s.k));
     page.counter("tokens_total", "Tokens that this process trained on.", count(s.tokens));
     page.gauge("tokens_per_second", "Of all contributors in the last round.", s.tokens_per_second);

@@ -2872,12 +2872,19 @@ struct payload_section {
 struct payload_layout {
     payload_kind kind = payload_kind::demo;
     const value_codec* codec = &codec_of(value_code::f32);  ///< must outlive the layout
-    std::uint32_t k = 0;                                    ///< 0 for dense
+    std::uint32_t k = 0;                                    ///< the most that a payload may state; 0 for dense
     std::uint32_t chunk = 0;                                ///< 0 for dense
     std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
     std::vector<payload_section> sections;
 
     [[nodiscard]] value_code values() const noexcept { return codec->id(); }
+    /// A section of a payload that states `k` in its header, at most that of the layout: a lower one is the most that
+    /// any chunk sends.
+    [[nodiscard]] payload_section section(std::size_t i, std::uint32_t stated) const noexcept {
+        payload_section s = sections[i];
+        if (stated < k) s.kept = std::min(s.kept, stated);
+        return s;
+    }
     [[nodiscard]] std::uint64_t chunks() const noexcept {
         std::uint64_t sum = 0;
         for (const payload_section& s : sections) sum += s.chunks;
@@ -3310,6 +3317,51 @@ class support_walk {
 
 #endif  // THINWIRE_CODEC_DETAIL_SUPPORT_WALK_HPP
 
+// ---- thinwire/codec/sparse_content.hpp
+#ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
+#define THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace thinwire {
+
+/// The part of a sparse_content that belongs to one section: the coefficients of chunk i begin at i * stride.
+struct section_slice {
+    std::span<std::uint16_t> positions;
+    std::span<float> values;
+    std::span<std::uint32_t> counts;
+    std::size_t stride = 0;
+};
+
+/// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
+/// count(chunk) are used, positions rising.
+struct sparse_content {
+    std::vector<std::uint16_t> positions;
+    std::vector<float> values;
+    std::vector<std::uint32_t> counts;
+
+    void resize(const payload_layout& layout) {
+        positions.resize(layout.coefficients());
+        values.resize(layout.coefficients());
+        counts.resize(layout.chunks());
+    }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(positions, values, counts); }
+    /// The section whose coefficients and chunks begin at these places.
+    [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
+        return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),
+                .values = std::span(values).subspan(coefficient, section.coefficients()),
+                .counts = std::span(counts).subspan(chunk, section.chunks),
+                .stride = section.kept};
+    }
+};
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_SPARSE_CONTENT_HPP
+
 // ---- thinwire/codec/detail/support_coder.hpp
 #ifndef THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
 #define THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
@@ -3370,6 +3422,11 @@ class support_coder {
         weights_.reserve(needs.window);
     }
 
+    /// Room for the batches of a section. A payload that sends fewer coefficients than most has larger ones.
+    void prepare(const payload_section& section) {
+        const auto chunks = static_cast<std::size_t>(std::min<std::uint64_t>(section.chunks, chunks_of_batch(section)));
+        walk_.reserve(chunks * section.kept, chunks);
+    }
     /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
     template <class Coder>
     void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
@@ -3444,16 +3501,15 @@ class support_encoder : support_coder {
     }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
-    void encode(const payload_section& section, std::span<const std::uint16_t> positions,
-                std::span<const std::uint32_t> counts, std::vector<std::byte>& out) {
+    void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        prepare(section);
+        const std::span<const std::uint32_t> counts = in.counts;
         const std::size_t chunks = chunks_of_batch(section);
         symbol_count_ = 0;
         bits_ = bit_writer(plain_);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
             const auto batch = counts.subspan(first, std::min(chunks, counts.size() - first));
-            const std::size_t places = batch.size() * section.kept;
-            std::copy_n(positions.begin() + static_cast<std::ptrdiff_t>(first * section.kept), places,
-                        positions_.begin());
+            take_positions(in, first, batch.size(), section.kept);
             walk(section, batch, *this);
         }
         bits_.flush();
@@ -3478,6 +3534,18 @@ class support_encoder : support_coder {
  private:
     friend support_coder;
     friend support_walk;
+
+    /// The positions of a batch of chunks, those of each at a multiple of `kept`.
+    void take_positions(const section_slice& in, std::size_t first, std::size_t chunks, std::size_t kept) {
+        if (positions_.size() < chunks * kept + 16) positions_.resize(chunks * kept + 16);
+        const std::uint16_t* from = in.positions.data() + first * in.stride;
+        if (kept == in.stride)
+            std::copy_n(from, chunks * kept, positions_.begin());
+        else
+            for (std::size_t i = 0; i < chunks; ++i)
+                std::copy_n(from + i * in.stride, kept, positions_.data() + i * kept);
+    }
+
     /// Halves blocks of one size.
     class block_splitter {
      public:
@@ -3600,7 +3668,7 @@ class support_decoder : support_coder {
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
 
-    /// Takes its part off the front of `bytes`.
+    /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
                                              std::span<const std::uint32_t> counts,
                                              std::span<std::uint16_t> positions) {
@@ -3615,6 +3683,7 @@ class support_decoder : support_coder {
         }
         if (words > (bytes.size() - prefix) / 2) return errc::truncated;
         begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
+        prepare(section);
         bytes = bytes.subspan(prefix + 2 * words);
         bits_ = bit_reader(bytes);
         const std::size_t chunks = chunks_of_batch(section);
@@ -3767,49 +3836,6 @@ class support_decoder : support_coder {
 
 #endif  // THINWIRE_CODEC_DETAIL_SUPPORT_CODER_HPP
 
-// ---- thinwire/codec/sparse_content.hpp
-#ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
-#define THINWIRE_CODEC_SPARSE_CONTENT_HPP
-
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
-namespace thinwire {
-
-/// The part of a sparse_content that belongs to one section.
-struct section_slice {
-    std::span<std::uint16_t> positions;
-    std::span<float> values;
-    std::span<std::uint32_t> counts;
-};
-
-/// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
-/// count(chunk) are used, positions rising.
-struct sparse_content {
-    std::vector<std::uint16_t> positions;
-    std::vector<float> values;
-    std::vector<std::uint32_t> counts;
-
-    void resize(const payload_layout& layout) {
-        positions.resize(layout.coefficients());
-        values.resize(layout.coefficients());
-        counts.resize(layout.chunks());
-    }
-    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(positions, values, counts); }
-    /// The section whose coefficients and chunks begin at these places.
-    [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
-        return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),
-                .values = std::span(values).subspan(coefficient, section.coefficients()),
-                .counts = std::span(counts).subspan(chunk, section.chunks)};
-    }
-};
-
-}  // namespace thinwire
-
-#endif  // THINWIRE_CODEC_SPARSE_CONTENT_HPP
-
 // ---- thinwire/codec/section_coder.hpp
 #ifndef THINWIRE_CODEC_SECTION_CODER_HPP
 #define THINWIRE_CODEC_SECTION_CODER_HPP
@@ -3850,7 +3876,8 @@ class section_coder {
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
-    /// value_error where a custom code writes another number of bits than its bits().
+    /// value_error where a custom code writes another number of bits than its bits(). The section is one of
+    /// payload_layout::section; the slice has at least its `kept` places a chunk.
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
         if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
             out.reserve(std::max(room, 2 * out.capacity()));
@@ -3865,11 +3892,11 @@ class section_coder {
                 for (const std::uint32_t count : in.counts)
                     bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
             });
-        encoder_.encode(section, in.positions, in.counts, out);
+        encoder_.encode(section, in, out);
         const std::size_t begin = out.size();
         append(out, (value_bits + 7) / 8, [&](bit_writer& bits) {
             for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-                codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
+                codec_->encode(in.values.subspan(chunk * in.stride, in.counts[chunk]), bits);
         });
         if (out.size() != begin + (value_bits + 7) / 8)
             throw value_error("value codec '" + std::string(codec_->name()) +
@@ -3886,9 +3913,10 @@ class section_coder {
         bytes = bytes.subspan(1);
         if (const auto bad = decode_counts(section, listed, bytes, out.counts)) return bad;
         if (const auto bad = decoder_.decode(bytes, section, out.counts, out.positions)) return bad;
+        spread(out, section.kept);
         bit_reader bits(bytes);
         for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-            const auto values = out.values.subspan(chunk * section.kept, out.counts[chunk]);
+            const auto values = out.values.subspan(chunk * out.stride, out.counts[chunk]);
             if (const auto bad = codec_->decode(bits, values)) return bad;
             if (const auto bad = detail::refuse_absurd(values)) return bad;
         }
@@ -3911,6 +3939,16 @@ class section_coder {
           needs_(needs),
           encoder_(*tables_, needs),
           decoder_(*tables_, needs) {}
+
+    /// Positions that begin at multiples of `apart` go to where those of the chunks belong.
+    static void spread(const section_slice& out, std::size_t apart) noexcept {
+        if (apart == out.stride) return;
+        for (std::size_t chunk = out.counts.size(); chunk-- > 1;) {
+            const auto from = out.positions.subspan(chunk * apart, out.counts[chunk]);
+            const auto to = out.positions.subspan(chunk * out.stride, out.counts[chunk]);
+            std::copy_backward(from.begin(), from.end(), to.end());
+        }
+    }
 
     template <class Write>
     static void append(std::vector<std::byte>& out, std::size_t most, const Write& write) {
@@ -4299,7 +4337,7 @@ struct payload_info {
     std::uint64_t round = 0;
     std::uint64_t peer = 0;
     std::uint64_t fingerprint = 0;  ///< of the layout
-    std::uint32_t k = 0;
+    std::uint32_t k = 0;            ///< the most coefficients that a chunk sends; see payload_layout::section
     std::uint32_t chunk = 0;
     float learning_rate = 0.0F;
     float weight_decay = 0.0F;
@@ -4493,7 +4531,8 @@ class payload_view {
         if (info->peer != expected.peer)
             return payload_failure(
                 errc::mismatch, "peer " + std::to_string(info->peer) + ", expected " + std::to_string(expected.peer));
-        if (info->kind != layout.kind || info->values != layout.values() || info->k != layout.k ||
+        const bool fewer = layout.kind == payload_kind::demo && info->k >= 1 && info->k <= layout.k;
+        if (info->kind != layout.kind || info->values != layout.values() || (info->k != layout.k && !fewer) ||
             info->chunk != layout.chunk || info->fingerprint != layout.fingerprint ||
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
@@ -4554,7 +4593,8 @@ class payload_decoder {
         std::size_t coefficient = 0, chunk = 0;
         for (std::size_t i = 0; i < layout_.sections.size(); ++i) {
             const payload_section& section = layout_.sections[i];
-            if (const auto bad = coder_.decode(view_.section(i), section, content.slice(section, coefficient, chunk)))
+            const section_slice found = content.slice(section, coefficient, chunk);
+            if (const auto bad = coder_.decode(view_.section(i), layout_.section(i, view_.info().k), found))
                 return detail::payload_failure(*bad, "section " + std::to_string(i));
             coefficient += section.coefficients();
             chunk += section.chunks;
@@ -4586,6 +4626,47 @@ class payload_decoder {
 }  // namespace thinwire
 
 #endif  // THINWIRE_CODEC_PAYLOAD_HPP
+
+// ---- thinwire/codec/payload_size.hpp
+#ifndef THINWIRE_CODEC_PAYLOAD_SIZE_HPP
+#define THINWIRE_CODEC_PAYLOAD_SIZE_HPP
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace thinwire {
+
+/// About how many bytes a demo payload of this layout has that states `k` and sends all it may: the entropy of a
+/// uniform choice of places, which the coder meets within 0.5 %, and what stands around it. Rather too many than too
+/// few. Precondition: 1 <= k <= layout.k.
+[[nodiscard]] inline std::uint64_t estimated_payload_bytes(const payload_layout& layout, std::uint32_t k) {
+    double bits = 8.0 * static_cast<double>(detail::payload_header_bytes + detail::payload_checksum_bytes);
+    for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+        const payload_section s = layout.section(i, k);
+        const double n = s.chunk_size, sent = s.kept;
+        const double choice = (std::lgamma(n + 1) - std::lgamma(sent + 1) - std::lgamma(n - sent + 1)) / std::log(2.0);
+        const double places = 1.005 * static_cast<double>(s.chunks) * choice;
+        const double states = 16.0 * static_cast<double>(detail::coder_states(s.coefficients()));
+        // Length and flags of the section, the number of words and the coder's states, two bytes that are not full.
+        bits += 8.0 * (detail::section_length_bytes + 2 + 2) + (s.kept < s.chunk_size ? states : 0.0) +
+                (places > 16.0 * 128 ? 16.0 : 0.0);
+        bits += places + static_cast<double>(s.chunks) * static_cast<double>(layout.codec->bits(s.kept));
+    }
+    return static_cast<std::uint64_t>(std::ceil(bits / 8.0));
+}
+
+/// The largest k whose payloads have about so many bytes at most; 0 when not even k = 1 has.
+[[nodiscard]] inline std::uint32_t largest_k(const payload_layout& layout, std::uint64_t bytes) {
+    std::uint32_t fits = 0;
+    for (std::uint32_t step = std::uint32_t{1} << 16U; step > 0; step /= 2)
+        if (fits + step <= layout.k && estimated_payload_bytes(layout, fits + step) <= bytes) fits += step;
+    return fits;
+}
+
+}  // namespace thinwire
+
+#endif  // THINWIRE_CODEC_PAYLOAD_SIZE_HPP
 
 // ---- thinwire/codec/top_k.hpp
 #ifndef THINWIRE_CODEC_TOP_K_HPP
@@ -10198,6 +10279,14 @@ inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
                           " bytes, expected at most 2^32 - 1");
 }
 
+/// For set_k() of an optimizer with this layout.
+[[nodiscard]] inline std::uint32_t checked_k(int k, const payload_layout& layout) {
+    if (k < 1 || static_cast<std::uint32_t>(k) > layout.k)
+        throw value_error("set_k: " + std::to_string(k) + ", expected 1.." + std::to_string(layout.k) +
+                          " (k of the options)");
+    return static_cast<std::uint32_t>(k);
+}
+
 /// What the tensors of a shard are parts of: for each, the whole tensor's number and what holds for it.
 struct plan_origin {
     std::vector<std::size_t> tensors;
@@ -10302,7 +10391,8 @@ class chunk_plan {
         const tensor& t = tensors_[i];
         return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
                 .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count())};
+                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count()),
+                .stride = t.kept};
     }
 
  private:
@@ -11183,7 +11273,8 @@ class chunk_worker {
     /// What encode() does to every chunk.
     struct step {
         float decay, gain;
-        float taken;  ///< of what `content` holds
+        float taken;       ///< of what `content` holds
+        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the tensor keeps
     };
 
     /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
@@ -11199,11 +11290,11 @@ class chunk_worker {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
             if (line)
-                choose_lines(t, from, count, codec, content);
+                choose_lines(t, from, count, how.most, codec, content);
             else
                 for (std::size_t c = 0; c < count; ++c) {
                     kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
-                    choose(t, from + c, scratch_.coefficients.data(), codec, content);
+                    choose(t, from + c, scratch_.coefficients.data(), how.most, codec, content);
                 }
             m += count * w;
             g += count * w;
@@ -11214,8 +11305,7 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F &&
-            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
+        if (factor == 1.0F && all_sent(t, chunk, content)) {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
@@ -11307,59 +11397,68 @@ class chunk_worker {
                     const step& how, const sparse_content& content) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         const std::size_t full = t.cols->full(), tile = h * full;
-        const bool all = how.taken == 1.0F && t.kept == h * w && !t.settings.keeps_rest;
-        const float taken = all ? 0.0F : how.taken;
-        if (taken > 0.0F)
-            for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
-        for (std::size_t r = 0; r < h; ++r) {
-            float* row = m + r * stride;
-            if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
+        std::size_t whole = 0;  // chunks of which nothing remains
+        if (how.taken > 0.0F)
+            for (std::size_t c = 0; c < count; ++c) {
+                if (how.taken == 1.0F && all_sent(t, first + c, content)) {
+                    for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride + c * w, w, 0.0F);
+                    std::fill_n(panel_.data() + c * tile, tile, 0.0F);
+                    ++whole;
+                } else {
+                    decode(t, first + c, content, panel_.data() + c * tile);
+                }
+            }
+        for (std::size_t r = 0; r < h; ++r)
             kernels_->update_momentum(
-                row, g + r * stride,
+                m + r * stride, g + r * stride,
                 {.out = panel_.data() + r * full, .chunks = count, .width = w, .full = full, .apart = tile}, how.decay,
-                how.gain, taken, ahead(t, r, count));
-        }
+                how.gain, whole == count ? 0.0F : how.taken, ahead(t, r, count));
+    }
+    /// Whether nothing of a chunk stays in the momentum, not even what rounding would leave.
+    static bool all_sent(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) noexcept {
+        return !t.settings.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
     }
 
     /// choose() for at most line_batch chunks in panel_, of one row each.
-    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
-                      sparse_content& content) {
+    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, std::size_t k,
+                      const value_codec& codec, sparse_content& content) {
         const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
         kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
         const float* c = scratch_.coefficients.data();
         std::array<std::uint32_t, line_batch> floors;
         std::array<std::uint64_t, line_batch> marks;
-        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, k, floors.data());
         kernels_->mark_lines(c, w, count, floors.data(), marks.data());
         for (std::size_t line = 0; line < count; ++line, c += w) {
-            if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+            if (static_cast<std::size_t>(std::popcount(marks[line])) == k && floors[line] != 0)
                 take_marked(t, first + line, c, marks[line], content);
             else  // several are as large as the last one that is kept
-                choose(t, first + line, c, codec, content);
+                choose(t, first + line, c, k, codec, content);
         }
     }
-    /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.
+    /// The marked coefficients, none of them 0, of a chunk of one row -> content.
     static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
                             sparse_content& content) noexcept {
         const std::size_t place = chunk_plan::first_place(t, chunk);
-        for (std::size_t i = 0; i < t.kept; ++i, marks &= marks - 1) {
+        std::uint32_t count = 0;
+        for (; marks != 0; marks &= marks - 1, ++count) {
             const int position = std::countr_zero(marks);
-            content.positions[place + i] = static_cast<std::uint16_t>(position);
-            content.values[place + i] = c[position];
+            content.positions[place + count] = static_cast<std::uint16_t>(position);
+            content.values[place + count] = c[position];
         }
-        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(t.kept);
+        content.counts[t.first_chunk + chunk] = count;
     }
 
-    /// The largest of a chunk's coefficients -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, const value_codec& codec,
-                sparse_content& content) {
+    /// The k largest of a chunk's coefficients -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, std::size_t k,
+                const value_codec& codec, sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
-        const auto positions = std::span(content.positions).subspan(place, t.kept);
-        const auto values = std::span(content.values).subspan(place, t.kept);
+        const auto positions = std::span(content.positions).subspan(place, k);
+        const auto values = std::span(content.values).subspan(place, k);
         select(t, layout, coefficients, positions);
         std::size_t count = 0;
-        for (std::size_t i = 0; i < t.kept; ++i) {
+        for (std::size_t i = 0; i < k; ++i) {
             const float value = coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];
@@ -11508,6 +11607,7 @@ class demo {
           options_(detail::checked(options)),
           pool_(pool),
           plan_(parameters, options_, origin),
+          k_(plan_.layout().k),
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
@@ -11641,6 +11741,9 @@ class demo {
         options_ = detail::checked(changed);
     }
 
+    /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
+    /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
+    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -11805,7 +11908,7 @@ class demo {
                 .round = round(),
                 .peer = self,
                 .fingerprint = shape.fingerprint,
-                .k = shape.k,
+                .k = k_,
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
@@ -11835,7 +11938,11 @@ class demo {
         const std::size_t at = t.grid.offset(piece.from);
         workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
                               parameters_[piece.tensor].gradient.data() + at,
-                              {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
+                              {.decay = options_.momentum_decay,
+                               .gain = gain,
+                               .taken = taken,
+                               .most = layout().section(piece.tensor, k_).kept},
+                              *layout().codec, own_);
         if (options_.error_feedback)
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 detail::round_sent(
@@ -11853,13 +11960,13 @@ class demo {
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
                 encoded_[i].clear();
-                coders_[lane].encode(shape.sections[i], plan_.slice(own_, i), encoded_[i]);
+                coders_[lane].encode(shape.section(i, k_), plan_.slice(own_, i), encoded_[i]);
             });
         for (std::size_t i = batch.from; i < batch.to; ++i) {
             if (parallel) {
                 out.append_section(encoded_[i]);
             } else {
-                coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
+                coders_[0].encode(shape.section(i, k_), plan_.slice(own_, i), out.begin_section());
                 out.end_section();
             }
             pass_on();
@@ -11971,6 +12078,7 @@ class demo {
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
+    std::uint32_t k_;  ///< of the payloads to come
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;

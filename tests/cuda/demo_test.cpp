@@ -64,6 +64,8 @@ void train_together(const demo_options& options, const std::vector<shape>& shape
     host.optimizer->set_tokens(3000);
     for (int r = 0; r < rounds; ++r) {
         const auto round = static_cast<std::uint64_t>(r);
+        device.optimizer->set_k(r == 1 ? 1 + options.k / 3 : options.k);
+        host.optimizer->set_k(r == 0 ? 1 + options.k / 2 : options.k);
         const auto a = device.begin(0), b = host.begin(1);
         const std::vector<contribution> list = {{.peer = 0, .payload = a}, {.peer = 1, .payload = b}};
         const step_report of_device = finish(*device.optimizer, round, list),

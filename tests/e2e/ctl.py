@@ -25,10 +25,14 @@ class Control(common.Case):
 
     def test_a_run_is_paused_resumed_and_stopped_and_peers_are_shown_out_and_in(self):
         founder, address = self.found("run", *LONG, "--run.min_peers", "3", "--peer.name", "first")
-        others = {name: self.join(address, name, "--name", name) for name in ("second", "third")}
+        others = {"second": self.join(address, "second", "--name", "second"),
+                  "third": self.join(address, "third", "--name", "third", "--peer.payload_bytes", "1000")}
         for name in others:
             self.wait_for(lambda: (self.folder / name / "control").exists(), f"{name} is in the run")
             self.contributes(name)
+
+        sent = {d: self.events(d, "round")[-1]["payload_bytes"] for d in ("run", "second", "third")}
+        self.assertTrue(800 < sent["third"] <= 1000 < min(sent["run"], sent["second"]), sent)
 
         self.ctl("second", "pause")
         for directory in ("run", "second", "third"):
@@ -70,6 +74,10 @@ class Control(common.Case):
             newest = self.events(directory, "round")[-1]
             self.assertLess(newest["learning_rate"], 0.0010001)
             self.assertEqual(newest["tokens"], 2 * 32)
+        before = self.events("second", "round")[-1]["payload_bytes"]
+        self.ctl("third", "set", "optimizer.k", "2")
+        self.wait_for(lambda: max(self.events(d, "round")[-1]["payload_bytes"] for d in ("run", "second", "third")) < 0.9 * before,
+                      "smaller payloads of all")
         self.ctl("run", "set", "run.batch_size")
         self.wait_for(lambda: "run.batch_size" not in self.status("third")["settings"], "the run's own batch again")
 
@@ -108,7 +116,8 @@ class Control(common.Case):
         for arguments, naming in ((("dance",), ("dance", "pardon")), (("ban",), ("needs a peer",)),
                                   (("pause", "3"), ("takes nothing",)), (("ban", "nobody"), ("nobody", "0 peers")),
                                   (("set",), ("needs a key", "run.batch_size")), (("ban", "3", "4"), ("no value",)),
-                                  (("set", "optimizer.k", "8"), ("optimizer.k", "expected one of")),
+                                  (("set", "optimizer.k", "9"), ("optimizer.k", "at most 8")),
+                                  (("set", "optimizer.chunk", "8"), ("optimizer.chunk", "expected one of")),
                                   (("set", "run.batch_size", "0"), ("run.batch_size", "1..65536")),
                                   (("set", "run.batch_size", "1000"), ("at most 64",)),
                                   (("set", "run.round_ms", "0.0" + 600 * "0"), ("run.round_ms",))):

@@ -70,7 +70,7 @@ inline void check_section(section_coder& coder, const payload_section& section, 
     for (std::size_t chunk = 0; chunk < found.counts.size(); ++chunk) {
         require(found.counts[chunk] <= section.kept, "no more coefficients than kept");
         for (std::size_t i = 0; i < found.counts[chunk]; ++i) {
-            const std::size_t at = chunk * section.kept + i;
+            const std::size_t at = chunk * found.stride + i;
             require(found.positions[at] < section.chunk_size, "positions within the chunk");
             require(i == 0 || found.positions[at - 1] < found.positions[at], "positions rise");
         }

@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::size_t at = 0, chunk = 0;
     for (std::size_t i = 0; i < layout.sections.size(); ++i) {
         const payload_section& section = layout.sections[i];
-        check_section(coders()[which], section, content.slice(section, at, chunk), view.section(i));
+        check_section(coders()[which], layout.section(i, info->k), content.slice(section, at, chunk), view.section(i));
         at += section.coefficients();
         chunk += section.chunks;
     }

@@ -24,7 +24,7 @@ def make(seed):
 def problem_of(payload, data):
     wanted = json.loads(payload.with_suffix(".json").read_text(encoding="utf-8"))
     try:
-        header, contents, _ = payload_decode.read_payload(data, wanted["sections"])
+        header, contents, _ = payload_decode.read_payload(data, wanted["sections"], wanted.get("k"))
     except payload_decode.Refused as problem:
         return f"refused: {problem}"
     if any(header[name] != value for name, value in wanted["header"].items()):

@@ -71,7 +71,9 @@ struct vector_writer {
     }
     void describe(const std::string& name, const payload_layout& layout, const payload_info& info,
                   const digest& contents) const {
-        std::string text = "{\n  \"sections\": [";
+        std::string text = "{\n  ";
+        if (info.k != layout.k) text += "\"k\": " + std::to_string(layout.k) + ",\n  ";
+        text += "\"sections\": [";
         for (std::size_t i = 0; i < layout.sections.size(); ++i) {
             const payload_section& s = layout.sections[i];
             text += std::string(i == 0 ? "" : ", ") + "[\"" + std::to_string(i) + "\", " + std::to_string(s.chunks) +
@@ -106,16 +108,19 @@ struct vector_writer {
         return info;
     }
     void demo(const std::string& name, value_code code, const std::vector<payload_section>& sections, bool full,
-              place where = place::anywhere) {
+              place where = place::anywhere, std::uint32_t stated = 8) {
         const payload_layout layout = {
             .codec = &codec_of(code), .k = 8, .chunk = 64, .fingerprint = 0x1234567890abcdefU, .sections = sections};
+        payload_layout sent = layout;
+        sent.k = stated;
+        for (std::size_t i = 0; i < sections.size(); ++i) sent.sections[i] = layout.section(i, stated);
         sparse_content content;
-        fill(layout, full, where, content);
-        const payload_info info = info_of(layout);
+        fill(sent, full, where, content);
+        const payload_info info = info_of(sent);
         payload_writer out(info, sections.size(), {}, room_of_payload(layout));
         section_coder coder(layout);
         std::size_t at = 0, chunk = 0;
-        for (const payload_section& s : sections) {
+        for (const payload_section& s : sent.sections) {
             coder.encode(s, content.slice(s, at, chunk), out.begin_section());
             out.end_section();
             at += s.coefficients();
@@ -124,7 +129,7 @@ struct vector_writer {
         out.finish();
         const std::vector<std::byte> bytes = out.take();
         save(name + ".payload", bytes.data(), bytes.size());
-        describe(name, layout, info, contents_of(layout, content));
+        describe(name, layout, info, contents_of(sent, content));
     }
     void dense(const std::string& name) {
         const payload_layout layout = {
@@ -182,5 +187,8 @@ int main(int count, char** words) {
     write.demo("back", value_code::sign, {section(4, 4096, 64), section(2, 65536, 300), section(3, 1000, 90)}, true,
                place::back);
     write.dense("dense");
+    write.demo("fewer", value_code::f32, small, true, place::anywhere, 3);
+    write.demo("fewer_counts", value_code::q4, {section(1300, 64, 40), section(9, 4096, 8), section(2, 5, 5)}, false,
+               place::anywhere, 2);
     return 0;
 }

@@ -30,12 +30,19 @@ struct payload_section {
 struct payload_layout {
     payload_kind kind = payload_kind::demo;
     const value_codec* codec = &codec_of(value_code::f32);  ///< must outlive the layout
-    std::uint32_t k = 0;                                    ///< 0 for dense
+    std::uint32_t k = 0;                                    ///< the most that a payload may state; 0 for dense
     std::uint32_t chunk = 0;                                ///< 0 for dense
     std::uint64_t fingerprint = 0;  ///< of the names' shapes, so that other tensors of equal size are told apart
     std::vector<payload_section> sections;
 
     [[nodiscard]] value_code values() const noexcept { return codec->id(); }
+    /// A section of a payload that states `k` in its header, at most that of the layout: a lower one is the most that
+    /// any chunk sends.
+    [[nodiscard]] payload_section section(std::size_t i, std::uint32_t stated) const noexcept {
+        payload_section s = sections[i];
+        if (stated < k) s.kept = std::min(s.kept, stated);
+        return s;
+    }
     [[nodiscard]] std::uint64_t chunks() const noexcept {
         std::uint64_t sum = 0;
         for (const payload_section& s : sections) sum += s.chunks;

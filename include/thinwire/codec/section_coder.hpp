@@ -44,7 +44,8 @@ class section_coder {
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
-    /// value_error where a custom code writes another number of bits than its bits().
+    /// value_error where a custom code writes another number of bits than its bits(). The section is one of
+    /// payload_layout::section; the slice has at least its `kept` places a chunk.
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
         if (const std::size_t room = out.size() + room_of_section(section, *codec_); room > out.capacity())
             out.reserve(std::max(room, 2 * out.capacity()));
@@ -59,11 +60,11 @@ class section_coder {
                 for (const std::uint32_t count : in.counts)
                     bits.put(count, static_cast<unsigned>(std::bit_width(section.kept)));
             });
-        encoder_.encode(section, in.positions, in.counts, out);
+        encoder_.encode(section, in, out);
         const std::size_t begin = out.size();
         append(out, (value_bits + 7) / 8, [&](bit_writer& bits) {
             for (std::size_t chunk = 0; chunk < in.counts.size(); ++chunk)
-                codec_->encode(in.values.subspan(chunk * section.kept, in.counts[chunk]), bits);
+                codec_->encode(in.values.subspan(chunk * in.stride, in.counts[chunk]), bits);
         });
         if (out.size() != begin + (value_bits + 7) / 8)
             throw value_error("value codec '" + std::string(codec_->name()) +
@@ -80,9 +81,10 @@ class section_coder {
         bytes = bytes.subspan(1);
         if (const auto bad = decode_counts(section, listed, bytes, out.counts)) return bad;
         if (const auto bad = decoder_.decode(bytes, section, out.counts, out.positions)) return bad;
+        spread(out, section.kept);
         bit_reader bits(bytes);
         for (std::size_t chunk = 0; chunk < out.counts.size(); ++chunk) {
-            const auto values = out.values.subspan(chunk * section.kept, out.counts[chunk]);
+            const auto values = out.values.subspan(chunk * out.stride, out.counts[chunk]);
             if (const auto bad = codec_->decode(bits, values)) return bad;
             if (const auto bad = detail::refuse_absurd(values)) return bad;
         }
@@ -105,6 +107,16 @@ class section_coder {
           needs_(needs),
           encoder_(*tables_, needs),
           decoder_(*tables_, needs) {}
+
+    /// Positions that begin at multiples of `apart` go to where those of the chunks belong.
+    static void spread(const section_slice& out, std::size_t apart) noexcept {
+        if (apart == out.stride) return;
+        for (std::size_t chunk = out.counts.size(); chunk-- > 1;) {
+            const auto from = out.positions.subspan(chunk * apart, out.counts[chunk]);
+            const auto to = out.positions.subspan(chunk * out.stride, out.counts[chunk]);
+            std::copy_backward(from.begin(), from.end(), to.end());
+        }
+    }
 
     template <class Write>
     static void append(std::vector<std::byte>& out, std::size_t most, const Write& write) {

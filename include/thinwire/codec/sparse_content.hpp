@@ -11,11 +11,12 @@
 
 namespace thinwire {
 
-/// The part of a sparse_content that belongs to one section.
+/// The part of a sparse_content that belongs to one section: the coefficients of chunk i begin at i * stride.
 struct section_slice {
     std::span<std::uint16_t> positions;
     std::span<float> values;
     std::span<std::uint32_t> counts;
+    std::size_t stride = 0;
 };
 
 /// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
@@ -35,7 +36,8 @@ struct sparse_content {
     [[nodiscard]] section_slice slice(const payload_section& section, std::size_t coefficient, std::size_t chunk) {
         return {.positions = std::span(positions).subspan(coefficient, section.coefficients()),
                 .values = std::span(values).subspan(coefficient, section.coefficients()),
-                .counts = std::span(counts).subspan(chunk, section.chunks)};
+                .counts = std::span(counts).subspan(chunk, section.chunks),
+                .stride = section.kept};
     }
 };
 

@@ -61,6 +61,7 @@ class demo {
           options_(detail::checked(options)),
           pool_(pool),
           plan_(parameters, options_, origin),
+          k_(plan_.layout().k),
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
@@ -194,6 +195,9 @@ class demo {
         options_ = detail::checked(changed);
     }
 
+    /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
+    /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
+    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -358,7 +362,7 @@ class demo {
                 .round = round(),
                 .peer = self,
                 .fingerprint = shape.fingerprint,
-                .k = shape.k,
+                .k = k_,
                 .chunk = shape.chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
@@ -388,7 +392,11 @@ class demo {
         const std::size_t at = t.grid.offset(piece.from);
         workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
                               parameters_[piece.tensor].gradient.data() + at,
-                              {.decay = options_.momentum_decay, .gain = gain, .taken = taken}, *layout().codec, own_);
+                              {.decay = options_.momentum_decay,
+                               .gain = gain,
+                               .taken = taken,
+                               .most = layout().section(piece.tensor, k_).kept},
+                              *layout().codec, own_);
         if (options_.error_feedback)
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 detail::round_sent(
@@ -406,13 +414,13 @@ class demo {
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
                 encoded_[i].clear();
-                coders_[lane].encode(shape.sections[i], plan_.slice(own_, i), encoded_[i]);
+                coders_[lane].encode(shape.section(i, k_), plan_.slice(own_, i), encoded_[i]);
             });
         for (std::size_t i = batch.from; i < batch.to; ++i) {
             if (parallel) {
                 out.append_section(encoded_[i]);
             } else {
-                coders_[0].encode(shape.sections[i], plan_.slice(own_, i), out.begin_section());
+                coders_[0].encode(shape.section(i, k_), plan_.slice(own_, i), out.begin_section());
                 out.end_section();
             }
             pass_on();
@@ -524,6 +532,7 @@ class demo {
     demo_options options_;
     thread_pool* pool_;
     detail::chunk_plan plan_;
+    std::uint32_t k_;  ///< of the payloads to come
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;

@@ -94,6 +94,10 @@ class shard_joiner {
         for (std::size_t s = 0; s < layouts_.size(); ++s) {
             const auto read = decoders_[s].decode(shards[s], {.run = run_, .round = round, .peer = self}, part_);
             if (!read) return read.error();
+            if (s > 0 && read->k != info.k)
+                return failure{errc::mismatch, "shard_joiner: shard " + std::to_string(s) + " sends k " +
+                                                   std::to_string(read->k) + ", expected " + std::to_string(info.k) +
+                                                   " as those before it"};
             info = *read;
             move_parts(s, true);
         }
@@ -153,8 +157,9 @@ class shard_joiner {
                                                       section_coder& coder, sparse_content& content) {
         payload_writer out(info, layout.sections.size(), {});
         std::size_t coefficient = 0, chunk = 0;
-        for (const payload_section& section : layout.sections) {
-            coder.encode(section, content.slice(section, coefficient, chunk), out.begin_section());
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const payload_section& section = layout.sections[i];
+            coder.encode(layout.section(i, info.k), content.slice(section, coefficient, chunk), out.begin_section());
             out.end_section();
             coefficient += section.coefficients();
             chunk += section.chunks;
@@ -290,7 +295,10 @@ class sharded_demo {
     void set_learning_rate(float rate) {
         for (const auto& shard : shards_) shard->set_learning_rate(rate);
     }
-    /// As that of demo.
+    /// As those of demo.
+    void set_k(int k) {
+        for (const auto& shard : shards_) shard->set_k(k);
+    }
     void set_tokens(std::uint32_t tokens) {
         for (const auto& shard : shards_) shard->set_tokens(tokens);
     }

@@ -1,4 +1,5 @@
 #include <thinwire/codec/payload.hpp>
+#include <thinwire/codec/payload_size.hpp>
 #include <thinwire/codec/top_k.hpp>
 #include <thinwire/core/random.hpp>
 
@@ -127,6 +128,85 @@ TEST_CASE("payload: what is written is read") {
             std::vector<std::byte> again = encode(layout, found);
             CHECK(again == bytes);
         }
+    }
+}
+
+TEST_CASE("payload: one that states a lower k is read into the places of the layout, and has the bytes of that k") {
+    for (const value_code values : all_codes) {
+        payload_layout layout = small_layout(values);
+        layout.k = 70;  // batches of chunks are larger for a lower k than for this one
+        layout.sections = {{.chunks = 5000, .chunk_size = 96, .kept = 70, .columns = 12},
+                           {.chunks = 3, .chunk_size = 3, .kept = 3, .columns = 3},
+                           {.chunks = 300, .chunk_size = 80, .kept = 70, .columns = 8}};
+        payload_decoder reader(layout);
+        section_coder coder(layout);
+        for (const std::uint32_t k : {1U, 2U, 33U, 69U, 70U}) {
+            CAPTURE(k);
+            payload_layout lower = layout;
+            lower.k = k;
+            for (payload_section& s : lower.sections) s.kept = std::min(s.kept, k);
+            sparse_content sent =
+                some_content(lower, values == value_code::f32 || values == value_code::bf16 || k == 2);
+            const auto bytes = encode(lower, sent);
+            sparse_content found;
+            const auto info = reader.decode(bytes, expected, found);
+            REQUIRE(info.has_value());
+            CHECK(info->k == k);
+            payload_view view;
+            REQUIRE(view.open(bytes, layout, expected).has_value());
+            std::size_t at = 0, lower_at = 0, chunk = 0;
+            for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+                const payload_section& s = layout.sections[i];
+                const section_slice a = found.slice(s, at, chunk), b = sent.slice(lower.sections[i], lower_at, chunk);
+                REQUIRE(std::ranges::equal(a.counts, b.counts));
+                bool equal = true;
+                for (std::size_t c = 0; c < s.chunks; ++c)
+                    for (std::size_t n = 0; n < a.counts[c]; ++n)
+                        equal = equal && a.positions[c * a.stride + n] == b.positions[c * b.stride + n] &&
+                                a.values[c * a.stride + n] == b.values[c * b.stride + n];
+                CHECK(equal);
+                std::vector<std::byte> again;
+                coder.encode(layout.section(i, k), a, again);
+                REQUIRE(std::ranges::equal(again, view.section(i)));
+                at += s.coefficients();
+                lower_at += lower.sections[i].coefficients();
+                chunk += s.chunks;
+            }
+        }
+        for (const std::uint32_t k : {0U, 71U, 0xffffffffU}) {
+            payload_layout other = layout;
+            other.k = k;
+            sparse_content none;
+            none.resize(layout);
+            CHECK(refusal(encode(other, none), layout) == errc::mismatch);
+        }
+    }
+}
+
+TEST_CASE("payload: the estimate is not below what is sent, and less than 2 % above it; largest_k turns it round") {
+    for (const value_code values : all_codes) {
+        payload_layout layout = small_layout(values);
+        layout.k = 64;
+        layout.sections = {{.chunks = 400, .chunk_size = 4096, .kept = 64, .columns = 64},
+                           {.chunks = 12, .chunk_size = 64, .kept = 64, .columns = 64},
+                           {.chunks = 90, .chunk_size = 1856, .kept = 64, .columns = 64},
+                           {.chunks = 1, .chunk_size = 40, .kept = 40, .columns = 8},
+                           {.chunks = 2, .chunk_size = 100, .kept = 64, .columns = 10}};
+        for (const std::uint32_t k : {1U, 2U, 8U, 31U, 63U, 64U}) {
+            CAPTURE(to_string(values));
+            CAPTURE(k);
+            payload_layout lower = layout;
+            lower.k = k;
+            for (std::size_t i = 0; i < layout.sections.size(); ++i) lower.sections[i] = layout.section(i, k);
+            sparse_content content = some_content(lower, true);
+            const std::size_t bytes = encode(lower, content).size();
+            const std::uint64_t estimate = estimated_payload_bytes(layout, k);
+            CHECK(estimate >= bytes);
+            CHECK(static_cast<double>(estimate) < 1.02 * static_cast<double>(bytes) + 64);
+            CHECK(largest_k(layout, estimate) == k);
+            CHECK(largest_k(layout, estimate - 1) == k - 1);
+        }
+        CHECK(largest_k(layout, ~std::uint64_t{0}) == 64);
     }
 }
 

@@ -30,6 +30,9 @@ void compare(const demo_options& options, std::size_t count, thread_pool* pool) 
         other.new_gradients();
         whole.optimizer->set_tokens(static_cast<std::uint32_t>(100 * round));
         sharded.set_tokens(static_cast<std::uint32_t>(100 * round));
+        const int k = round % 2 == 0 ? options.k : 1 + options.k / 2;
+        whole.optimizer->set_k(k);
+        sharded.set_k(k);
         other.optimizer->set_tokens(77);
         if (options.contribution_clip > 0.0F)
             for (auto& gradient : other.gradients)

@@ -126,6 +126,58 @@ TEST_CASE("demo: saved with a payload in flight and restored, it goes on bit for
     }
 }
 
+TEST_CASE("demo: set_k sends what a demo of that k sends, and payloads of any k meet in a commit") {
+    for (const value_code values : {value_code::f32, value_code::sign, value_code::q4}) {
+        demo_options options = {.k = 64, .chunk = 16, .values = values, .error_feedback = values == value_code::q4};
+        options.groups = {{.prefix = "tensor1", .learning_rate = 0.5F, .k = 100}};
+        demo_options fewer = options;
+        fewer.k = 9;
+        fewer.groups[0].k = 9;
+        demo_peer capped(0, options), plain(0, fewer);
+        capped.optimizer->set_k(9);
+        for (std::uint64_t round = 0; round < 4; ++round) {
+            const auto a = capped.begin(0), b = plain.begin(0);
+            REQUIRE(a.size() == b.size());
+            constexpr std::size_t fingerprint = 56, after = 64;  // of the layout, the one thing that differs
+            CHECK(std::equal(a.begin(), a.begin() + fingerprint, b.begin()));
+            CHECK(std::equal(a.begin() + after, a.end() - 8, b.begin() + after));
+            finish(*capped.optimizer, round, {{.peer = 0, .payload = a}});
+            finish(*plain.optimizer, round, {{.peer = 0, .payload = b}});
+            CHECK(capped.values == plain.values);
+        }
+    }
+    for (const value_code values : {value_code::bf16, value_code::q2}) {
+        const demo_options options = {.alpha = 0.5F, .k = 16, .chunk = 16, .values = values};
+        demo_peer a(1, options), b(2, options), again(2, options), watcher(3, options);
+        constexpr int of_a[] = {16, 1, 16, 7, 16}, of_b[] = {3, 16, 16, 1, 2};
+        for (std::uint64_t round = 0; round < 5; ++round) {
+            a.optimizer->set_k(of_a[round]);
+            b.optimizer->set_k(of_b[round]);
+            const auto from_a = a.begin(1), from_b = b.begin(2);
+            CHECK(inspect_payload(from_b)->k == static_cast<std::uint32_t>(of_b[round]));
+            if (round == 3) {  // its private state holds a payload of another k than that of the options
+                for (std::size_t i = 0; i < b.values.size(); ++i)
+                    std::ranges::copy(b.values[i], again.values[i].begin());
+                again.optimizer->set_round(round);
+                REQUIRE(again.optimizer->restore_private(b.optimizer->save_private()).has_value());
+                again.random = b.random;
+            }
+            const std::vector<contribution> list = {{.peer = 1, .payload = from_a}, {.peer = 2, .payload = from_b}};
+            for (demo_peer* p : {&a, &b, &watcher}) CHECK(finish(*p->optimizer, round, list).contributors == 2);
+            if (round == 3) finish(*again.optimizer, round, list);
+            if (round == 4) {
+                again.optimizer->set_k(of_b[round]);
+                CHECK(again.begin(2) == from_b);
+            }
+            CHECK(a.values == b.values);
+            CHECK(a.values == watcher.values);
+        }
+    }
+    demo_peer p(0, {.k = 16});
+    CHECK_THROWS_WITH_AS(p.optimizer->set_k(17), "set_k: 17, expected 1..16 (k of the options)", value_error);
+    CHECK_THROWS_WITH_AS(p.optimizer->set_k(0), "set_k: 0, expected 1..16 (k of the options)", value_error);
+}
+
 TEST_CASE("demo: threads and instruction sets do not change the replica, threads not even the payload") {
     thread_pool pool(3);
     demo_peer one(0, {.clip_norm = 1.0F}), many(0, {.clip_norm = 1.0F}, &pool),

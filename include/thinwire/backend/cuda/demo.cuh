@@ -44,6 +44,7 @@ class demo {
           options_(::thinwire::detail::checked(options)),
           pool_(pool),
           plan_(detail::shapes_of(parameters), options_),
+          k_(plan_.layout().k),
           model_(parameters, supported(plan_), on),
           own_(plan_.layout(), 1),
           measures_(model_.pieces().size(), "measures"),
@@ -195,6 +196,9 @@ class demo {
         options_ = ::thinwire::detail::checked(changed);
     }
 
+    /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k; as thinwire::demo's. Throws
+    /// value_error.
+    void set_k(int k) { k_ = ::thinwire::detail::checked_k(k, layout()); }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -356,6 +360,7 @@ class demo {
                                                           .to = static_cast<std::uint32_t>(first + count),
                                                           .decay = decay,
                                                           .taken = taken,
+                                                          .most = k_ < layout().k ? k_ : ~std::uint32_t{0},
                                                           .select = select,
                                                           .sends_zero = layout().codec->sends_zero()};
             launch(*stream_, kernel, blocks_for(count), kernel.shared_bytes(kernel.model));
@@ -393,7 +398,7 @@ class demo {
                 .round = round(),
                 .peer = self,
                 .fingerprint = layout().fingerprint,
-                .k = layout().k,
+                .k = k_,
                 .chunk = layout().chunk,
                 .learning_rate = options_.learning_rate,
                 .weight_decay = options_.weight_decay,
@@ -408,13 +413,14 @@ class demo {
         const std::size_t coefficients = layout().sections[i].coefficients();
         return {.positions = all.positions.subspan(t.first_coefficient, coefficients),
                 .values = all.values.subspan(t.first_coefficient, coefficients),
-                .counts = all.counts.subspan(t.first_chunk, t.grid.count())};
+                .counts = all.counts.subspan(t.first_chunk, t.grid.count()),
+                .stride = t.kept};
     }
     void round_sent(std::size_t i) noexcept {
         const section_slice part = slice(i);
-        const std::size_t kept = plan_.tensors()[i].kept;
         for (std::size_t chunk = 0; chunk < part.counts.size(); ++chunk)
-            ::thinwire::detail::round_sent(part.values.subspan(chunk * kept, part.counts[chunk]), *layout().codec);
+            ::thinwire::detail::round_sent(part.values.subspan(chunk * part.stride, part.counts[chunk]),
+                                           *layout().codec);
     }
     /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
     template <class PassOn>
@@ -426,13 +432,13 @@ class demo {
             ::thinwire::detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
                 encoded_[i].clear();
-                coders_[lane].encode(layout().sections[i], slice(i), encoded_[i]);
+                coders_[lane].encode(layout().section(i, k_), slice(i), encoded_[i]);
             });
         for (std::size_t i = batch.from; i < batch.to; ++i) {
             if (parallel) {
                 out.append_section(encoded_[i]);
             } else {
-                coders_[0].encode(layout().sections[i], slice(i), out.begin_section());
+                coders_[0].encode(layout().section(i, k_), slice(i), out.begin_section());
                 out.end_section();
             }
             pass_on();
@@ -536,6 +542,7 @@ class demo {
     demo_options options_;
     thread_pool* pool_;
     ::thinwire::detail::chunk_plan plan_;
+    std::uint32_t k_;  ///< of the payloads to come
     detail::device_model model_;
     mutable detail::content own_;  ///< what this peer last sent; with sign values, what the signs stand for
     detail::content received_;

@@ -5,6 +5,7 @@
 #include <thinwire/codec/detail/split_tables.hpp>
 #include <thinwire/codec/detail/support_walk.hpp>
 #include <thinwire/codec/payload_layout.hpp>
+#include <thinwire/codec/sparse_content.hpp>
 #include <thinwire/config.hpp>
 #include <thinwire/core/aligned.hpp>
 #include <thinwire/core/result.hpp>
@@ -65,6 +66,11 @@ class support_coder {
         weights_.reserve(needs.window);
     }
 
+    /// Room for the batches of a section. A payload that sends fewer coefficients than most has larger ones.
+    void prepare(const payload_section& section) {
+        const auto chunks = static_cast<std::size_t>(std::min<std::uint64_t>(section.chunks, chunks_of_batch(section)));
+        walk_.reserve(chunks * section.kept, chunks);
+    }
     /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
     template <class Coder>
     void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
@@ -139,16 +145,15 @@ class support_encoder : support_coder {
     }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
-    void encode(const payload_section& section, std::span<const std::uint16_t> positions,
-                std::span<const std::uint32_t> counts, std::vector<std::byte>& out) {
+    void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
+        prepare(section);
+        const std::span<const std::uint32_t> counts = in.counts;
         const std::size_t chunks = chunks_of_batch(section);
         symbol_count_ = 0;
         bits_ = bit_writer(plain_);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
             const auto batch = counts.subspan(first, std::min(chunks, counts.size() - first));
-            const std::size_t places = batch.size() * section.kept;
-            std::copy_n(positions.begin() + static_cast<std::ptrdiff_t>(first * section.kept), places,
-                        positions_.begin());
+            take_positions(in, first, batch.size(), section.kept);
             walk(section, batch, *this);
         }
         bits_.flush();
@@ -173,6 +178,18 @@ class support_encoder : support_coder {
  private:
     friend support_coder;
     friend support_walk;
+
+    /// The positions of a batch of chunks, those of each at a multiple of `kept`.
+    void take_positions(const section_slice& in, std::size_t first, std::size_t chunks, std::size_t kept) {
+        if (positions_.size() < chunks * kept + 16) positions_.resize(chunks * kept + 16);
+        const std::uint16_t* from = in.positions.data() + first * in.stride;
+        if (kept == in.stride)
+            std::copy_n(from, chunks * kept, positions_.begin());
+        else
+            for (std::size_t i = 0; i < chunks; ++i)
+                std::copy_n(from + i * in.stride, kept, positions_.data() + i * kept);
+    }
+
     /// Halves blocks of one size.
     class block_splitter {
      public:
@@ -295,7 +312,7 @@ class support_decoder : support_coder {
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
 
-    /// Takes its part off the front of `bytes`.
+    /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
                                              std::span<const std::uint32_t> counts,
                                              std::span<std::uint16_t> positions) {
@@ -310,6 +327,7 @@ class support_decoder : support_coder {
         }
         if (words > (bytes.size() - prefix) / 2) return errc::truncated;
         begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
+        prepare(section);
         bytes = bytes.subspan(prefix + 2 * words);
         bits_ = bit_reader(bytes);
         const std::size_t chunks = chunks_of_batch(section);

@@ -66,6 +66,14 @@ inline void require_section_fits(const parameter& p, std::uint64_t bytes) {
                           " bytes, expected at most 2^32 - 1");
 }
 
+/// For set_k() of an optimizer with this layout.
+[[nodiscard]] inline std::uint32_t checked_k(int k, const payload_layout& layout) {
+    if (k < 1 || static_cast<std::uint32_t>(k) > layout.k)
+        throw value_error("set_k: " + std::to_string(k) + ", expected 1.." + std::to_string(layout.k) +
+                          " (k of the options)");
+    return static_cast<std::uint32_t>(k);
+}
+
 /// What the tensors of a shard are parts of: for each, the whole tensor's number and what holds for it.
 struct plan_origin {
     std::vector<std::size_t> tensors;
@@ -170,7 +178,8 @@ class chunk_plan {
         const tensor& t = tensors_[i];
         return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
                 .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count())};
+                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count()),
+                .stride = t.kept};
     }
 
  private:

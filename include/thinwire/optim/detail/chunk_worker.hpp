@@ -35,7 +35,8 @@ class chunk_worker {
     /// What encode() does to every chunk.
     struct step {
         float decay, gain;
-        float taken;  ///< of what `content` holds
+        float taken;       ///< of what `content` holds
+        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the tensor keeps
     };
 
     /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
@@ -51,11 +52,11 @@ class chunk_worker {
             const std::size_t count = std::min(most, to - from);
             fill_panel(t, from, count, m, g, how, content);
             if (line)
-                choose_lines(t, from, count, codec, content);
+                choose_lines(t, from, count, how.most, codec, content);
             else
                 for (std::size_t c = 0; c < count; ++c) {
                     kernels_->forward(*t.rows, *t.cols, panel_.data() + c * tile, scratch_);
-                    choose(t, from + c, scratch_.coefficients.data(), codec, content);
+                    choose(t, from + c, scratch_.coefficients.data(), how.most, codec, content);
                 }
             m += count * w;
             g += count * w;
@@ -66,8 +67,7 @@ class chunk_worker {
     void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
-        if (t.kept == h * w && factor == 1.0F &&
-            !t.settings.keeps_rest) {  // all of it was sent: not even what rounding would leave remains
+        if (factor == 1.0F && all_sent(t, chunk, content)) {
             for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * t.grid.stride(), w, 0.0F);
             return;
         }
@@ -159,59 +159,68 @@ class chunk_worker {
                     const step& how, const sparse_content& content) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         const std::size_t full = t.cols->full(), tile = h * full;
-        const bool all = how.taken == 1.0F && t.kept == h * w && !t.settings.keeps_rest;
-        const float taken = all ? 0.0F : how.taken;
-        if (taken > 0.0F)
-            for (std::size_t c = 0; c < count; ++c) decode(t, first + c, content, panel_.data() + c * tile);
-        for (std::size_t r = 0; r < h; ++r) {
-            float* row = m + r * stride;
-            if (all) std::fill_n(row, count * w, 0.0F);  // not even what rounding would leave
+        std::size_t whole = 0;  // chunks of which nothing remains
+        if (how.taken > 0.0F)
+            for (std::size_t c = 0; c < count; ++c) {
+                if (how.taken == 1.0F && all_sent(t, first + c, content)) {
+                    for (std::size_t r = 0; r < h; ++r) std::fill_n(m + r * stride + c * w, w, 0.0F);
+                    std::fill_n(panel_.data() + c * tile, tile, 0.0F);
+                    ++whole;
+                } else {
+                    decode(t, first + c, content, panel_.data() + c * tile);
+                }
+            }
+        for (std::size_t r = 0; r < h; ++r)
             kernels_->update_momentum(
-                row, g + r * stride,
+                m + r * stride, g + r * stride,
                 {.out = panel_.data() + r * full, .chunks = count, .width = w, .full = full, .apart = tile}, how.decay,
-                how.gain, taken, ahead(t, r, count));
-        }
+                how.gain, whole == count ? 0.0F : how.taken, ahead(t, r, count));
+    }
+    /// Whether nothing of a chunk stays in the momentum, not even what rounding would leave.
+    static bool all_sent(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) noexcept {
+        return !t.settings.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
     }
 
     /// choose() for at most line_batch chunks in panel_, of one row each.
-    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, const value_codec& codec,
-                      sparse_content& content) {
+    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, std::size_t k,
+                      const value_codec& codec, sparse_content& content) {
         const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
         kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
         const float* c = scratch_.coefficients.data();
         std::array<std::uint32_t, line_batch> floors;
         std::array<std::uint64_t, line_batch> marks;
-        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, t.kept, floors.data());
+        kernels_->line_floors(scratch_.middle.data(), w, whole, whole, k, floors.data());
         kernels_->mark_lines(c, w, count, floors.data(), marks.data());
         for (std::size_t line = 0; line < count; ++line, c += w) {
-            if (static_cast<std::size_t>(std::popcount(marks[line])) == t.kept && floors[line] != 0)
+            if (static_cast<std::size_t>(std::popcount(marks[line])) == k && floors[line] != 0)
                 take_marked(t, first + line, c, marks[line], content);
             else  // several are as large as the last one that is kept
-                choose(t, first + line, c, codec, content);
+                choose(t, first + line, c, k, codec, content);
         }
     }
-    /// The marked coefficients, `kept` of them and none 0, of a chunk of one row -> content.
+    /// The marked coefficients, none of them 0, of a chunk of one row -> content.
     static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
                             sparse_content& content) noexcept {
         const std::size_t place = chunk_plan::first_place(t, chunk);
-        for (std::size_t i = 0; i < t.kept; ++i, marks &= marks - 1) {
+        std::uint32_t count = 0;
+        for (; marks != 0; marks &= marks - 1, ++count) {
             const int position = std::countr_zero(marks);
-            content.positions[place + i] = static_cast<std::uint16_t>(position);
-            content.values[place + i] = c[position];
+            content.positions[place + count] = static_cast<std::uint16_t>(position);
+            content.values[place + count] = c[position];
         }
-        content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(t.kept);
+        content.counts[t.first_chunk + chunk] = count;
     }
 
-    /// The largest of a chunk's coefficients -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, const value_codec& codec,
-                sparse_content& content) {
+    /// The k largest of a chunk's coefficients -> content.
+    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, std::size_t k,
+                const value_codec& codec, sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
-        const auto positions = std::span(content.positions).subspan(place, t.kept);
-        const auto values = std::span(content.values).subspan(place, t.kept);
+        const auto positions = std::span(content.positions).subspan(place, k);
+        const auto values = std::span(content.values).subspan(place, k);
         select(t, layout, coefficients, positions);
         std::size_t count = 0;
-        for (std::size_t i = 0; i < t.kept; ++i) {
+        for (std::size_t i = 0; i < k; ++i) {
             const float value = coefficients[layout.place(positions[i])];
             if (value == 0.0F && !codec.sends_zero()) continue;
             positions[count] = positions[i];

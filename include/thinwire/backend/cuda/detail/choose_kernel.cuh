@@ -37,6 +37,7 @@ struct choose_kernel {
     device_span<float> work;  ///< not Shared: 2 * max_size for each block
     std::uint32_t from = 0, to = 0;
     float decay = 0.0F, taken = 0.0F;
+    std::uint32_t most = 0;  ///< coefficients of a chunk that are sent, where the tensor does not keep fewer
     bool select = true, sends_zero = true;
 
     [[nodiscard]] static std::size_t shared_bytes(const model_view& m) {
@@ -74,7 +75,7 @@ struct choose_kernel {
             self.barrier();
             const std::uint32_t size = t.rows * t.cols;
             unsigned turn = 0;
-            const magnitude_bound bound = find_bound(self, tile, size, t.kept, room, turn);
+            const magnitude_bound bound = find_bound(self, tile, size, most < t.kept ? most : t.kept, room, turn);
             const std::uint32_t count = write_chosen(self, tile, size, bound, sends_zero, room, sent.positions,
                                                      sent.values, place_of_chunk(t, chunk));
             if (self.index() == 0) sent.counts.store(chunk, count);
@@ -93,7 +94,7 @@ struct choose_kernel {
                                          const device_span<float>& middle) const {
         const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = std::size_t{t.across} * t.cols;
         const std::uint32_t size = t.rows * t.cols;
-        const bool all = taken == 1.0F && t.kept == size && t.keeps_rest == 0;  // not even what rounding would leave
+        const bool all = taken == 1.0F && t.keeps_rest == 0 && sent.counts.load(chunk) == size;  // nothing remains
         const auto renew = [&](std::uint32_t r, std::uint32_t x, float sent_here) {
             const std::size_t at = offset + r * stride + x;
             const float before = all ? 0.0F : t.momentum.load(at) - taken * sent_here;
