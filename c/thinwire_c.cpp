@@ -351,6 +351,13 @@ thinwire_status thinwire_set_learning_rate(thinwire_demo* demo, float learning_r
     });
 }
 
+thinwire_status thinwire_set_k(thinwire_demo* demo, int32_t k) {
+    return guarded("thinwire_set_k", [&] {
+        require(demo, "demo");
+        demo->optimizer->set_k(k);
+    });
+}
+
 thinwire_status thinwire_set_tokens(thinwire_demo* demo, uint32_t tokens) {
     return guarded("thinwire_set_tokens", [&] {
         require(demo, "demo");

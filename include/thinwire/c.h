@@ -231,6 +231,8 @@ THINWIRE_C_API thinwire_status thinwire_set_round(thinwire_demo* demo, uint64_t 
 THINWIRE_C_API thinwire_status thinwire_set_learning_rate(thinwire_demo* demo, float learning_rate);
 /* How many tokens the gradients of the payloads to come are means over, at most 2^24; 0, as at first: not stated. */
 THINWIRE_C_API thinwire_status thinwire_set_tokens(thinwire_demo* demo, uint32_t tokens);
+/* How many coefficients a chunk of the payloads to come sends at most: 1 to k of the options. Local to this peer. */
+THINWIRE_C_API thinwire_status thinwire_set_k(thinwire_demo* demo, int32_t k);
 
 /* SHA-256 of all weights: equal on all replicas that applied the same rounds. */
 THINWIRE_C_API thinwire_status thinwire_replica_digest(const thinwire_demo* demo, uint8_t digest[32]);

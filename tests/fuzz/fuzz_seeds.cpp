@@ -45,8 +45,13 @@ void fill(const payload_layout& layout, bool full, sparse_content& content) {
         }
 }
 
-void save_payload(std::size_t which) {
-    const payload_layout& layout = layouts()[which];
+/// `fewer`: one that states a lower k than the layout.
+void save_payload(std::size_t which, bool fewer) {
+    payload_layout layout = layouts()[which];
+    if (fewer) {
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) layout.sections[i] = layout.section(i, 3);
+        layout.k = 3;
+    }
     sparse_content content;
     fill(layout, which % 2 == 0 || layout.codec->sends_zero(), content);
     payload_writer out({.kind = layout.kind,
@@ -68,13 +73,13 @@ void save_payload(std::size_t which) {
         else
             coders()[which].encode(s, content.slice(s, at, chunk), section);
         out.append_section(section);
-        if (at == 0 && layout.kind == payload_kind::demo)
+        if (at == 0 && !fewer && layout.kind == payload_kind::demo)
             save("section", std::to_string(which), section, static_cast<int>(which));
         at += s.coefficients();
         chunk += s.chunks;
     }
     out.finish();
-    save("payload", std::to_string(which), out.take(), static_cast<int>(which));
+    save("payload", std::to_string(which) + (fewer ? "_fewer" : ""), out.take(), static_cast<int>(which));
 }
 
 void save_messages() {
@@ -192,10 +197,11 @@ void save_invites() {
 int main(int count, char** words) {
     require(count == 2, "usage: fuzz_seeds FOLDER");
     folder = words[1];
-    for (std::size_t i = 0; i < layouts().size(); ++i) save_payload(i);
+    for (std::size_t i = 0; i < layouts().size(); ++i) save_payload(i, false);
     save_messages();
     save_files();
     save_log();
     save_invites();
+    for (std::size_t i = 0; i + 1 < layouts().size(); ++i) save_payload(i, true);  // the last is dense
     return 0;
 }

@@ -127,6 +127,8 @@ TEST_CASE("what the C interface computes is what demo computes") {
     for (std::uint64_t round = 0; round < 5; ++round) {
         REQUIRE(thinwire_set_tokens(foreign.handle, 500) == THINWIRE_OK);
         own.optimizer->set_tokens(500);
+        REQUIRE(thinwire_set_k(foreign.handle, 3) == THINWIRE_OK);
+        own.optimizer->set_k(3);
         const thinwire_payload payload = foreign.begin(4);
         own.new_gradients();
         const auto expected = own.optimizer->begin_step(4);
@@ -278,6 +280,7 @@ TEST_CASE("every null pointer is reported") {
     null(thinwire_set_round(nullptr, 0), "demo is null");
     null(thinwire_set_learning_rate(nullptr, 0.1F), "demo is null");
     null(thinwire_set_tokens(nullptr, 1), "demo is null");
+    null(thinwire_set_k(nullptr, 1), "demo is null");
     std::uint8_t digest[32];
     null(thinwire_replica_digest(nullptr, digest), "demo is null");
     null(thinwire_replica_digest(p.handle, nullptr), "digest is null");
@@ -360,6 +363,8 @@ TEST_CASE("every option out of range is reported with its value") {
     CHECK(thinwire_group_init(&group, 4) == THINWIRE_INVALID);
     CHECK(thinwire_set_learning_rate(p.handle, nan) == THINWIRE_INVALID);
     CHECK(said("thinwire_set_learning_rate: demo: learning_rate nan"));
+    CHECK(thinwire_set_k(p.handle, 0) == THINWIRE_INVALID);
+    CHECK(said("thinwire_set_k: set_k: 0, expected 1.."));
     CHECK(thinwire_set_tokens(p.handle, (1U << 24U) + 1) == THINWIRE_INVALID);
     CHECK(said("thinwire_set_tokens: set_tokens: 16777217, expected at most 16777216"));
 }
