@@ -95,7 +95,7 @@ class participant {
  public:
     participant(participant_settings settings, timestamp now);
 
-    // Links: detail/participant_links.hpp.
+    // Links.
     /// A stranger connected: the number of its link. Numbers are never used again.
     [[nodiscard]] link_id link_opened(timestamp now);
     void dialled(link_id link, timestamp now);
@@ -236,7 +236,7 @@ class participant {
     static constexpr std::size_t max_relayed = 1024;  ///< payloads held for later rounds or other authors
     static constexpr std::uint64_t max_pause = 64;    ///< rounds
 
-    // Links.
+    // Greeting, and what a peer says of itself: detail/participant_greeting.hpp.
     void on(link_id link, hello_message& m, timestamp now);
     void on(link_id link, welcome_message& m, timestamp now);
     void on(link_id link, refuse_message& m, timestamp now);
@@ -249,13 +249,13 @@ class participant {
     void learn_view(const shared_bytes& state, std::uint64_t round);
     void meet_members(timestamp now);
     [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
-    void begin_fetch(link_id link, const welcome_message& m, timestamp now);
     void refuse(link_id link, refusal code, std::string text, timestamp now);
+
+    // Links: detail/participant_links.hpp.
     void dial_wanted(timestamp now);
     void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
     [[nodiscard]] bool wants_link(std::size_t position, std::size_t own) const;
     [[nodiscard]] std::size_t own_position() const;
-    [[nodiscard]] timestamp due(const link_state& l) const;
     void announce(timestamp now);
     [[nodiscard]] status_message status(timestamp now) const;
     [[nodiscard]] std::string neighbour(timestamp now) const;
@@ -269,12 +269,16 @@ class participant {
     [[nodiscard]] bool is_linked(link_id link) const;
     [[nodiscard]] bool in(const run_view& view) const noexcept;
     [[nodiscard]] bool is(const view_member& m, const link_state* l) const noexcept;
+
+    // Time and end: detail/participant_time.hpp.
     void settle(timestamp now);
+    [[nodiscard]] timestamp due(const link_state& l) const;
     void farewell(const std::string& text, bool stop, timestamp now);
     void maybe_end(timestamp now);
     void end(run_end code, std::string text);
 
     // Payloads: detail/participant_payloads.hpp.
+    void begin_fetch(link_id link, const welcome_message& m, timestamp now);
     void on(link_id link, offer_message& m, timestamp now);
     void on(link_id link, fetch_message& m, timestamp now);
     void on(link_id link, piece_message& m, timestamp now);
@@ -439,10 +443,12 @@ class participant {
 
 }  // namespace thinwire
 
+#include <thinwire/comm/detail/participant_greeting.hpp>
 #include <thinwire/comm/detail/participant_links.hpp>
 #include <thinwire/comm/detail/participant_log.hpp>
 #include <thinwire/comm/detail/participant_payloads.hpp>
 #include <thinwire/comm/detail/participant_rounds.hpp>
+#include <thinwire/comm/detail/participant_time.hpp>
 #include <thinwire/comm/detail/participant_votes.hpp>
 
 #endif  // THINWIRE_COMM_PARTICIPANT_HPP
