@@ -329,7 +329,13 @@ class participant {
     void propose(timestamp now);
     void propose_to(link_id link, timestamp now);
     void count_stored(timestamp now);
-    [[nodiscard]] run_state next_state(timestamp now) const;
+    struct next_step {
+        run_state state;
+        std::vector<control_change> postponed;  ///< requests that those who are here could not decide
+    };
+    [[nodiscard]] next_step next_state(timestamp now) const;
+    [[nodiscard]] run_view next_roster(timestamp now) const;
+    [[nodiscard]] bool decided_here(const run_view& view) const;
     [[nodiscard]] bool change_due(timestamp now);
     [[nodiscard]] bool assembled() const;
     [[nodiscard]] bool expected(peer_id peer, const peer_state& p, timestamp now) const;

@@ -180,13 +180,15 @@ struct lone_peer {
     thinwire::participant machine;
     thinwire::timestamp now = 0;
 
-    lone_peer() : machine(settings(), 0) { settle(); }
-    static thinwire::participant_settings settings() {
+    /// `away`: also in the view, behind this one, and not here.
+    explicit lone_peer(thinwire::peer_id away = 0) : machine(settings(away), 0) { settle(); }
+    static thinwire::participant_settings settings(thinwire::peer_id away) {
         thinwire::participant_settings s;
         s.run = thinwire::digest_of(std::as_bytes(std::span("run", 3)));
         s.self = 1;
         s.session = s.incarnation = 1;
         s.state.view.members = {{1, 1, true, true, "", ""}};
+        if (away != 0) s.state.view.members.push_back({away, 5, true, true, "", ""});
         return s;
     }
     /// Does what the machine asks for; the control records that became final.
@@ -231,6 +233,22 @@ TEST_CASE("promote: the front of the view changes, for voters only, and the newe
     CHECK(order() == "123");
     s.apply({kind::promote, 1, "", ""});
     CHECK(order() == "123");
+}
+
+TEST_CASE("request: what only somebody who is away could decide waits, and nothing waits for it") {
+    using kind = thinwire::control_change::kind;
+    lone_peer one(2);
+    REQUIRE(one.machine.leading());
+    one.ask(kind::promote, 2);
+    one.ask(kind::remove, 1);
+    one.ask(kind::allow, 0, "key");
+    for (std::uint64_t round = 1; round < 4; ++round) {
+        one.round();
+        CHECK(one.machine.round() == round);
+        CHECK(one.machine.state().view.members.front().peer == 1);
+        CHECK(one.machine.state().view.members.size() == 2);
+    }
+    CHECK(one.machine.state().keys.contains("key"));
 }
 
 TEST_CASE("request: the newest word about an object counts, and is not said again later") {

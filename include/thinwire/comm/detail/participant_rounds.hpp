@@ -83,18 +83,15 @@ inline std::optional<timestamp> participant::deadline() const {
     return std::nullopt;
 }
 
-/// What the next record makes of the state: requests; who has caught up enters; who left or is long gone goes, unless
-/// those who are here could not decide then.
-inline run_state participant::next_state(timestamp now) const {
-    run_state next = state_;
-    next.stopped = false;
-    for (const control_change& c : changes_) {
-        // One that is away cannot take over, and with it in front those who are here might be no quorum any more.
-        if (c.what == control_change::kind::promote && c.peer != settings_.self && linked(c.peer) == nullptr) continue;
-        next.apply(c);
-    }
-    const run_state asked = next;
-    auto& members = next.view.members;
+/// Whether those who are here decide in a view: a record with another one would wait for who is away, maybe for ever.
+inline bool participant::decided_here(const run_view& view) const {
+    return view.quorum([&](const view_member& m) { return is(m, linked(m.peer)); });
+}
+
+/// Who has caught up enters; who left or is long gone goes.
+inline run_view participant::next_roster(timestamp now) const {
+    run_view next = state_.view;
+    auto& members = next.members;
     std::erase_if(members, [&](const view_member& m) {
         if (m.peer == settings_.self) return leaving_;
         const peer_state& p = peers_.at(m.peer);
@@ -103,30 +100,48 @@ inline run_state participant::next_state(timestamp now) const {
     std::map<peer_id, std::size_t> place;
     for (std::size_t i = 0; i < members.size(); ++i) place.emplace(members[i].peer, i);
     for (const auto& [link, l] : links_) {
-        if (l.at != phase::linked || !l.has_said || next.banned.contains(l.peer) || next.revoked(l.hello.key)) continue;
+        if (l.at != phase::linked || !l.has_said || state_.banned.contains(l.peer) || state_.revoked(l.hello.key))
+            continue;
         const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
+        const bool caught_up = l.says.final + 2 >= final_;
         if (const auto at = place.find(l.peer); at != place.end()) {
             view_member& m = members[at->second];
             // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
-            if (m.incarnation == entry.incarnation || l.says.final + 2 >= final_) m = entry;
-        } else if (l.says.final + 2 >= final_ && members.size() < wire_limits::max_members &&
-                   std::none_of(changes_.begin(), changes_.end(), [&, id = l.peer](const control_change& c) {
-                       return c.what == control_change::kind::remove && c.peer == id;
-                   })) {
+            if (m.incarnation == entry.incarnation || caught_up) m = entry;
+        } else if (caught_up && members.size() < wire_limits::max_members) {
             members.push_back(entry);
         }
     }
-    if (view_member* self = next.view.find(settings_.self)) self->address = settings_.address;
-    const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
-    if (!next.view.quorum(here)) return asked;
-    if (std::none_of(members.begin(), members.end(), [](const view_member& m) { return m.votes; })) return asked;
+    if (view_member* self = next.find(settings_.self)) self->address = settings_.address;
+    return next;
+}
+
+/// What the next record makes of the state: the roster, then the requests, each unless those who are here could not
+/// decide then.
+inline participant::next_step participant::next_state(timestamp now) const {
+    next_step next{state_, {}};
+    next.state.stopped = false;
+    if (run_view roster = next_roster(now); decided_here(roster)) next.state.view = std::move(roster);
+    for (const control_change& c : changes_) {
+        const bool promotes = c.what == control_change::kind::promote;
+        if (promotes) {  // one that is away cannot take over
+            const view_member* m = next.state.view.find(c.peer);
+            if (m == nullptr || !is(*m, linked(c.peer))) continue;
+        }
+        run_state with = next.state;
+        with.apply(c);
+        if (with.view == next.state.view || decided_here(with.view))
+            next.state = std::move(with);
+        else if (!promotes)
+            next.postponed.push_back(c);
+    }
     return next;
 }
 
 inline bool participant::change_due(timestamp now) {
     if (!std::exchange(roster_changed_, false)) return change_since_.has_value();
-    const bool due = next_state(now) != state_;
+    const bool due = next_state(now).state != state_;
     if (due && !change_since_) change_since_ = now;
     if (!due) change_since_.reset();
     return due;
@@ -204,7 +219,7 @@ inline void participant::consider(timestamp now) {
 }
 
 inline void participant::close_round(bool contributions, timestamp now) {
-    const run_state next = next_state(now);
+    const auto [next, postponed] = next_state(now);
     auto record = std::make_shared<commit_record>();
     record->term = term_;
     record->round = final_;
@@ -217,11 +232,11 @@ inline void participant::close_round(bool contributions, timestamp now) {
     if (!record->control && record->contributions.empty()) return;
     dismissed_.clear();
     for (const control_change& c : changes_)
-        if (c.what == control_change::kind::remove || c.what == control_change::kind::ban)
-            dismissed_.insert(c.peer);
-        else if (c.what == control_change::kind::promote)
+        if (c.what == control_change::kind::promote)
             make_way(c.peer, next, now);
-    changes_.clear();
+        else if (satisfied(next, c) && (c.what == control_change::kind::remove || c.what == control_change::kind::ban))
+            dismissed_.insert(c.peer);
+    changes_ = postponed;
     change_since_.reset();
     roster_changed_ = true;
     store(std::move(record), false);
