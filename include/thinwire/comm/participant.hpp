@@ -435,12 +435,12 @@ class participant {
     bool first_round_ = true;  ///< no record of this process's time with a payload is final
     bool roster_changed_ = true;
     std::optional<timestamp> change_since_;
-    std::vector<control_change> requests_;  ///< of this peer, until the state shows them
-    std::vector<control_change> changes_;   ///< of all, for the next record
-    link_id requests_told_ = 0;
-    std::set<peer_id> dismissed_;  ///< whom the record under way removes on request
-    peer_id promoted_ = 0;         ///< to whom this sequencer gives way
-    timestamp promoted_by_ = 0;    ///< or else goes on
+    std::vector<control_change> requests_;               ///< of this peer, until the state shows them
+    std::vector<control_change> changes_;                ///< of all, for the next record
+    std::pair<link_id, std::uint64_t> requests_told_{};  ///< over which link and in which term
+    std::set<peer_id> dismissed_;                        ///< whom the record under way removes on request
+    peer_id promoted_ = 0;                               ///< to whom this sequencer gives way
+    timestamp promoted_by_ = 0;                          ///< or else goes on
     std::optional<timestamp> stood_aside_;
     bool leaving_ = false;
     bool stopping_ = false;

@@ -169,7 +169,9 @@ inline void world::perform(const process_ptr& p, rejected_effect& e) {
 inline void world::perform(const process_ptr& p, end_effect& e) {
     kill(p);
     p->ended = true;
-    const bool asked = e.code == run_end::left || (finishing_ && e.code == run_end::stopped);
+    const bool shown_out = e.code == run_end::refused &&
+                           (e.text.find("removed") != std::string::npos || e.text.find("banned") != std::string::npos);
+    const bool asked = e.code == run_end::left || shown_out || (finishing_ && e.code == run_end::stopped);
     require(asked, "peer " + std::to_string(p->peer) + " ended: " + e.text);
     if (finishing_) {
         ++stopped_;
@@ -177,7 +179,7 @@ inline void world::perform(const process_ptr& p, end_effect& e) {
             take(*p, *p->queue.front());
             p->queue.pop_front();
         }
-        require(p->round == finals_.size(), "peer " + std::to_string(p->peer) + " ends at round " +
+        require(p->round == finals_.size(), "peer " + std::to_string(p->peer) + " (" + e.text + ") ends at round " +
                                                 std::to_string(p->round) + " of " + std::to_string(finals_.size()));
         return;
     }

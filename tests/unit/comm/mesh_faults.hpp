@@ -4,6 +4,8 @@
 #include "unit/comm/mesh_simulator.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,6 +98,11 @@ inline void world::ask(process& p) {
     control_change c{control_change::kind::set, 0, "k", std::to_string(random_.below(5))};
     if (chance(30)) c = {newest_.paused ? control_change::kind::resume : control_change::kind::pause, 0, "", ""};
     if (chance(20)) c = {control_change::kind::promote, 1 + random_.below(now_at_.size()), "", ""};
+    if (chance(20)) {
+        constexpr control_change::kind kinds[] = {control_change::kind::remove, control_change::kind::ban,
+                                                  control_change::kind::pardon, control_change::kind::pardon};
+        c = {kinds[random_.below(std::size(kinds))], 1 + random_.below(now_at_.size()), "", ""};
+    }
     p.machine->request(c, clock(p));
 }
 
@@ -139,7 +146,7 @@ inline void world::split() {
     at(until, [this] { group_.clear(); });
 }
 
-/// No more faults; nobody stays paused, and what the run was asked to pause is resumed.
+/// No more faults; nobody stays paused, and what the run was asked to pause is resumed; who is banned is pardoned.
 inline void world::heal() {
     group_.clear();
     for (auto& [peer, p] : now_at_) {
@@ -150,6 +157,8 @@ inline void world::heal() {
             for (auto& [peer, p] : now_at_)
                 to(p, now_, [this, p = p] {
                     p->machine->request({control_change::kind::resume, 0, "", ""}, clock(*p));
+                    for (const peer_id banned : std::set<peer_id>(p->machine->state().banned))
+                        p->machine->request({control_change::kind::pardon, banned, "", ""}, clock(*p));
                 });
         });
 }

@@ -200,7 +200,7 @@ inline void participant::apply_control(const commit_record& record, run_state ne
     learn_view(record.control, final_);
     meet_members(now);
     std::erase_if(requests_, [&](const control_change& c) { return satisfied(state_, c); });
-    requests_told_ = 0;  // the others again: the sequencer takes a bounded number at a time
+    requests_told_ = {};  // the others again: the sequencer takes a bounded number at a time
     for (const peer_id peer : before.banned)
         if (!state_.banned.contains(peer)) peers_[peer].strikes = 0;
     // By the newest state: what was taken back since is only passed through.

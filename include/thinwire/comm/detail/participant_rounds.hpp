@@ -322,7 +322,7 @@ inline void participant::request(const control_change& change, timestamp now) {
         (change.what != control_change::kind::promote || leading()))
         return;
     requests_.push_back(change);
-    requests_told_ = 0;
+    requests_told_ = {};
     if (leading()) {
         std::erase_if(changes_, same);
         changes_.push_back(change);
@@ -334,9 +334,11 @@ inline void participant::request(const control_change& change, timestamp now) {
 
 /// Hands this peer's requests to the sequencer, again to each new one until the state shows them.
 inline void participant::send_requests(timestamp now) {
-    if (requests_.empty() || linked(sequencer_) == nullptr || requests_told_ == peers_[sequencer_].link) return;
-    requests_told_ = peers_[sequencer_].link;
-    for (const control_change& c : requests_) send(requests_told_, request_message{c}, now);
+    if (requests_.empty() || linked(sequencer_) == nullptr) return;
+    const link_id link = peers_[sequencer_].link;
+    if (requests_told_ == std::pair{link, term_}) return;  // in a term of its own it does not know what it was told
+    requests_told_ = {link, term_};
+    for (const control_change& c : requests_) send(link, request_message{c}, now);
     // It is about this moment: not to be said again to a later sequencer.
     std::erase_if(requests_, [](const control_change& c) { return c.what == control_change::kind::promote; });
     forget_satisfied();
