@@ -110,6 +110,8 @@ const std::array<configuration_key, 76> keys = {{
      "where the learning rate ends, as a part of its peak"},
 
     {"run.rounds", [](configuration& c) -> field { return &c.run.rounds; }, true, 1, large, "", "length of the run"},
+    {"run.id", [](configuration& c) -> field { return &c.run.id; }, true, 0, 0, "",
+     "tells runs of equal settings apart; empty: drawn when the run is founded"},
     {"run.seed", [](configuration& c) -> field { return &c.run.seed; }, true, 0, large, "",
      "of the initial weights and of the order of the data"},
     {"run.batch_size", [](configuration& c) -> field { return &c.run.batch_size; }, true, 1, 65536, "",
@@ -125,7 +127,7 @@ const std::array<configuration_key, 76> keys = {{
     {"run.max_staleness", [](configuration& c) -> field { return &c.run.max_staleness; }, false, 0, large, "",
      "a gradient that was begun more than so many rounds ago is not used"},
     {"run.max_peers", [](configuration& c) -> field { return &c.run.max_peers; }, true, 1, 65536, "",
-     "places in the run; no two places see the same row of the data in one pass"},
+     "so many peers may contribute; no two places see the same row of the data in one pass"},
     {"run.min_peers", [](configuration& c) -> field { return &c.run.min_peers; }, false, 1, 65536, "",
      "founder: peers that are present before the first round"},
     {"run.eval_every", [](configuration& c) -> field { return &c.run.eval_every; }, false, 0, large, "",
@@ -143,8 +145,6 @@ const std::array<configuration_key, 76> keys = {{
 
     {"peer.name", [](configuration& c) -> field { return &c.peer.name; }, false, 0, 0, "",
      "what tables and logs call this peer"},
-    {"peer.index", [](configuration& c) -> field { return &c.peer.index; }, false, -1, 65535, "",
-     "place in the run, below run.max_peers, one peer each; -1: founder 0, others by chance, remembered in DIR"},
     {"peer.address", [](configuration& c) -> field { return &c.peer.address; }, false, 0, 0, "",
      "founder: host:port to listen on, port 0: any; others: the address of a peer of the run"},
     {"peer.listen", [](configuration& c) -> field { return &c.peer.listen; }, false, 0, 0, "",
@@ -436,9 +436,6 @@ void check(const configuration& settings) {
     if (m.num_key_value_heads > 0 && m.num_attention_heads % m.num_key_value_heads != 0)
         complain("model.num_key_value_heads", std::to_string(m.num_key_value_heads),
                  "a divisor of model.num_attention_heads = " + std::to_string(m.num_attention_heads));
-    if (settings.peer.index >= settings.run.max_peers)
-        complain("peer.index", std::to_string(settings.peer.index),
-                 "below run.max_peers = " + std::to_string(settings.run.max_peers));
     if (settings.run.round_ms > 0 && settings.run.round_tokens > 0)
         complain("run.round_tokens", std::to_string(settings.run.round_tokens),
                  "0 with run.round_ms, or the other way round");
@@ -465,6 +462,7 @@ void adopt_manifest(configuration& settings, const std::string& manifest) {
     } catch (const launcher_error& problem) {
         refuse(problem.what(), exit_code::mismatch);
     }
+    if (settings.run.id.empty()) settings.stated.erase("run.id");  // whatever the founder drew
     for (const configuration_key& key : keys) {
         if (!key.shared) continue;
         const std::string run = value_text(key, theirs);

@@ -71,6 +71,7 @@ struct configuration {
     } schedule;
     struct {
         std::int64_t rounds = 600;
+        std::string id;
         std::int64_t seed = 1;
         std::int64_t batch_size = 4;
         std::int64_t max_peers = 64;
@@ -88,7 +89,6 @@ struct configuration {
     } run;
     struct {
         std::string name;
-        std::int64_t index = -1;
         std::string address = "127.0.0.1:0";
         std::string listen = "auto";
         std::string advertise;

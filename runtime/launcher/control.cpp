@@ -185,6 +185,12 @@ nlohmann::json control(runtime::node& node, const configuration& settings, const
     } else if (what->of == object::peer) {
         change.peer = number_of(request.value("peer", ""));
         if (change.peer == 0) throw value_error(name + " needs the number of a peer");
+        const auto peers = node.status().peers;
+        const bool shows_out = change.what == control_change::kind::remove || change.what == control_change::kind::ban;
+        if (shows_out &&
+            std::none_of(peers.begin(), peers.end(), [&](const auto& p) { return p.member && p.peer != change.peer; }))
+            throw value_error(name + " of peer " + std::to_string(change.peer) +
+                              ": it is the only member, expected one that others can go on without");
     }
     node.request(change);
     return nlohmann::json::object();

@@ -13,7 +13,6 @@ struct directory {
     [[nodiscard]] std::filesystem::path snapshot() const { return root / "replica.snapshot"; }
     [[nodiscard]] std::filesystem::path private_state() const { return root / "private.state"; }
     [[nodiscard]] std::filesystem::path run_log() const { return root / "log"; }
-    [[nodiscard]] std::filesystem::path seat() const { return root / "seat.json"; }
     [[nodiscard]] std::filesystem::path key() const { return root / "identity.key"; }
     [[nodiscard]] std::filesystem::path access() const { return root / "access"; }
     [[nodiscard]] std::filesystem::path address() const { return root / "address"; }

@@ -14,6 +14,7 @@
 #include <functional>
 #include <limits>
 #include <mutex>
+#include <random>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -30,8 +31,12 @@ constexpr std::chrono::seconds stop_grace{10};
 /// Ends a waiting call some time after a stop signal. What it waited with is on disk by then.
 class stop_watch {
  public:
-    stop_watch(clock::duration grace, std::function<void()> give_up)
-        : grace_(grace), give_up_(std::move(give_up)), thread_([this](const std::stop_token& end) { watch(end); }) {}
+    /// `hopeless`: that it cannot end by itself.
+    stop_watch(clock::duration grace, std::function<void()> give_up, std::function<bool()> hopeless = nullptr)
+        : grace_(grace),
+          give_up_(std::move(give_up)),
+          hopeless_(std::move(hopeless)),
+          thread_([this](const std::stop_token& end) { watch(end); }) {}
 
  private:
     void watch(const std::stop_token& end) {
@@ -40,12 +45,13 @@ class stop_watch {
         while (!end.stop_requested()) {
             wake_.wait_for(lock, end, milliseconds(200), [] { return false; });
             if (stop_requested() && !asked) asked = clock::now();
-            if (asked && clock::now() - *asked >= grace_) return give_up_();
+            if (asked && (clock::now() - *asked >= grace_ || (hopeless_ && hopeless_()))) return give_up_();
         }
     }
 
     clock::duration grace_;
     std::function<void()> give_up_;
+    std::function<bool()> hopeless_;
     std::mutex mutex_;
     std::condition_variable_any wake_;
     std::jthread thread_;
@@ -55,6 +61,14 @@ class stop_watch {
 std::string host_of(const std::string& address) {
     const std::size_t colon = address.rfind(':');
     return colon == std::string::npos ? address : address.substr(0, colon);
+}
+
+/// 128 random bits.
+std::string fresh_id() {
+    std::random_device random;
+    std::string id;
+    for (int i = 0; i < 4; ++i) id += fmt::format("{:08x}", random());
+    return id;
 }
 
 double unix_seconds() {
@@ -92,14 +106,14 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
       where_{settings_.peer.directory},
       lock_(where_),
       identity_(std::make_shared<const runtime::identity>(runtime::identity::load_or_create(where_.key()))),
-      self_(seat_of(where_, settings_, identity_->peer(), founder)),
+      self_(identity_->peer()),
       invite_(std::move(line)),
       text_(settings_),
       keeper_(where_.run_log(), parse_keep_log(settings_.run.keep_log)) {
     check(settings_);
     if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
-    if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_.peer % 10000);
-    observer_ = std::make_unique<observer>(settings_, where_, founder_, self_.peer);
+    if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_ % 10000);
+    observer_ = std::make_unique<observer>(settings_, where_, founder_, self_);
     if (founder_)
         open_founder();
     else
@@ -124,7 +138,7 @@ std::string listening_of(const configuration& settings) {
 
 runtime::node_options peer::node_options() {
     runtime::node_options options;
-    options.self = self_.peer;
+    options.self = self_;
     options.plaintext = settings_.peer.plaintext;
     if (!options.plaintext) {
         options.identity = identity_;
@@ -146,6 +160,7 @@ runtime::node_options peer::node_options() {
     options.takeover = milliseconds(settings_.peer.takeover_ms);
     options.keepalive_interval = std::min(options.keepalive_interval, options.takeover / 4);
     options.contributes = settings_.peer.contributes;
+    options.max_contributors = static_cast<std::size_t>(settings_.run.max_peers);
     options.min_peers = static_cast<int>(settings_.run.min_peers);
     options.connect_timeout = milliseconds(settings_.peer.connect_timeout_ms);
     options.reconnect_timeout = milliseconds(settings_.peer.reconnect_timeout_ms);
@@ -208,6 +223,7 @@ void peer::open_founder() {
                 exit_code::usage,
                 "configuration: data.train is not set: expected a file of text, as this peer founds the run");
         settings_.data.train_digest = text_.train_digest();
+        if (settings_.run.id.empty()) settings_.run.id = fresh_id();
         build(nullptr);
         replica_->save(where_);
     }
@@ -300,6 +316,7 @@ void peer::enter_fresh() {
         throw launcher_error(exit_code::mismatch,
                              "the run's first weights do not have the digest of run " + to_string(node_->run(), 16));
     node_->check_payloads_with(observer_->timed(replica_->payload_check()));
+    node_->set_max_contributors(static_cast<std::size_t>(settings_.run.max_peers));
     replica_->save(where_);
 }
 
@@ -359,7 +376,8 @@ void peer::train() {
     announce_start();
     gather();
     try {
-        const stop_watch watch(stop_grace, [this] { node_->stop(); });
+        const stop_watch watch(
+            stop_grace, [this] { node_->stop(); }, [this] { return node_->status().sequencer == 0; });
         finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {

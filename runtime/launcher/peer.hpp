@@ -29,19 +29,6 @@
 
 namespace thinwire::launcher {
 
-/// A peer's part of the data, remembered in DIR/seat.json.
-struct seat {
-    peer_id peer = 0;
-    std::int64_t index = 0;  ///< peer.index; -1: follows from `peer`
-
-    /// Its place among run.max_peers: which rows of the data it trains on.
-    [[nodiscard]] std::int64_t place(std::int64_t max_peers) const;
-};
-
-/// The seat of DIR, stored the first time. `founder` decides what peer.index = -1 stands for.
-/// Throws launcher_error(usage) when DIR belongs to another peer.index.
-[[nodiscard]] seat seat_of(const directory& where, const configuration& settings, peer_id peer, bool founder);
-
 /// Learning rate of each round.
 [[nodiscard]] schedule schedule_of(const configuration& settings);
 
@@ -98,6 +85,7 @@ class peer {
     [[nodiscard]] bool finished() const;
     [[nodiscard]] std::uint64_t next_round() const;
     void contribute();
+    [[nodiscard]] std::int64_t place() const;
     [[nodiscard]] gradient compute();
     [[nodiscard]] std::optional<std::chrono::steady_clock::duration> budget() const;
     void plan(const step_report& step, std::size_t commits);
@@ -123,7 +111,7 @@ class peer {
     directory where_;
     directory_lock lock_;
     std::shared_ptr<const runtime::identity> identity_;
-    seat self_;
+    peer_id self_;
     std::optional<runtime::invite> invite_;
     text text_;
     log_keeper keeper_;

@@ -83,7 +83,7 @@ void peer::contribute() {
     optimizer.set_learning_rate(rate < 0x1p-100F ? 0.0F : rate);  // the smallest that a payload states
     std::span<const std::byte> payload;
     try {
-        payload = optimizer.begin_step(self_.peer);
+        payload = optimizer.begin_step(self_);
     } catch (const value_error& problem) {
         throw launcher_error(exit_code::not_finite, std::string("training: ") + problem.what());
     }
@@ -114,13 +114,18 @@ void peer::plan(const step_report& step, std::size_t commits) {
     set_deadlines();
 }
 
+/// Which rows of a round's are this peer's: those of no other while the view is the same.
+std::int64_t peer::place() const {
+    return static_cast<std::int64_t>(node_->status().place) % settings_.run.max_peers;
+}
+
 /// All micro-batches of a round, or those for which there is time.
 peer::gradient peer::compute() {
     round_began_ = clock::now();
     gradient made{.round = next_round()};
     observer_->computing(made.round);
     const std::int64_t rows = tuned_.run.batch_size, limit = tuned_.run.micro_batches;
-    const std::int64_t first = self_.place(settings_.run.max_peers) * limit;
+    const std::int64_t first = place() * limit;
     const std::optional<clock::duration> time = budget();
     clock::duration longest{};
     double sum = 0;
@@ -296,7 +301,7 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
 /// does when both are gone.
 bool peer::evaluates() const {
     if (text_.validation().empty()) return false;
-    return founder_ || !settings_.peer.contributes || node_->status().sequencer == self_.peer;
+    return founder_ || !settings_.peer.contributes || node_->status().sequencer == self_;
 }
 
 void peer::evaluate() {

@@ -125,7 +125,6 @@ void crew::introduce() {
 
 std::vector<std::string> crew::common_arguments(std::size_t index) const {
     std::vector<std::string> arguments = {"--peer.name",      progress_[index].name,
-                                          "--peer.index",     std::to_string(index),
                                           "--peer.threads",   std::to_string(settings_.peer.threads),
                                           "--peer.directory", children_[index].where.root.string()};
     // One port serves one peer: the founder's is peer.status, the others take any.
@@ -373,7 +372,6 @@ void complete_settings(configuration& settings, const train_options& options) {
     const auto processors = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
     if (!settings.stated.contains("run.max_peers")) settings.run.max_peers = options.peers;
     if (settings.peer.threads == 0) settings.peer.threads = std::max<std::int64_t>(1, processors / options.peers);
-    settings.peer.index = -1;
     settings.peer.name.clear();
     const directory where{settings.peer.directory};
     if (std::filesystem::exists(where.lock())) {

@@ -93,6 +93,7 @@ participant driver::begin() {
         s.address =
             host.is_unspecified() ? ":" + std::to_string(port_) : runtime::to_string(address{host.to_string(), port_});
     }
+    s.max_contributors = options_.max_contributors;
     s.min_peers = options_.min_peers;
     s.validate = options_.validate;
     s.checks = options_.awaits_check;
@@ -180,6 +181,10 @@ void driver::check_payloads_with(payload_check check) {
     });
 }
 
+void driver::set_max_contributors(std::size_t most) {
+    post([this, most] { machine_.set_max_contributors(most); });
+}
+
 void driver::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
     post([this, least, most, waits_for_slow] {
         machine_.set_deadlines(to_timestamp(least), to_timestamp(most), waits_for_slow, now());
@@ -244,6 +249,7 @@ void driver::settle() {
     }
     box_.announce(machine_.round());
     refresh();
+    tell_of_order();
     arm();
     check_quiet();
 }
@@ -491,6 +497,35 @@ void driver::note_log() {
     status_.log_bytes = store_.bytes();
 }
 
+/// Says when nobody orders the rounds, and when somebody does again.
+void driver::tell_of_order() {
+    const timestamp since = machine_.ordered();
+    if (over_ || !options_.notice || machine_.state().view.members.empty()) return;
+    if (unordered_told_ == (now() > since + 2 * to_timestamp(options_.takeover))) return;
+    unordered_told_ = !unordered_told_;
+    const auto named = [](const member_status& m) {
+        return m.name.empty() ? "peer " + std::to_string(m.peer) : m.name;
+    };
+    const std::vector<member_status> all = machine_.members();
+    if (!unordered_told_) {
+        const peer_id by = machine_.leading() ? options_.self : machine_.sequencer();
+        const auto who = std::find_if(all.begin(), all.end(), [&](const member_status& m) { return m.peer == by; });
+        return options_.notice("the rounds are ordered again" + (who == all.end() ? "" : ", by " + named(*who)));
+    }
+    std::string away;
+    std::size_t here = 0;
+    for (const member_status& m : all) {
+        if (machine_.state().view.find(m.peer) == nullptr) continue;
+        if (m.present)
+            ++here;
+        else
+            away += (away.empty() ? "" : ", ") + named(m);
+    }
+    options_.notice("nobody orders the rounds: " + std::to_string(here) + " of the " +
+                    std::to_string(machine_.state().view.members.size()) + " members are here" +
+                    (away.empty() ? "" : ", away: " + away) + "; waiting for a majority");
+}
+
 /// Who is there, after links came or went or a record became final.
 void driver::refresh() {
     const bool changed = std::exchange(roster_changed_, false);
@@ -500,6 +535,7 @@ void driver::refresh() {
     if (!changed) return;
     status_.round = machine_.round();
     status_.members = machine_.state().view.members.size();
+    status_.place = machine_.place();
     status_.paused = machine_.state().paused;
     status_.settings = machine_.state().values;
     for (const member_status& m : machine_.members()) {

@@ -52,6 +52,7 @@ class driver final : private connection_owner {
     void publish_snapshot(std::uint64_t round, shared_bytes bytes);
     void drop_log_before(std::uint64_t round);
     void check_payloads_with(payload_check check);
+    void set_max_contributors(std::size_t most);
     void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
     void request(control_change change);
     /// Begins to leave; box().wait_quiet() says when that is done.
@@ -129,6 +130,7 @@ class driver final : private connection_owner {
     void note_commit(const commit_record& record);
     void note_log();
     void refresh();
+    void tell_of_order();
 
     node_options options_;
     wire_limits limits_;
@@ -158,6 +160,7 @@ class driver final : private connection_owner {
     bool over_ = false;
     notice_budget stranger_notices_;
     notice_budget revoked_notices_;
+    bool unordered_told_ = false;
 
     mutable std::mutex status_mutex_;
     node_status status_;  ///< without its peers

@@ -222,6 +222,10 @@ void node::check_payloads_with(
     impl_->get().check_payloads_with(std::move(check));
 }
 
+void node::set_max_contributors(std::size_t most) {
+    impl_->get().set_max_contributors(most);
+}
+
 void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
     if (least.count() < 1 || most < least)
         throw value_error("set_deadlines: " + std::to_string(least.count()) + " ms to " + std::to_string(most.count()) +

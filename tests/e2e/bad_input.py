@@ -128,7 +128,7 @@ class Files(common.Case):
         options = ["--run.rounds", "10000", "--run.min_peers", "2", "--run.snapshot_every", "10000"]
         founder, address = self.found("run", *options,
                                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
+        joiner = self.join(address, "peer", "--peer.reconnect_timeout_ms", "1000")
         code, stderr = self.finish(founder)
         self.refusal(STORAGE, code, stderr, naming=("run/log/", "File too large"))
         code, stderr = self.finish(joiner)
@@ -137,7 +137,7 @@ class Files(common.Case):
         self.assertLessEqual(abs(self.events("peer", "end")[-1]["round"] - stopped), 1)
         until = ["--peer.stop_at", stopped + 5]
         founder, address = self.found("run", *options, *until)
-        for process in (founder, self.join(address, "peer", "--peer.index", "1", *until)):
+        for process in (founder, self.join(address, "peer", *until)):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
         self.assertEqual(self.digest("run"), self.digest("peer"))
@@ -156,7 +156,7 @@ class Files(common.Case):
 
     def test_a_founder_that_cannot_write_leaves_the_others_to_go_on_and_returns_later(self):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--run.min_round_ms", "50")
-        joiner = self.join(address, "peer", "--peer.index", "1", "--run.min_round_ms", "50")
+        joiner = self.join(address, "peer", "--run.min_round_ms", "50")
         self.wait_for(lambda: len(self.events("peer", "round")) >= 3, "three rounds")
         state = self.folder / "run/private.state"
         while not state.is_dir():
@@ -175,7 +175,7 @@ class Files(common.Case):
         state.rmdir()
         until = ["--peer.stop_at", self.events("peer", "end")[-1]["round"] + 5]
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", *until)
-        for process in (founder, self.join(address, "peer", "--peer.index", "1", *until)):
+        for process in (founder, self.join(address, "peer", *until)):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
         self.assertEqual(self.digest("run"), self.digest("peer"))
@@ -198,13 +198,13 @@ class Numbers(common.Case):
     def test_not_finite_keeps_the_last_good_weights_and_the_others_go_on(self):
         options = ["--run.rounds", "10000", "--run.min_peers", "2"]
         founder, address = self.found("run", *options, "--peer.stop_at", "3")
-        for process in (founder, self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "3")):
+        for process in (founder, self.join(address, "peer", "--peer.stop_at", "3")):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
         set_last_weight(self.folder / "run/replica.snapshot", struct.pack("<f", float("nan")))
         before = (self.folder / "run/model.safetensors").read_bytes()
         founder, address = self.found("run", *options)
-        joiner = self.join(address, "peer", "--peer.index", "1")
+        joiner = self.join(address, "peer")
         code, stderr = self.finish(founder)
         self.refusal(NOT_FINITE, code, stderr, naming=("round 3",))
         self.assertEqual((self.folder / "run/model.safetensors").read_bytes(), before)
@@ -221,7 +221,7 @@ class Replicas(common.Case):
         def run(rounds):
             founder, address = self.found("peers/0", "--run.rounds", "60", "--run.min_peers", "3", "--peer.stop_at",
                                           rounds)
-            others = [self.join(address, f"peers/{i}", "--peer.index", i, "--peer.stop_at", rounds) for i in (1, 2)]
+            others = [self.join(address, f"peers/{i}", "--peer.stop_at", rounds) for i in (1, 2)]
             return [self.finish(process) for process in (founder, *others)]
 
         for code, stderr in run(4):
@@ -359,7 +359,7 @@ class Network(common.Case):
             connection = socket.create_connection((host, int(port)))
             connection.sendall(garbage)
             held.append(connection)
-        joiner = self.join(address, "peer", "--peer.index", "1")
+        joiner = self.join(address, "peer")
         for process in (founder, joiner):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
@@ -377,7 +377,7 @@ class Network(common.Case):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
         other, other_address = self.found("other", "--run.rounds", "10000", "--run.min_round_ms", "20",
                                           "--run.seed", "2")
-        peer = self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", "1")
+        peer = self.join(address, "peer", "--peer.stop_at", "1")
         code, stderr = self.finish(peer)
         self.assertEqual(code, OK, stderr)
         self.refuses(MISMATCH, "join", self.line("other"), "--dir", "peer", "--data", self.text,
@@ -389,7 +389,7 @@ class Network(common.Case):
 
     def test_founder_lost_and_nothing_lost_with_it(self):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20", "--run.min_peers", "2")
-        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.reconnect_timeout_ms", "1000")
+        joiner = self.join(address, "peer", "--peer.reconnect_timeout_ms", "1000")
         self.wait_for(lambda: len(self.events("peer", "round")) >= 3, "three rounds")
         founder.kill()
         self.finish(founder)
@@ -400,7 +400,7 @@ class Network(common.Case):
 
         until = stopped + 10
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_peers", "2", "--peer.stop_at", until)
-        joiner = self.join(address, "peer", "--peer.index", "1", "--peer.stop_at", until)
+        joiner = self.join(address, "peer", "--peer.stop_at", until)
         for process in (founder, joiner):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)

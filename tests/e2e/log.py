@@ -34,7 +34,7 @@ class Log(common.Case):
     def four_peers(self, rounds):
         options = ["--run.rounds", rounds, "--run.min_peers", "4"]
         founder, address = self.found("run", *options)
-        for process in (founder, *[self.join(address, f"peers/{i}", "--peer.index", i) for i in (1, 2, 3)]):
+        for process in (founder, *[self.join(address, f"peers/{i}") for i in (1, 2, 3)]):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
         return self.folder / "run"

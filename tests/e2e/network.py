@@ -56,7 +56,7 @@ class Run(common.Case):
         self.wait_for(lambda: (self.folder / "0/control").exists() or self.ended(0), "the founder listens")
         for peer in self.peers[1:]:
             self.spawn_in(peer, "join", self.line("0"), "--dir", peer, "--data", self.text, "--peer.threads", "1",
-                          "--peer.listen", self.address(peer), "--peer.index", peer, *TIMES)
+                          "--peer.listen", self.address(peer), *TIMES)
         for _ in range(5):  # whoever orders the rounds knows by then how long one takes
             self.all_contribute()
 

@@ -37,7 +37,7 @@ class Resume(common.Case):
         """Runs founder and joiners to their end; the founder's digest after checking that all are equal."""
         founder, address = self.found(f"{name}/0", "--run.rounds", self.ROUNDS, "--run.min_peers", count,
                                       "--run.max_peers", count, *arguments)
-        joiners = [self.join(address, f"{name}/{i}", "--peer.index", i, *arguments) for i in range(1, count)]
+        joiners = [self.join(address, f"{name}/{i}", *arguments) for i in range(1, count)]
         for process in (founder, *joiners):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
@@ -59,10 +59,11 @@ class Resume(common.Case):
         pace = ["--run.min_round_ms", "50", "--peer.takeover_ms", "1000", "--peer.min_deadline_ms", "1000"]
         run = ["--run.rounds", "10000", "--run.min_peers", "3", "--run.max_peers", "3", *pace, *address]
         founder, where = self.found("killed/0", *run)
-        joiners = [self.join(where, f"killed/{i}", "--peer.index", i, *pace) for i in (1, 2)]
+        joiners = [self.join(where, f"killed/{i}", *pace) for i in (1, 2)]
         for _ in range(2):
-            self.wait_for(lambda: any(line["contributors"] == 3 for line in self.events("killed/0", "round")[-3:]),
-                          "all three take part")
+            # As each of them knows: until then the joiners are in a view that the founder alone decides.
+            self.wait_for(lambda: all(any(line["contributors"] == 3 for line in self.events(f"killed/{i}", "round")[-3:])
+                                      for i in range(3)), "all three take part")
             founder.kill()
             self.finish(founder)
             seen = [len(self.events(f"killed/{i}", "round")) for i in (1, 2)]

@@ -243,14 +243,14 @@ class Strangers(Peers):
         """A founder that may open few files is flooded; its peer stays, and another enters when the flood is over."""
         founder, address = self.found("run", *LONG, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
         host, port = address.split(":")
-        first = self.join(address, "first", "--peer.index", "1")
+        first = self.join(address, "first")
         self.wait_for(lambda: any(event["own_included"] for event in self.events("first", "round")), "it takes part")
         held = [socket.create_connection((host, int(port)), timeout=common.LIMIT) for _ in range(100)]
         seen = self.events("first", "round")[-1]["round"]
         self.wait_for(lambda: self.events("first", "round")[-1]["round"] > seen + 20, "the run goes on under the flood")
         for connection in held:
             connection.close()
-        self.joins(self.line("run"), "second", "--peer.stop_at", "1", "--peer.index", "2")
+        self.joins(self.line("run"), "second", "--peer.stop_at", "1")
         self.end(founder)
         self.end(first)
 

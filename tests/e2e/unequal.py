@@ -21,10 +21,10 @@ class Unequal(common.Case):
         """A peer whose every micro-batch takes longer than a round costs the others nothing, and what it finishes counts."""
         founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.round_ms", "100",
                                       "--run.micro_batches", "64", "--peer.min_deadline_ms", "100")
-        quick = self.join(address, "quick", "--peer.index", "1")
+        quick = self.join(address, "quick")
         self.wait_for(lambda: len(self.rounds("quick")) > 5, "the quick ones train")
         # min_round_ms holds it back by ten rounds, as a slow computer would be.
-        slow = self.join(address, "slow", "--peer.index", "2", "--run.min_round_ms", "1000")
+        slow = self.join(address, "slow", "--run.min_round_ms", "1000")
         in_it = lambda: [e for e in self.rounds("slow") if e["own_included"]]
         self.wait_for(lambda: len(in_it()) >= 5, "the slow one contributes")
         self.ended(founder, quick, slow)
@@ -40,7 +40,7 @@ class Unequal(common.Case):
         aim = 32 * 4 * 32  # 32 micro-batches of 4 rows
         founder, address = self.found("run", *LONG, "--run.min_peers", "2", "--run.round_tokens", aim,
                                       "--run.micro_batches", "1000")
-        other = self.join(address, "other", "--peer.index", "1")
+        other = self.join(address, "other")
         self.wait_for(lambda: len(self.rounds("other")) >= 30, "rounds")
         self.ended(founder, other)
         tokens = sorted(e["round_tokens"] for e in self.rounds("run")[15:])
@@ -66,8 +66,8 @@ class Unequal(common.Case):
     def test_a_peer_that_is_late_when_the_run_ends(self):
         founder, address = self.found("run", "--run.rounds", "40", "--run.min_peers", "2", "--run.round_ms", "100",
                                       "--run.micro_batches", "64")
-        quick = self.join(address, "quick", "--peer.index", "1")
-        slow = self.join(address, "slow", "--peer.index", "2", "--run.min_round_ms", "1000")
+        quick = self.join(address, "quick")
+        slow = self.join(address, "slow", "--run.min_round_ms", "1000")
         for process in (founder, quick, slow):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)

@@ -60,6 +60,8 @@ struct participant_settings {
     peer_id voted_for = 0;
     std::uint64_t local_round = 0;  ///< the round that the local replica is to apply next
 
+    /// A peer that contributes is let in while the view has fewer of them.
+    std::size_t max_contributors = wire_limits::max_members;
     int min_peers = 1;       ///< present before the first round that this process closes, this peer included
     payload_check validate;  ///< none: everything passes
     bool checks = false;     ///< does not sequence before check_payloads_with() when there is no `validate`
@@ -126,6 +128,8 @@ class participant {
     void log_begins(std::uint64_t round) noexcept { log_begin_ = round; }
     /// What this peer asks of a payload once it sequences.
     void check_payloads_with(payload_check check, timestamp now);
+    /// What settings.max_contributors is from now on.
+    void set_max_contributors(std::size_t most) noexcept { settings_.max_contributors = most; }
     /// What settings.min_deadline, max_deadline and waits_for_slow are from now on.
     void set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now);
     /// Has the run changed, here and everywhere, by one of the next records.
@@ -138,6 +142,10 @@ class participant {
     [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
 
     [[nodiscard]] bool over() const noexcept { return over_; }
+    /// When somebody last ordered the rounds, as far as this peer knows.
+    [[nodiscard]] timestamp ordered() const noexcept { return ordered_; }
+    /// Among those of the view that contribute, in its order: those before this peer; all, where it is not in the view.
+    [[nodiscard]] std::size_t place() const noexcept;
     [[nodiscard]] bool leading() const noexcept { return role_ == role::leader; }
     /// Records below are final and in the log.
     [[nodiscard]] std::uint64_t round() const noexcept { return final_; }
@@ -422,6 +430,7 @@ class participant {
     role role_ = role::follower;
     peer_id sequencer_ = 0;
     timestamp sequencer_heard_ = 0;
+    timestamp ordered_ = 0;  ///< when somebody ordered the rounds, as far as this peer knew
     timestamp campaign_from_ = 0;
     timestamp campaign_began_ = 0;
     std::set<peer_id> granted_;

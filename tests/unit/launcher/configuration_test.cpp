@@ -85,7 +85,6 @@ TEST_CASE("relations between keys are checked") {
     CHECK(names(with({{"model.hidden_size", "30"}}), {"model.hidden_size", "30", "num_attention_heads = 4"}));
     CHECK(names(with({{"model.num_key_value_heads", "3"}}), {"num_key_value_heads", "3", "divisor"}));
     CHECK(names(with({{"model.head_dim", "7"}}), {"model.head_dim", "7", "even"}));
-    CHECK(names(with({{"peer.index", "64"}}), {"peer.index", "64"}));
     CHECK(names(with({{"run.min_peers", "65"}}), {"run.min_peers", "65"}));
     CHECK(names(with({{"peer.min_deadline_ms", "9"}, {"peer.max_deadline_ms", "8"}}), {"min_deadline_ms"}));
 }
@@ -117,6 +116,17 @@ TEST_CASE("who joins takes the manifest unless it stated something else") {
     CHECK(names(refusal([&] { adopt_manifest(other, manifest(founder)); }, exit_code::mismatch),
                 {"optimizer.k = 9", "expected 8"}));
     CHECK(names(refusal([&] { adopt_manifest(joiner, "[model]\nflux = 3\n"); }, exit_code::mismatch), {"model.flux"}));
+}
+
+TEST_CASE("run.id: drawn by the founder, so an empty one states nothing") {
+    configuration run, own;
+    set_key(run, "run.id", "drawn");
+    set_key(own, "run.id", "");
+    adopt_manifest(own, manifest(run));
+    CHECK(own.run.id == "drawn");
+    configuration other;
+    set_key(other, "run.id", "another");
+    CHECK(names(refusal([&] { adopt_manifest(other, manifest(run)); }), {"run.id", "another", "drawn"}));
 }
 
 TEST_CASE("optimizer.weights and optimizer.contribution_clip: ranges, and part of the manifest") {

@@ -39,6 +39,11 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
                   "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
     if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
+    const auto& members = state_.view.members;
+    const auto contribute = static_cast<std::size_t>(
+        std::count_if(members.begin(), members.end(), [](const view_member& m) { return m.contributes; }));
+    if (hello.contributes && contribute >= settings_.max_contributors && state_.view.find(hello.peer) == nullptr)
+        return no(refusal::full, std::to_string(contribute) + " peers contribute, all that the run has places for");
     if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
     if (state_.revoked(hello.key)) return no(refusal::removed, "the key of " + peer + " was revoked");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)

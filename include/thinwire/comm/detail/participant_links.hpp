@@ -11,7 +11,7 @@ inline participant::participant(participant_settings settings, timestamp now)
     : settings_(std::move(settings)), patience_(settings_.min_deadline, settings_.max_deadline) {
     peers_[settings_.self].name = settings_.name;
     peers_[settings_.self].waited = settings_.contributes;
-    alone_since_ = now;
+    alone_since_ = ordered_ = now;
     housekeeping_ = now;
     voted_term_ = settings_.voted_term;
     voted_for_ = settings_.voted_for;

@@ -114,6 +114,9 @@ inline run_view participant::next_roster(timestamp now) const {
         }
     }
     if (view_member* self = next.find(settings_.self)) self->address = settings_.address;
+    // Those who stay are to go on without this peer: who is away does not hold them up either, and enters again.
+    if (leaving_ && !decided_here(next))
+        std::erase_if(members, [&](const view_member& m) { return !is(m, linked(m.peer)); });
     return next;
 }
 

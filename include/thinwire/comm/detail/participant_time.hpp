@@ -24,6 +24,7 @@ inline void participant::settle(timestamp now) {
     }
     pump_local();
     announce(now);
+    if (hears_sequencer(now)) ordered_ = now;
     maybe_end(now);
 }
 
@@ -123,16 +124,22 @@ inline void participant::maybe_end(timestamp now) {
         bool others = false;
         for (const view_member& m : state_.view.members)
             others = others || (m.votes && m.peer != settings_.self && linked(m.peer) != nullptr);
-        if (leading() && others && in(state_.view) && now < leave_by_) return;
+        if (leading() && others && in(state_.view) && now < leave_by_ && (tentative_ || storing_ || change_since_))
+            return;
         farewell("left the run", false, now);
         return end(run_end::left, "left the run");
     }
-    const bool alone =
-        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
-    if (!alone || leading()) return;
     const auto seconds = [](timestamp t) {
         return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
     };
+    const bool alone =
+        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
+    if (leading()) return;
+    if (!alone && admitted_once_ && !settings_.fresh && now >= ordered_ + settings_.reconnect_timeout)
+        return end(run_end::lost, "nobody ordered the rounds for " + seconds(settings_.reconnect_timeout) +
+                                      ": a majority of the " + std::to_string(state_.view.members.size()) +
+                                      " members was not reached");
+    if (!alone) return;
     const std::string why = trouble_.empty() ? "" : ": " + trouble_;
     if (!admitted_once_ && contacts_.view.members.empty() && now >= alone_since_ + settings_.connect_timeout)
         return end(run_end::unreachable, "cannot reach the run within " + seconds(settings_.connect_timeout) + why);
@@ -158,6 +165,15 @@ inline std::uint64_t participant::newest_round() const noexcept {
     for (const auto& [link, l] : links_)
         if (l.at == phase::linked) newest = std::max({newest, l.hello.next_round, l.says.final});
     return newest;
+}
+
+inline std::size_t participant::place() const noexcept {
+    std::size_t before = 0;
+    for (const view_member& m : state_.view.members) {
+        if (m.peer == settings_.self) break;
+        before += m.contributes ? 1 : 0;
+    }
+    return before;
 }
 
 inline std::vector<member_status> participant::members() const {

@@ -84,6 +84,7 @@ struct node_status {
     std::uint64_t term = 0;         ///< how often the run has chosen who orders its rounds
     peer_id sequencer = 0;          ///< who orders them now; 0: not known
     std::size_t members = 0;        ///< in the view
+    std::size_t place = 0;          ///< contributing members that entered before this node
     bool paused = false;
     std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
 };
@@ -105,9 +106,10 @@ struct node_options {
     std::filesystem::path log{};
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
     std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
-    bool votes = true;        ///< counts when it is decided what is final and who orders the rounds
-    bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
-    int min_peers = 1;        ///< contributors present before the first round that this node closes, itself included
+    bool votes = true;                     ///< counts when it is decided what is final and who orders the rounds
+    bool contributes = true;               ///< false: a witness, which votes and calls follow() instead of exchange()
+    std::size_t max_contributors = 65536;  ///< who would contribute is let in while the view has fewer that do
+    int min_peers = 1;  ///< contributors present before the first round that this node closes, itself included
     std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
     std::chrono::milliseconds reconnect_timeout{600000};  ///< how long the others are looked for when all are lost
     std::chrono::milliseconds takeover{5000};      ///< who orders the rounds and is not heard for so long is replaced
@@ -212,6 +214,9 @@ class node {
     /// computes; otherwise only now and then, after 1, 2, 4, ... 64 rounds, so that a slow peer costs the others
     /// nothing. What it sends in time counts all the same. Throws value_error unless 1 ms <= least <= most.
     void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
+
+    /// From now on, instead of the option.
+    void set_max_contributors(std::size_t most);
 
     /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
     /// may come first; nothing is reported back, status() and later commits show it. Throws value_error for a key or
