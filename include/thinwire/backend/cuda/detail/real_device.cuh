@@ -16,6 +16,8 @@
 
 /// What follows a function that kernels call, and stands before it.
 #define THINWIRE_KERNEL __device__ __forceinline__
+/// Before a loop whose counter picks elements of a thread's own array: they are registers only if it is unrolled.
+#define THINWIRE_UNROLL _Pragma("unroll")
 
 namespace thinwire::cuda {
 
@@ -32,9 +34,10 @@ class device_error : public error {
 namespace detail {
 
 inline void require(cudaError_t status, const char* operation) {
-    if (status != cudaSuccess)
-        throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" +
-                           cudaGetErrorName(status) + ")");
+    if (status == cudaSuccess) return;
+    static_cast<void>(cudaGetLastError());  // else a later launch would report it once more
+    throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
+                       ")");
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes_of_block[];
@@ -169,6 +172,8 @@ class stream {
     [[nodiscard]] cudaStream_t handle() const noexcept { return handle_; }
     /// Returns when everything is done. Throws device_error, also for what an earlier kernel did wrong.
     void synchronize() { detail::require(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
+    /// The same, for destructors: what a kernel did wrong is thrown by the next synchronize() as well.
+    void drain() noexcept { static_cast<void>(cudaStreamSynchronize(handle_)); }
 
  private:
     cudaStream_t handle_ = nullptr;
