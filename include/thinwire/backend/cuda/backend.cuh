@@ -349,6 +349,7 @@ class backend {
     }
     template <class Kernel>
     void launch_tiles(const Kernel& kernel, const nn::attention_shape& s, int heads) {
+        static_assert(Kernel::shared_bytes() <= most_shared_bytes);
         const std::size_t tiles = (wide(s.tokens) + Kernel::tile::fixed - 1) / Kernel::tile::fixed;
         launch(*stream_, kernel, static_cast<unsigned>(tiles * area(s.batch, heads)), Kernel::shared_bytes());
     }
