@@ -7,7 +7,9 @@
 # 2. The device tests for sm_80, sm_90 and sm_100, linked: no kernel may spill, use a stack, or have static shared memory
 #    (what a launch asks for, launch() bounds). FOLDER/cuda_tests then runs on a machine that has a device.
 #
-# THINWIRE_CUDA_ARCH=native, or another -arch, builds FOLDER/cuda_tests for that one and checks no resources.
+# 3. The benchmark benchmarks/gpu.cu.
+#
+# THINWIRE_CUDA_ARCH=native, or another -arch, builds FOLDER/cuda_tests and FOLDER/benchmark_gpu for that one and checks no resources.
 # Ends with 77 (skipped) where there is no nvcc.
 set -eu
 nvcc=$1 source=$2 out=$3
@@ -35,7 +37,13 @@ tests_for() {
     "$nvcc" -std=c++20 -Xcompiler -O0 -c "$source/tests/main.cpp" -o "$out/main.o"
     "$nvcc" "$out/main.o" "$out/device_tests.o" -lcublasLt -o "$out/cuda_tests"
 }
+# What needs speed: benchmarks/gpu.cu.
+benchmark_for() {
+    # shellcheck disable=SC2086
+    "$nvcc" $flags -diag-suppress 1675 -O3 "-arch=$1" "$source/benchmarks/gpu.cu" -lcublasLt -o "$out/benchmark_gpu"
+}
 if [ -n "${THINWIRE_CUDA_ARCH:-}" ]; then
+    benchmark_for "$THINWIRE_CUDA_ARCH"
     tests_for "-arch=$THINWIRE_CUDA_ARCH"
     exit 0
 fi
@@ -49,6 +57,7 @@ for header in $(find thinwire -name '*.cuh' | sort); do
 done
 
 tests_for -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100
+benchmark_for sm_90
 
 awk '
 /Compiling entry function/ { kernel = $0; sub(/.*function ./, "", kernel); sub(/. for/, " for", kernel); kernels++ }
