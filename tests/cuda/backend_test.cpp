@@ -112,14 +112,15 @@ TEST_CASE("cuda::backend: the same call gives the same bits, whatever ran before
 }
 
 // An input that is rounded to p bits is off by at most 2^-p of itself, a product of two by twice that, and a little for
-// the float32 of the sum. That bfloat16 and TF32 are used at all shows where the error is not that of float32.
+// the float32 of the sum; twice as much where a device cuts off instead of rounding to TF32. That bfloat16 and TF32 are
+// used at all shows where the error is not that of float32.
 TEST_CASE("cuda::backend: products are as precise as their inputs are said to be") {
     struct expectation {
         matmul_precision precision;
         double least, most;
     };
     for (const expectation& expected : {expectation{matmul_precision::f32, 0.0, 0x1p-20},
-                                        {matmul_precision::tf32, 0x1p-16, 0x1.1p-10},
+                                        {matmul_precision::tf32, 0x1p-16, cuda::is_emulated ? 0x1.1p-10 : 0x1.1p-9},
                                         {matmul_precision::bf16, 0x1p-13, 0x1.1p-7}}) {
         CAPTURE(to_string(expected.precision));
         cuda::stream stream;
@@ -128,7 +129,8 @@ TEST_CASE("cuda::backend: products are as precise as their inputs are said to be
             CAPTURE(flags);
             for (const auto& [m, n, k] : {std::array{33, 17, 50}, {8, 64, 24}, {1, 5, 9}, {70, 1, 3}}) {
                 const double error = product_error(backend, m, n, k, flags);
-                CHECK(error >= expected.least);
+                // a device may take an odd product in float32 where it was allowed TF32
+                if (cuda::is_emulated || expected.precision == matmul_precision::bf16) CHECK(error >= expected.least);
                 CHECK(error <= expected.most);
             }
         }

@@ -84,6 +84,11 @@ double compare_step(const test::small_model& small, matmul_precision precision) 
                                                           static_cast<double>(largest)));
     }
     CHECK(device.loss(b.tokens, b.targets, b.rows, b.length) == found);
+    std::vector<std::vector<float>> kept;
+    for (const parameter& p : device.parameters()) kept.push_back(fetch(backend, p.gradient));
+    device.recompute_activations(true);
+    CHECK(loss_of(device, b) == found);
+    for (std::size_t i = 0; i < kept.size(); ++i) CHECK(fetch(backend, device.parameters()[i].gradient) == kept[i]);
     return worst;
 }
 
