@@ -5,6 +5,8 @@
 #include <support/backend_checks.hpp>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -32,11 +34,47 @@ void for_each_device_operation(const Visit& visit) {
     visit(test::cross_entropy_op{20, 1100}, "cross_entropy of many words");
 }
 
+/// The bits of a bfloat16, for numbers that are one and others cut off.
+[[nodiscard]] std::uint32_t bfloat16_bits(float x) {
+    return std::bit_cast<std::uint32_t>(x) >> 16U;
+}
+[[nodiscard]] float as_bfloat16(float x) {
+    return std::bit_cast<float>(bfloat16_bits(x) << 16U);
+}
+
+/// Attention whose inputs are bfloat16 already.
+struct narrow_attention_op : test::attention_op {
+    [[nodiscard]] test::arrays<float> inputs(random_stream& random) const {
+        test::arrays<float> in = test::attention_op::inputs(random);
+        for (auto& array : in) std::ranges::transform(array, array.begin(), as_bfloat16);
+        return in;
+    }
+};
+
+/// The fragments of one product, a word or a number a lane after the other.
+struct matrix_probe {
+    static constexpr std::string_view name = "matrix_probe";
+    static constexpr unsigned threads = 32;
+    [[maybe_unused]] static constexpr unsigned resident = 1;
+    cuda::device_span<const std::uint32_t> a, b;
+    cuda::device_span<float> c;
+    THINWIRE_KERNEL void operator()(const cuda::kernel_thread& self) const {
+        const unsigned i = self.lane();
+        float c0 = c.load(4 * i), c1 = c.load(4 * i + 1), c2 = c.load(4 * i + 2), c3 = c.load(4 * i + 3);
+        self.multiply_add(c0, c1, c2, c3, {{a.load(4 * i), a.load(4 * i + 1), a.load(4 * i + 2), a.load(4 * i + 3)}},
+                          {{b.load(2 * i), b.load(2 * i + 1)}});
+        c.store(4 * i, c0);
+        c.store(4 * i + 1, c1);
+        c.store(4 * i + 2, c2);
+        c.store(4 * i + 3, c3);
+    }
+};
+
 /// A few of each kind.
 template <class Visit>
 void for_each_kind(const Visit& visit) {
     test::for_each_small_operation(visit);
-    test::for_each_attention(visit, {70}, {40});
+    test::for_each_attention(visit, {70}, {40, 66});
     visit(test::layer_norm_op{200, 65}, "layer_norm, parts of rows");
     visit(test::rms_norm_op{200, 65, true}, "rms_norm, parts of rows");
     visit(test::embedding_op{30, 300, 5}, "embedding, strips of columns");
@@ -78,6 +116,64 @@ TEST_CASE("cuda::backend: every operation against the plain definition and finit
         constexpr bool is_attention = std::is_same_v<std::remove_cvref_t<decltype(op)>, test::attention_op>;
         test::check_against_reference(backend, op, name, is_attention ? 1e-4 : 1e-5);
     });
+}
+
+// Places as the PTX manual has them for mma.m16n8k16 of .bf16: element i of a lane's fragment, two to a register.
+TEST_CASE("cuda: a product of a warp's matrices, of numbers whose sums are exact") {
+    random_stream random(79);
+    std::array<std::array<float, 16>, 16> a{};
+    std::array<std::array<float, 8>, 16> b{}, c{};
+    const auto fill = [&](auto& matrix, std::uint64_t range) {
+        for (auto& row : matrix)
+            for (float& x : row) x = static_cast<float>(random.below(range)) - static_cast<float>(range / 2);
+    };
+    fill(a, 200);
+    fill(b, 200);
+    fill(c, 1000);
+    std::vector<std::uint32_t> words_of_a(128), words_of_b(64);
+    std::vector<float> sums(128), expected(128);
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        const unsigned group = lane / 4, thread = lane % 4;
+        for (unsigned i = 0; i < 8; ++i) {
+            const unsigned row = i < 2 || (i >= 4 && i < 6) ? group : group + 8;
+            const unsigned column = thread * 2 + (i & 1U) + (i < 4 ? 0 : 8);
+            words_of_a[lane * 4 + i / 2] |= bfloat16_bits(a[row][column]) << (i % 2 * 16);
+        }
+        for (unsigned i = 0; i < 4; ++i) {
+            const unsigned row = thread * 2 + (i & 1U) + (i < 2 ? 0 : 8);
+            words_of_b[lane * 2 + i / 2] |= bfloat16_bits(b[row][group]) << (i % 2 * 16);
+        }
+        for (unsigned i = 0; i < 4; ++i) {
+            const unsigned row = i < 2 ? group : group + 8, column = thread * 2 + (i & 1U);
+            sums[lane * 4 + i] = expected[lane * 4 + i] = c[row][column];
+            for (unsigned k = 0; k < 16; ++k) expected[lane * 4 + i] += a[row][k] * b[k][column];
+        }
+    }
+    cuda::stream stream;
+    const auto left = test::on_device(stream, words_of_a), right = test::on_device(stream, words_of_b);
+    const auto out = test::on_device(stream, sums);
+    cuda::launch(stream, matrix_probe{left.span(), right.span(), out.span()}, 1, 0);
+    CHECK(test::on_host(stream, out.span()) == expected);
+}
+
+// Scores are sums of exact products; what is rounded are the weights, before they multiply values or slopes: by 2^-9 of
+// each, and differences of slopes get multiplied by queries of the order of 8.
+TEST_CASE("cuda::backend: attention by tensor cores loses no more than its weights are rounded by") {
+    cuda::stream stream;
+    cuda::backend backend(stream, matmul_precision::bf16);
+    const auto check = [&](const test::attention_op& wide, const std::string& name) {
+        const narrow_attention_op op = {wide};
+        CAPTURE(name);
+        test::check_against_reference(backend, op, name, 0.02);
+        random_stream random(73);
+        const test::arrays<float> in = op.inputs(random);
+        cpu::basic_reference<double> exact;
+        CHECK(test::relative_difference(op.forward(backend, in)[1], op.forward(exact, test::convert<double>(in))[1]) <
+              1e-6);
+    };
+    test::for_each_attention(check, {1, 7, 33, 65, 130}, {1, 5, 18, 40, 64});
+    test::for_each_attention(check, {2, 33, 70}, {66, 100, 128});
+    check({{1, 9, 6, 1, 8, 48, 8, 48}, 100.0F}, "one key head, far scores");
 }
 
 TEST_CASE("cuda::backend: the same call gives the same bits, whatever ran before and in whatever order threads run") {

@@ -73,6 +73,6 @@ awk '
 }
 END {
     printf "cuda.compile: %d kernels for sm_80, sm_90 and sm_100, at most %d registers\n", kernels, most
-    if (kernels < 90 || stacks < kernels || used != kernels) { print "cuda.compile: expected 30 kernels or more for each"; bad = 1 }
+    if (kernels < 108 || stacks < kernels || used != kernels) { print "cuda.compile: expected 36 kernels or more for each"; bad = 1 }
     exit bad
 }' "$out/resources.txt"

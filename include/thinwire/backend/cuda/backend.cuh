@@ -2,6 +2,7 @@
 #define THINWIRE_BACKEND_CUDA_BACKEND_CUH
 
 #include <thinwire/backend/cuda/detail/attention_kernel.cuh>
+#include <thinwire/backend/cuda/detail/bfloat16_tile.cuh>
 #include <thinwire/backend/cuda/detail/column_sum_kernel.cuh>
 #include <thinwire/backend/cuda/detail/cross_entropy_kernel.cuh>
 #include <thinwire/backend/cuda/detail/device_pool.cuh>
@@ -65,7 +66,7 @@ class backend {
 
     /// Throws device_error where there is no device or not enough memory for the workspace of cuBLAS, 32 MiB.
     backend(stream& on, matmul_precision precision)
-        : stream_(&on), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {}
+        : stream_(&on), precision_(precision), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {}
     backend(const backend&) = delete;
     backend& operator=(const backend&) = delete;
     /// Waits: what was given to the stream uses memory that goes here.
@@ -162,8 +163,8 @@ class backend {
 
     /// Throws value_error for a head_dim above 128.
     void attention(float* o, float* lse, const float* q, const float* k, const float* v, nn::attention_shape s) {
-        const auto give = [&]<unsigned Width>() {
-            using kernel = detail::attention_kernel<Width>;
+        by_tile(s.head_dim, [&]<class Tile, class>() {
+            using kernel = detail::attention_kernel<Tile>;
             launch_tiles(kernel{.o = out(o, heads_of(s, s.o_stride, s.heads)),
                                 .lse = out(lse, lse_of(s)),
                                 .q = in(q, heads_of(s, s.q_stride, s.heads)),
@@ -172,39 +173,37 @@ class backend {
                                 .s = sizes_of(s),
                                 .batches = narrow(s.batch)},
                          s, s.heads);
-        };
-        by_width(s.head_dim, give);
+        });
     }
     void attention_backward(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k,
                             const float* v, const float* o, const float* lse, nn::attention_shape s) {
         const device_span<float> delta = delta_.take(*stream_, lse_of(s));
-        const auto give = [&]<unsigned Width>() {
+        by_tile(s.head_dim, [&]<class QueryTile, class KeyTile>() {
             const std::size_t queries = heads_of(s, s.q_stride, s.heads), outputs = heads_of(s, s.o_stride, s.heads);
             const std::size_t keys = heads_of(s, s.kv_stride, s.kv_heads);
-            launch_tiles(detail::attention_query_kernel<Width>{.dq = out(dq, queries),
-                                                               .delta = delta,
+            launch_tiles(detail::attention_query_kernel<QueryTile>{.dq = out(dq, queries),
+                                                                   .delta = delta,
+                                                                   .dout = in(dout, outputs),
+                                                                   .q = in(q, queries),
+                                                                   .k = in(k, keys),
+                                                                   .v = in(v, keys),
+                                                                   .o = in(o, outputs),
+                                                                   .lse = in(lse, lse_of(s)),
+                                                                   .s = sizes_of(s),
+                                                                   .batches = narrow(s.batch)},
+                         s, s.heads);
+            launch_tiles(detail::attention_key_kernel<KeyTile>{.dk = out(dk, keys),
+                                                               .dv = out(dv, keys),
                                                                .dout = in(dout, outputs),
                                                                .q = in(q, queries),
                                                                .k = in(k, keys),
                                                                .v = in(v, keys),
-                                                               .o = in(o, outputs),
                                                                .lse = in(lse, lse_of(s)),
+                                                               .delta = delta,
                                                                .s = sizes_of(s),
                                                                .batches = narrow(s.batch)},
-                         s, s.heads);
-            launch_tiles(detail::attention_key_kernel<Width>{.dk = out(dk, keys),
-                                                             .dv = out(dv, keys),
-                                                             .dout = in(dout, outputs),
-                                                             .q = in(q, queries),
-                                                             .k = in(k, keys),
-                                                             .v = in(v, keys),
-                                                             .lse = in(lse, lse_of(s)),
-                                                             .delta = delta,
-                                                             .s = sizes_of(s),
-                                                             .batches = narrow(s.batch)},
                          s, s.kv_heads);
-        };
-        by_width(s.head_dim, give);
+        });
     }
 
     void silu_mul(float* y, const float* gate, const float* up, std::size_t n) {
@@ -337,15 +336,25 @@ class backend {
                 .o_stride = wide(s.o_stride),
                 .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.head_dim)))};
     }
+    /// Calls give<tile of queries, tile of keys>() with those for the size and the precision.
     template <class Give>
-    static void by_width(int head_dim, const Give& give) {
+    void by_tile(int head_dim, const Give& give) const {
+        using detail::bfloat16_tile;
+        using detail::float_tile;
         if (head_dim < 1 || head_dim > static_cast<int>(detail::widest_head))
             throw value_error("cuda::backend: attention with head_dim " + std::to_string(head_dim) +
                               ", expected 1 to " + std::to_string(detail::widest_head));
-        if (head_dim <= 64)
-            give.template operator()<64>();
-        else
-            give.template operator()<detail::widest_head>();
+        if (precision_ == matmul_precision::bf16) {
+            if (head_dim <= 64)
+                give.template operator()<bfloat16_tile<64, 64>, bfloat16_tile<64, 32>>();
+            else
+                give.template operator()<bfloat16_tile<128, 32>, bfloat16_tile<128, 16>>();
+        } else {
+            if (head_dim <= 64)
+                give.template operator()<float_tile<64>, float_tile<64>>();
+            else
+                give.template operator()<float_tile<128>, float_tile<128>>();
+        }
     }
     template <class Kernel>
     void launch_tiles(const Kernel& kernel, const nn::attention_shape& s, int heads) {
@@ -355,6 +364,7 @@ class backend {
     }
 
     stream* stream_;
+    matmul_precision precision_;
     detail::device_pool pool_;
     detail::matmul matmul_;
     detail::id_stage stage_;

@@ -10,6 +10,27 @@
 
 namespace thinwire::cuda::detail {
 
+/// Sizes of a call, as kernels want them.
+struct attention_sizes {
+    unsigned tokens = 0, heads = 0, kv_heads = 0, head_dim = 0;
+    std::size_t q_stride = 0, kv_stride = 0, o_stride = 0;
+    float scale = 0.0F;  ///< 1 / sqrt(head_dim)
+
+    [[nodiscard]] THINWIRE_KERNEL unsigned group() const { return heads / kv_heads; }
+    /// Where one head of a batch row lies.
+    [[nodiscard]] THINWIRE_KERNEL head_place place(unsigned batch, unsigned head, std::size_t stride) const {
+        return {std::size_t{batch} * tokens * stride + std::size_t{head} * head_dim, stride};
+    }
+    [[nodiscard]] THINWIRE_KERNEL head_source source(const device_span<const float>& from, unsigned batch,
+                                                     unsigned head, std::size_t stride) const {
+        return {from, place(batch, head, stride), tokens, head_dim};
+    }
+    /// The entry of token 0 in lse.
+    [[nodiscard]] THINWIRE_KERNEL std::size_t lse_row(unsigned batch, unsigned head) const {
+        return (std::size_t{batch} * heads + head) * tokens;
+    }
+};
+
 inline constexpr float no_score = -std::numeric_limits<float>::infinity();
 
 /// Which head and which tile of its tokens a block has: of all heads of a batch the tiles with the most work first.
@@ -25,40 +46,40 @@ struct attention_job {
     }
 };
 
-/// o and log-sum-exp: 64 or 32 queries a block, over tiles of keys and values, with the softmax as it goes (Dao et al.,
-/// "FlashAttention", arXiv:2205.14135, algorithm 1).
-template <unsigned Width>
+/// o and log-sum-exp: a fixed tile of queries a block, over tiles of keys and values, with the softmax as it goes (Dao
+/// et al., "FlashAttention", arXiv:2205.14135, algorithm 1).
+template <class Tile>
 struct attention_kernel {
-    using tile = attention_tile<Width>;
+    using tile = Tile;
     static constexpr std::string_view name = "attention";
     static constexpr unsigned threads = tile::threads;
-    static constexpr unsigned resident = 3;
+    static constexpr unsigned resident = tile::resident;
 
     device_span<float> o, lse;
     device_span<const float> q, k, v;
     attention_sizes s;
     unsigned batches = 0;
 
+    using key_side = typename tile::template moving_side<true, false>;
+    using value_side = typename tile::template moving_side<false, true>;
     [[nodiscard]] static constexpr std::size_t shared_bytes() {
-        return sizeof(float) * (tile::fixed_floats + 2 * tile::moving_floats + tile::weight_floats);
+        return tile::fixed_side::bytes + key_side::bytes + value_side::bytes + tile::room::bytes;
     }
 
     THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
         shared_memory area(self);
-        const device_span<float> queries = area.take<float>(tile::fixed_floats, "queries");
-        const device_span<float> keys = area.take<float>(tile::moving_floats, "keys");
-        const device_span<float> values = area.take<float>(tile::moving_floats, "values");
-        const device_span<float> shown = area.take<float>(tile::weight_floats, "weights");
+        const typename tile::fixed_side queries(area, "queries");
+        const key_side keys(area, "keys");
+        const value_side values(area, "values");
+        const typename tile::room room(area);
         const tile t(self);
         const attention_job job = attention_job::of(self.block(), s.heads, batches, s.tokens, tile::fixed, true);
-        const std::size_t row = std::size_t{job.batch} * s.tokens;
-        const typename tile::place query = {row * s.q_stride + std::size_t{job.head} * s.head_dim, s.q_stride};
-        const typename tile::place key = {row * s.kv_stride + std::size_t{job.head / s.group()} * s.head_dim,
-                                          s.kv_stride};
-        tile::read(self, queries, tile::fixed, q, query, job.first, s.tokens, s.head_dim);
+        const head_source key = s.source(k, job.batch, job.head / s.group(), s.kv_stride);
+        const head_source value = s.source(v, job.batch, job.head / s.group(), s.kv_stride);
+        queries.read(self, s.source(q, job.batch, job.head, s.q_stride), job.first);
 
         typename tile::sums sum;
-        tile::clear(sum);
+        clear_sums<tile>(sum);
         float largest[tile::rows], total[tile::rows];
         THINWIRE_UNROLL
         for (unsigned i = 0; i < tile::rows; ++i) {
@@ -68,11 +89,11 @@ struct attention_kernel {
         const unsigned end = job.first + tile::fixed < s.tokens ? job.first + tile::fixed : s.tokens;
         for (unsigned from = 0; from < end; from += tile::moving) {
             self.barrier();
-            tile::read(self, keys, tile::moving, k, key, from, s.tokens, s.head_dim);
-            tile::read(self, values, tile::moving, v, key, from, s.tokens, s.head_dim);
+            keys.read(self, key, from);
+            values.read(self, value, from);
             self.barrier();
             typename tile::products score;
-            t.multiply(score, queries, keys, s.width());
+            t.multiply(self, score, queries, keys, s.head_dim);
             THINWIRE_UNROLL
             for (unsigned i = 0; i < tile::rows; ++i) {
                 const unsigned token = job.first + t.row(i);
@@ -83,7 +104,7 @@ struct attention_kernel {
                     score[i][j] = other > token || other >= s.tokens ? no_score : score[i][j] * s.scale;
                     most = score[i][j] > most ? score[i][j] : most;
                 }
-                most = tile::group_largest(self, most);  // a number: the first tile has key 0, which all queries see
+                most = group_largest<tile>(self, most);  // a number: the first tile has key 0, which all queries see
                 const float shrink = expf(largest[i] - most);
                 largest[i] = most;
                 total[i] *= shrink;
@@ -95,59 +116,56 @@ struct attention_kernel {
                 THINWIRE_UNROLL
                 for (unsigned n = 0; n < tile::dims; ++n) sum[i][n] *= shrink;
             }
-            t.show(self, score, shown);
-            t.add(sum, shown, values);
+            t.add(self, sum, score, values, room);
         }
-        const std::size_t lse_row = (std::size_t{job.batch} * s.heads + job.head) * s.tokens;
         THINWIRE_UNROLL
         for (unsigned i = 0; i < tile::rows; ++i) {
-            const float all = tile::group_sum(self, total[i]);
+            const float all = group_sum<tile>(self, total[i]);
             THINWIRE_UNROLL
             for (unsigned n = 0; n < tile::dims; ++n) sum[i][n] /= all;
-            if (t.member == 0 && job.first + t.row(i) < s.tokens)
-                lse.store(lse_row + job.first + t.row(i), largest[i] + logf(all));
+            if (t.leads() && job.first + t.row(i) < s.tokens)
+                lse.store(s.lse_row(job.batch, job.head) + job.first + t.row(i), largest[i] + logf(all));
         }
-        t.write(sum, o, {row * s.o_stride + std::size_t{job.head} * s.head_dim, s.o_stride}, job.first, s.tokens,
-                s.head_dim);
+        write_sums(t, sum, o, s.place(job.batch, job.head, s.o_stride), job.first, s.tokens, s.head_dim);
     }
 };
 
 /// dq, and the products of dout and o that the keys' gradients also need: as the forward kernel.
-template <unsigned Width>
+template <class Tile>
 struct attention_query_kernel {
-    using tile = attention_tile<Width>;
+    using tile = Tile;
     static constexpr std::string_view name = "attention_query_gradient";
     static constexpr unsigned threads = tile::threads;
-    static constexpr unsigned resident = 3;
+    static constexpr unsigned resident = tile::resident;
 
     device_span<float> dq, delta;
     device_span<const float> dout, q, k, v, o, lse;
     attention_sizes s;
     unsigned batches = 0;
 
+    using key_side = typename tile::template moving_side<true, true>;
+    using value_side = typename tile::template moving_side<true, false>;
     [[nodiscard]] static constexpr std::size_t shared_bytes() {
-        return sizeof(float) * (2 * tile::fixed_floats + 2 * tile::moving_floats + tile::weight_floats + tile::fixed);
+        return 2 * tile::fixed_side::bytes + key_side::bytes + value_side::bytes + tile::room::bytes +
+               sizeof(float) * tile::fixed;
     }
 
     THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
         shared_memory area(self);
-        const device_span<float> queries = area.take<float>(tile::fixed_floats, "queries");
-        const device_span<float> out = area.take<float>(tile::fixed_floats, "output gradients");
-        const device_span<float> keys = area.take<float>(tile::moving_floats, "keys");
-        const device_span<float> values = area.take<float>(tile::moving_floats, "values");
-        const device_span<float> shown = area.take<float>(tile::weight_floats, "weights");
+        const typename tile::fixed_side queries(area, "queries"), out(area, "output gradients");
+        const key_side keys(area, "keys");
+        const value_side values(area, "values");
+        const typename tile::room room(area);
         const device_span<float> deltas = area.take<float>(tile::fixed, "deltas");
         const tile t(self);
         const attention_job job = attention_job::of(self.block(), s.heads, batches, s.tokens, tile::fixed, true);
-        const std::size_t row = std::size_t{job.batch} * s.tokens;
-        const std::size_t lse_row = (std::size_t{job.batch} * s.heads + job.head) * s.tokens;
-        const typename tile::place query = {row * s.q_stride + std::size_t{job.head} * s.head_dim, s.q_stride};
-        const typename tile::place output = {row * s.o_stride + std::size_t{job.head} * s.head_dim, s.o_stride};
-        const typename tile::place key = {row * s.kv_stride + std::size_t{job.head / s.group()} * s.head_dim,
-                                          s.kv_stride};
-        tile::read(self, queries, tile::fixed, q, query, job.first, s.tokens, s.head_dim);
-        tile::read(self, out, tile::fixed, dout, output, job.first, s.tokens, s.head_dim);
-        self.barrier();
+        const std::size_t lse_row = s.lse_row(job.batch, job.head);
+        const head_source key = s.source(k, job.batch, job.head / s.group(), s.kv_stride);
+        const head_source value = s.source(v, job.batch, job.head / s.group(), s.kv_stride);
+        const head_source slope_of_output = s.source(dout, job.batch, job.head, s.o_stride);
+        const head_source output = s.source(o, job.batch, job.head, s.o_stride);
+        queries.read(self, s.source(q, job.batch, job.head, s.q_stride), job.first);
+        out.read(self, slope_of_output, job.first);
         if (self.index() < tile::fixed) {
             const unsigned token = job.first + self.index();
             float sum = 0.0F;
@@ -155,8 +173,7 @@ struct attention_query_kernel {
                 // in the order of multiply(): where one key has all the weight, o is its value, and what is
                 // subtracted below must be what it is subtracted from
                 for (unsigned d = 0; d < s.head_dim; ++d)
-                    sum += out.load(std::size_t{self.index()} * tile::pitch + d) *
-                           o.load(output.first + token * output.stride + d);
+                    sum += tile::rounded(slope_of_output.load(token, d)) * output.load(token, d);
                 delta.store(lse_row + token, sum);
             }
             deltas.store(self.index(), sum);
@@ -170,16 +187,16 @@ struct attention_query_kernel {
             mean[i] = deltas.load(t.row(i));
         }
         typename tile::sums sum;
-        tile::clear(sum);
+        clear_sums<tile>(sum);
         const unsigned end = job.first + tile::fixed < s.tokens ? job.first + tile::fixed : s.tokens;
         for (unsigned from = 0; from < end; from += tile::moving) {
             self.barrier();
-            tile::read(self, keys, tile::moving, k, key, from, s.tokens, s.head_dim);
-            tile::read(self, values, tile::moving, v, key, from, s.tokens, s.head_dim);
+            keys.read(self, key, from);
+            values.read(self, value, from);
             self.barrier();
             typename tile::products score, slope;
-            t.multiply(score, queries, keys, s.width());
-            t.multiply(slope, out, values, s.width());
+            t.multiply(self, score, queries, keys, s.head_dim);
+            t.multiply(self, slope, out, values, s.head_dim);
             THINWIRE_UNROLL
             for (unsigned i = 0; i < tile::rows; ++i) {
                 THINWIRE_UNROLL
@@ -190,59 +207,55 @@ struct attention_query_kernel {
                     slope[i][j] = seen ? weight * (slope[i][j] - mean[i]) * s.scale : 0.0F;
                 }
             }
-            t.show(self, slope, shown);
-            t.add(sum, shown, keys);
+            t.add(self, sum, slope, keys, room);
         }
-        t.write(sum, dq, query, job.first, s.tokens, s.head_dim);
+        write_sums(t, sum, dq, s.place(job.batch, job.head, s.q_stride), job.first, s.tokens, s.head_dim);
     }
 };
 
-/// dk and dv: 64 or 32 keys a block, over the tiles of all queries that see them, of all heads that share them.
-template <unsigned Width>
+/// dk and dv: a fixed tile of keys a block, over the tiles of all queries that see them, of all heads that share them.
+template <class Tile>
 struct attention_key_kernel {
-    using tile = attention_tile<Width>;
+    using tile = Tile;
     static constexpr std::string_view name = "attention_key_gradient";
     static constexpr unsigned threads = tile::threads;
-    static constexpr unsigned resident = 3;
+    static constexpr unsigned resident = tile::resident;
 
     device_span<float> dk, dv;
     device_span<const float> dout, q, k, v, lse, delta;
     attention_sizes s;
     unsigned batches = 0;
 
+    using query_side = typename tile::template moving_side<true, true>;
     [[nodiscard]] static constexpr std::size_t shared_bytes() {
-        return sizeof(float) * (2 * tile::fixed_floats + 2 * tile::moving_floats + tile::weight_floats);
+        return 2 * tile::fixed_side::bytes + 2 * query_side::bytes + tile::room::bytes;
     }
 
     THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
         shared_memory area(self);
-        const device_span<float> keys = area.take<float>(tile::fixed_floats, "keys");
-        const device_span<float> values = area.take<float>(tile::fixed_floats, "values");
-        const device_span<float> queries = area.take<float>(tile::moving_floats, "queries");
-        const device_span<float> out = area.take<float>(tile::moving_floats, "output gradients");
-        const device_span<float> shown = area.take<float>(tile::weight_floats, "weights");
+        const typename tile::fixed_side keys(area, "keys"), values(area, "values");
+        const query_side queries(area, "queries"), out(area, "output gradients");
+        const typename tile::room room(area);
         const tile t(self);
         const attention_job job = attention_job::of(self.block(), s.kv_heads, batches, s.tokens, tile::fixed, false);
-        const std::size_t row = std::size_t{job.batch} * s.tokens;
-        const typename tile::place key = {row * s.kv_stride + std::size_t{job.head} * s.head_dim, s.kv_stride};
-        tile::read(self, keys, tile::fixed, k, key, job.first, s.tokens, s.head_dim);
-        tile::read(self, values, tile::fixed, v, key, job.first, s.tokens, s.head_dim);
+        keys.read(self, s.source(k, job.batch, job.head, s.kv_stride), job.first);
+        values.read(self, s.source(v, job.batch, job.head, s.kv_stride), job.first);
         typename tile::sums key_sum, value_sum;
-        tile::clear(key_sum);
-        tile::clear(value_sum);
+        clear_sums<tile>(key_sum);
+        clear_sums<tile>(value_sum);
         for (unsigned n = 0; n < s.group(); ++n) {
             const unsigned head = job.head * s.group() + n;
-            const std::size_t lse_row = (std::size_t{job.batch} * s.heads + head) * s.tokens;
-            const typename tile::place query = {row * s.q_stride + std::size_t{head} * s.head_dim, s.q_stride};
-            const typename tile::place output = {row * s.o_stride + std::size_t{head} * s.head_dim, s.o_stride};
+            const std::size_t lse_row = s.lse_row(job.batch, head);
+            const head_source query = s.source(q, job.batch, head, s.q_stride);
+            const head_source slope_of_output = s.source(dout, job.batch, head, s.o_stride);
             for (unsigned from = job.first; from < s.tokens; from += tile::moving) {
                 self.barrier();
-                tile::read(self, queries, tile::moving, q, query, from, s.tokens, s.head_dim);
-                tile::read(self, out, tile::moving, dout, output, from, s.tokens, s.head_dim);
+                queries.read(self, query, from);
+                out.read(self, slope_of_output, from);
                 self.barrier();
                 typename tile::products weight, slope;
-                t.multiply(weight, keys, queries, s.width());
-                t.multiply(slope, values, out, s.width());
+                t.multiply(self, weight, keys, queries, s.head_dim);
+                t.multiply(self, slope, values, out, s.head_dim);
                 THINWIRE_UNROLL
                 for (unsigned j = 0; j < tile::columns; ++j) {
                     const unsigned token = from + t.column(j);
@@ -255,14 +268,13 @@ struct attention_key_kernel {
                         slope[i][j] = seen ? weight[i][j] * (slope[i][j] - mean) * s.scale : 0.0F;
                     }
                 }
-                t.show(self, weight, shown);
-                t.add(value_sum, shown, out);
-                t.show(self, slope, shown);
-                t.add(key_sum, shown, queries);
+                t.add(self, value_sum, weight, out, room);
+                t.add(self, key_sum, slope, queries, room);
             }
         }
-        t.write(key_sum, dk, key, job.first, s.tokens, s.head_dim);
-        t.write(value_sum, dv, key, job.first, s.tokens, s.head_dim);
+        const head_place to = s.place(job.batch, job.head, s.kv_stride);
+        write_sums(t, key_sum, dk, to, job.first, s.tokens, s.head_dim);
+        write_sums(t, value_sum, dv, to, job.first, s.tokens, s.head_dim);
     }
 };
 

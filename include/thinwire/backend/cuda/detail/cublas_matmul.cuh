@@ -18,9 +18,16 @@ namespace thinwire::cuda::detail {
 /// heuristic names first, asked for once.
 class matmul_library {
  public:
-    /// Throws device_error.
+    /// Throws device_error, value_error for a precision that the device has no tensor cores for.
     explicit matmul_library(matmul_precision precision)
         : precision_(precision), workspace_(workspace_bytes, "cuBLAS workspace") {
+        int device = 0, major = 0;
+        require(cudaGetDevice(&device), "cudaGetDevice");
+        require(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+        if (precision != matmul_precision::f32 && major < 8)
+            throw value_error("cuda::backend: precision " + std::string(to_string(precision)) +
+                              " on a device of compute capability " + std::to_string(major) +
+                              ".x, expected 8.0 at least");
         check(cublasLtCreate(&handle_), "cublasLtCreate", nullptr);
     }
     matmul_library(const matmul_library&) = delete;
