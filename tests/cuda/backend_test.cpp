@@ -28,6 +28,7 @@ void for_each_device_operation(const Visit& visit) {
     test::for_each_attention(visit, {1, 7, 33, 65, 130}, {1, 5, 40, 64});
     test::for_each_attention(visit, {2, 33, 70}, {66, 128});
     visit(test::add_bias_op{300, 193}, "add_bias, parts of rows");
+    visit(test::add_bias_op{4225, 3}, "add_bias, so many parts of 65 rows that the last has none");
     visit(test::rms_norm_op{300, 193, true}, "rms_norm, parts of rows");
     visit(test::layer_norm_op{129, 65}, "layer_norm, parts of rows");
     visit(test::embedding_op{300, 600, 50}, "embedding, strips of columns");

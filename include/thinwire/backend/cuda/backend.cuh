@@ -257,7 +257,7 @@ class backend {
                       .losses = losses,
                       .vocabulary = wide(vocabulary),
                       .gradient_scale = gradient_scale},
-               kernel::blocks(wide(rows)), kernel::shared_bytes());
+               narrow(rows), kernel::shared_bytes());
         launch(*stream_, detail::total_kernel{losses, total_.span()}, 1, detail::total_kernel::shared_bytes());
         copy_to_host<double>(*stream_, total_.span(), staged_total_.span());
         stream_->synchronize();

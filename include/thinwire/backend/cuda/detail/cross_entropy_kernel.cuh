@@ -3,7 +3,6 @@
 
 #include <thinwire/backend/cuda/detail/block.cuh>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -36,8 +35,8 @@ struct softmax_sum {
     }
 };
 
-/// The loss of each row, and the gradient in the place of its logits where gradient_scale is not 0. One row a block at
-/// a time: the row is read once for the loss, and once more, from the cache, for the gradient.
+/// The loss of each row, and the gradient in the place of its logits where gradient_scale is not 0. One row a
+/// block: the row is read once for the loss, and once more, from the cache, for the gradient.
 struct cross_entropy_kernel {
     static constexpr std::string_view name = "cross_entropy";
     static constexpr unsigned threads = 256;
@@ -50,36 +49,31 @@ struct cross_entropy_kernel {
     std::size_t vocabulary = 0;
     float gradient_scale = 0.0F;
 
-    [[nodiscard]] static unsigned blocks(std::size_t rows) {
-        return static_cast<unsigned>(std::min<std::size_t>(1U << 14U, rows));
-    }
     [[nodiscard]] static constexpr std::size_t shared_bytes() { return sizeof(float) * 2 * warps; }
 
     THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
         shared_memory area(self);
         const device_span<float> room = area.take<float>(std::size_t{2} * warps, "sums of the warps");
-        for (std::size_t row = self.block(); row < targets.size(); row += self.blocks()) {
-            const device_span<float> of = logits.subspan(row * vocabulary, vocabulary);
-            const std::int32_t target = targets.load(row);
-            if (target < 0) {
-                if (self.index() == 0) losses.store(row, 0.0);
-                if (gradient_scale != 0.0F)
-                    for (std::size_t j = self.index(); j < vocabulary; j += threads) of.store(j, 0.0F);
-                continue;
-            }
-            softmax_sum all;
-            for (std::size_t j = self.index(); j < vocabulary; j += threads) all.take(of.load(j));
-            const float chosen = of.load(static_cast<std::size_t>(target));
-            merge(self, room, all);
-            if (self.index() == 0)
-                losses.store(row, static_cast<double>(all.largest - chosen) + static_cast<double>(logf(all.sum)));
-            if (gradient_scale == 0.0F) continue;
-            const float share = 1.0F / all.sum;
-            for (std::size_t j = self.index(); j < vocabulary; j += threads) {
-                const float probability = expf(of.load(j) - all.largest) * share;
-                of.store(j,
-                         gradient_scale * (j == static_cast<std::size_t>(target) ? probability - 1.0F : probability));
-            }
+        const std::size_t row = self.block();
+        const device_span<float> of = logits.subspan(row * vocabulary, vocabulary);
+        const std::int32_t target = targets.load(row);
+        if (target < 0) {
+            if (self.index() == 0) losses.store(row, 0.0);
+            if (gradient_scale != 0.0F)
+                for (std::size_t j = self.index(); j < vocabulary; j += threads) of.store(j, 0.0F);
+            return;
+        }
+        softmax_sum all;
+        for (std::size_t j = self.index(); j < vocabulary; j += threads) all.take(of.load(j));
+        const float chosen = of.load(static_cast<std::size_t>(target));
+        merge(self, room, all);
+        if (self.index() == 0)
+            losses.store(row, static_cast<double>(all.largest - chosen) + static_cast<double>(logf(all.sum)));
+        if (gradient_scale == 0.0F) return;
+        const float share = 1.0F / all.sum;
+        for (std::size_t j = self.index(); j < vocabulary; j += threads) {
+            const float probability = expf(of.load(j) - all.largest) * share;
+            of.store(j, gradient_scale * (j == static_cast<std::size_t>(target) ? probability - 1.0F : probability));
         }
     }
 
@@ -90,7 +84,6 @@ struct cross_entropy_kernel {
             const float largest = self.shuffle_xor(all.largest, mask), sum = self.shuffle_xor(all.sum, mask);
             all.take(largest, sum);
         }
-        self.barrier();  // the room may still be read for the last row
         if (self.lane() == 0) {
             room.store(2 * self.warp(), all.largest);
             room.store(2 * self.warp() + 1, all.sum);

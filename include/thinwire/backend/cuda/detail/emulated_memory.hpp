@@ -101,6 +101,7 @@ class emulated_memory {
     }
 
     [[nodiscard]] allocation* allocate(std::size_t elements, std::size_t element_bytes, std::string_view name) {
+        const std::lock_guard lock(mutex_);
         const std::size_t bytes = elements * element_bytes;
         if (bytes > capacity - std::min(capacity, live_bytes_))
             throw emulation_error(defect::limits, "array '" + std::string(name) + "' of " + std::to_string(bytes) +
@@ -119,7 +120,6 @@ class emulated_memory {
         std::memset(made->base, 0xa5, bytes);
         made->cells.resize(elements);
         allocation* out = made.get();
-        const std::lock_guard lock(mutex_);
         by_address_[out->base] = std::move(made);
         return out;
     }

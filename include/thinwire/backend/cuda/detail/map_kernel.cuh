@@ -3,7 +3,6 @@
 
 #include <thinwire/backend/cuda/device.cuh>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -21,13 +20,16 @@ struct map_kernel {
     Map map;
     std::size_t count = 0;
 
+    static constexpr unsigned at_once = 4;  ///< elements of a thread, so that loads need not wait for each other
+
     [[nodiscard]] static unsigned blocks(std::size_t count) {
-        return static_cast<unsigned>(std::min<std::size_t>(1U << 14U, (count + threads - 1) / threads));
+        return static_cast<unsigned>((count + std::size_t{at_once} * threads - 1) / (std::size_t{at_once} * threads));
     }
     THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
-        for (std::size_t i = std::size_t{self.block()} * threads + self.index(); i < count;
-             i += std::size_t{self.blocks()} * threads)
-            map(i);
+        const std::size_t first = std::size_t{self.block()} * at_once * threads + self.index();
+        THINWIRE_UNROLL
+        for (unsigned n = 0; n < at_once; ++n)
+            if (first + n * threads < count) map(first + n * threads);
     }
 };
 
