@@ -37,6 +37,7 @@ FOREIGN = {
     "httplib.h": ["runtime/launcher"],
     "doctest/": ["tests"],
     "cuda_runtime.h": ["include/thinwire/backend/cuda"],
+    "cublasLt.h": ["include/thinwire/backend/cuda"],
 }
 # The library does not print, abort or exit.
 SILENT = re.compile(r"\bstd::(?:cout|cerr|clog)\b|\b(?:printf|fprintf|puts)\s*\("

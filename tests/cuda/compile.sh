@@ -6,6 +6,10 @@
 # 1. Every .cuh alone, included twice, with all warnings as errors.
 # 2. The device tests for sm_80, sm_90 and sm_100, linked: no kernel may spill, use a stack, or have static shared memory
 #    (what a launch asks for, launch() bounds). FOLDER/cuda_tests then runs on a machine that has a device.
+#
+# 3. The benchmark benchmarks/gpu.cu.
+#
+# THINWIRE_CUDA_ARCH=native, or another -arch, builds FOLDER/cuda_tests and FOLDER/benchmark_gpu for that one and checks no resources.
 # Ends with 77 (skipped) where there is no nvcc.
 set -eu
 nvcc=$1 source=$2 out=$3
@@ -21,21 +25,39 @@ fi
 mkdir -p "$out"
 flags="-std=c++20 -Werror all-warnings -I$source/include -I$source/tests"
 
+# The tests in one unit, so that each kernel is compiled once. They also include the host's optimizer, whose unroll
+# pragmas nvcc's front end does not know (1675).
+for test in backend demo transformer; do
+    printf '#include <cuda/%s_test.cpp>\n' "$test"
+done > "$out/device_tests.cu"
+tests_for() {
+    # shellcheck disable=SC2086
+    "$nvcc" $flags -diag-suppress 1675 -Xcompiler -O0 -Xptxas -v "$@" -c "$out/device_tests.cu" -o "$out/device_tests.o" \
+        > "$out/resources.txt" 2>&1 || { cat "$out/resources.txt"; exit 1; }
+    "$nvcc" -std=c++20 -Xcompiler -O0 -c "$source/tests/main.cpp" -o "$out/main.o"
+    "$nvcc" "$out/main.o" "$out/device_tests.o" -lcublasLt -o "$out/cuda_tests"
+}
+# What needs speed: benchmarks/gpu.cu.
+benchmark_for() {
+    # shellcheck disable=SC2086
+    "$nvcc" $flags -diag-suppress 1675 -O3 "-arch=$1" "$source/benchmarks/gpu.cu" -lcublasLt -o "$out/benchmark_gpu"
+}
+if [ -n "${THINWIRE_CUDA_ARCH:-}" ]; then
+    benchmark_for "$THINWIRE_CUDA_ARCH"
+    tests_for "-arch=$THINWIRE_CUDA_ARCH"
+    exit 0
+fi
+
 cd "$source/include"
 for header in $(find thinwire -name '*.cuh' | sort); do
     unit=$out/$(echo "$header" | tr '/' '_' | sed 's/\.cuh$//').cu
     printf '#include <%s>\n#include <%s>\n' "$header" "$header" > "$unit"
     # shellcheck disable=SC2086
-    "$nvcc" $flags -Xcompiler -O0 -arch=sm_90 -c "$unit" -o "$unit.o" || { echo "cuda.compile: <$header> alone"; exit 1; }
+    "$nvcc" $flags -arch=sm_90 -ptx "$unit" -o "$unit.ptx" || { echo "cuda.compile: <$header> alone"; exit 1; }
 done
 
-# The tests also include the host's optimizer, whose unroll pragmas nvcc's front end does not know (1675).
-# shellcheck disable=SC2086
-"$nvcc" $flags -diag-suppress 1675 -Xcompiler -O0 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
-    -gencode arch=compute_100,code=sm_100 -Xptxas -v -x cu -c "$source/tests/cuda/demo_test.cpp" -o "$out/demo_test.o" \
-    > "$out/resources.txt" 2>&1 || { cat "$out/resources.txt"; exit 1; }
-"$nvcc" -std=c++20 -Xcompiler -O0 -c "$source/tests/main.cpp" -o "$out/main.o"
-"$nvcc" "$out/main.o" "$out/demo_test.o" -o "$out/cuda_tests"
+tests_for -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100
+benchmark_for sm_90
 
 awk '
 /Compiling entry function/ { kernel = $0; sub(/.*function ./, "", kernel); sub(/. for/, " for", kernel); kernels++ }
@@ -51,6 +73,6 @@ awk '
 }
 END {
     printf "cuda.compile: %d kernels for sm_80, sm_90 and sm_100, at most %d registers\n", kernels, most
-    if (kernels < 21 || stacks < kernels || used != kernels) { print "cuda.compile: expected 7 kernels or more for each"; bad = 1 }
+    if (kernels < 108 || stacks < kernels || used != kernels) { print "cuda.compile: expected 36 kernels or more for each"; bad = 1 }
     exit bad
 }' "$out/resources.txt"

@@ -20,19 +20,12 @@
 using namespace thinwire;
 using test::device_peer;
 using test::finish;
+#if defined(THINWIRE_CUDA_EMULATE)
+using test::ordered;
+#endif
 using host_peer = test::peer<demo, demo_options>;
 
 namespace {
-
-#if defined(THINWIRE_CUDA_EMULATE)
-/// Runs whole blocks and threads in another order while it lives.
-struct ordered {
-    explicit ordered(cuda::thread_order order) { cuda::detail::order_of_threads = order; }
-    ordered(const ordered&) = delete;
-    ordered& operator=(const ordered&) = delete;
-    ~ordered() { cuda::detail::order_of_threads = cuda::thread_order::rising; }
-};
-#endif
 
 /// The same gradients for both.
 void give(device_peer& device, host_peer& host, const std::vector<std::vector<float>>& gradients) {

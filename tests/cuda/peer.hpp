@@ -17,6 +17,16 @@
 
 namespace thinwire::test {
 
+#if defined(THINWIRE_CUDA_EMULATE)
+/// Runs whole blocks and threads in another order while it lives.
+struct ordered {
+    explicit ordered(cuda::thread_order order) { cuda::detail::order_of_threads = order; }
+    ordered(const ordered&) = delete;
+    ordered& operator=(const ordered&) = delete;
+    ~ordered() { cuda::detail::order_of_threads = cuda::thread_order::rising; }
+};
+#endif
+
 /// Device memory that holds these elements.
 template <class T>
 [[nodiscard]] cuda::device_buffer<T> on_device(cuda::stream& s, const std::vector<T>& elements,

@@ -72,6 +72,10 @@ class transformer {
         }
     }
 
+    /// Whether blocks keep only their inputs for the backward pass, which then computes the rest once more: the same
+    /// bits, a third more work, and memory for the activations of one block instead of all. For the passes to come.
+    void recompute_activations(bool recompute) noexcept { recompute_ = recompute; }
+
     void zero_gradient() { backend_.fill(gradients_.data(), 0.0F, gradients_.size()); }
 
     /// Mean cross-entropy over the targets that are not negative (negative ones are ignored), in nats; adds its
@@ -183,20 +187,25 @@ class transformer {
                               std::to_string(batch) + " times tokens_per_row " + std::to_string(tokens_per_row) +
                               ", both at least 1");
         const row_positions at = positions(static_cast<int>(rows), tokens_per_row, 0);
-        workspace_.prepare(backend_, config_, {.rows = at.rows, .logit_rows = at.rows, .backward = keep});
+        workspace_.prepare(backend_, config_,
+                           {.rows = at.rows, .logit_rows = at.rows, .backward = keep, .recompute = recompute_});
         const layer_context<B> c = context();
-        const attention_shape shape = attention_of(config_, batch, tokens_per_row);
         embed(workspace_.layer(0).input, workspace_.scratch(), tokens, at);
         const std::size_t layers = plan_.layers().size();
         for (std::size_t i = 0; i < layers; ++i) {
-            layer_activations& a = workspace_.layer(i);
             float* out = i + 1 < layers ? workspace_.layer(i + 1).input : workspace_.output();
-            block_forward(c, plan_.layers()[i], a, out, workspace_.scratch(), at,
-                          [&] { backend_.attention(a.attended, a.lse, a.query, a.key, a.value, shape); });
+            layer_forward(i, out, at);
         }
         norm_forward(c, plan_.final_norm(), workspace_.normed(), workspace_.mean(), workspace_.rstd(),
                      workspace_.output(), at.rows);
         return at;
+    }
+
+    void layer_forward(std::size_t i, float* out, const row_positions& at) {
+        layer_activations& a = workspace_.layer(i);
+        const attention_shape shape = attention_of(config_, at.rows / at.tokens, at.tokens);
+        block_forward(context(), plan_.layers()[i], a, out, workspace_.scratch(), at,
+                      [&] { backend_.attention(a.attended, a.lse, a.query, a.key, a.value, shape); });
     }
 
     void head_forward(int rows) {
@@ -210,8 +219,11 @@ class transformer {
         linear_backward(c, plan_.head(), d.first, workspace_.logits(), workspace_.normed(), at.rows, false);
         norm_backward(c, plan_.final_norm(), d.stream, d.first, workspace_.output(), workspace_.mean(),
                       workspace_.rstd(), at.rows);
-        for (std::size_t i = plan_.layers().size(); i-- > 0;)
+        for (std::size_t i = plan_.layers().size(); i-- > 0;) {
+            // those of the last block are still there; its output is nobody's, and goes where the gradient will be
+            if (recompute_ && i + 1 < plan_.layers().size()) layer_forward(i, d.first, at);
             block_backward(c, plan_.layers()[i], workspace_.layer(i), d, at);
+        }
         if (plan_.position_embedding() != no_tensor)
             backend_.embedding_backward(c.gradient(plan_.position_embedding()), d.stream, position_ids_.data(), at.rows,
                                         config_.hidden_size);
@@ -228,6 +240,7 @@ class transformer {
     typename B::buffer values_, gradients_;
     typename B::buffer cosine_{}, sine_{};
     int table_positions_ = 0;
+    bool recompute_ = false;
     std::vector<parameter> parameters_;
     std::vector<std::int32_t> position_ids_;
     workspace<B> workspace_;

@@ -41,9 +41,10 @@ template <backend B>
 class workspace {
  public:
     struct request {
-        int rows = 0;           ///< tokens of all batch rows
-        int logit_rows = 0;     ///< rows of logits kept at once
-        bool backward = false;  ///< without it the blocks share one set of activations
+        int rows = 0;            ///< tokens of all batch rows
+        int logit_rows = 0;      ///< rows of logits kept at once
+        bool backward = false;   ///< without it the blocks share one set of activations
+        bool recompute = false;  ///< with it they share all but their inputs
     };
 
     void prepare(B& backend, const transformer_config& c, request r) {
@@ -76,7 +77,14 @@ class workspace {
 
     void lay_out(const transformer_config& c, request r) {
         if (r.backward) {
-            for (layer_activations& a : layers_) lay_out(c, r.rows, a);
+            for (layer_activations& a : layers_) {
+                if (r.recompute && &a != &layers_.front()) {
+                    a = layers_.front();
+                    a.input = take(r.rows, c.hidden_size);
+                } else {
+                    lay_out(c, r.rows, a);
+                }
+            }
             gradient_.stream = take(r.rows, c.hidden_size);
             gradient_.first = take(r.rows, c.hidden_size);
             gradient_.second = take(r.rows, c.hidden_size);

@@ -20,8 +20,10 @@ using model = nn::transformer<cpu::reference>;
 /// Counts what a model asks for.
 struct counting : cpu::reference {
     int allocations = 0;
+    std::size_t largest = 0;
     buffer allocate(std::size_t size) {
         ++allocations;
+        largest = std::max(largest, size);
         return cpu::reference::allocate(size);
     }
 };
@@ -115,6 +117,37 @@ TEST_CASE("transformer: loss, loss_and_gradient and logits tell the same") {
         CHECK(static_cast<double>(loss) == doctest::Approx(sum / static_cast<double>(counted)).epsilon(1e-6));
         // Fresh weights guess: the loss is near that of a uniform choice.
         CHECK(loss == doctest::Approx(std::log(config.vocab_size)).epsilon(0.1));
+    }
+}
+
+TEST_CASE("transformer: activations that are computed anew give the same bits in less memory") {
+    for (const test::small_model& small : test::small_models()) {
+        CAPTURE(small.name);
+        nn::transformer_config config = small.config;
+        config.num_hidden_layers = 5;
+        config.vocab_size = 23;
+        const batch b(config);
+        const auto step = [&](auto& m) { return m.loss_and_gradient(b.tokens, b.targets, b.rows, b.length); };
+        counting keeping, recomputing;
+        nn::transformer<counting> keeper(keeping, config), recomputer(recomputing, config);
+        keeper.initialize(2);
+        recomputer.initialize(2);
+        recomputer.recompute_activations(true);
+        keeping.largest = recomputing.largest = 0;
+        CHECK(step(keeper) == step(recomputer));
+        for (std::size_t i = 0; i < keeper.parameters().size(); ++i) {
+            const parameter &kept = keeper.parameters()[i], &anew = recomputer.parameters()[i];
+            CAPTURE(kept.name);
+            CHECK(std::equal(kept.gradient.begin(), kept.gradient.end(), anew.gradient.begin(), anew.gradient.end()));
+        }
+        CHECK(recomputing.largest * 2 < keeping.largest);
+        CHECK(keeper.loss(b.tokens, b.targets, b.rows, b.length) ==
+              recomputer.loss(b.tokens, b.targets, b.rows, b.length));
+        recomputer.recompute_activations(false);
+        recomputer.zero_gradient();
+        (void)step(recomputer);
+        CHECK(std::equal(keeper.parameters()[0].gradient.begin(), keeper.parameters()[0].gradient.end(),
+                         recomputer.parameters()[0].gradient.begin()));
     }
 }
 

@@ -67,6 +67,9 @@ class demo {
         staged_share_ = pinned_buffer<float>(share);
         on.synchronize();
     }
+    /// The same for spans that lie in device memory, as those of nn::transformer<cuda::backend>::parameters() do.
+    demo(std::span<const thinwire::parameter> parameters, demo_options options, stream& on, thread_pool* pool = nullptr)
+        : demo(std::span<const parameter>(detail::on_device(parameters)), std::move(options), on, pool) {}
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
 

@@ -30,6 +30,11 @@ THINWIRE_KERNEL std::uint32_t block_largest(const kernel_thread& self, std::uint
     self.barrier();
     return self.largest(self.lane() < self.warps() ? room.load(from + self.lane()) : 0U);
 }
+/// The sum over the warp, the same bits for all of it.
+THINWIRE_KERNEL float warp_sum(const kernel_thread& self, float value) {
+    for (unsigned mask = 16; mask > 0; mask /= 2) value += self.shuffle_xor(value, mask);
+    return value;
+}
 /// The sum of doubles, in an order that depends on nothing but the number of threads; `room` has one for each warp and
 /// is used once. Orders the block's memory.
 THINWIRE_KERNEL double block_sum(const kernel_thread& self, double value, const device_span<double>& room) {

@@ -37,6 +37,17 @@ namespace detail {
     return out;
 }
 
+/// Of spans that lie in device memory.
+[[nodiscard]] inline std::vector<parameter> on_device(std::span<const thinwire::parameter> parameters) {
+    std::vector<parameter> out;
+    for (const thinwire::parameter& p : parameters)
+        out.push_back({.name = p.name,
+                       .shape = p.shape,
+                       .values = {p.values.data(), p.values.size()},
+                       .gradient = {p.gradient.data(), p.gradient.size()}});
+    return out;
+}
+
 /// How the tensors are cut, their bases, momentum and addresses, on the device.
 class device_model {
  public:

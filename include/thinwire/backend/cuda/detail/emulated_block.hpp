@@ -320,6 +320,36 @@ class kernel_thread {
         for (unsigned i = 0; i < detail::warp_threads; ++i) bits |= static_cast<std::uint32_t>(all[i]) << i;
         return bits;
     }
+    /// Matrices of the warp, on its tensor cores: c[16,8] += a[16,16] b[16,8], of bfloat16, two in a word, the first in
+    /// the low half; c is float32. With g = lane / 4 and n = 2 (lane % 4) a lane has c0, c1 = c[g, n], c[g, n + 1] and
+    /// c2, c3 the same of row g + 8; words of a begin at [g, n], [g + 8, n], [g, n + 8], [g + 8, n + 8] and go along
+    /// the row; words of b begin at [n, g], [n + 8, g] and go down the column.
+    void multiply_add(float& c0, float& c1, float& c2, float& c3, const pack<std::uint32_t, 4>& a,
+                      const pack<std::uint32_t, 2>& b, const site& at = site::current()) const {
+        const auto two = [](std::uint32_t low, std::uint32_t high) { return std::uint64_t{high} << 32U | low; };
+        const auto upper = show(two(a.value[0], a.value[2]), at), lower = show(two(a.value[1], a.value[3]), at);
+        const auto& right = show(two(b.value[0], b.value[1]), at);
+        // element k of what a lane's row or column holds: 4 lanes, each with k = 2n, 2n + 1, 2n + 8, 2n + 9
+        const auto element = [](const auto& shown, unsigned of, unsigned k) {
+            const std::uint64_t words = shown[of * 4 + k % 8 / 2];
+            const auto word = static_cast<std::uint32_t>(k < 8 ? words : words >> 32U);
+            return static_cast<double>(std::bit_cast<float>(k % 2 == 0 ? word << 16U : word & 0xffff0000U));
+        };
+        const unsigned row = lane() / 4, column = lane() % 4 * 2;
+        double sums[4] = {static_cast<double>(c0), static_cast<double>(c1), static_cast<double>(c2),
+                          static_cast<double>(c3)};
+        for (unsigned k = 0; k < 16; ++k) {
+            const double first = element(right, column, k), second = element(right, column + 1, k);
+            sums[0] += element(upper, row, k) * first;
+            sums[1] += element(upper, row, k) * second;
+            sums[2] += element(lower, row, k) * first;
+            sums[3] += element(lower, row, k) * second;
+        }
+        c0 = static_cast<float>(sums[0]);
+        c1 = static_cast<float>(sums[1]);
+        c2 = static_cast<float>(sums[2]);
+        c3 = static_cast<float>(sums[3]);
+    }
     /// Over the warp.
     [[nodiscard]] std::uint32_t sum(std::uint32_t value, const site& at = site::current()) const {
         std::uint32_t total = 0;

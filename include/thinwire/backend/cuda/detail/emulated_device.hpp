@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <span>
 #include <string>
@@ -19,6 +20,8 @@
 
 /// What follows a function that kernels call, and stands before it.
 #define THINWIRE_KERNEL inline
+/// Before a loop whose counter picks elements of a thread's own array: they are registers only if it is unrolled.
+#define THINWIRE_UNROLL
 
 namespace thinwire::cuda {
 
@@ -37,10 +40,22 @@ class stream {
 
     /// Returns when everything is done. Throws emulation_error for what a kernel did wrong; the rest is then dropped.
     void synchronize() { run_until(given_); }
+    /// The same, for destructors: what went wrong is thrown by the next synchronize() instead.
+    void drain() noexcept {
+        try {
+            run_until(given_);
+        } catch (...) {
+            kept_ = std::current_exception();
+        }
+    }
 
     /// For event: how much was given, and to get it done.
     [[nodiscard]] std::uint64_t given() const noexcept { return given_; }
+    /// How often somebody waited for what was not done.
+    [[nodiscard]] std::uint64_t waits() const noexcept { return waits_; }
     void run_until(std::uint64_t count) {
+        if (kept_ != nullptr) std::rethrow_exception(std::exchange(kept_, nullptr));
+        if (done_ < count) ++waits_;
         while (done_ < count) {
             const std::function<void()> next = std::move(waiting_.front());
             waiting_.pop_front();
@@ -61,7 +76,8 @@ class stream {
 
  private:
     std::deque<std::function<void()>> waiting_;
-    std::uint64_t given_ = 0, done_ = 0;
+    std::uint64_t given_ = 0, done_ = 0, waits_ = 0;
+    std::exception_ptr kept_;
 };
 
 /// A point in a stream.

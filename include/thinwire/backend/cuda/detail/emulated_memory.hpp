@@ -4,10 +4,12 @@
 #include <thinwire/backend/cuda/detail/shadow.hpp>
 #include <thinwire/core/error.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,7 +29,8 @@ enum class defect {
     misaligned,     ///< several elements at once, not at a multiple of their size
     host_access,    ///< device memory is touched outside a kernel
     freed,          ///< memory that was given back, or never came from the device
-    limits,         ///< more threads or shared memory than a device has
+    limits,         ///< more threads, shared memory or device memory than a device has
+    arguments,      ///< what a library refuses
 };
 
 /// Thrown by stream::synchronize() and event::wait() of the emulator; the message names kernel, block, threads, array,
@@ -98,24 +101,32 @@ class emulated_memory {
     }
 
     [[nodiscard]] allocation* allocate(std::size_t elements, std::size_t element_bytes, std::string_view name) {
+        const std::lock_guard lock(mutex_);
+        const std::size_t bytes = elements * element_bytes;
+        if (bytes > capacity - std::min(capacity, live_bytes_))
+            throw emulation_error(defect::limits, "array '" + std::string(name) + "' of " + std::to_string(bytes) +
+                                                      " bytes, where " + std::to_string(live_bytes_) + " of " +
+                                                      std::to_string(capacity) + " are in use");
+        live_bytes_ += bytes;
+        ++allocations_;
         auto made = std::make_unique<allocation>();
         made->name = name;
         made->elements = elements;
         made->element_bytes = element_bytes;
         // never given out twice, so that a span of freed memory cannot become one of other memory
-        bytes_.push_back(std::make_unique<std::byte[]>(elements * element_bytes + 64));
+        bytes_.push_back(std::make_unique<std::byte[]>(bytes + 256));
         made->base = bytes_.back().get();
-        while (reinterpret_cast<std::uintptr_t>(made->base) % 64 != 0) ++made->base;
-        std::memset(made->base, 0xa5, elements * element_bytes);
+        while (reinterpret_cast<std::uintptr_t>(made->base) % 256 != 0) ++made->base;
+        std::memset(made->base, 0xa5, bytes);
         made->cells.resize(elements);
         allocation* out = made.get();
-        const std::lock_guard lock(mutex_);
         by_address_[out->base] = std::move(made);
         return out;
     }
     void release(allocation* memory) noexcept {
         const std::lock_guard lock(mutex_);
         memory->alive = false;
+        live_bytes_ -= memory->elements * memory->element_bytes;
         memory->cells = {};
     }
     /// The allocation that an address lies in; throws emulation_error where there is none.
@@ -131,12 +142,18 @@ class emulated_memory {
     }
     /// A new interval of the clock that accesses are ordered by.
     [[nodiscard]] std::uint64_t next_interval() noexcept { return ++interval_; }
+    /// How often memory was allocated.
+    [[nodiscard]] std::uint64_t allocations() const noexcept { return allocations_; }
+
+    /// Bytes that the device has.
+    std::size_t capacity = std::numeric_limits<std::size_t>::max();
 
  private:
     std::mutex mutex_;
     std::map<const std::byte*, std::unique_ptr<allocation>> by_address_;
     std::vector<std::unique_ptr<std::byte[]>> bytes_;
-    std::uint64_t interval_ = 1;
+    std::uint64_t interval_ = 1, allocations_ = 0;
+    std::size_t live_bytes_ = 0;
 };
 
 }  // namespace detail

@@ -16,6 +16,8 @@
 
 /// What follows a function that kernels call, and stands before it.
 #define THINWIRE_KERNEL __device__ __forceinline__
+/// Before a loop whose counter picks elements of a thread's own array: they are registers only if it is unrolled.
+#define THINWIRE_UNROLL _Pragma("unroll")
 
 namespace thinwire::cuda {
 
@@ -32,9 +34,10 @@ class device_error : public error {
 namespace detail {
 
 inline void require(cudaError_t status, const char* operation) {
-    if (status != cudaSuccess)
-        throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" +
-                           cudaGetErrorName(status) + ")");
+    if (status == cudaSuccess) return;
+    static_cast<void>(cudaGetLastError());  // else a later launch would report it once more
+    throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
+                       ")");
 }
 
 extern __shared__ __align__(16) unsigned char shared_bytes_of_block[];
@@ -127,6 +130,23 @@ class kernel_thread {
     }
     /// Bit i: what lane i says.
     [[nodiscard]] __device__ __forceinline__ std::uint32_t ballot(bool vote) const { return __ballot_sync(all, vote); }
+    /// Matrices of the warp, on its tensor cores: c[16,8] += a[16,16] b[16,8], of bfloat16, two in a word, the first in
+    /// the low half; c is float32. With g = lane / 4 and n = 2 (lane % 4) a lane has c0, c1 = c[g, n], c[g, n + 1] and
+    /// c2, c3 the same of row g + 8; words of a begin at [g, n], [g + 8, n], [g, n + 8], [g + 8, n + 8] and go along
+    /// the row; words of b begin at [n, g], [n + 8, g] and go down the column. Needs compute capability 8.0.
+    __device__ __forceinline__ void multiply_add(float& c0, float& c1, float& c2, float& c3,
+                                                 const pack<std::uint32_t, 4>& a,
+                                                 const pack<std::uint32_t, 2>& b) const {
+#if __CUDA_ARCH__ >= 800
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+            "%1, %2, %3};"
+            : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+            : "r"(a.value[0]), "r"(a.value[1]), "r"(a.value[2]), "r"(a.value[3]), "r"(b.value[0]), "r"(b.value[1]));
+#else
+        asm volatile("trap;");  // cuda::backend refuses such a device
+#endif
+    }
     /// Over the warp.
     [[nodiscard]] __device__ __forceinline__ std::uint32_t sum(std::uint32_t value) const {
         return __reduce_add_sync(all, value);
@@ -169,6 +189,8 @@ class stream {
     [[nodiscard]] cudaStream_t handle() const noexcept { return handle_; }
     /// Returns when everything is done. Throws device_error, also for what an earlier kernel did wrong.
     void synchronize() { detail::require(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
+    /// The same, for destructors: what a kernel did wrong is thrown by the next synchronize() as well.
+    void drain() noexcept { static_cast<void>(cudaStreamSynchronize(handle_)); }
 
  private:
     cudaStream_t handle_ = nullptr;

@@ -1,0 +1,22 @@
+#!/bin/sh
+# consume.cuda: installs thinwire with the component cuda, and builds and runs a project that asks for it.
+#
+#     consume.sh NVCC CMAKE SOURCE FOLDER GENERATOR COMPILER
+#
+# Ends with 77 (skipped) where there is no nvcc. Needs no device: without one the program expects to be told.
+set -eu
+nvcc=$1 cmake=$2 source=$3 out=$4 generator=$5 compiler=$6
+if ! nvcc=$(command -v "$nvcc"); then
+    echo "consume.cuda: no nvcc here (CUDA toolkit 13 or later), skipped"
+    exit 77
+fi
+rm -rf "$out"
+"$cmake" -S "$source" -B "$out/thinwire" -G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_INSTALL_PREFIX=$out/installed" \
+    -DCMAKE_INSTALL_LIBDIR=lib "-DCUDAToolkit_ROOT=$(dirname "$nvcc")/.." -DTHINWIRE_CUDA=ON -DTHINWIRE_HF=OFF -DTHINWIRE_C=OFF \
+    -DTHINWIRE_RUNTIME=OFF -DTHINWIRE_LAUNCHER=OFF -DTHINWIRE_TESTS=OFF -DTHINWIRE_EXAMPLES=OFF -DTHINWIRE_BENCHMARKS=OFF
+"$cmake" --install "$out/thinwire"
+"$cmake" -S "$source/tests/consume/cuda" -B "$out/consumer" -G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" \
+    "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_HOST_COMPILER=$compiler" -DCMAKE_CUDA_ARCHITECTURES=90 -DCMAKE_BUILD_TYPE=Release \
+    "-Dthinwire_DIR=$out/installed/lib/cmake/thinwire"
+"$cmake" --build "$out/consumer"
+"$out/consumer/consumer"
