@@ -126,7 +126,8 @@ TEST_CASE("run.id: drawn by the founder, so an empty one states nothing") {
     CHECK(own.run.id == "drawn");
     configuration other;
     set_key(other, "run.id", "another");
-    CHECK(names(refusal([&] { adopt_manifest(other, manifest(run)); }), {"run.id", "another", "drawn"}));
+    CHECK(names(refusal([&] { adopt_manifest(other, manifest(run)); }, exit_code::mismatch),
+                {"run.id", "another", "drawn"}));
 }
 
 TEST_CASE("optimizer.weights and optimizer.contribution_clip: ranges, and part of the manifest") {
