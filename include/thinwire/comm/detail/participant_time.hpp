@@ -95,6 +95,7 @@ inline void participant::leave(timestamp now) {
     if (over_ || leaving_) return;
     leaving_ = true;
     leave_by_ = now + settings_.leave_timeout;
+    roster_changed_ = true;
     settle(now);
 }
 
@@ -124,8 +125,9 @@ inline void participant::maybe_end(timestamp now) {
         bool others = false;
         for (const view_member& m : state_.view.members)
             others = others || (m.votes && m.peer != settings_.self && linked(m.peer) != nullptr);
-        if (leading() && others && in(state_.view) && now < leave_by_ && (tentative_ || storing_ || change_since_))
-            return;
+        const bool can =
+            tentative_ || storing_ || change_since_ || roster_changed_;  // a record without it comes, or may
+        if (leading() && others && in(state_.view) && now < leave_by_ && can) return;
         farewell("left the run", false, now);
         return end(run_end::left, "left the run");
     }
