@@ -142,8 +142,8 @@ std::string waiting(const seen_status& s) {
 
 std::string peer_state(const seen_peer& p) {
     if (p.awaited.value_or(false)) return "awaited";
-    if (p.contributed_last) return "in round";
-    return p.present ? "behind" : "away";
+    if (!p.present) return "away";  // also of one that died after it contributed
+    return p.contributed_last ? "in round" : "behind";
 }
 
 std::string awaited_names(const seen_status& s) {
