@@ -173,6 +173,8 @@ void peer::build(const snapshot* from) {
     } else {
         replica_->begin();
     }
+    tuned_ = settings_;
+    if (settings_.peer.contributes) static_cast<void>(coefficients());  // before the run is founded or entered
     log_identity(to_string(replica_->run()), settings_.peer.name);
     log_round(replica_->optimizer().round());
 }
@@ -237,6 +239,7 @@ void peer::begin_log() {
     keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
                   [this] { return replica_->make_snapshot(); });
     replay();
+    log_round(replica_->optimizer().round());
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string& listening = founder_ ? settings_.peer.address : listening_of(settings_);
     if (node_->port() != 0)
@@ -300,6 +303,7 @@ void peer::enter_fresh() {
         throw launcher_error(exit_code::mismatch,
                              "the run's first weights do not have the digest of run " + to_string(node_->run(), 16));
     node_->check_payloads_with(observer_->timed(replica_->payload_check()));
+    node_->set_takeover(milliseconds(settings_.peer.takeover_ms));
     replica_->save(where_);
 }
 
@@ -375,7 +379,10 @@ void peer::train() {
     node_->leave(whole);
     if (last) evaluate();
     announce_end();
-    if (whole) return log_note(log_level::info, "finished", {});
+    if (whole)
+        return log_event(
+            log_level::info, "finished",
+            fmt::format("finished the run's {} rounds, saved in '{}'", settings_.run.rounds, where_.root.string()));
     log_event(log_level::info, "left",
               fmt::format("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string()));
 }

@@ -53,6 +53,7 @@ class driver final : private connection_owner {
     void drop_log_before(std::uint64_t round);
     void check_payloads_with(payload_check check);
     void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
+    void set_takeover(std::chrono::milliseconds takeover);
     void request(control_change change);
     /// Begins to leave; box().wait_quiet() says when that is done.
     void leave(bool stop_run);
