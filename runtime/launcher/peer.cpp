@@ -63,11 +63,14 @@ double unix_seconds() {
 
 /// Options that the node refuses are the operator's.
 template <class Open>
-std::unique_ptr<runtime::node> configured(const Open& open) {
+std::unique_ptr<runtime::node> configured(const configuration& settings, const Open& open) {
     try {
         return open();
     } catch (const value_error& problem) {
         throw launcher_error(exit_code::usage, std::string("configuration: peer: ") + problem.what());
+    } catch (const runtime::node_error& problem) {
+        if (problem.code() != runtime::node_errc::protocol || !settings.peer.plaintext) throw;
+        throw launcher_error(exit_code::mismatch, std::string(problem.what()) + " (here peer.plaintext = true)");
     }
 }
 
@@ -215,7 +218,7 @@ void peer::open_founder() {
     }
     runtime::node_options options = node_options();
     options.listen = settings_.peer.address;
-    node_ = configured([&] { return runtime::node::found(std::move(options)); });
+    node_ = configured(settings_, [&] { return runtime::node::found(std::move(options)); });
     begin_log();
     const std::string address = read_text(where_.address());
     fmt::print("{}", address);
@@ -282,7 +285,7 @@ void peer::open_joiner() {
             settings_.peer.address = options.address;
         }
         options.listen = listening_of(settings_);
-        node_ = configured([&] { return runtime::node::join(std::move(options)); });
+        node_ = configured(settings_, [&] { return runtime::node::join(std::move(options)); });
     }
     if (!returns) enter_fresh();
     begin_log();

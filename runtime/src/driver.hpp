@@ -114,6 +114,7 @@ class driver final : private connection_owner {
     void complete_address(link_id link, std::string& address) const;
     void on_message(link_id link, message m) override;
     void on_broken(link_id link, const std::string& why) override;
+    void on_other_security(link_id link) override;
     void on_bytes(connection& c, std::size_t sent, std::size_t received) override;
     void on_finished(link_id link) override;
     void on_closed(link_id link, const std::string& why) override;

@@ -299,6 +299,11 @@ class Network(common.Case):
         for where in ("foo:99999", "foo:0", "foo"):
             self.refuses(USAGE, "invite", "run", "--address", where, naming=(where, "1..65535"))
 
+    def test_a_peer_in_plaintext_that_meets_tls(self):
+        _, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        self.refuses(MISMATCH, "join", address, "--dir", "peer", "--data", self.text, "--peer.connect_timeout_ms",
+                     "100000", *common.PLAINTEXT, limit=50, naming=(address, "TLS", "peer.plaintext"))
+
     def know_somebody(self, directory):
         """Puts a key that nobody has on the list of a joiner that was never invited."""
         self.assertEqual(self.run_program("key", directory)[0], OK)
