@@ -70,7 +70,8 @@ class crew {
     [[nodiscard]] exit_code outcome() const noexcept { return outcome_; }
     /// What went wrong first; empty: nothing.
     [[nodiscard]] const std::string& failure() const noexcept { return failure_; }
-    [[nodiscard]] double seconds() const noexcept { return seconds_; }
+    /// Of all parts of the run, up to the founder's last round.
+    [[nodiscard]] double seconds() const noexcept { return progress_.front().seconds; }
 
  private:
     void introduce();
@@ -89,8 +90,6 @@ class crew {
     std::string address_;
     exit_code outcome_ = exit_code::ok;
     std::string failure_;
-    double seconds_before_ = 0;  ///< of earlier parts of the run
-    double seconds_ = 0;
     bool interrupted_ = false;
     std::uint64_t alone_in_ = 0;  ///< the round of a peer that came back, and since when it is alone there
     clock::time_point alone_since_{};
@@ -115,7 +114,6 @@ crew::crew(const configuration& settings, std::int64_t peers, std::string title)
         children_[i].sent_before = progress_[i].rounds_sent;
         progress_[i].state = "starting";
     }
-    seconds_before_ = progress_.front().seconds;
     if (!settings_.peer.plaintext) introduce();
 }
 
@@ -247,7 +245,6 @@ void crew::end_who_is_too_late() {
 }
 
 void crew::follow(bool kill_and_return) {
-    const auto begin = clock::now();
     const auto running = [](const child& one) { return one.running != nullptr; };
     while (std::any_of(children_.begin(), children_.end(), running)) {
         wait_for_signal(poll_ms);
@@ -263,9 +260,6 @@ void crew::follow(bool kill_and_return) {
         display_.show(progress_);
     }
     collect();
-    seconds_ = seconds_before_;  // which stands where no round was left to do
-    if (progress_.front().rounds_sent > children_.front().sent_before)
-        seconds_ += std::chrono::duration<double>(clock::now() - begin).count();
     display_.show(progress_, true);
 }
 
