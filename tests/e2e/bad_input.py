@@ -400,6 +400,9 @@ class Network(common.Case):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
         self.refuses(MISMATCH, "join", self.line("run"), "--dir", "peer", "--data", self.text, "--optimizer.k", "5",
                      naming=("optimizer.k", "5", "8"))
+        for key, value, of_the_run in (("run.min_round_ms", "30", "20"), ("peer.takeover_ms", "9000", "5000")):
+            self.refuses(MISMATCH, "join", self.line("run"), "--dir", key, "--data", self.text, "--" + key, value,
+                         naming=(key, value, of_the_run))
         self.assertIsNone(founder.poll(), "the founder goes on")
 
     def test_peer_of_another_run(self):

@@ -109,11 +109,15 @@ TEST_CASE("the manifest holds what is shared and nothing local") {
 TEST_CASE("who joins takes the manifest unless it stated something else") {
     configuration founder;
     set_key(founder, "optimizer.k", "8");
+    set_key(founder, "run.min_round_ms", "20");
+    set_key(founder, "peer.takeover_ms", "900");
     configuration joiner;
     set_key(joiner, "peer.threads", "2");
     set_key(joiner, "optimizer.values", "sign");
     adopt_manifest(joiner, manifest(founder));
     CHECK(joiner.optimizer.k == 8);
+    CHECK(joiner.run.min_round_ms == 20);
+    CHECK(joiner.peer.takeover_ms == 900);
     CHECK(joiner.peer.threads == 2);
     CHECK(manifest(joiner) == manifest(founder));
 
