@@ -112,8 +112,8 @@ typedef struct thinwire_group {
 } thinwire_group;
 
 /* Settings of a peer. Begin with thinwire_options_init(), which sets what the comments say. All peers of a run have
- * the same, but for momentum_decay, alpha, gradient, error_feedback, clip_norm and threads, which are each peer's own.
- */
+ * the same, but for learning_rate and weight_decay, which payloads state, and momentum_decay, alpha, gradient,
+ * error_feedback, clip_norm and threads, which are each peer's own. */
 typedef struct thinwire_options {
     size_t struct_size;      /* set by thinwire_options_init() */
     float learning_rate;     /* 1e-3; what is applied is the rate of the first accepted payload */

@@ -82,9 +82,9 @@ void require_addresses(const std::vector<std::string>& all) {
         throw launcher_error(exit_code::usage,
                              "invite: " + std::to_string(all.size()) + " addresses, expected at most 8");
     for (const std::string& one : all)
-        if (one.rfind(':') == std::string::npos || one.size() > runtime::invite::max_address ||
-            one.find_first_of(" \t\n,") != std::string::npos)
-            throw launcher_error(exit_code::usage, "invite: --address " + one + ": expected host:port or [ipv6]:port");
+        if (!is_host_and_port(one) || one.ends_with(":0") || one.size() > runtime::invite::max_address)
+            throw launcher_error(exit_code::usage, "invite: --address " + one +
+                                                       ": expected host:port or [ipv6]:port, with a port in 1..65535");
 }
 
 std::string time_text(runtime::unix_time time) {

@@ -1,5 +1,6 @@
 #include "configuration.hpp"
 
+#include "directory.hpp"
 #include "exit_code.hpp"
 #include "log_keeper.hpp"
 #include "parameter_groups.hpp"
@@ -59,7 +60,7 @@ const std::array<configuration_key, 76> keys = {{
 
     {"optimizer.kind", [](configuration& c) -> field { return &c.optimizer.kind; }, true, 0, 0, "demo|adamw",
      "demo exchanges a few coefficients, adamw dense gradients"},
-    {"optimizer.learning_rate", [](configuration& c) -> field { return &c.optimizer.learning_rate; }, true, 0, 1e6, "",
+    {"optimizer.learning_rate", [](configuration& c) -> field { return &c.optimizer.learning_rate; }, true, 0, 10, "",
      "peak of the schedule; 0: 0.004 for demo with muon, else 0.001"},
     {"optimizer.momentum_decay", [](configuration& c) -> field { return &c.optimizer.momentum_decay; }, true, 0, 1, "",
      "demo: what remains of the momentum each round"},
@@ -140,8 +141,8 @@ const std::array<configuration_key, 76> keys = {{
      "how much of this peer's run log can be replayed: all, at least so many rounds (5000 rounds), or about so much "
      "at "
      "most (10 GB)"},
-    {"run.min_round_ms", [](configuration& c) -> field { return &c.run.min_round_ms; }, false, 0, 3600000, "",
-     "a round lasts at least this long; equal for all"},
+    {"run.min_round_ms", [](configuration& c) -> field { return &c.run.min_round_ms; }, true, 0, 3600000, "",
+     "a round lasts at least this long"},
 
     {"peer.name", [](configuration& c) -> field { return &c.peer.name; }, false, 0, 0, "",
      "what tables and logs call this peer"},
@@ -173,8 +174,8 @@ const std::array<configuration_key, 76> keys = {{
      "a round waits at least this long for a peer that is present"},
     {"peer.max_deadline_ms", [](configuration& c) -> field { return &c.peer.max_deadline_ms; }, false, 1, 3600000, "",
      "and at most this long"},
-    {"peer.takeover_ms", [](configuration& c) -> field { return &c.peer.takeover_ms; }, false, 500, 3600000, "",
-     "who orders the rounds and is not heard for so long is replaced; equal for all"},
+    {"peer.takeover_ms", [](configuration& c) -> field { return &c.peer.takeover_ms; }, true, 500, 3600000, "",
+     "who orders the rounds and is not heard for so long is replaced"},
     {"peer.plaintext", [](configuration& c) -> field { return &c.peer.plaintext; }, false, 0, 0, "",
      "no TLS, on loopback addresses only; equal for founder and joiners"},
     {"peer.status", [](configuration& c) -> field { return &c.peer.status; }, false, 0, 0, "",
@@ -269,6 +270,7 @@ std::optional<T> parse(std::string_view text) {
 }
 
 std::string shown(const toml::node& node) {
+    if (const auto number = node.value_exact<double>()) return number_text(*number);
     std::ostringstream out;
     node.visit([&](const auto& value) { out << value; });
     return out.str();
@@ -319,6 +321,17 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 }  // namespace
+
+bool is_host_and_port(std::string_view text) {
+    const std::size_t colon = text.rfind(':');
+    if (colon == std::string_view::npos || colon == 0) return false;
+    const std::string_view host = text.substr(0, colon);
+    const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    if ((host.find(':') != std::string_view::npos && !bracketed) || host.find_first_of(" \t\n,") != host.npos)
+        return false;
+    const auto port = parse<std::uint16_t>(text.substr(colon + 1));
+    return port.has_value();
+}
 
 std::span<const configuration_key> configuration_keys() {
     return keys;
@@ -442,6 +455,17 @@ void check(const configuration& settings) {
     if (settings.run.min_peers > settings.run.max_peers)
         complain("run.min_peers", std::to_string(settings.run.min_peers),
                  "at most run.max_peers = " + std::to_string(settings.run.max_peers));
+    std::stringstream addresses(settings.peer.address + (settings.peer.address.empty() ? "," : ""));
+    for (std::string one; std::getline(addresses, one, ',');)
+        if (!is_host_and_port(one))
+            complain("peer.address", toml_string(settings.peer.address), "host:port or [ipv6]:port");
+    for (const auto& [key, value] :
+         {std::pair{"peer.listen", &settings.peer.listen}, {"peer.advertise", &settings.peer.advertise}})
+        if (!value->empty() && *value != "auto" && *value != "none" && !is_host_and_port(*value))
+            complain(key, toml_string(*value), "host:port or [ipv6]:port");
+    if (!settings.peer.log_file.empty() && !free_name(settings.peer.log_file))
+        complain("peer.log_file", toml_string(settings.peer.log_file),
+                 "the name of a file in DIR, such as events.jsonl, that is none of the program's own");
     if (settings.peer.min_deadline_ms > settings.peer.max_deadline_ms)
         complain("peer.min_deadline_ms", std::to_string(settings.peer.min_deadline_ms),
                  "at most peer.max_deadline_ms = " + std::to_string(settings.peer.max_deadline_ms));

@@ -147,6 +147,9 @@ void read_toml(configuration& settings, std::string_view text, const std::string
 /// Reads a TOML file; launcher_error(usage) when it cannot be read.
 void read_toml_file(configuration& settings, const std::filesystem::path& file);
 
+/// "trainer.example.org:4400", "127.0.0.1:0", "[::1]:4400": its form, not whether there is one.
+[[nodiscard]] bool is_host_and_port(std::string_view text);
+
 /// Relations between keys: k against chunk, heads against hidden size, ...
 void check(const configuration& settings);
 

@@ -6,6 +6,7 @@
 #include "commands.hpp"
 #include "configuration.hpp"
 #include "control_socket.hpp"
+#include "event_log.hpp"
 #include "exit_code.hpp"
 #include "stop_signal.hpp"
 #include <spdlog/fmt/fmt.h>
@@ -84,21 +85,34 @@ nlohmann::json status_in(const directory& where) {
     return ask(where, {{"command", "status"}})["status"];
 }
 
-/// The number of the peer that is meant by number or name.
-std::string resolve(const directory& where, const std::string& peer) {
-    std::vector<std::string> meant;
-    const nlohmann::json status = status_in(where);
+/// The number of the peer that is meant by number or name, where it can be what the command asks for.
+std::string resolve(const nlohmann::json& status, const command& what, const std::string& peer) {
+    std::vector<const nlohmann::json*> meant;
     for (const auto& p : status["peers"])
-        if (p["id"] == peer || p["name"] == peer) meant.push_back(p["id"].get<std::string>());
-    if (meant.size() == 1) return meant.front();
-    if (meant.empty() && number_of(peer) != 0) return peer;
-    throw launcher_error(exit_code::usage, "ctl: " + std::to_string(meant.size()) + " peers are meant by '" + peer +
-                                               "', expected one: give the number that `thinwire ctl DIR status` shows");
+        if (p["id"] == peer || p["name"] == peer) meant.push_back(&p);
+    const bool by_number = meant.empty() && number_of(peer) != 0;
+    if (by_number && (what.what == kind::ban || what.what == kind::pardon)) {
+        log_event(log_level::info, "ctl",
+                  "no peer that was here has the number " + peer + ": it counts when one comes");
+        return peer;
+    }
+    const auto refuse = [](const std::string& why) { throw launcher_error(exit_code::usage, "ctl: " + why); };
+    if (by_number)
+        refuse(std::string(what.name) + " " + peer + ": expected a peer that `thinwire ctl DIR status` shows");
+    if (meant.size() != 1)
+        refuse(std::to_string(meant.size()) + " peers are meant by '" + peer +
+               "', expected one: give the number that `thinwire ctl DIR status` shows");
+    const nlohmann::json& one = *meant.front();
+    if (what.what == kind::promote && !(one["member"].get<bool>() && one["present"].get<bool>()))
+        refuse("promote " + peer +
+               ": expected a member of the run that the peer in DIR is connected with, this one is " +
+               (one["present"].get<bool>() ? "no member" : "away"));
+    return one["id"].get<std::string>();
 }
 
-/// Whether the run, as a peer of it sees it, is as was asked for.
-bool done(const directory& where, const command& what, const std::string& of, const std::string& value) {
-    if (what.what == kind::stop) {
+/// Whether the run, as a peer of it sees it, is as was asked for. `ends`: that peer ends with it.
+bool done(const directory& where, const command& what, const std::string& of, const std::string& value, bool ends) {
+    if (ends) {
         try {
             static_cast<void>(status_in(where));
             return false;
@@ -148,6 +162,10 @@ configuration tuned(const configuration& settings, const std::map<std::string, s
             throw launcher_error(exit_code::usage,
                                  "set '" + printable(key) + "': expected one of " + keys_that_can_be_set());
         set_key(next, key, value);
+        if (key == "optimizer.learning_rate" && next.optimizer.learning_rate == 0.0)
+            throw launcher_error(exit_code::usage,
+                                 "set optimizer.learning_rate " + value +
+                                     ": expected more than 0, or no value for what the run began with");
     }
     const std::int64_t most = 16 * settings.run.batch_size;
     if (next.run.batch_size > most)
@@ -220,17 +238,26 @@ exit_code ctl(const ctl_options& options) {
                                                             : " takes nothing more"));
     if (what->of != object::key && !options.value.empty())
         throw launcher_error(exit_code::usage, "ctl: " + options.command + " takes no value");
-    const std::string of = of_peer ? resolve(where, options.object) : options.object;
+    std::string of = options.object;
+    bool ends = what->what == kind::stop;
+    if (of_peer) {
+        const nlohmann::json status = status_in(where);
+        of = resolve(status, *what, options.object);
+        ends = status["self"] == of && (what->what == kind::remove || what->what == kind::ban);
+    }
     static_cast<void>(
         ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));
-    for (const auto end = clock::now() + patience; !done(where, *what, of, options.value);) {
+    for (const auto end = clock::now() + patience; !done(where, *what, of, options.value, ends);) {
         if (clock::now() > end || stop_requested())
             throw launcher_error(exit_code::failed,
                                  "ctl: " + options.command + " was asked for and is not done after " +
                                      std::to_string(patience.count()) +
-                                     " s: it is with the next round that a majority of the members closes");
+                                     " s: it may still be, with the next round that a majority of the members closes");
         wait_for_signal(50);
     }
+    if (ends && of_peer)
+        log_event(log_level::info, "ctl",
+                  "the peer in '" + where.root.string() + "' was meant: it has ended, and the others go on");
     return exit_code::ok;
 }
 

@@ -15,6 +15,21 @@
 
 namespace thinwire::launcher {
 
+bool free_name(std::string_view name) {
+    if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string_view("/\0", 2)) != name.npos)
+        return false;
+    const directory here;
+    for (const std::filesystem::path& taken :
+         {here.snapshot(), here.private_state(), here.run_log(), here.seat(), here.key(), here.access(), here.address(),
+          here.status_address(), here.metrics(), here.report(), here.settings(), here.output(), here.control(),
+          here.lock(), here.weights(), here.model(), here.peers(), here.solo()}) {
+        const std::string one = taken.string();
+        for (const char* ending : {"", ".tmp", ".lock", ".differs"})
+            if (name == one + ending) return false;
+    }
+    return true;
+}
+
 void make_directory(const std::filesystem::path& path) {
     std::error_code failed;
     std::filesystem::create_directories(path, failed);

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace thinwire::launcher {
 
@@ -24,7 +25,13 @@ struct directory {
     [[nodiscard]] std::filesystem::path control() const { return root / "control"; }
     [[nodiscard]] std::filesystem::path lock() const { return root / "lock"; }
     [[nodiscard]] std::filesystem::path weights() const { return root / "model.safetensors"; }
+    [[nodiscard]] std::filesystem::path model() const { return root / "config.json"; }
+    [[nodiscard]] std::filesystem::path peers() const { return root / "peers"; }  ///< `train`: the other peers'
+    [[nodiscard]] std::filesystem::path solo() const { return root / "solo"; }    ///< `train`: the comparison's
 };
+
+/// Whether a file of this name in DIR may be the operator's own: a plain name, that nothing else in DIR has.
+[[nodiscard]] bool free_name(std::string_view name);
 
 /// Creates the folder if needed and keeps other processes of this program out of it while it lives.
 class directory_lock {

@@ -35,9 +35,6 @@ class json_lines_follower {
     /// such file.
     [[nodiscard]] std::vector<nlohmann::json> poll();
 
-    /// Leaves out everything that is there now.
-    void skip_existing() { (void)poll(); }
-
  private:
     std::filesystem::path file_;
     std::uintmax_t at_ = 0;

@@ -285,8 +285,9 @@ exit_code rebuild_from_log(const log_options& options) {
     if (options.round < stored.snapshots.front().round || options.round > log.next_round())
         refuse(exit_code::usage, fmt::format("--round {}: expected {} to {}, what '{}' can give", options.round,
                                              stored.snapshots.front().round, log.next_round(), stored.folder.string()));
-    if (std::filesystem::exists(out.snapshot()))
-        refuse(exit_code::usage, "--out '" + out.root.string() + "' holds a replica already: expected another folder");
+    if (std::filesystem::exists(out.root) &&
+        !(std::filesystem::is_directory(out.root) && std::filesystem::is_empty(out.root)))
+        refuse(exit_code::usage, "--out '" + out.root.string() + "' is not empty: expected another folder");
     const auto after = std::ranges::upper_bound(stored.snapshots, options.round, {}, &snapshot_file::round);
     replayer weights(*(after - 1), log.run(), options.threads);
     require_read(

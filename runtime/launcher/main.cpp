@@ -10,12 +10,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 namespace thinwire::launcher {
@@ -62,6 +66,21 @@ struct arguments {
     watch_options watch;
     ctl_options ctl;
 };
+
+/// CLI11 takes "-1" for the largest number.
+const CLI::Validator whole_number(
+    [](const std::string& text) {
+        std::uint64_t number = 0;
+        const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+        return problem == std::errc{} && end == text.data() + text.size()
+                   ? std::string()
+                   : "'" + text + "' is no whole number from 0 to 18446744073709551615";
+    },
+    "");
+
+const CLI::Validator some_text(
+    [](const std::string& text) { return std::string(text.empty() ? "an empty text, expected a value or none" : ""); },
+    "");
 
 /// Options that are other words for keys.
 void add_key_option(CLI::App& command, std::vector<std::pair<std::string, std::string>>& overrides, const char* option,
@@ -134,8 +153,8 @@ void add_start(CLI::App& app, arguments& a, overrides_list& overrides, action& c
 Listens on peer.address, prints it, and trains as a peer itself. Others enter with the lines that `thinwire invite`
 prints. Ctrl-C finishes the round, saves, and leaves the run to the others; the same command then goes on from there.
 
-  thinwire start run.toml
-  thinwire start run.toml --peer.address 127.0.0.1:4400 --run.min_peers 4
+  thinwire start run.toml --dir run
+  thinwire start run.toml --dir run --peer.address 0.0.0.0:4400 --run.min_peers 4
 )") + keys_note + "\n" +
                     exit_codes);
     command->callback([&] { chosen = [&] { return start(settings_of(a.config, overrides)); }; });
@@ -194,8 +213,7 @@ void add_watch(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* command = app.add_subcommand("watch", "Show how running peers do, and whether their weights agree");
     watch_options& w = a.watch;
     command->add_option("where", w.where, "host:port that a peer gave as --status, or its folder; up to 16")
-        ->required()
-        ->expected(1, 16);
+        ->required();
     command->add_flag("--once", w.once, "show them once; exit code 4 when one does not answer");
     command->add_flag("--json", w.json, "JSON, one object a line");
     command->footer(std::string(R"(
@@ -218,13 +236,15 @@ void add_ctl(CLI::App& app, arguments& a, action& chosen) {
                      "status, pause, resume, stop, set KEY [VALUE], remove PEER, ban PEER, pardon PEER, promote PEER")
         ->required();
     command->add_option("object", a.ctl.object, "a peer's number or name, or a key");
-    command->add_option("value", a.ctl.value, "set: the key's new value; none: what the run began with");
+    command->add_option("value", a.ctl.value, "set: the key's new value; none: what the run began with")
+        ->check(some_text);
     command->add_flag("--json", a.ctl.json, "status: JSON");
     command->footer(std::string(R"(
-The change is a commit of the run: all peers make it in the same round. Whoever may read DIR may ask; ctl returns when it
-is done. A removed peer may come back, a banned one after pardon. stop ends the run for all, saved. set changes )") +
-                    keys_that_can_be_set() + R"(. A promoted peer
-orders the rounds, and of an even number of peers the half with it decides.
+The change is a commit of the run: all peers make it in the same round, and ctl returns when it is done. The user of the
+peer's process and root may ask. A removed peer may come back, a banned one after pardon. stop ends the run for all,
+saved. A promoted peer orders the rounds, and of an even number of peers the half with it decides. set changes one of
+  )") + keys_that_can_be_set() +
+                    R"(
 
   thinwire ctl run status
   thinwire ctl run pause
@@ -295,7 +315,7 @@ void add_generate(CLI::App& app, arguments& a, action& chosen) {
     command->add_option("--top-k", g.top_k, "choose among the k likeliest; 0: among all")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 20));
-    command->add_option("--seed", g.seed, "of the choices")->capture_default_str();
+    command->add_option("--seed", g.seed, "of the choices")->capture_default_str()->check(whole_number);
     command->add_option("--threads", g.threads, "0: one a processor")
         ->capture_default_str()
         ->check(CLI::Range(0, 1024));
@@ -334,6 +354,12 @@ void add_log(CLI::App& app, arguments& a, action& chosen) {
     log_options& o = a.log;
     CLI::App* command = app.add_subcommand("log", "Show or prove what a run did, or rebuild the weights of any round");
     command->require_subcommand(1);
+    command->footer(std::string(R"(
+  thinwire log show run --from 100 --to 110
+  thinwire log verify run
+  thinwire log rebuild run --round 250 --out at250
+
+)") + exit_codes);
     const auto add = [&](const char* name, const char* help, exit_code (*run)(const log_options&)) {
         CLI::App* sub = command->add_subcommand(name, help);
         sub->add_option("dir", o.folder, "a peer's folder, or its log")->required();
@@ -346,21 +372,15 @@ void add_log(CLI::App& app, arguments& a, action& chosen) {
             ->check(CLI::Range(0, 1024));
     };
     CLI::App* show = add("show", "List the rounds: term, bytes, control, contributors", show_log);
-    show->add_option("--from", o.from, "first round; default: the log's first");
-    show->add_option("--to", o.to, "round to stop before; default: the log's end");
+    show->add_option("--from", o.from, "first round; default: the log's first")->check(whole_number);
+    show->add_option("--to", o.to, "round to stop before; default: the log's end")->check(whole_number);
     show->add_flag("--json", o.json, "one JSON object a line, with the digest of every payload");
     add_threads(add("verify", "Read every byte, replay every round, compare with every payload's digest of the weights",
                     verify_log));
     CLI::App* rebuild = add("rebuild", "Write snapshot and model as they were after some rounds", rebuild_from_log);
-    rebuild->add_option("--round", o.round, "how many rounds the weights hold")->required();
+    rebuild->add_option("--round", o.round, "how many rounds the weights hold")->required()->check(whole_number);
     rebuild->add_option("--out", o.out, "folder for replica.snapshot, model.safetensors and config.json")->required();
     add_threads(rebuild);
-    command->footer(std::string(R"(
-  thinwire log show run --from 100 --to 110
-  thinwire log verify run
-  thinwire log rebuild run --round 250 --out at250
-
-)") + exit_codes);
 }
 
 void add_inspect(CLI::App& app, arguments& a, action& chosen) {
@@ -401,7 +421,6 @@ exit_code run(std::vector<std::string> words) {
         ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
     app.add_flag("--log-json", a.log_json, "stderr in JSON, one event a line");
     app.require_subcommand(1);
-    app.footer(std::string(main_help) + exit_codes);
     add_train(app, a, overrides, chosen);
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
@@ -414,12 +433,15 @@ exit_code run(std::vector<std::string> words) {
     add_evaluate(app, a, chosen);
     add_log(app, a, chosen);
     add_inspect(app, a, chosen);
-    app.add_subcommand("keys", "List every configuration key with default, meaning and range")->callback([&] {
+    CLI::App* list = app.add_subcommand("keys", "List every configuration key with default, meaning and range");
+    list->footer("\n  thinwire keys\n  thinwire keys | grep rate");
+    list->callback([&] {
         chosen = [] {
             std::fputs(describe_keys().c_str(), stdout);
             return exit_code::ok;
         };
     });
+    app.footer(std::string(main_help) + exit_codes);  // last: the commands would take it over as theirs
     std::reverse(words.begin(), words.end());
     try {
         app.parse(words);
@@ -456,15 +478,32 @@ exit_code complain(const char* line, exit_code code) {
     return code;
 }
 
+/// What was printed may still lie in a buffer, which a full disk or a closed pipe does not take.
+void require_printed() {
+    errno = 0;
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+    const std::string why = errno != 0 ? std::strerror(errno) : "an earlier write failed";
+    throw launcher_error(exit_code::storage,
+                         "cannot write the standard output: " + why + ": expected a place that takes all of it");
+}
+
 exit_code guarded(const std::function<exit_code()>& body) {
     try {
-        return body();
+        const exit_code code = body();
+        require_printed();
+        return code;
     } catch (const launcher_error& problem) {
         return complain(problem.what(), problem.code());
     } catch (const runtime::node_error& problem) {
         return complain(problem.what(), code_of(problem));
     } catch (const io_error& problem) {
         return complain(problem.what(), exit_code::storage);
+    } catch (const std::system_error& problem) {
+        // What fmt::print throws does not say which file.
+        if (std::ferror(stdout) == 0) return complain(problem.what(), exit_code::failed);
+        const std::string line =
+            "cannot write the standard output: " + problem.code().message() + ": expected a place that takes all of it";
+        return complain(line.c_str(), exit_code::storage);
     } catch (const std::bad_alloc&) {
         return complain("not enough memory: expected room for the model of [model] and run.batch_size",
                         exit_code::failed);

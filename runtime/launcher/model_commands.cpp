@@ -3,6 +3,7 @@
 #include <thinwire/nn/sampling.hpp>
 
 #include "commands.hpp"
+#include "event_log.hpp"
 #include "model_folder.hpp"
 #include "replica.hpp"
 #include "text.hpp"
@@ -65,6 +66,10 @@ std::string generated_text(const generate_options& options) {
     sampling.temperature = static_cast<float>(options.temperature);
     sampling.top_k = options.top_k;
     sampling.seed = options.seed;
+    if (begin >= limit)
+        log_event(log_level::warning, "prompt",
+                  fmt::format("the prompt has {} bytes: the model, made for {}, goes on from its last {}", begin, limit,
+                              std::max<std::size_t>(1, limit / 2)));
     // Longer than the model's positions: go on from the later half of what there is.
     while (tokens.size() < end) {
         const std::size_t keep = tokens.size() < limit ? tokens.size() : std::max<std::size_t>(1, limit / 2);

@@ -37,6 +37,8 @@ http_address status_address(const configuration& settings) {
 
 observer::observer(const configuration& settings, const directory& where, bool founder, peer_id self)
     : address_file_(where.status_address()), entered_at_(clock::now()), phase_at_(entered_at_) {
+    std::error_code none;
+    std::filesystem::remove(address_file_, none);  // of a process that was killed
     if (!settings.peer.log_file.empty()) log_to_file(where.root / settings.peer.log_file);
     log_identity("", settings.peer.name);
     if (!settings.peer.status.empty()) where_ = status_address(settings);
@@ -124,7 +126,11 @@ void observer::applied(const step_report& step, double loss, double rate, std::s
     const std::lock_guard lock(mutex_);
     status_.round = step.round + 1;
     status_.sees_arrivals = node.sequencer == status_.self;
-    pace_->note(status_.round, clock::now());
+    // Rounds of before it came, or that it lacked, are no pace.
+    if (std::exchange(paced_, true) && status_.round + 1 >= node.round)
+        pace_->note(status_.round, clock::now());
+    else
+        pace_.emplace(status_.round, clock::now());
     if (std::isfinite(loss)) {
         status_.loss = loss;
         status_.tokens += tokens;

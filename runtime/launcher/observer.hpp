@@ -85,6 +85,7 @@ class observer {
     mutable std::mutex mutex_;  ///< guards what follows
     run_status status_;
     std::optional<pace> pace_;
+    bool paced_ = false;  ///< pace_ has begun with a round of its own
     steady_time entered_at_, phase_at_;
 
     std::optional<http_server> server_;  ///< last: its thread uses all of the above

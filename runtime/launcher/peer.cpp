@@ -77,11 +77,14 @@ double unix_seconds() {
 
 /// Options that the node refuses are the operator's.
 template <class Open>
-std::unique_ptr<runtime::node> configured(const Open& open) {
+std::unique_ptr<runtime::node> configured(const configuration& settings, const Open& open) {
     try {
         return open();
     } catch (const value_error& problem) {
         throw launcher_error(exit_code::usage, std::string("configuration: peer: ") + problem.what());
+    } catch (const runtime::node_error& problem) {
+        if (problem.code() != runtime::node_errc::protocol || !settings.peer.plaintext) throw;
+        throw launcher_error(exit_code::mismatch, std::string(problem.what()) + " (here peer.plaintext = true)");
     }
 }
 
@@ -188,6 +191,8 @@ void peer::build(const snapshot* from) {
     } else {
         replica_->begin();
     }
+    tuned_ = settings_;
+    if (settings_.peer.contributes) static_cast<void>(coefficients());  // before the run is founded or entered
     log_identity(to_string(replica_->run()), settings_.peer.name);
     log_round(replica_->optimizer().round());
 }
@@ -229,7 +234,7 @@ void peer::open_founder() {
     }
     runtime::node_options options = node_options();
     options.listen = settings_.peer.address;
-    node_ = configured([&] { return runtime::node::found(std::move(options)); });
+    node_ = configured(settings_, [&] { return runtime::node::found(std::move(options)); });
     begin_log();
     const std::string address = read_text(where_.address());
     fmt::print("{}", address);
@@ -253,6 +258,7 @@ void peer::begin_log() {
     keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
                   [this] { return replica_->make_snapshot(); });
     replay();
+    log_round(replica_->optimizer().round());
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string& listening = founder_ ? settings_.peer.address : listening_of(settings_);
     if (node_->port() != 0)
@@ -295,7 +301,7 @@ void peer::open_joiner() {
             settings_.peer.address = options.address;
         }
         options.listen = listening_of(settings_);
-        node_ = configured([&] { return runtime::node::join(std::move(options)); });
+        node_ = configured(settings_, [&] { return runtime::node::join(std::move(options)); });
     }
     if (!returns) enter_fresh();
     begin_log();
@@ -317,6 +323,7 @@ void peer::enter_fresh() {
                              "the run's first weights do not have the digest of run " + to_string(node_->run(), 16));
     node_->check_payloads_with(observer_->timed(replica_->payload_check()));
     node_->set_max_contributors(static_cast<std::size_t>(settings_.run.max_peers));
+    node_->set_takeover(milliseconds(settings_.peer.takeover_ms));
     replica_->save(where_);
 }
 
@@ -393,7 +400,10 @@ void peer::train() {
     node_->leave(whole);
     if (last) evaluate();
     announce_end();
-    if (whole) return log_note(log_level::info, "finished", {});
+    if (whole)
+        return log_event(
+            log_level::info, "finished",
+            fmt::format("finished the run's {} rounds, saved in '{}'", settings_.run.rounds, where_.root.string()));
     log_event(log_level::info, "left",
               fmt::format("left in round {}, saved in '{}'", replica_->optimizer().round(), where_.root.string()));
 }

@@ -139,8 +139,8 @@ peer::gradient peer::compute() {
             throw launcher_error(exit_code::not_finite,
                                  "training: loss of round " + std::to_string(made.round) + " is " +
                                      std::to_string(loss) +
-                                     ": expected a finite number; lower optimizer.learning_rate or "
-                                     "model.initializer_range");
+                                     ": expected a finite number; another run may begin with a lower "
+                                     "optimizer.learning_rate or model.initializer_range");
         sum += static_cast<double>(loss);
         ++count;
         longest = std::max(longest, clock::now() - began);
@@ -206,15 +206,23 @@ void peer::tune() {
     if (wanted == tuned_by_) return;
     std::map<std::string, std::string> taken;
     for (const auto& [key, value] : wanted) {
+        const auto before = tuned_by_.find(key);
+        const bool told = before != tuned_by_.end() && before->second == value;
         taken[key] = value;
         try {
             tuned_ = tuned(settings_, taken);
+            if (told) continue;
             log_event(log_level::info, "set", fmt::format("{} = {}", key, value), {{"key", key}, {"value", value}});
         } catch (const launcher_error& problem) {
             taken.erase(key);
+            if (told) continue;
             log_event(log_level::warning, "not_set", fmt::format("{} is not taken over: {}", key, problem.what()));
         }
     }
+    for (const auto& [key, value] : tuned_by_)
+        if (!wanted.contains(key))
+            log_event(log_level::info, "set", fmt::format("{} is again what the run began with", key),
+                      {{"key", key}, {"value", nullptr}});
     tuned_ = tuned(settings_, taken);
     tuned_by_ = std::move(wanted);
     prepare_rounds();

@@ -29,7 +29,20 @@ std::string human_rate(double per_second) {
 
 void peer_progress::take(const nlohmann::json& event) {
     const std::string kind = event.value("event", "");
+    const double time = number(event, "time");
+    if (kind == "round" && time > last_time_ && last_time_ > 0) seconds += time - last_time_;
+    if (kind == "start" || kind == "round") last_time_ = time;
     if (kind == "start") {
+        if (const std::string of = event.value("run", ""); of != run_) {
+            if (!run_.empty()) {  // what DIR held before was another run
+                peer_progress fresh;
+                fresh.name = std::move(name);
+                *this = std::move(fresh);
+            }
+            run_ = of;
+            last_time_ = time;
+        }
+        digest.clear();
         sent_before_ += std::exchange(sent_now_, 0);
         received_before_ += std::exchange(received_now_, 0);
         parameters = count(event, "parameters");

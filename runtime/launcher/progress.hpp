@@ -26,7 +26,8 @@ struct peer_progress {
     std::optional<double> first_evaluation, last_evaluation;
     std::uint64_t last_evaluation_round = 0;
     std::uint64_t parameters = 0;
-    std::string digest;  ///< of the replica when it ended
+    std::string digest;  ///< of the replica when it ended; empty: it has not
+    double seconds = 0;  ///< from each start of its process to the last round after it, summed
 
     /// Takes in one line of metrics.jsonl.
     void take(const nlohmann::json& event);
@@ -35,6 +36,8 @@ struct peer_progress {
     [[nodiscard]] std::uint64_t wire_received() const noexcept { return received_before_ + received_now_; }
 
  private:
+    std::string run_;
+    double last_time_ = 0;
     std::uint64_t sent_before_ = 0, sent_now_ = 0, received_before_ = 0, received_now_ = 0;
 };
 

@@ -102,6 +102,10 @@ exit_code start(configuration settings) {
 exit_code join(configuration settings, const std::string& argument) {
     const std::string where = given(argument);
     if (!runtime::looks_like_invite(where)) {
+        if (where.find(',') == std::string::npos && !is_host_and_port(where))
+            throw launcher_error(
+                exit_code::usage,
+                "join: '" + printable(where) + "': expected the line that `thinwire invite` prints, or host:port");
         set_key(settings, "peer.address", where);
         return run_peer(std::move(settings), false);
     }

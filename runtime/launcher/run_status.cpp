@@ -185,8 +185,9 @@ void add_peers(metrics_page& page, const run_status& s) {
          [](const status& p) -> optional { return p.present ? 1 : 0; });
     each("peer_last_round", "gauge", "The newest round it contributed to.",
          [](const status& p) -> optional { return count(p.last_round); });
-    each("peer_staleness_rounds", "gauge", "Rounds since then.",
-         [&](const status& p) -> optional { return count(staleness(s, p)); });
+    // Of a witness, and of one that left, it would grow without end.
+    each("peer_staleness_rounds", "gauge", "Rounds since then, of a member that contributes.",
+         [&](const status& p) { return p.contributes ? optional(count(staleness(s, p))) : std::nullopt; });
     each("peer_sent_bytes_total", "counter", "Sent to it by this process.",
          [](const status& p) -> optional { return count(p.bytes_sent); });
     each("peer_received_bytes_total", "counter", "Received from it by this process.",

@@ -27,6 +27,7 @@ namespace {
 using clock = std::chrono::steady_clock;
 
 constexpr int poll_ms = 50;
+constexpr std::chrono::seconds too_late_after{10};
 
 /// A peer as its parent handles it.
 struct child {
@@ -36,6 +37,9 @@ struct child {
     std::unique_ptr<process> running;
     std::uint64_t killed_at = 0, returned_at = 0;
     bool killed = false, returned = false;
+    bool too_late = false;          ///< it came back when the others had ended
+    bool began = false;             ///< its process takes part
+    std::uint64_t sent_before = 0;  ///< rounds, in an earlier part of the run
     int code = 0;
 };
 
@@ -66,7 +70,8 @@ class crew {
     [[nodiscard]] exit_code outcome() const noexcept { return outcome_; }
     /// What went wrong first; empty: nothing.
     [[nodiscard]] const std::string& failure() const noexcept { return failure_; }
-    [[nodiscard]] double seconds() const noexcept { return seconds_; }
+    /// Of all parts of the run, up to the founder's last round.
+    [[nodiscard]] double seconds() const noexcept { return progress_.front().seconds; }
 
  private:
     void introduce();
@@ -76,6 +81,7 @@ class crew {
     void collect();
     void reap(std::size_t index);
     void kill_or_return();
+    void end_who_is_too_late();
 
     configuration settings_;
     std::vector<child> children_;
@@ -84,8 +90,9 @@ class crew {
     std::string address_;
     exit_code outcome_ = exit_code::ok;
     std::string failure_;
-    double seconds_ = 0;
     bool interrupted_ = false;
+    std::uint64_t alone_in_ = 0;  ///< the round of a peer that came back, and since when it is alone there
+    clock::time_point alone_since_{};
 };
 
 crew::crew(const configuration& settings, std::int64_t peers, std::string title)
@@ -95,16 +102,18 @@ crew::crew(const configuration& settings, std::int64_t peers, std::string title)
         child one;
         one.index = i;
         one.where.root = settings.peer.directory;
-        if (i > 0) one.where.root /= fmt::format("peers/{}", i);
+        if (i > 0) one.where.root = one.where.peers() / std::to_string(i);
         make_directory(one.where.root);
         one.metrics = std::make_unique<json_lines_follower>(one.where.metrics());
         children_.push_back(std::move(one));
         progress_.emplace_back().name = fmt::format("peer{}", i);
     }
-    // Evaluations of an earlier part of the same run count; its bytes do not, as they are of other processes.
-    for (const auto& event : children_.front().metrics->poll())
-        if (event.value("event", "") == "evaluation") progress_.front().take(event);
-    for (std::size_t i = 1; i < children_.size(); ++i) children_[i].metrics->skip_existing();
+    // An earlier part of the same run counts.
+    for (std::size_t i = 0; i < children_.size(); ++i) {
+        for (const auto& event : children_[i].metrics->poll()) progress_[i].take(event);
+        children_[i].sent_before = progress_[i].rounds_sent;
+        progress_[i].state = "starting";
+    }
     if (!settings_.peer.plaintext) introduce();
 }
 
@@ -190,6 +199,7 @@ void crew::collect() {
         reap(i);
         for (const auto& event : children_[i].metrics->poll()) {
             progress_[i].take(event);
+            children_[i].began = true;
             if (!children_[i].running) progress_[i].state = children_[i].code == 0 ? "ended" : "failed";
         }
     }
@@ -200,7 +210,7 @@ void crew::kill_or_return() {
     child& one = children_[index];
     const std::uint64_t now = progress_.front().round;
     const auto rounds = static_cast<std::uint64_t>(settings_.run.rounds);
-    if (!one.killed && one.running && now >= rounds / 3 && progress_[index].rounds_sent > 0) {
+    if (!one.killed && one.running && now >= rounds / 3 && progress_[index].rounds_sent > one.sent_before) {
         one.running->kill();
         one.running.reset();
         one.killed = true;
@@ -216,8 +226,24 @@ void crew::kill_or_return() {
     }
 }
 
+/// Who comes back when the others have ended would look for them for peer.reconnect_timeout_ms.
+void crew::end_who_is_too_late() {
+    child& one = children_.back();
+    const bool alone = one.returned && one.running &&
+                       std::none_of(children_.begin(), children_.end() - 1,
+                                    [](const child& other) { return other.running != nullptr; });
+    const std::uint64_t round = progress_.back().round;
+    if (!alone || round != alone_in_) {
+        alone_in_ = round;
+        alone_since_ = clock::now();
+    } else if (!one.too_late && clock::now() - alone_since_ > too_late_after) {
+        one.too_late = true;
+        one.running->interrupt();
+        display_.announce(fmt::format("{}: came back when the others had ended, and ends too", progress_.back().name));
+    }
+}
+
 void crew::follow(bool kill_and_return) {
-    const auto begin = clock::now();
     const auto running = [](const child& one) { return one.running != nullptr; };
     while (std::any_of(children_.begin(), children_.end(), running)) {
         wait_for_signal(poll_ms);
@@ -229,10 +255,10 @@ void crew::follow(bool kill_and_return) {
                 if (one.running) one.running->interrupt();
         }
         if (kill_and_return && !interrupted_) kill_or_return();
+        end_who_is_too_late();
         display_.show(progress_);
     }
     collect();
-    seconds_ = std::chrono::duration<double>(clock::now() - begin).count();
     display_.show(progress_, true);
 }
 
@@ -294,7 +320,8 @@ nlohmann::json make_report(const crew& run, const configuration& settings) {
         report["kill_and_return"] = {{"peer", peers.back().name},
                                      {"killed_in_round", last.killed_at},
                                      {"returned", last.returned},
-                                     {"returned_in_round", last.returned_at}};
+                                     {"returned_in_round", last.returned_at},
+                                     {"too_late", last.too_late}};
     return report;
 }
 
@@ -342,7 +369,7 @@ void write_settings(const configuration& settings) {
 
 /// One peer alone, on the rows that peer 0 of the run trained on.
 std::pair<exit_code, std::string> train_alone(configuration settings, nlohmann::json& report) {
-    settings.peer.directory = (std::filesystem::path(settings.peer.directory) / "solo").string();
+    settings.peer.directory = directory{settings.peer.directory}.solo().string();
     settings.run.min_peers = 1;
     settings.peer.threads = 0;  // all processors, which the peers of the run shared; results do not depend on it
     write_settings(settings);
@@ -380,11 +407,12 @@ void complete_settings(configuration& settings, const train_options& options) {
     }
     const bool goes_on = std::filesystem::exists(where.snapshot());
     if (goes_on) adopt_manifest(settings, load_snapshot(where).manifest);
+    if (settings.run.max_peers < options.peers)
+        throw launcher_error(exit_code::usage,
+                             "train: --peers " + std::to_string(options.peers) +
+                                 ": expected at most run.max_peers = " + std::to_string(settings.run.max_peers));
     settings.run.min_peers = options.peers;
     check(settings);
-    if (std::filesystem::path(settings.peer.log_file).is_absolute())
-        throw launcher_error(exit_code::usage, "configuration: peer.log_file = \"" + settings.peer.log_file +
-                                                   "\": expected a name that each peer finds in its own folder");
     const text corpus(settings);
     if (goes_on) corpus.require_digest(settings.data.train_digest);
     settings.data.train = std::filesystem::absolute(settings.data.train).string();
@@ -398,6 +426,8 @@ exit_code train(configuration settings, const train_options& options) {
     if (options.kill_and_return && options.peers < 2)
         throw launcher_error(exit_code::usage, "command line: --kill-and-return with --peers " +
                                                    std::to_string(options.peers) + ": expected at least 2 peers");
+    if (options.prompt.empty())
+        throw launcher_error(exit_code::usage, "train: --prompt is empty: expected at least one character");
     complete_settings(settings, options);
     write_settings(settings);
 
@@ -405,7 +435,7 @@ exit_code train(configuration settings, const train_options& options) {
     run.launch();
     run.follow(options.kill_and_return);
     // A run that never began leaves the report of an earlier part as it is.
-    if (run.peers().front().parameters == 0 && run.outcome() != exit_code::ok)
+    if (!run.children().front().began && run.outcome() != exit_code::ok)
         throw launcher_error(run.outcome(), "train: " + run.failure());
     nlohmann::json report = make_report(run, settings);
     exit_code code = run.outcome();
@@ -422,7 +452,10 @@ exit_code train(configuration settings, const train_options& options) {
         failure = "peers that ended in the same round have different replicas";
     } else if (code == exit_code::ok && complete && !report["digests_equal"].get<bool>()) {
         code = exit_code::failed;
-        failure = "not all peers reached the last round";
+        failure = run.children().back().killed
+                      ? "the peer that was killed did not come back before the run was over: expected more rounds, or "
+                        "longer ones (--run.min_round_ms)"
+                      : "not all peers reached the last round";
     }
     report["exit_code"] = static_cast<int>(code);
     const directory where{settings.peer.directory};

@@ -22,6 +22,7 @@ namespace thinwire::launcher {
 namespace {
 
 constexpr std::chrono::seconds interval{1};
+constexpr std::size_t most_watched = 16;
 
 /// Asks one peer once a second, on a thread of its own: one that answers slowly holds up no other.
 class follower {
@@ -143,6 +144,9 @@ class output {
 }  // namespace
 
 exit_code watch(const watch_options& options) {
+    if (options.where.size() > most_watched)
+        throw launcher_error(exit_code::usage, "watch: " + std::to_string(options.where.size()) +
+                                                   " peers: expected at most " + std::to_string(most_watched));
     std::vector<std::unique_ptr<follower>> followers;
     for (const std::string& where : options.where) followers.push_back(std::make_unique<follower>(where));
     const bool terminal = ::isatty(STDOUT_FILENO) == 1;

@@ -142,8 +142,8 @@ std::string waiting(const seen_status& s) {
 
 std::string peer_state(const seen_peer& p) {
     if (p.awaited.value_or(false)) return "awaited";
-    if (p.contributed_last) return "in round";
-    return p.present ? "behind" : "away";
+    if (!p.present) return "away";  // also of one that died after it contributed
+    return p.contributed_last ? "in round" : "behind";
 }
 
 std::string awaited_names(const seen_status& s) {
@@ -161,7 +161,7 @@ std::string phase_text(const seen_status& s) {
 
 std::vector<std::string> draw_one(const watched& one) {
     std::vector<std::string> lines;
-    if (!one.status) return {one.address + ": " + one.problem + "; trying again"};
+    if (!one.status) return {one.address + ": " + one.problem};
     const seen_status& s = *one.status;
     lines.push_back(fmt::format("run {}  round {}/{}  {:.2f} rounds/s  {} tokens/s", s.run.substr(0, 16), s.round,
                                 s.rounds, s.rounds_per_second, rate(s.tokens_per_second)));
@@ -175,7 +175,7 @@ std::vector<std::string> draw_one(const watched& one) {
         s.replica ? short_digest(s.replica->second) + fmt::format(" after round {}", s.replica->first)
                   : "no digest yet"));
     lines.push_back(one.problem.empty() ? s.peer + " (" + s.role + ") is " + phase_text(s)
-                                        : one.address + ": " + one.problem + "; trying again");
+                                        : one.address + ": " + one.problem);
     lines.push_back(fmt::format("{:<14} {:<8} {:>8} {:>6} {:>8} {:>8} {:>6} {:>8}", "peer", "state", "round", "behind",
                                 "sent to", "received", "came s", "waited s"));
     for (const seen_peer& p : s.peers)
@@ -192,7 +192,7 @@ std::vector<std::string> draw_several(const std::vector<watched>& all) {
                                                   "round", "rounds/s", "loss", "sent", "received", "")};
     for (const watched& one : all) {
         if (!one.status) {
-            lines.push_back(fmt::format("{:<16} {}; trying again", terminal_text(one.address, 24), one.problem));
+            lines.push_back(fmt::format("{:<16} {}", terminal_text(one.address, 24), one.problem));
             continue;
         }
         const seen_status& s = *one.status;

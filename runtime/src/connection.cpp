@@ -69,6 +69,8 @@ void connection::take(std::size_t count) {
         bytes = plain_;
         if (tls_->has_output() && !writing_) write();
         if (tls_->pending_output() > longest_answers) return owner_.on_broken(link_, "it asks and does not read");
+    } else if (!std::exchange(begun_, true) && std::ranges::equal(bytes, std::as_bytes(std::span(speaks_tls)))) {
+        return owner_.on_other_security(link_);
     }
     decoder_.feed(bytes);
     while (!closed_ && !finishing_) {

@@ -26,6 +26,8 @@ class connection_owner {
     virtual void on_message(link_id link, message m) = 0;
     /// The other side sent something that is no message.
     virtual void on_broken(link_id link, const std::string& why) = 0;
+    /// Plaintext: the other side speaks TLS.
+    virtual void on_other_security(link_id link) = 0;
     /// The other side is gone.
     virtual void on_closed(link_id link, const std::string& why) = 0;
     virtual void on_bytes(connection& c, std::size_t sent, std::size_t received) = 0;
@@ -93,6 +95,7 @@ class connection : public std::enable_shared_from_this<connection> {
     std::size_t queued_ = 0;
     bool writing_ = false;
     bool finishing_ = false;
+    bool begun_ = false;     ///< plaintext: something has come
     bool farewell_ = false;  ///< TLS has said that nothing follows
     bool closed_ = false;
 };

@@ -192,6 +192,14 @@ void driver::set_deadlines(std::chrono::milliseconds least, std::chrono::millise
     });
 }
 
+void driver::set_takeover(std::chrono::milliseconds takeover) {
+    post([this, takeover] {
+        machine_.set_takeover(to_timestamp(takeover),
+                              to_timestamp(std::min(options_.keepalive_interval, takeover / 4)));
+        settle();
+    });
+}
+
 void driver::request(control_change change) {
     post([this, change = std::move(change)] {
         machine_.request(change, now());
@@ -542,7 +550,9 @@ void driver::refresh() {
         peer_status& p = peers_[m.peer];
         p.peer = m.peer;
         if (!m.name.empty()) p.name = m.name;
-        p.member = machine_.state().view.find(m.peer) != nullptr;
+        const view_member* const in_view = machine_.state().view.find(m.peer);
+        p.member = in_view != nullptr;
+        p.contributes = in_view != nullptr && in_view->contributes;
         p.present = m.present && (!over_ || m.peer == options_.self);
     }
 }

@@ -54,6 +54,7 @@ class driver final : private connection_owner {
     void check_payloads_with(payload_check check);
     void set_max_contributors(std::size_t most);
     void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
+    void set_takeover(std::chrono::milliseconds takeover);
     void request(control_change change);
     /// Begins to leave; box().wait_quiet() says when that is done.
     void leave(bool stop_run);
@@ -114,6 +115,7 @@ class driver final : private connection_owner {
     void complete_address(link_id link, std::string& address) const;
     void on_message(link_id link, message m) override;
     void on_broken(link_id link, const std::string& why) override;
+    void on_other_security(link_id link) override;
     void on_bytes(connection& c, std::size_t sent, std::size_t received) override;
     void on_finished(link_id link) override;
     void on_closed(link_id link, const std::string& why) override;

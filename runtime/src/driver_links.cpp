@@ -217,6 +217,13 @@ void driver::on_broken(link_id link, const std::string& why) {
     settle();
 }
 
+/// Trying again would not help; who has met peers of the run in plaintext has other addresses for them.
+void driver::on_other_security(link_id link) {
+    const std::string line = "speaks TLS, this node plaintext: expected the same on both sides";
+    if (entered_ || seeds_.size() != 1) return on_broken(link, "it " + line);
+    give_up(node_errc::protocol, "the peer at " + *seeds_.begin() + " " + line);
+}
+
 void driver::on_bytes(connection& c, std::size_t sent, std::size_t received) {
     {
         const std::lock_guard lock(status_mutex_);

@@ -233,6 +233,12 @@ void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseco
     impl_->get().set_deadlines(least, most, waits_for_slow);
 }
 
+void node::set_takeover(std::chrono::milliseconds takeover) {
+    if (takeover.count() < 4)
+        throw value_error("set_takeover: " + std::to_string(takeover.count()) + " ms, expected at least 4 ms");
+    impl_->get().set_takeover(takeover);
+}
+
 void node::request(const control_change& change) {
     if (change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text)
         throw value_error("request: key or value of " +

@@ -174,6 +174,9 @@ void tls_session::fail(int code) {
         why_ = "it does not know this key";
         ERR_clear_error();
     } else {
+        // OpenSSL says nothing to a client that does not speak TLS, which may be a peer in plaintext.
+        if (SSL_is_server(ssl_.get()) != 0 && ERR_GET_REASON(first) == SSL_R_WRONG_VERSION_NUMBER && !has_output())
+            BIO_write(SSL_get_wbio(ssl_.get()), speaks_tls.data(), static_cast<int>(speaks_tls.size()));
         end_ = tls_end::broken;
         why_ = "TLS: " + openssl_reason();
     }

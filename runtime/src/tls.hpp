@@ -7,6 +7,7 @@
 #include "identity_secret.hpp"
 #include <openssl/ssl.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,6 +22,10 @@ namespace thinwire::runtime {
 /// What a connection is for: the protocol of a run, or being entered on the list first. The client says so in its first
 /// message (ALPN, RFC 7301), so that the server knows before it looks at a key.
 enum class tls_purpose : std::uint8_t { run, enrol };
+
+/// What a side that is dialled answers to what is no TLS: the alert protocol_version. No frame begins like it, as none
+/// of its type is that long, so a peer in plaintext knows whom it met.
+inline constexpr std::array<std::uint8_t, 7> speaks_tls = {0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x46};
 
 /// What all sessions of one identity share: TLS 1.3 only, X25519, Ed25519 certificates on both sides, two ciphers, no
 /// tickets, no resumption, no early data. Used by one thread at a time.

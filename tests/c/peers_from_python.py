@@ -7,11 +7,17 @@ the texts of errors.
 
 import array
 import ctypes
+import hashlib
 import math
+import pathlib
 import random
 import re
+import struct
 import subprocess
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from payload_decode import checksum  # noqa: E402
 
 OK, INVALID, REFUSED = 0, 1, 2
 VALUES_BF16 = 2
@@ -153,6 +159,25 @@ def gradients_of(peer, draw):
     return [array.array("f", [w - 1.0 + 0.1 * draw.uniform(-1, 1) for w in v]) for v in peer.values.values()]
 
 
+def fingerprint(shapes, options):
+    """As docs/payload-format.md has it, of the options that train() leaves as they are: no groups, DCT, signum."""
+    data = b"".join(struct.pack(f"<I{len(shape)}q", len(shape), *shape) for shape in shapes.values())
+    data += struct.pack("<BIQBf", options.values, options.chunk, checksum(struct.pack("<BQB", 0, 0, 0)),
+                        options.weights, options.contribution_clip)
+    for _ in shapes:
+        data += struct.pack("<ffBfII", 1, 1, 0, 0, options.k, len(b"signum")) + b"signum"
+    return checksum(data)
+
+
+def share(peer, round_number):
+    """The digest of a sixteenth of the weights, likewise."""
+    part, digest = round_number % 16, hashlib.sha256()
+    for values in peer.values.values():
+        begin, end = (len(values) // 16 * at + len(values) % 16 * at // 16 for at in (part, part + 1))
+        digest.update(struct.pack(f"<{end - begin}f", *values[begin:end]))
+    return digest.digest()
+
+
 def train(library):
     shapes = {"weight": (32, 24), "bias": (24,)}
     options = library.options(learning_rate=0.01, momentum_decay=0.9, k=32, values=VALUES_BF16)
@@ -161,6 +186,9 @@ def train(library):
     for round_number in range(60):
         payloads = [(peer.number, peer.begin(gradients_of(peer, draw))) for peer, draw in zip(peers, draws)]
         peers[0].validate(*payloads[1], round_number)
+        for peer, (_, data) in zip(peers, payloads):
+            expect(data[56:64] == struct.pack("<Q", fingerprint(shapes, options)), "the fingerprint of the format's page")
+            expect(data[84:116] == share(peer, round_number), f"round {round_number}: the share of the format's page")
         arrived = payloads[:1] if round_number % 7 == 6 else payloads
         for peer in peers:
             report = peer.end(round_number, arrived)

@@ -6,6 +6,7 @@ import resource
 import shutil
 import socket
 import struct
+import subprocess
 import threading
 
 import common
@@ -24,6 +25,9 @@ class Configuration(common.Case):
         self.refuses_start("--run.rounds", naming=("run.rounds", "no value"))
         self.refuses_start("--model.hidden_size", "33", naming=("model.hidden_size", "33"))
         self.refuses_start("--model.family", "mamba", naming=("model.family", "mamba", "llama|qwen3|olmo2|gpt2"))
+        self.refuses_start("--optimizer.learning_rate", "1e6", naming=("optimizer.learning_rate", "1e6", "0.0..10.0"))
+        self.refuses_start("--peer.payload_bytes", "10", naming=("peer.payload_bytes", "10", "at least"))
+        self.assertFalse((self.folder / "run/replica.snapshot").exists(), "nothing is founded")
         self.refuses_start("--optimizer.momentum_decay", "1", naming=("momentum_decay",))
 
     def test_files(self):
@@ -120,6 +124,16 @@ class Files(common.Case):
         self.trained("run", 4)
         self.trained("straight", 4)
         self.assertEqual(self.digest("run"), self.digest("straight"), "with room again it goes on where it was")
+
+    def test_what_is_printed_where_nothing_can_be_written(self):
+        self.trained()
+        for arguments in (("keys",), ("--help",), ("key", "run"), ("inspect", "run/replica.snapshot"), ("invite", "run"),
+                          ("log", "show", "run"), ("log", "verify", "run"), ("eval", "run", "--data", self.text),
+                          ("generate", "run", "--prompt", "a", "--count", "9")):
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([common.PROGRAM, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE,
+                                      cwd=self.folder, timeout=common.LIMIT)
+            self.refusal(STORAGE, done.returncode, done.stderr.decode(), naming=("standard output",))
 
     def test_the_disk_fills_up_under_the_run_log(self):
         """The log is the only file that grows beyond the limit. Of two, the second cannot decide alone: it waits, and both
@@ -275,6 +289,21 @@ class Network(common.Case):
             self.refuses(USAGE, "join", "no colon here", "--dir", "peer", "--data", self.text,
                          "--peer.connect_timeout_ms", "1500", *options, limit=30, naming=("no colon here",))
 
+    def test_addresses(self):
+        for where in ("", "127.0.0.1", "127.0.0.1:99999", ":4400", "::1:4400"):
+            self.refuses(USAGE, "join", where, "--dir", "peer", naming=(f"join: '{where}'", "host:port"))
+        self.assertFalse((self.folder / "peer").exists())
+        self.refuses(USAGE, "start", self.write_config(), "--dir", "run", "--peer.address", "here",
+                     naming=("peer.address", "here", "host:port"))
+        self.trained()
+        for where in ("foo:99999", "foo:0", "foo"):
+            self.refuses(USAGE, "invite", "run", "--address", where, naming=(where, "1..65535"))
+
+    def test_a_peer_in_plaintext_that_meets_tls(self):
+        _, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
+        self.refuses(MISMATCH, "join", address, "--dir", "peer", "--data", self.text, "--peer.connect_timeout_ms",
+                     "100000", *common.PLAINTEXT, limit=50, naming=(address, "TLS", "peer.plaintext"))
+
     def know_somebody(self, directory):
         """Puts a key that nobody has on the list of a joiner that was never invited."""
         self.assertEqual(self.run_program("key", directory)[0], OK)
@@ -371,6 +400,9 @@ class Network(common.Case):
         founder, address = self.found("run", "--run.rounds", "10000", "--run.min_round_ms", "20")
         self.refuses(MISMATCH, "join", self.line("run"), "--dir", "peer", "--data", self.text, "--optimizer.k", "5",
                      naming=("optimizer.k", "5", "8"))
+        for key, value, of_the_run in (("run.min_round_ms", "30", "20"), ("peer.takeover_ms", "9000", "5000")):
+            self.refuses(MISMATCH, "join", self.line("run"), "--dir", key, "--data", self.text, "--" + key, value,
+                         naming=(key, value, of_the_run))
         self.assertIsNone(founder.poll(), "the founder goes on")
 
     def test_peer_of_another_run(self):

@@ -3,7 +3,7 @@
 import json
 
 import common
-from common import FAILED, MISMATCH, NETWORK, OK, USAGE
+from common import MISMATCH, NETWORK, OK, USAGE
 
 LONG = ["--run.rounds", "1000000", "--run.snapshot_every", "50"]
 
@@ -90,7 +90,7 @@ class Control(common.Case):
         (self.folder / "second/control").unlink()  # which a kill leaves
         self.wait_for(lambda: any(p["name"] == "second" and not p["present"] for p in self.status("run")["peers"]),
                       "second is away")
-        self.ctl("run", "promote", "second", code=FAILED)
+        self.refuses(USAGE, "ctl", "run", "promote", "second", naming=("promote", "away"))
         seen = self.status("run")["round"]
         self.wait_for(lambda: self.status("run")["round"] > seen + 3, "the run goes on")
         others["second"] = self.join(address, "second", "--name", "second")
@@ -108,6 +108,20 @@ class Control(common.Case):
         for directory in ("run", "second", "third"):
             self.assertFalse((self.folder / directory / "control").exists())
 
+    def test_a_peer_that_is_asked_to_show_itself_out(self):
+        founder, address = self.found("run", *LONG, "--run.min_peers", "3")
+        peers = {name: self.join(address, name, "--name", name) for name in ("second", "third")}
+        for name in peers:
+            self.wait_for(lambda: (self.folder / name / "control").exists(), f"{name} is in the run")
+            self.contributes(name)
+        for name, how in (("second", "remove"), ("third", "ban")):
+            code, _, stderr = self.run_program("ctl", name, how, name)
+            self.assertEqual(code, OK, stderr)
+            self.assertIn("has ended", stderr)
+            self.refusal(MISMATCH, *self.finish(peers[name]))
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
+
     def test_what_cannot_be_asked(self):
         self.refuses(NETWORK, "ctl", "nothing", "status", naming=("no peer runs in 'nothing'",))
         self.trained("run", 2)
@@ -120,8 +134,14 @@ class Control(common.Case):
                                   (("set", "optimizer.chunk", "8"), ("optimizer.chunk", "expected one of")),
                                   (("set", "run.batch_size", "0"), ("run.batch_size", "1..65536")),
                                   (("set", "run.batch_size", "1000"), ("at most 64",)),
+                                  (("remove", "3"), ("remove 3", "expected a peer")), (("promote", "3"), ("promote 3",)),
+                                  (("set", "optimizer.k", ""), ("empty",)),
+                                  (("set", "optimizer.learning_rate", "0"), ("learning_rate 0", "more than 0")),
                                   (("set", "run.round_ms", "0.0" + 600 * "0"), ("run.round_ms",))):
             self.refuses(USAGE, "ctl", "other", *arguments, naming=naming)
+        code, _, stderr = self.run_program("ctl", "other", "ban", "3")
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("number 3", stderr)
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
 

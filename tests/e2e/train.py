@@ -1,11 +1,13 @@
 """thinwire train: four peers over TCP, one of which is killed and returns."""
 
 import json
+import os
+import pathlib
 import signal
 import socket
 
 import common
-from common import OK, USAGE, TINY, PATIENT
+from common import FAILED, OK, USAGE, TINY, PATIENT
 
 
 class Train(common.Case):
@@ -66,6 +68,37 @@ class Train(common.Case):
         self.assertEqual(sorted(set(rounds)), rounds)
         self.assertLess(rounds[-1], 30)
         self.assertGreaterEqual(len(rounds), 24)
+        # Of all parts together, and once more when there is nothing left to do.
+        own = sum(line["tokens"] for line in self.events("run", "round"))
+        self.assertEqual(report["peers"][0]["tokens"], own)
+        code, output, stderr = self.run_program(*arguments)
+        self.assertEqual(code, OK, output + stderr)
+        again = json.loads((self.folder / "run" / "report.json").read_text())
+        for name in ("bytes", "seconds", "tokens_per_second", "rounds_done", "validation_loss"):
+            self.assertEqual(again[name], report[name], name)
+
+    def test_a_peer_that_comes_back_when_the_others_have_ended(self):
+        """What it reads first, it gets when they are gone."""
+        process = self.spawn("train", "--data", self.text, "--out", "run", "--peers", "3", *TINY, "--rounds", "60",
+                             "--run.min_round_ms", "20", "--no-solo", "--kill-and-return")
+        settings = self.folder / "run/run.toml"
+        for line in process.stdout:
+            if b"SIGKILL" in line:
+                break
+        text = settings.read_bytes()
+        settings.unlink()
+        os.mkfifo(settings)
+        for line in process.stdout:
+            if b"started again" in line:
+                break
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        self.wait_for(lambda: len(children.read_text().split()) == 1, "the others end")
+        settings.write_bytes(text)
+        output, stderr = process.communicate(timeout=common.LIMIT)
+        self.refusal(FAILED, process.returncode, stderr.decode(), naming=("did not come back before",))
+        self.assertIn(b"when the others had ended", output)
+        report = json.loads((self.folder / "run" / "report.json").read_text())
+        self.assertTrue(report["kill_and_return"]["too_late"])
 
     def test_second_ctrl_c_ends_at_once_and_leaves_nobody_behind(self):
         process = self.spawn(*self.train("run", "--rounds", "1000", "--no-solo", "--run.min_round_ms", "60000"))

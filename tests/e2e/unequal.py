@@ -1,9 +1,34 @@
 """Peers of unequal speed, a witness, and rounds that overlap."""
 
+import contextlib
+import signal
+import threading
+
 import common
 from common import OK
 
 LONG = ["--run.rounds", "1000000", "--run.snapshot_every", "50", "--schedule.kind", "constant"]
+
+
+@contextlib.contextmanager
+def slowed(process):
+    """As on a slow computer: the process runs for a twentieth of each second."""
+    ended = threading.Event()
+
+    def hold_back():
+        while not ended.is_set():
+            process.send_signal(signal.SIGSTOP)
+            ended.wait(0.95)
+            process.send_signal(signal.SIGCONT)
+            ended.wait(0.05)
+
+    thread = threading.Thread(target=hold_back)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Unequal(common.Case):
@@ -23,10 +48,12 @@ class Unequal(common.Case):
                                       "--run.micro_batches", "64", "--peer.min_deadline_ms", "100")
         quick = self.join(address, "quick")
         self.wait_for(lambda: len(self.rounds("quick")) > 5, "the quick ones train")
-        # min_round_ms holds it back by ten rounds, as a slow computer would be.
-        slow = self.join(address, "slow", "--run.min_round_ms", "1000")
-        in_it = lambda: [e for e in self.rounds("slow") if e["own_included"]]
-        self.wait_for(lambda: len(in_it()) >= 5, "the slow one contributes")
+        slow = self.join(address, "slow")
+        self.wait_for(lambda: len(self.rounds("slow")) > 0, "the slow one trains")
+        with slowed(slow):
+            held_from = len(self.rounds("slow"))
+            in_it = lambda: [e for e in self.rounds("slow")[held_from:] if e["own_included"]]
+            self.wait_for(lambda: len(in_it()) >= 5, "the slow one contributes")
         self.ended(founder, quick, slow)
         self.assertGreater(max(e["tokens"] for e in self.rounds("run")), 4 * 32, "more than one micro-batch a round")
         together = [e for e in self.rounds("run") if e["round"] >= in_it()[0]["round"]]
@@ -67,10 +94,12 @@ class Unequal(common.Case):
         founder, address = self.found("run", "--run.rounds", "40", "--run.min_peers", "2", "--run.round_ms", "100",
                                       "--run.micro_batches", "64")
         quick = self.join(address, "quick")
-        slow = self.join(address, "slow", "--run.min_round_ms", "1000")
-        for process in (founder, quick, slow):
-            code, stderr = self.finish(process)
-            self.assertEqual(code, OK, stderr)
+        slow = self.join(address, "slow")
+        self.wait_for(lambda: len(self.rounds("slow")) > 0, "the slow one trains")
+        with slowed(slow):
+            for process in (founder, quick, slow):
+                code, stderr = self.finish(process)
+                self.assertEqual(code, OK, stderr)
         self.assertEqual(len({self.digest(directory) for directory in ("run", "quick", "slow")}), 1)
         again, _ = self.found("run", "--run.rounds", "40", "--run.round_ms", "100", "--run.micro_batches", "64")
         code, stderr = self.finish(again)

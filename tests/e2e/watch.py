@@ -259,11 +259,15 @@ class Refusals(Watching):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             self.refuses(NETWORK, *start, "--status", f"127.0.0.1:{port}", naming=("peer.status", port))
-        self.refuses(STORAGE, *start, "--log-file", self.text / "log", naming=("peer.log_file", "text.txt/log"))
+        for name in (self.folder / "log", "../log", "a/b", "..", "identity.key", "access.lock", "metrics.jsonl", "log"):
+            self.refuses(USAGE, *start, "--log-file", name, naming=("peer.log_file", name, "a file in DIR"))
         self.refuses(USAGE, "train", "--data", self.text, "--out", "all", *TINY, "--log-file", self.folder / "log",
-                     naming=("peer.log_file", "own folder"))
+                     naming=("peer.log_file", "a file in DIR"))
+        (self.folder / "run/folder").mkdir()
+        self.refuses(STORAGE, *start, "--log-file", "folder", naming=("peer.log_file", "run/folder"))
+        (self.folder / "run/log.jsonl").symlink_to("/dev/full")
         code, _, stderr = self.run_program(*start, "--status", "0.0.0.0:0", "--peer.status_public", "true",
-                                           "--log-file", "/dev/full")
+                                           "--log-file", "log.jsonl")
         self.assertEqual(code, OK, stderr)
         self.assertIn("warning: peer.log_file: ", stderr, "a full disk is told of and ends nothing")
         self.refuses(USAGE, "watch", "nobody here", naming=("nobody here", "HOST:PORT"))

@@ -132,6 +132,11 @@ class participant {
     void set_max_contributors(std::size_t most) noexcept { settings_.max_contributors = most; }
     /// What settings.min_deadline, max_deadline and waits_for_slow are from now on.
     void set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now);
+    /// What settings.takeover and keepalive_interval are from now on.
+    void set_takeover(timestamp takeover, timestamp keepalive_interval) noexcept {
+        settings_.takeover = takeover;
+        settings_.keepalive_interval = keepalive_interval;
+    }
     /// Has the run changed, here and everywhere, by one of the next records.
     void request(const control_change& change, timestamp now);
     /// Says goodbye; a sequencer first has itself taken out of the view and another take over.

@@ -86,6 +86,11 @@ TEST_CASE("relations between keys are checked") {
     CHECK(names(with({{"model.num_key_value_heads", "3"}}), {"num_key_value_heads", "3", "divisor"}));
     CHECK(names(with({{"model.head_dim", "7"}}), {"model.head_dim", "7", "even"}));
     CHECK(names(with({{"run.min_peers", "65"}}), {"run.min_peers", "65"}));
+    CHECK(names(with({{"peer.address", "here"}}), {"peer.address", "here", "host:port"}));
+    CHECK(with({{"peer.address", "[::1]:0,example.org:65535"}, {"peer.listen", "none"}}).empty());
+    for (const char* name : {"/tmp/x", "../x", "a/b", ".", "..", "access", "access.lock", "log", "seat.json.tmp"})
+        CHECK(names(with({{"peer.log_file", name}}), {"peer.log_file", name, "a file in DIR"}));
+    CHECK(with({{"peer.log_file", "log.jsonl"}}).empty());
     CHECK(names(with({{"peer.min_deadline_ms", "9"}, {"peer.max_deadline_ms", "8"}}), {"min_deadline_ms"}));
 }
 
@@ -103,11 +108,15 @@ TEST_CASE("the manifest holds what is shared and nothing local") {
 TEST_CASE("who joins takes the manifest unless it stated something else") {
     configuration founder;
     set_key(founder, "optimizer.k", "8");
+    set_key(founder, "run.min_round_ms", "20");
+    set_key(founder, "peer.takeover_ms", "900");
     configuration joiner;
     set_key(joiner, "peer.threads", "2");
     set_key(joiner, "optimizer.values", "sign");
     adopt_manifest(joiner, manifest(founder));
     CHECK(joiner.optimizer.k == 8);
+    CHECK(joiner.run.min_round_ms == 20);
+    CHECK(joiner.peer.takeover_ms == 900);
     CHECK(joiner.peer.threads == 2);
     CHECK(manifest(joiner) == manifest(founder));
 

@@ -25,6 +25,28 @@ TEST_CASE("bytes of a killed process and of the one after it are added up") {
     CHECK(peer.round == 5);
 }
 
+TEST_CASE("parts of one run are added up, another run begins anew") {
+    peer_progress peer;
+    peer.name = "peer0";
+    const auto part = [&](const char* run, double time) {
+        peer.take({{"event", "start"}, {"time", time}, {"round", 0}, {"run", run}, {"parameters", 9}});
+        peer.take({{"event", "round"}, {"time", time + 2}, {"round", 0}, {"payload_bytes", 10}, {"tokens", 64}});
+        peer.take({{"event", "end"}, {"time", time + 3}, {"round", 1}, {"replica_digest", "ab"}});
+    };
+    part("first", 100);
+    CHECK(peer.digest == "ab");
+    part("first", 500);
+    CHECK(peer.seconds == 4);
+    CHECK(peer.tokens == 128);
+    peer.take({{"event", "start"}, {"time", 900}, {"round", 1}, {"run", "first"}});
+    CHECK(peer.digest.empty());
+    CHECK(peer.tokens == 128);
+    part("second", 1000);
+    CHECK(peer.name == "peer0");
+    CHECK(peer.seconds == 2);
+    CHECK(peer.tokens == 64);
+}
+
 TEST_CASE("the first evaluation stays, the last one moves") {
     peer_progress peer;
     peer.take({{"event", "evaluation"}, {"round", 0}, {"loss", 5.5}});

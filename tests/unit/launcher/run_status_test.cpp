@@ -28,9 +28,15 @@ run_status example() {
     s.costs[7] = {.seconds = 0.5, .waited_for = true, .waited_rounds = 3, .waited_seconds = 1.5};
     s.node.round = 12;
     s.node.bytes_sent = 12345678901;
+    s.node.peers.push_back({.peer = s.self,
+                            .name = "lab",
+                            .present = true,
+                            .member = true,
+                            .contributes = true,
+                            .contributed_last = true,
+                            .last_round = 11});
     s.node.peers.push_back(
-        {.peer = s.self, .name = "lab", .present = true, .contributed_last = true, .last_round = 11});
-    s.node.peers.push_back({.peer = 7, .name = "far", .present = true, .last_round = 4});
+        {.peer = 7, .name = "far", .present = true, .member = true, .contributes = true, .last_round = 4});
     return s;
 }
 
@@ -83,6 +89,16 @@ TEST_CASE("/metrics has help, type and one line a sample") {
     CHECK(has_line(page, "thinwire_peer_waited_seconds_total{peer_id=\"7\",name=\"far\"} 1.5"));
     CHECK(has_line(page, "thinwire_peer_staleness_rounds{peer_id=\"7\",name=\"far\"} 7"));
     CHECK(page.find("validation") == std::string::npos);
+}
+
+TEST_CASE("an alert for who falls behind tells of no witness, nor of who left") {
+    run_status s = example();
+    s.node.peers.push_back({.peer = 8, .name = "witness", .present = true, .member = true});
+    s.node.peers.push_back({.peer = 9, .name = "gone", .last_round = 2});
+    const std::string page = to_metrics(s);
+    CHECK(has_line(page, "thinwire_peer_present{peer_id=\"8\",name=\"witness\"} 1"));
+    for (const char* peer : {"8", "9"})
+        CHECK(page.find("peer_staleness_rounds{peer_id=\"" + std::string(peer)) == std::string::npos);
 }
 
 TEST_CASE("a peer's name cannot leave its label, nor spoil the encoding") {

@@ -53,6 +53,15 @@ TEST_CASE("a status is drawn with whom it waits for") {
     CHECK(change_line({at("a", example(7))}) == "lab: round 7/100 loss 2.5000 agree 2/2 present lab,far waits for far");
 }
 
+TEST_CASE("who died after it contributed is away") {
+    json document = example(7);
+    document["peers"].push_back({{"name", "dead"}, {"present", false}, {"contributed_last", true}});
+    document["peers"].push_back({{"name", "slow"}, {"present", true}, {"contributed_last", false}});
+    const auto lines = draw({at("a", document)}, 79, 24);
+    CHECK(lines[8].find("dead           away") == 0);
+    CHECK(lines[9].find("slow           behind") == 0);
+}
+
 TEST_CASE("a screen keeps to its size") {
     json document = example(7);
     for (int i = 0; i < 100; ++i)

@@ -24,6 +24,7 @@ struct listening_owner final : connection_owner {
     std::size_t received_bytes = 0;
     void on_message(link_id, message) override {}
     void on_broken(link_id, const std::string& why) override { broken = why; }
+    void on_other_security(link_id) override { broken = "TLS"; }
     void on_closed(link_id, const std::string& why) override { broken = "closed: " + why; }
     void on_bytes(connection&, std::size_t, std::size_t received) override { received_bytes += received; }
     void on_finished(link_id) override {}

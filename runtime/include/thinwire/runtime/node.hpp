@@ -64,6 +64,7 @@ struct peer_status {
     std::string name;
     bool present = false;           ///< connected to this node, or it itself
     bool member = false;            ///< in the view
+    bool contributes = false;       ///< a member that is no witness
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
@@ -217,6 +218,10 @@ class node {
 
     /// From now on, instead of the option.
     void set_max_contributors(std::size_t most);
+
+    /// From now on, instead of node_options::takeover, as a joiner that learns it from the manifest; keepalives come at
+    /// least four times as often. Throws value_error below 4 ms.
+    void set_takeover(std::chrono::milliseconds takeover);
 
     /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
     /// may come first; nothing is reported back, status() and later commits show it. Throws value_error for a key or
