@@ -20,7 +20,7 @@ bool free_name(std::string_view name) {
         return false;
     const directory here;
     for (const std::filesystem::path& taken :
-         {here.snapshot(), here.private_state(), here.run_log(), here.seat(), here.key(), here.access(), here.address(),
+         {here.snapshot(), here.private_state(), here.run_log(), here.key(), here.access(), here.address(),
           here.status_address(), here.metrics(), here.report(), here.settings(), here.output(), here.control(),
           here.lock(), here.weights(), here.model(), here.peers(), here.solo()}) {
         const std::string one = taken.string();

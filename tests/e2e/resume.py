@@ -1,5 +1,7 @@
 """A run that stops and goes on ends in the same bits as one that never stopped."""
 
+import time
+
 import common
 from common import OK, TINY
 
@@ -88,6 +90,36 @@ class Resume(common.Case):
             proof = self.run_program("log", "verify", f"killed/{i}")
             self.assertEqual(proof[0], OK, proof[2])
         self.assertGreater(last, 20)
+
+    def test_who_is_left_without_a_majority_says_so_and_ends(self):
+        pace = ["--run.min_round_ms", "20", "--peer.takeover_ms", "1000"]
+        founder, where = self.found("few/0", "--run.rounds", "100000", "--run.min_peers", "3", *pace)
+        joiners = [self.join(where, f"few/{i}", *pace, "--peer.reconnect_timeout_ms", "3000") for i in (1, 2)]
+        for i in (1, 2):
+            self.wait_for(lambda: any(line["contributors"] == 3 for line in self.events(f"few/{i}", "round")),
+                          "all three take part")
+        for process in (founder, joiners[0]):
+            process.kill()
+            self.finish(process)
+        code, stderr = self.finish(joiners[1])
+        self.assertEqual(code, common.RUN_LOST, stderr)
+        self.assertIn("nobody orders the rounds: 1 of the 3 members are here, away: ", stderr)
+        one = self.join(where, "few/1", *pace)  # a member without the others
+        self.wait_for(lambda: (self.folder / "few/1/control").exists() or one.poll() is not None, "it waits for them")
+        began = time.monotonic()
+        common.interrupt(one)
+        self.finish(one)
+        self.assertLess(time.monotonic() - began, 8, "Ctrl-C waits for no majority")
+
+    def test_each_founding_is_a_run_of_its_own(self):
+        """From one configuration: no peer takes part in the other, whoever is further."""
+        self.peers("first", 2, "--peer.stop_at", "4")
+        founder, address = self.found("third", "--run.rounds", "1000", "--run.min_round_ms", "20")
+        for here, there in (("third", "first/1"), ("first/1", "third")):
+            self.run_program("allow", here, self.run_program("key", there)[1].split()[0])
+        self.refuses(common.MISMATCH, "join", address, "--dir", "first/1", "--data", self.text, naming=("run",))
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
 
     def test_private_state_of_another_run_is_refused(self):
         self.one_peer("one", "--peer.stop_at", "2")
