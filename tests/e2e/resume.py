@@ -116,7 +116,7 @@ class Resume(common.Case):
         self.peers("first", 2, "--peer.stop_at", "4")
         founder, address = self.found("third", "--run.rounds", "1000", "--run.min_round_ms", "20")
         for here, there in (("third", "first/1"), ("first/1", "third")):
-            self.run_program("allow", here, self.run_program("key", there)[1].split()[0])
+            self.run_program("allow", here, self.run_program("key", there)[1].split()[1])
         self.refuses(common.MISMATCH, "join", address, "--dir", "first/1", "--data", self.text, naming=("run",))
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
