@@ -98,6 +98,7 @@ class peer {
     void prepare_rounds();
     [[nodiscard]] int coefficients() const;
     void report(const step_report& step, const gradient& made, std::chrono::steady_clock::time_point began);
+    void report_peers(bool always);
     [[nodiscard]] bool evaluates() const;
     void evaluate();
     void save();
@@ -123,6 +124,8 @@ class peer {
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
     std::uint64_t last_evaluated_ = UINT64_MAX;
+    std::vector<roster_entry> roster_;  ///< as metrics.jsonl told it last
+    std::uint64_t peers_line_round_ = 0;
     std::chrono::steady_clock::time_point round_began_{};
     std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit
     std::optional<std::chrono::steady_clock::duration> planned_;       ///< with run.round_tokens: a round's computation

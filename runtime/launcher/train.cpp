@@ -136,9 +136,10 @@ std::vector<std::string> crew::common_arguments(std::size_t index) const {
     std::vector<std::string> arguments = {"--peer.name",      progress_[index].name,
                                           "--peer.threads",   std::to_string(settings_.peer.threads),
                                           "--peer.directory", children_[index].where.root.string()};
-    // One port serves one peer: the founder's is peer.status, the others take any.
+    // One port serves one peer: the founder's is peer.status, the others take any. One page shows them all.
     if (const auto status = parse_http_address(settings_.peer.status); status && index > 0)
         arguments.insert(arguments.end(), {"--peer.status", http_address{status->host, 0}.text()});
+    if (index > 0) arguments.insert(arguments.end(), {"--peer.dashboard", ""});
     return arguments;
 }
 

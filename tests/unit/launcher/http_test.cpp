@@ -24,7 +24,8 @@ namespace {
 
 const http_address any{"127.0.0.1", 0};
 
-http_page pages(const std::string& path) {
+http_page pages(const http_request& request) {
+    const std::string& path = request.path;
     if (path == "/a") return {.body = "page a\n"};
     if (path == "/large") return {.body = std::string(std::size_t{8} << 20U, 'x')};
     return {.status = 404, .body = "none\n"};
