@@ -32,7 +32,8 @@ exit_code dashboard(const dashboard_options& options) {
                                                        "given as --status");
         }
     }
-    const board page(server_address("--listen", options.listen, options.open), std::move(source), "--listen");
+    const board page(server_address("--listen", options.listen, options.open, "--public"), std::move(source),
+                     "--listen");
     fmt::print("http://{}/\n", page.address().text());
     std::fflush(stdout);
     while (!stop_requested()) wait_for_signal(1000);

@@ -242,15 +242,15 @@ result<http_address> parse_http_address(std::string_view text) {
     return where;
 }
 
-http_address server_address(const std::string& key, const std::string& text, bool open) {
+http_address server_address(const std::string& key, const std::string& text, bool open, const std::string& opens) {
     const result<http_address> where = parse_http_address(text);
     const std::string line = "configuration: " + key + " = \"" + printable(text) + "\": expected ";
     if (!where || !where->numeric())
         throw launcher_error(exit_code::usage, line + "HOST:PORT with an IP address, such as 127.0.0.1:9400");
     if (where->loopback() || open) return *where;
-    throw launcher_error(exit_code::usage,
-                         line + "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) + ", or " + key +
-                             "_public = true: whoever reaches that address can read it");
+    throw launcher_error(exit_code::usage, line +
+                                               "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) +
+                                               ", or " + opens + ": whoever reaches that address can read it");
 }
 
 /// One thread and one poll() for all connections.

@@ -27,8 +27,9 @@ struct http_address {
 [[nodiscard]] result<http_address> parse_http_address(std::string_view text);
 
 /// Where a server of this process may listen, as the setting `key` says. Throws launcher_error(usage) for what is no IP
-/// address with a port, and for one beyond this machine unless `open`, which the setting KEY_public is.
-[[nodiscard]] http_address server_address(const std::string& key, const std::string& text, bool open);
+/// address with a port, and for one beyond this machine unless `open`; `opens` says what sets that.
+[[nodiscard]] http_address server_address(const std::string& key, const std::string& text, bool open,
+                                          const std::string& opens);
 
 struct http_request {
     std::string path;

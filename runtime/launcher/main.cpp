@@ -97,6 +97,7 @@ void add_watching(CLI::App& command, std::vector<std::pair<std::string, std::str
                    "host:port for `thinwire watch`, /status and /metrics; port 0: any");
     add_key_option(command, overrides, "--dashboard", "peer.dashboard",
                    "host:port of a page that shows the run to people; port 0: any");
+    add_key_option(command, overrides, "--tensorboard", "peer.tensorboard", "folder for event files of TensorBoard");
     add_key_option(command, overrides, "--log-file", "peer.log_file", "events as JSON lines, a file in DIR");
 }
 

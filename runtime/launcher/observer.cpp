@@ -34,9 +34,11 @@ observer::observer(const configuration& settings, const directory& where, bool f
     if (!settings.peer.log_file.empty()) log_to_file(where.root / settings.peer.log_file);
     log_identity("", settings.peer.name);
     if (!settings.peer.status.empty())
-        where_ = server_address("peer.status", settings.peer.status, settings.peer.status_public);
+        where_ = server_address("peer.status", settings.peer.status, settings.peer.status_public,
+                                "peer.status_public = true");
     if (!settings.peer.dashboard.empty())
-        dashboard_ = server_address("peer.dashboard", settings.peer.dashboard, settings.peer.dashboard_public);
+        dashboard_ = server_address("peer.dashboard", settings.peer.dashboard, settings.peer.dashboard_public,
+                                    "peer.dashboard_public = true");
     status_.peer = settings.peer.name;
     status_.self = self;
     status_.founder = founder;

@@ -125,6 +125,7 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tuned_ = settings_;
     prepare_rounds();
     metrics_.emplace(where_.metrics());
+    if (!settings_.peer.tensorboard.empty()) tensorboard_.emplace(settings_.peer.tensorboard);
     control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, settings_, request); });
     announce_start();
     observer_->entered(*node_, settings_, replica_->optimizer().round(), replica_->parameter_count());

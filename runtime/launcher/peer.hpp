@@ -14,6 +14,7 @@
 #include "log_keeper.hpp"
 #include "observer.hpp"
 #include "replica.hpp"
+#include "tensorboard.hpp"
 #include "text.hpp"
 
 #include <chrono>
@@ -121,6 +122,7 @@ class peer {
     std::unique_ptr<observer> observer_;     ///< after node_, which it looks at until it ends
     std::optional<control_socket> control_;  ///< as well
     std::optional<json_lines_writer> metrics_;
+    std::optional<tensorboard_writer> tensorboard_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
     std::uint64_t last_evaluated_ = UINT64_MAX;

@@ -303,6 +303,14 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     for (const auto& other : status.peers)
         if (other.present) line["present"].push_back(other.name);
     metrics_->write(line);
+    if (tensorboard_)
+        tensorboard_->scalars(step.round,
+                              {{"loss/train", made.loss},
+                               {"learning_rate", rate},
+                               {"gradient_norm", step.gradient_norm},
+                               {"tokens_per_second", static_cast<double>(step.tokens) / std::max(seconds, 1e-9)},
+                               {"contributors", step.contributors},
+                               {"payload_bytes", static_cast<double>(step.bytes_sent)}});
     report_peers(false);
     if (step.disagreeing == 0 || step.disagreeing < step.agreeing) return;
     throw launcher_error(exit_code::diverged, "replica: round " + std::to_string(step.round) + ": " +
@@ -333,6 +341,8 @@ void peer::evaluate() {
     observer_->evaluated(now, loss, sample);
     line["loss"] = finite_or_null(loss);
     if (!sample.empty()) line["sample"] = sample;
+    if (tensorboard_) tensorboard_->scalars(now, {{"loss/validation", loss}});
+    if (tensorboard_ && !sample.empty()) tensorboard_->text(now, "sample", sample);
     metrics_->write(line);
 }
 

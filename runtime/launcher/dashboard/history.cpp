@@ -76,14 +76,16 @@ round_span sum(const std::vector<round_span>& spans) {
     return all;
 }
 
-/// Every second one of a list that is too long goes, but not its last.
+/// Of a list by rounds that is too long the one goes whose neighbours are nearest to each other, so that what stays
+/// is spread evenly; first and last stay.
 template <class T>
 void thin(std::vector<T>& list, std::size_t most) {
-    if (list.size() <= most) return;
-    std::vector<T> kept;
-    for (std::size_t i = 0; i < list.size(); ++i)
-        if (i % 2 == 0 || i + 1 == list.size()) kept.push_back(std::move(list[i]));
-    list = std::move(kept);
+    while (list.size() > most) {
+        std::size_t least = 1;
+        for (std::size_t i = 2; i + 1 < list.size(); ++i)
+            if (list[i + 1].round - list[i - 1].round < list[least + 1].round - list[least - 1].round) least = i;
+        list.erase(list.begin() + static_cast<std::ptrdiff_t>(least));
+    }
 }
 
 ordered_json row(const round_span& s) {
@@ -505,8 +507,10 @@ const char* const standings[] = {"present", "syncing", "late", "lost", "left"};
 
 template <class State>
 ordered_json state_row(const State& s) {
-    return {s.person,   static_cast<int>(s.is), s.tokens,    s.sent,
-            s.received, s.last_round,           s.staleness, s.round_trip ? rounded(*s.round_trip * 1000) : nullptr};
+    return {s.person,    static_cast<int>(s.is),
+            s.tokens,    s.sent,
+            s.received,  s.last_round,
+            s.staleness, s.round_trip ? rounded(*s.round_trip * 1000) : ordered_json(nullptr)};
 }
 
 template <class Marks>

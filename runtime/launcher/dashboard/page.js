@@ -231,11 +231,25 @@ function showFigures() {
   say("here-note", states.length > here ? "of " + states.length + " that took part" : "all that took part");
 }
 
+/// The newest sample, and earlier ones that show how far it came: the first and some between, the newest first.
 function showSample() {
-  const sample = newest(data.samples, (s) => s.round);
-  say("sample", sample ? sample.text : "");
-  say("sample-note", sample ? "after round " + sample.round.toLocaleString("en") + ", validation loss " + loss(sample.loss) + "; always from the same seed"
-    : "It writes a little at each evaluation.");
+  const all = data.samples.filter((s) => s.round <= until() + 1);
+  const most = 5, chosen = [];
+  for (let i = 0; i < Math.min(most, all.length); ++i) {
+    const at = Math.round((all.length - 1) * (1 - i / Math.max(1, Math.min(most, all.length) - 1)));
+    if (all[at] !== chosen[chosen.length - 1]) chosen.push(all[at]);
+  }
+  byId("sample-note").hidden = chosen.length > 0;
+  const list = byId("samples");
+  const key = chosen.map((s) => s.round).join();
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...chosen.map((sample) => {
+    const item = make("li");
+    item.append(make("p", (sample.round === 0 ? "before the first round" : "after round " + sample.round.toLocaleString("en")) + " · loss " + sample.loss.toFixed(2)),
+      make("blockquote", sample.text.trim()));
+    return item;
+  }));
 }
 
 const stateWords = {present: "present", syncing: "catching up", late: "late", lost: "gone", left: "left"};
@@ -462,7 +476,7 @@ function points(across, first, last) {
 
 /// Means over neighbours, as many as leave the shape and take the noise.
 function smooth(list) {
-  const reach = Math.min(24, Math.floor(list.length / 40));
+  const reach = Math.min(14, Math.floor(list.length / 50));
   if (reach < 1) return list.map((p) => p[1]);
   const sums = [0];
   for (const p of list) sums.push(sums[sums.length - 1] + p[1]);

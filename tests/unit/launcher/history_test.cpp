@@ -56,7 +56,8 @@ json peers_line(std::uint64_t round, json peers) {
 
 std::vector<std::string> marks_of(const history& h) {
     std::vector<std::string> kinds;
-    for (const auto& mark : h.snapshot()["marks"])
+    const auto all = h.snapshot();
+    for (const auto& mark : all["marks"])
         kinds.push_back(mark["kind"].get<std::string>() + "@" + std::to_string(mark["round"].get<int>()));
     return kinds;
 }
@@ -189,18 +190,18 @@ TEST_CASE("history: foreign fields of any type do no harm, and no address or num
     const std::vector<json> values = {nullptr,       true, -1, 1e300, "x", json::array({1, "2", json::object()}),
                                       json::object()};
     for (const json& value : values) {
-        json line = round_line(1);
-        for (const auto& [name, was] : round_line(1).items()) {
-            line = round_line(1);
+        const json good = round_line(1);
+        for (const auto& [name, was] : good.items()) {
+            json line = good;
             line[name] = value;
             h.take_line(line);
             json status = {{"run", "bb"}, {"round", 3}, {"rounds", 5}, {"peers", value}, {"replica", value}};
             status[name] = value;
             h.take_status(status, 5, true);
         }
-        json strange = peer("7", true, true, 1);
-        for (const auto& [name, was] : peer("7", true, true, 1).items()) {
-            strange = peer("7", true, true, 1);
+        const json known = peer("7", true, true, 1);
+        for (const auto& [name, was] : known.items()) {
+            json strange = known;
             strange[name] = value;
             h.take_line(peers_line(3, {strange, value}));
         }

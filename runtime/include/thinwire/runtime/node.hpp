@@ -62,15 +62,15 @@ class node_error : public thinwire::error {
 struct peer_status {
     peer_id peer = 0;
     std::string name;
-    std::string about;              ///< node_options::about of its last connection
+    std::string about{};            ///< node_options::about of its last connection
     bool present = false;           ///< connected to this node, or it itself
     bool member = false;            ///< in the view
     bool contributes = false;       ///< a member that is no witness
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
-    std::uint64_t last_round = 0;              ///< the newest commit it is in
-    std::optional<double> round_trip_seconds;  ///< smoothed by the kernel, as of the last round; nothing: not known
+    std::uint64_t last_round = 0;                ///< the newest commit it is in
+    std::optional<double> round_trip_seconds{};  ///< smoothed by the kernel, as of the last round; nothing: not known
 };
 
 struct node_status {
