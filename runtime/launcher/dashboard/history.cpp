@@ -30,7 +30,8 @@ std::optional<double> number(const json& object, const char* name) {
 /// Below 2^53, what a page can count to.
 std::uint64_t count(const json& object, const char* name) {
     const json* found = find(object, name);
-    if (found == nullptr || !found->is_number_unsigned()) return 0;
+    if (found == nullptr || !found->is_number_integer()) return 0;
+    if (!found->is_number_unsigned() && found->get<std::int64_t>() < 0) return 0;
     return std::min(found->get<std::uint64_t>(), std::uint64_t{1} << 53U);
 }
 
@@ -331,7 +332,7 @@ void history::note_presence(std::size_t index, bool present, bool member, std::u
     person& p = people_[index];
     const bool was = std::exchange(p.was_present, present);
     if (present && !was) {
-        p.unsure.reset();
+        if (p.unsure) add_mark(*std::exchange(p.unsure, std::nullopt));  // sure by now: who says goodbye stays away
         const std::optional<double> since = std::exchange(p.lost_since, std::nullopt);
         if (since)
             add_mark({round, time, "returned", index, time - *since});

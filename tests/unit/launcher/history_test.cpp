@@ -39,7 +39,7 @@ json peer(const char* id, bool present, bool member, std::uint64_t last_round, s
             {"name", std::string("peer ") + id},
             {"present", present},
             {"member", member},
-            {"contributed_last", present},
+            {"contributed_last", present && last_round > 0},
             {"last_round", last_round},
             {"tokens", tokens},
             {"bytes_sent", tokens},
@@ -141,10 +141,12 @@ TEST_CASE("history: a goodbye, a loss and a return are told apart") {
     h.take_line(peers_line(80, {peer("1", true, true, 79), peer("3", true, true, 79)}));
     CHECK(marks_of(h) == std::vector<std::string>{"joined@5", "left@7", "lost@10", "returned@80"});
     CHECK(h.snapshot()["marks"].back()["seconds"] == 70);
-    // Back before it is sure that it was gone: it was, and is.
+    // Back before it was sure that it was lost.
     h.take_line(peers_line(90, {peer("1", true, true, 89), peer("3", false, true, 88)}));
     h.take_line(peers_line(91, {peer("1", true, true, 90), peer("3", true, true, 90)}));
-    CHECK(marks_of(h).back() == "returned@91");
+    CHECK(marks_of(h).size() == 6);
+    CHECK(marks_of(h)[4] == "lost@90");
+    CHECK(marks_of(h)[5] == "returned@91");
     CHECK(h.snapshot()["people"].size() == 3);
     CHECK(h.snapshot()["people"][2]["name"] == "peer 3");
 }
