@@ -164,11 +164,11 @@ class Browser(Dashboard):
     def script(self, text, *arguments):
         return self.browser.execute_script(text, *arguments)
 
-    def text(self, id):
+    def shows(self, id):
         return self.script("return document.getElementById(arguments[0]).textContent", id)
 
     def round(self):
-        return int(re.search(r"round ([\d,]+)", self.text("how-far"))[1].replace(",", ""))
+        return int(re.search(r"round ([\d,]+)", self.shows("how-far"))[1].replace(",", ""))
 
     def states(self):
         """{name: state}."""
@@ -193,53 +193,53 @@ class Browser(Dashboard):
         joiners = {name: self.join(address, name, "--name", name, "--peer.coordinates", "10, 20", "--run.min_round_ms", "60",
                                    "--peer.place", "Gao") for name in ("second", "third", "fourth")}
         self.open(self.address_of("run"))
-        self.wait_for(lambda: self.text("status") == "live" and self.round() > 3, "it is live")
+        self.wait_for(lambda: self.shows("status") == "live" and self.round() > 3, "it is live")
         self.wait_for(lambda: self.states() == dict.fromkeys((HOSTILE, *joiners), "present"), "all four are shown")
-        self.assertIn("</script><script>window.owned=1</script>", self.text("peers"))
+        self.assertIn("</script><script>window.owned=1</script>", self.shows("peers"))
         self.assertEqual(len(self.script("return [...document.querySelectorAll('#world .at')]")), 3)
         before, drawn = self.round(), self.picture()
         self.wait_for(lambda: self.round() > before and self.picture() != drawn, "the curve moves")
-        self.wait_for(lambda: re.fullmatch(r"\d\.\d{4}", self.text("validation")), "an evaluation")
+        self.wait_for(lambda: re.fullmatch(r"\d\.\d{4}", self.shows("validation")), "an evaluation")
         self.wait_for(lambda: self.script("return document.querySelectorAll('#samples blockquote').length") > 0, "a sample")
-        self.assertIn("times less", self.text("thin"))
-        self.assertRegex(self.text("agree"), r"\A\d of \d agree\Z")
+        self.assertIn("times less", self.shows("thin"))
+        self.assertRegex(self.shows("agree"), r"\A\d of \d agree\Z")
 
         joiners["third"].send_signal(signal.SIGKILL)
         self.wait_for(lambda: self.states()["third"] == "gone", "it is gone")
-        self.wait_for(lambda: "third was lost" in self.text("events"), "that is marked")
-        self.wait_for(lambda: "third was lost" in self.text("announcer"), "and said")
+        self.wait_for(lambda: "third was lost" in self.shows("events"), "that is marked")
+        self.wait_for(lambda: "third was lost" in self.shows("announcer"), "and said")
         joiners["third"] = self.join(address, "third", "--name", "third", "--run.min_round_ms", "60")
         self.wait_for(lambda: self.states()["third"] == "present", "it is back")
-        self.wait_for(lambda: "third returned after" in self.text("events"), "that is marked")
-        self.assertIn("1 of 1 came back", self.text("recovered"))
+        self.wait_for(lambda: "third returned after" in self.shows("events"), "that is marked")
+        self.assertIn("1 of 1 came back", self.shows("recovered"))
         common.interrupt(joiners["second"])
         self.wait_for(lambda: self.states()["second"] == "left", "one says goodbye")
-        self.wait_for(lambda: "second left" in self.text("events"), "that is marked")
+        self.wait_for(lambda: "second left" in self.shows("events"), "that is marked")
         self.calm()
         for process in (founder, joiners["third"], joiners["fourth"]): common.interrupt(process)
         for process in (founder, *joiners.values()): self.assertEqual(self.finish(process)[0], OK)
-        self.wait_for(lambda: "connection lost" in self.text("status"), "the page says that nobody is there")
+        self.wait_for(lambda: "connection lost" in self.shows("status"), "the page says that nobody is there")
 
     def test_a_server_that_dies_and_comes_back(self):
         founder, _ = self.found("run", *LONG)
         self.wait_for(lambda: len(self.events("run", "round")) > 3, "it trains")
         server, where = self.serve("run")
         self.open(where)
-        self.wait_for(lambda: self.text("status") == "not running", "no status is served: nobody knows whether it runs")
+        self.wait_for(lambda: self.shows("status") == "not running", "no status is served: nobody knows whether it runs")
         before = self.round()
         self.wait_for(lambda: self.round() > before, "the folder is followed")
         server.kill()
-        self.wait_for(lambda: "connection lost" in self.text("status"), "the loss shows")
-        self.wait_for(lambda: "may be old" in self.text("announcer"), "and is said")
+        self.wait_for(lambda: "connection lost" in self.shows("status"), "the loss shows")
+        self.wait_for(lambda: "may be old" in self.shows("announcer"), "and is said")
         held = self.round()
         self.wait_for(lambda: len(self.events("run", "round")) > held + 5, "rounds that the page does not see")
         server, _ = self.serve("run", "--listen", where)
-        self.wait_for(lambda: "connection lost" not in self.text("status") and self.round() > held + 5, "it heals by itself")
+        self.wait_for(lambda: "connection lost" not in self.shows("status") and self.round() > held + 5, "it heals by itself")
         rows = self.script("return fetch('snapshot').then(a => a.json()).then(s => s.rows.map(r => r[0]))")
         self.assertEqual(rows, list(range(len(rows))))
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
-        self.wait_for(lambda: self.text("status") == "finished", "the end is shown")
+        self.wait_for(lambda: self.shows("status") == "finished", "the end is shown")
 
     def finished(self):
         """A run of one peer that is over."""
@@ -250,30 +250,30 @@ class Browser(Dashboard):
     def test_a_finished_run_is_replayed(self):
         where = self.finished()
         self.open(where)
-        self.wait_for(lambda: self.text("status") == "finished", "it is over")
-        self.assertEqual((self.text("percent"), self.round(), self.text("left")), ("100", 60, "done"))
+        self.wait_for(lambda: self.shows("status") == "finished", "it is over")
+        self.assertEqual((self.shows("percent"), self.round(), self.shows("left")), ("100", 60, "done"))
         whole = self.picture()
-        samples = self.text("samples")
+        samples = self.shows("samples")
         slider = self.browser.find_element(By.ID, "time")
         slider.send_keys(Keys.HOME)
-        self.wait_for(lambda: self.text("status") == "replay" and self.round() == 1, "the first round")
+        self.wait_for(lambda: self.shows("status") == "replay" and self.round() == 1, "the first round")
         for _ in range(29):
             slider.send_keys(Keys.ARROW_RIGHT)
         self.wait_for(lambda: self.round() == 30, "round 30")
-        self.assertEqual((self.text("percent"), self.text("time-text")), ("50.0", "round 29"))
-        self.assertEqual(self.text("validation-note"), "after round 20")
-        self.assertNotEqual(self.text("samples"), samples)
+        self.assertEqual((self.shows("percent"), self.shows("time-text")), ("50.0", "round 29"))
+        self.assertEqual(self.shows("validation-note"), "after round 20")
+        self.assertNotEqual(self.shows("samples"), samples)
         self.assertNotEqual(self.picture(), whole)
         slider.send_keys(Keys.END)
-        self.wait_for(lambda: self.text("status") == "finished" and self.picture() == whole, "the end again")
+        self.wait_for(lambda: self.shows("status") == "finished" and self.picture() == whole, "the end again")
         self.browser.find_element(By.ID, "play").click()
-        self.wait_for(lambda: self.text("status") == "replay", "it plays")
+        self.wait_for(lambda: self.shows("status") == "replay", "it plays")
         self.browser.find_element(By.ID, "play").click()
         self.calm()
 
         with self.subTest("zoom"):
             slider.send_keys(Keys.END)
-            self.wait_for(lambda: self.text("status") == "finished", "all")
+            self.wait_for(lambda: self.shows("status") == "finished", "all")
             chart = self.browser.find_element(By.ID, "chart")
             away = lambda: ActionChains(self.browser).move_to_element(self.browser.find_element(By.ID, "run")).perform()
             drag = lambda: ActionChains(self.browser).move_to_element_with_offset(chart, -100, 0).click_and_hold().move_by_offset(
@@ -297,7 +297,7 @@ class Browser(Dashboard):
 
         with self.subTest("the curve as a table"):
             self.browser.find_element(By.CSS_SELECTOR, "summary").click()
-            self.wait_for(lambda: "0–1" in self.text("numbers"), "the table is filled")
+            self.wait_for(lambda: "0–1" in self.shows("numbers"), "the table is filled")
 
     def test_screens_and_settings_of_people(self):
         where = self.finished()
@@ -305,7 +305,7 @@ class Browser(Dashboard):
                                      (3840, 2160, {}), (3840, 2160, {"prefers_color_scheme": "dark"})):
             with self.subTest(width=width, **media):
                 self.open(where, width, height, **media)
-                self.wait_for(lambda: self.text("status") == "finished", "it is there")
+                self.wait_for(lambda: self.shows("status") == "finished", "it is there")
                 self.assertLessEqual(self.script("return document.documentElement.scrollWidth"), width)
                 wide = self.script("""return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, .unseen, .skip, svg')
                     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + '#' + e.id)""")
@@ -337,7 +337,7 @@ class Browser(Dashboard):
             return print("no axe-core here: pip install axe-core-python", file=sys.stderr)
         for media in ({}, {"prefers_color_scheme": "dark"}):
             self.open(where, **media)
-            self.wait_for(lambda: self.text("status") == "finished", "it is there")
+            self.wait_for(lambda: self.shows("status") == "finished", "it is there")
             self.script(source)
             found = self.browser.execute_async_script("const done = arguments[0]; axe.run().then(r => done(r.violations.map(v => "
                                                       "[v.impact, v.id, v.nodes.map(n => n.target.join(' '))])))")
@@ -354,7 +354,7 @@ class Browser(Dashboard):
         self.assertLess(len(text), 2_000_000)
         self.assertEqual(json.loads(text)["rows"][-1][1], rounds - 1)
         self.open(where)
-        self.wait_for(lambda: self.text("status") == "finished" and len(self.states()) == 64, "all are shown")
+        self.wait_for(lambda: self.shows("status") == "finished" and len(self.states()) == 64, "all are shown")
         frames = self.browser.execute_async_script(FRAMES)
         frames.sort()
         print(f"{rounds} rounds, 64 peers: snapshot of {len(text)} bytes in {seconds:.3f} s; frames while zooming: median "
