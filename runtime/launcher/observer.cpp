@@ -215,6 +215,9 @@ void observer::replica(std::uint64_t round, const digest& of) {
 
 run_status observer::status() const {
     runtime::node_status node = node_ != nullptr ? node_->status() : runtime::node_status{};
+    std::unique_lock energy_lock(energy_mutex_);
+    const std::optional<double> joules = energy_.joules();
+    energy_lock.unlock();
     const std::lock_guard lock(mutex_);
     const steady_time now = clock::now();
     run_status copy = status_;
@@ -225,7 +228,7 @@ run_status observer::status() const {
         copy.rounds_per_second_minute = pace_->minute(now);
     }
     copy.wait_seconds = node.wait_seconds;
-    copy.energy_joules = energy_.joules();
+    copy.energy_joules = joules;
     const std::lock_guard book_lock(book_->mutex);
     copy.costs = book_->payloads.costs();
     copy.sees_arrivals = node.sequencer == status_.self;

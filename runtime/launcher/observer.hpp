@@ -90,11 +90,13 @@ class observer {
     };
     std::shared_ptr<arrival_book> book_ = std::make_shared<arrival_book>();
 
+    mutable std::mutex energy_mutex_;  ///< guards what follows: the kernel's files are read with no other lock
+    mutable energy_meter energy_;
+
     mutable std::mutex mutex_;  ///< guards what follows
     run_status status_;
     std::optional<pace> pace_;
     bool paced_ = false;  ///< pace_ has begun with a round of its own
-    mutable energy_meter energy_;
     steady_time entered_at_, phase_at_;
 
     std::optional<http_server> server_;  ///< last: their threads use all of the above

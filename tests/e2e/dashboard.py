@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -114,6 +115,27 @@ class Programs(Dashboard):
         self.assertEqual(rows, list(range(rows[0], rows[0] + len(rows))))
         self.get(where, "/model.safetensors", 404)
         self.assertIn("thinwire_round ", self.get(where, "/metrics"))
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
+
+    def test_a_thousand_viewers_who_do_not_read(self):
+        founder, _ = self.found("run", "--run.rounds", "1000000", "--dashboard", "127.0.0.1:0")
+        where = self.address_of("run")
+        memory = lambda: int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{founder.pid}/status").read_text())[1])
+        self.wait_for(lambda: self.snapshot(where)["progress"]["round"] >= 20, "it trains")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096) if hard > 0 else 4096, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with contextlib.ExitStack() as stack:
+            before = memory()
+            for _ in range(1000):
+                one = stack.enter_context(socket.socket())
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                one.connect(tuple(where.rsplit(":", 1)[:1]) + (int(where.rsplit(":", 1)[1]),))
+                one.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+            held = self.snapshot(where)["progress"]["round"]
+            self.wait_for(lambda: self.snapshot(where)["progress"]["round"] > held + 200, "the run goes on")
+            self.assertLess(memory() - before, 48 * 1024, "kB for all of them")
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
 

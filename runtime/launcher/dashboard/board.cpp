@@ -128,7 +128,10 @@ void board::ask(const std::stop_token& stop) {
     }
     const std::lock_guard lock(mutex_);
     reached_ = status.has_value() || source_.peers.empty();
-    if (status) history_.take_status(*status, unix_now(), !lines_);
+    if (status)
+        history_.take_status(*status, unix_now(), !lines_);
+    else
+        history_.take_silence();
 }
 
 void board::tell() {

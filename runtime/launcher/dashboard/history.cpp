@@ -376,7 +376,9 @@ void history::add_mark(const mark& one) {
 
 void history::take_status(const json& status, double now, bool rounds) {
     if (!status.is_object()) return;
-    begin_run(text(status, "run", 64));
+    const std::string run = text(status, "run", 64);
+    if (!rounds && run != run_) return;
+    begin_run(run);
     const std::uint64_t round = count(status, "round");
     if (const auto length = count(status, "rounds"); length > 0) rounds_ = length;
     if (const auto parameters = count(status, "parameters"); parameters > 0) parameters_ = parameters;
@@ -421,6 +423,11 @@ void history::take_status(const json& status, double now, bool rounds) {
         if (const auto loss = number(status, "validation_loss"))
             take_evaluation(count(status, "validation_round"), *loss, text(status, "sample", max_sample_bytes, true));
     if (const json* peers = find(status, "peers")) take_peers(*peers, round, now);
+}
+
+void history::take_silence() {
+    if (std::exchange(phase_, {}).empty()) return;
+    changed_ = true;
 }
 
 ordered_json history::progress() const {

@@ -31,7 +31,10 @@ class history {
     void take_line(const nlohmann::json& line);
     /// A document of /status, at `now`. `rounds`: what it says of the last round is a point of the curve, because
     /// nobody tells all rounds.
+    /// Without `rounds`, one of another run than the lines is left out.
     void take_status(const nlohmann::json& status, double now, bool rounds);
+    /// Nobody tells how the run does now.
+    void take_silence();
 
     /// Everything, for a viewer who comes.
     [[nodiscard]] nlohmann::ordered_json snapshot() const;

@@ -187,7 +187,7 @@ function showStatus() {
   if (connection === "lost") { is = "lost"; text = "connection lost, trying again"; }
   else if (!data || data.loading) { is = "wait"; text = data ? "reading the run" : "connecting"; }
   else if (shown !== null) { is = "done"; text = "replay"; }
-  else if (data.ended) { is = "done"; text = "finished"; }
+  else if (data.ended) { is = "done"; text = data.progress.round >= data.progress.rounds ? "finished" : "stopped"; }
   else if (!data.reached) { is = "lost"; text = "the peer does not answer"; }
   else if (data.paused) { is = "wait"; text = "paused"; }
   else if (!data.phase) { is = "wait"; text = "not running"; }
@@ -210,8 +210,9 @@ function showFigures() {
     const low = duration(f.left_low), high = duration(f.left_high);
     say("left-range", low === high ? "and steady" : low + " to " + high);
   } else {
-    say("left", data.ended && shown === null ? "done" : "–");
-    say("left-range", data.ended && shown === null ? "in " + duration(data.reasons.seconds) + " of rounds" : "");
+    const done = data.ended && shown === null && data.progress.round >= data.progress.rounds;
+    say("left", done ? "done" : "–");
+    say("left-range", done ? "in " + duration(data.reasons.seconds) + " of rounds" : "");
   }
   say("speed", short(f.tokens_per_second));
   say("speed-run", short(f.tokens_per_second_run) + " over the run");

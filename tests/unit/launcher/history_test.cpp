@@ -251,7 +251,13 @@ TEST_CASE("history: the status of another run begins a new history; polled round
     h.take_status(status, 1004, true);
     CHECK(marks_of(h) == std::vector<std::string>{"paused@14"});
     CHECK_FALSE(h.take_update().contains("reset"));
+    h.take_silence();
+    CHECK(h.take_update()["phase"] == "");
+    h.take_silence();
+    CHECK(h.take_update().is_null());
     status["run"] = "dd";
+    h.take_status(status, 1005, false);  // beside a folder of another run
+    CHECK(h.take_update().is_null());
     status["round"] = 1;
     h.take_status(status, 1005, true);
     CHECK(h.take_update() == nlohmann::ordered_json{{"reset", true}});
