@@ -261,7 +261,7 @@ class Browser(Dashboard):
         self.assertEqual(rows, list(range(len(rows))))
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
-        self.wait_for(lambda: self.shows("status") == "finished", "the end is shown")
+        self.wait_for(lambda: self.shows("status") == "stopped", "that it was stopped is shown")
 
     def finished(self):
         """A run of one peer that is over."""
