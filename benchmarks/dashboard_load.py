@@ -2,8 +2,8 @@
 """What viewers of the dashboard cost a run: rounds a second with and without VIEWERS readers of /events on loopback, in
 turns, as ratios; and how long a long run takes to show.
 
-    benchmarks/dashboard.py PROGRAM [--viewers 1000] [--seconds 20] [--turns 4]
-    benchmarks/dashboard.py PROGRAM --rounds 1000000     a run of 64 peers and so many rounds from its folder
+    benchmarks/dashboard_load.py PROGRAM [--viewers 1000] [--seconds 20] [--turns 4]
+    benchmarks/dashboard_load.py PROGRAM --rounds 1000000     a run of 64 peers and so many rounds from its folder
 """
 
 import argparse
@@ -63,6 +63,16 @@ def memory_of(pid):
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
+def other_threads(pid):
+    """Seconds of processor time of all threads but the one that trains: the node, the page."""
+    spent = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        if task.name != str(pid):
+            fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+            spent += int(fields[11]) + int(fields[12])
+    return spent / os.sysconf("SC_CLK_TCK")
+
+
 def viewers(options, folder):
     (folder / "text").write_bytes(os.urandom(300000))
     (folder / "run.toml").write_text(f'[data]\ntrain = "{folder}/text"\n')
@@ -76,24 +86,28 @@ def viewers(options, folder):
         host, port = (folder / "run/dashboard.address").read_text().strip().rsplit(":", 1)
 
         def pace():
-            """Rounds a second, by the peer's own count."""
+            """Rounds a second, by the peer's own count; processor time a second of its other threads."""
             count = lambda: json.load(urllib.request.urlopen(f"http://{host}:{port}/status"))["round"]
-            first, began = count(), time.monotonic()
+            first, began, spent = count(), time.monotonic(), other_threads(run.pid)
             time.sleep(options.seconds)
-            return (count() - first) / (time.monotonic() - began)
+            passed = time.monotonic() - began
+            return (count() - first) / passed, (other_threads(run.pid) - spent) / passed
 
         time.sleep(3)
         ratios, before = [], memory_of(run.pid)
         for _ in range(options.turns):
-            alone = pace()
+            alone, quiet = pace()
             crowd = Viewers((host, int(port)), options.viewers)
             time.sleep(2)
-            watched = pace()
+            watched, busy = pace()
             most = memory_of(run.pid)
             crowd.end()
+            time.sleep(1)
             ratios.append(watched / alone)
-            print(f"{alone:.1f} rounds/s alone, {watched:.1f} with {options.viewers} viewers, {watched / alone:.3f} times; they got "
-                  f"{crowd.bytes / 1e6:.1f} MB, {crowd.lost} were dropped; memory {before / 1024:.0f} MB, then {most / 1024:.0f} MB", flush=True)
+            print(f"{alone:.1f} rounds/s alone, {watched:.1f} with {options.viewers} viewers, {watched / alone:.3f} times; "
+                  f"{1000 * quiet:.0f} and {1000 * busy:.0f} ms of processor time a second beside the training; "
+                  f"{crowd.bytes / 1e6:.1f} MB, {crowd.lost} dropped; memory {before / 1024:.0f} MB at first, {most / 1024:.0f} MB with them, "
+                  f"{memory_of(run.pid) / 1024:.0f} MB after", flush=True)
         print(f"median ratio {statistics.median(ratios):.3f}")
     finally:
         run.send_signal(signal.SIGINT)
