@@ -118,6 +118,12 @@ class Programs(Dashboard):
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
 
+    def test_train_shows_one_page(self):
+        code, _, stderr = self.run_program("train", "--data", self.text, "--out", "all", "--peers", "2", "--rounds", "4", *TINY,
+                                           "--dashboard", f"127.0.0.1:{common.free_port()}", "--tensorboard", "events")
+        self.assertEqual(code, OK, stderr)
+        self.assertEqual(len(list((self.folder / "events").iterdir())), 1, "neither the other peer nor the one alone wants port or folder")
+
     def test_a_thousand_viewers_who_do_not_read(self):
         founder, _ = self.found("run", "--run.rounds", "1000000", "--dashboard", "127.0.0.1:0")
         where = self.address_of("run")

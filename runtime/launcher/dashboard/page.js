@@ -829,7 +829,9 @@ function connect() {
     connection = "lost";
     showSoon();
     if (source.readyState !== EventSource.CLOSED) return;  // it tries again by itself
-    setTimeout(connect, 3000 + 4000 * Math.random());
+    // Refused, as when all places are taken: now and then a look at all of it, until there is one.
+    fetchSnapshot();
+    setTimeout(connect, 5000 + 10000 * Math.random());
   };
 }
 
