@@ -112,38 +112,41 @@ TEST_CASE("history: a process that starts anew counts from nothing") {
     const auto row = h.snapshot()["rows"][3];
     CHECK(row[7] == 40);
     CHECK(row[6] == 0.5);
-    h.take_line(peers_line(4, {peer("1", true, true, 3, 500)}));
+    h.take_line(peers_line(4, json::array({peer("1", true, true, 3, 500)})));
     h.take_line(start(4));
-    h.take_line(peers_line(5, {peer("1", true, true, 4, 20)}));
+    h.take_line(peers_line(5, json::array({peer("1", true, true, 4, 20)})));
     CHECK(h.snapshot()["states"][0][2] == 520);
 }
 
 TEST_CASE("history: a goodbye, a loss and a return are told apart") {
     history h;
     h.take_line(start());
-    h.take_line(peers_line(1, {peer("1", true, true, 1), peer("2", true, true, 1)}));
+    h.take_line(peers_line(1, json::array({peer("1", true, true, 1), peer("2", true, true, 1)})));
     CHECK(marks_of(h).empty());  // who is there from the beginning
-    h.take_line(peers_line(5, {peer("1", true, true, 4), peer("2", true, true, 4), peer("3", true, false, 0)}));
+    h.take_line(
+        peers_line(5, json::array({peer("1", true, true, 4), peer("2", true, true, 4), peer("3", true, false, 0)})));
     CHECK(marks_of(h) == std::vector<std::string>{"joined@5"});
     CHECK(h.snapshot()["states"][2][1] == 1);  // syncing
     // The second says goodbye: away, and a round later out of the view.
-    h.take_line(peers_line(7, {peer("1", true, true, 6), peer("2", false, true, 6), peer("3", true, true, 6)}));
+    h.take_line(
+        peers_line(7, json::array({peer("1", true, true, 6), peer("2", false, true, 6), peer("3", true, true, 6)})));
     CHECK(h.snapshot()["states"][1][1] == 3);
-    h.take_line(peers_line(8, {peer("1", true, true, 7), peer("2", false, false, 6), peer("3", true, true, 7)}));
+    h.take_line(
+        peers_line(8, json::array({peer("1", true, true, 7), peer("2", false, false, 6), peer("3", true, true, 7)})));
     CHECK(marks_of(h) == std::vector<std::string>{"joined@5", "left@7"});
     CHECK(h.snapshot()["states"][1][1] == 4);
     // The third is lost, is given up, and returns.
-    h.take_line(peers_line(10, {peer("1", true, true, 9), peer("3", false, true, 8)}));
+    h.take_line(peers_line(10, json::array({peer("1", true, true, 9), peer("3", false, true, 8)})));
     for (std::uint64_t i = 10; i < 16; ++i) h.take_line(round_line(i));
     CHECK(marks_of(h) == std::vector<std::string>{"joined@5", "left@7", "lost@10"});
-    h.take_line(peers_line(70, {peer("1", true, true, 69), peer("3", false, false, 8)}));
+    h.take_line(peers_line(70, json::array({peer("1", true, true, 69), peer("3", false, false, 8)})));
     CHECK(h.snapshot()["states"][2][1] == 3);
-    h.take_line(peers_line(80, {peer("1", true, true, 79), peer("3", true, true, 79)}));
+    h.take_line(peers_line(80, json::array({peer("1", true, true, 79), peer("3", true, true, 79)})));
     CHECK(marks_of(h) == std::vector<std::string>{"joined@5", "left@7", "lost@10", "returned@80"});
     CHECK(h.snapshot()["marks"].back()["seconds"] == 70);
     // Back before it was sure that it was lost.
-    h.take_line(peers_line(90, {peer("1", true, true, 89), peer("3", false, true, 88)}));
-    h.take_line(peers_line(91, {peer("1", true, true, 90), peer("3", true, true, 90)}));
+    h.take_line(peers_line(90, json::array({peer("1", true, true, 89), peer("3", false, true, 88)})));
+    h.take_line(peers_line(91, json::array({peer("1", true, true, 90), peer("3", true, true, 90)})));
     CHECK(marks_of(h).size() == 6);
     CHECK(marks_of(h)[4] == "lost@90");
     CHECK(marks_of(h)[5] == "returned@91");
@@ -171,7 +174,7 @@ TEST_CASE("history: everything is bounded, whatever is told") {
     h.take_line(peers_line(1, many));
     for (std::uint64_t i = 0; i < 6000; ++i) {
         h.take_line({{"event", "evaluation"}, {"round", i + 1}, {"loss", 2.0}, {"sample", std::string(100000, 'x')}});
-        if (i % 10 == 0) h.take_line(peers_line(10 + i, {peer("1", i % 20 == 0, true, i)}));
+        if (i % 10 == 0) h.take_line(peers_line(10 + i, json::array({peer("1", i % 20 == 0, true, i)})));
     }
     CHECK(h.take_update()["rows"].empty());
     for (std::uint64_t i = 0; i < history::max_update_rows + 5; ++i) h.take_line(round_line(i));
@@ -205,7 +208,7 @@ TEST_CASE("history: foreign fields of any type do no harm, and no address or num
         for (const auto& [name, was] : known.items()) {
             json strange = known;
             strange[name] = value;
-            h.take_line(peers_line(3, {strange, value}));
+            h.take_line(peers_line(3, json::array({strange, value})));
         }
         h.take_line({{"event", value}});
         h.take_line(value.is_object() ? value : json::object());
@@ -213,7 +216,7 @@ TEST_CASE("history: foreign fields of any type do no harm, and no address or num
     json hostile = peer("123456789012345", true, true, 1);
     hostile["name"] = "<img src=x>\x1b[2J\xff\u202e";
     hostile["address"] = "10.0.0.7:4400";
-    h.take_line(peers_line(9, {hostile}));
+    h.take_line(peers_line(9, json::array({hostile})));
     const std::string text = h.snapshot().dump();
     CHECK(text.find("123456789012345") == std::string::npos);
     CHECK(text.find("10.0.0.7") == std::string::npos);
