@@ -8,7 +8,7 @@ set -eu
 run='g++ cmake ninja-build libasio-dev libssl-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libspdlog-dev libcpp-httplib-dev
     pkg-config bible-kjv'
 test='doctest-dev valgrind clang libclang-rt-14-dev clang-format clang-tidy g++-aarch64-linux-gnu qemu-user python3 python3-venv spin
-    iproute2 faketime'
+    iproute2 faketime chromium chromium-driver python3-selenium'
 
 case "${1:-}" in
 run) wanted=$run ;;

@@ -51,6 +51,14 @@ struct watch_options {
 /// `thinwire watch`: shows what peers serve at peer.status until Ctrl-C.
 [[nodiscard]] exit_code watch(const watch_options& options);
 
+struct dashboard_options {
+    std::vector<std::string> where;  ///< addresses as for watch, or one folder of a peer
+    std::string listen = "127.0.0.1:0";
+    bool open = false;  ///< listen may be an address that other machines reach
+};
+/// `thinwire dashboard`: serves a page that shows a run, live or finished, until Ctrl-C.
+[[nodiscard]] exit_code dashboard(const dashboard_options& options);
+
 struct invite_options {
     std::filesystem::path folder;
     std::string expires = "24h";

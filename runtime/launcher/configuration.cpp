@@ -22,7 +22,7 @@ using field = configuration_key::field;
 
 constexpr double large = 9007199254740992.0;  // 2^53: every integer up to here is exact as a double
 
-const std::array<configuration_key, 76> keys = {{
+const std::array<configuration_key, 83> keys = {{
     {"model.family", [](configuration& c) -> field { return &c.model.family; }, true, 0, 0, "llama|qwen3|olmo2|gpt2",
      "kind of transformer"},
     {"model.vocab_size", [](configuration& c) -> field { return &c.model.vocab_size; }, true, 256, 1 << 20, "",
@@ -135,6 +135,8 @@ const std::array<configuration_key, 76> keys = {{
      "rounds between two evaluations by the founder, a witness, or who orders the rounds; 0: only first and last"},
     {"run.eval_windows", [](configuration& c) -> field { return &c.run.eval_windows; }, false, 1, large, "",
      "rows of an evaluation, spread over the validation text"},
+    {"run.sample_tokens", [](configuration& c) -> field { return &c.run.sample_tokens; }, false, 0, 4096, "",
+     "bytes of text that the model writes at each evaluation, always from the same seed; 0: none"},
     {"run.snapshot_every", [](configuration& c) -> field { return &c.run.snapshot_every; }, false, 1, large, "",
      "rounds between two snapshots"},
     {"run.keep_log", [](configuration& c) -> field { return &c.run.keep_log; }, false, 0, 0, "",
@@ -182,6 +184,18 @@ const std::array<configuration_key, 76> keys = {{
      "host:port that serves /status and /metrics to programs and `thinwire watch`, port 0: any; empty: off"},
     {"peer.status_public", [](configuration& c) -> field { return &c.peer.status_public; }, false, 0, 0, "",
      "peer.status may be an address that other machines reach"},
+    {"peer.dashboard", [](configuration& c) -> field { return &c.peer.dashboard; }, false, 0, 0, "",
+     "host:port of a page that shows the run to people, port 0: any; empty: off"},
+    {"peer.dashboard_public", [](configuration& c) -> field { return &c.peer.dashboard_public; }, false, 0, 0, "",
+     "peer.dashboard may be an address that other machines reach"},
+    {"peer.place", [](configuration& c) -> field { return &c.peer.place; }, false, 0, 0, "",
+     "where this peer is, as the others may show it, at most 64 bytes; empty: not told"},
+    {"peer.hardware", [](configuration& c) -> field { return &c.peer.hardware; }, false, 0, 0, "",
+     "what it computes with, as the others may show it, at most 64 bytes; empty: not told"},
+    {"peer.coordinates", [](configuration& c) -> field { return &c.peer.coordinates; }, false, 0, 0, "",
+     "latitude and longitude in degrees for the others' maps, such as \"52.5, 13.4\"; empty: not told"},
+    {"peer.tensorboard", [](configuration& c) -> field { return &c.peer.tensorboard; }, false, 0, 0, "",
+     "folder for event files that TensorBoard reads; empty: none"},
     {"peer.log_file", [](configuration& c) -> field { return &c.peer.log_file; }, false, 0, 0, "",
      "events as JSON lines, a file in DIR, renamed at 16 MB with four older ones kept; empty: none"},
 }};

@@ -78,6 +78,7 @@ struct configuration {
         std::int64_t min_peers = 1;
         std::int64_t eval_every = 50;
         std::int64_t eval_windows = 128;
+        std::int64_t sample_tokens = 96;
         std::int64_t snapshot_every = 100;
         std::string keep_log = "all";
         std::int64_t micro_batches = 1;
@@ -107,7 +108,12 @@ struct configuration {
         bool plaintext = false;
         std::string status;  ///< host:port; empty: nobody can watch
         bool status_public = false;
-        std::string log_file;  ///< in peer.directory; empty: none
+        std::string dashboard;  ///< host:port; empty: no page for people
+        bool dashboard_public = false;
+        std::string place, hardware;  ///< what others are told; empty: nothing
+        std::string coordinates;      ///< "latitude, longitude" of place; empty: not on the map
+        std::string tensorboard;      ///< folder; empty: no event files
+        std::string log_file;         ///< in peer.directory; empty: none
     } peer;
 
     /// The keys that a file or the command line stated, as opposed to defaults.

@@ -18,6 +18,7 @@ struct directory {
     [[nodiscard]] std::filesystem::path access() const { return root / "access"; }
     [[nodiscard]] std::filesystem::path address() const { return root / "address"; }
     [[nodiscard]] std::filesystem::path status_address() const { return root / "status.address"; }
+    [[nodiscard]] std::filesystem::path dashboard_address() const { return root / "dashboard.address"; }
     [[nodiscard]] std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
     [[nodiscard]] std::filesystem::path report() const { return root / "report.json"; }
     [[nodiscard]] std::filesystem::path settings() const { return root / "run.toml"; }

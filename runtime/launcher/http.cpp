@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <condition_variable>
@@ -18,6 +19,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -100,25 +102,40 @@ class responder : public httplib::Server {
  public:
     responder(bool loopback, http_server::page_source pages) : loopback_(loopback), pages_(std::move(pages)) {
         set_default_headers({{"Cache-Control", "no-store"},
-                             {"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
                              {"Cross-Origin-Resource-Policy", "same-origin"},
                              {"Referrer-Policy", "no-referrer"},
                              {"X-Content-Type-Options", "nosniff"},
                              {"X-Frame-Options", "DENY"}});
         set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& answer) {
-            const http_page page = answer_to(request);
+            http_page page = answer_to(request);
             answer.status = page.status;
+            answer.set_header("Content-Security-Policy", page.policy);
             if (page.status == 405) answer.set_header("Allow", "GET");
+            stream_after_ = page.stream_after;
+            stream_begin_ = page.stream_after ? std::exchange(page.body, {}) : std::string();
             answer.set_content(page.body, page.type.c_str());
             return HandlerResponse::Handled;
         });
     }
 
+    struct answered {
+        std::string bytes;
+        std::optional<std::uint64_t> stream_after;  ///< of a stream: the rest follows
+    };
+
     /// The answer to a request, given its line and headers.
-    std::string answer(std::string_view head) {
+    answered answer(std::string_view head) {
         memory_stream stream(head);
+        stream_after_.reset();
         respond(*this, stream);
-        return stream.take();
+        std::string bytes = stream.take();
+        if (stream_after_) {
+            // A body without a stated length ends with the connection.
+            constexpr std::string_view length = "Content-Length: 0\r\n";
+            if (const std::size_t at = bytes.find(length); at != std::string::npos) bytes.erase(at, length.size());
+            bytes += stream_begin_;
+        }
+        return {std::move(bytes), stream_after_};
     }
 
  private:
@@ -127,7 +144,7 @@ class responder : public httplib::Server {
         const std::string host = split(request.get_header_value("Host")).first;
         if (loopback_ && !host.empty() && host != "localhost" && !numeric(host))
             return {.status = 421, .body = "expected an address or localhost as Host\n"};
-        return pages_(request.path);
+        return pages_({request.path, request.get_header_value("Last-Event-ID")});
     }
 
     template <class Self>
@@ -145,16 +162,28 @@ class responder : public httplib::Server {
 
     bool loopback_;
     http_server::page_source pages_;
+    std::optional<std::uint64_t> stream_after_;  ///< of the request that is being answered
+    std::string stream_begin_;
 };
+
+using shared_piece = std::shared_ptr<const std::string>;
 
 struct connection {
     descriptor socket;
     clock::time_point until;
     std::string request, answer{};
     std::size_t sent = 0;
-    enum class state : std::uint8_t { reading, writing, leaving, over } now = state::reading;
+    enum class state : std::uint8_t { reading, writing, leaving, streaming, over } now = state::reading;
+    std::uint64_t stream_after = 0;
+    std::deque<shared_piece> pieces{};  ///< of a stream, after `answer`; of the first, `sent` bytes are gone
+
+    [[nodiscard]] bool has_output() const {
+        return now == state::writing || (now == state::streaming && (!answer.empty() || !pieces.empty()));
+    }
 };
 
+constexpr const char* no_room =
+    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n";
 constexpr const char* too_large =
     "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -162,7 +191,7 @@ bool would_block() {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-descriptor listen_on(http_address& where) {
+descriptor listen_on(http_address& where, const std::string& key) {
     const bool six = where.host.find(':') != std::string::npos;
     sockaddr_in6 v6{};
     sockaddr_in v4{};
@@ -179,7 +208,7 @@ descriptor listen_on(http_address& where) {
     if (parsed != 1 || socket.get() < 0 || ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
         ::bind(socket.get(), address, size) != 0 || ::listen(socket.get(), 64) != 0 ||
         ::getsockname(socket.get(), address, &size) != 0)
-        throw launcher_error(exit_code::network, "peer.status = \"" + where.text() + "\": " + strerror(errno) +
+        throw launcher_error(exit_code::network, key + " = \"" + where.text() + "\": " + strerror(errno) +
                                                      ": expected an address of this machine and a free port");
     where.port = ntohs(six ? v6.sin6_port : v4.sin_port);
     return socket;
@@ -213,17 +242,29 @@ result<http_address> parse_http_address(std::string_view text) {
     return where;
 }
 
+http_address server_address(const std::string& key, const std::string& text, bool open, const std::string& opens) {
+    const result<http_address> where = parse_http_address(text);
+    const std::string line = "configuration: " + key + " = \"" + printable(text) + "\": expected ";
+    if (!where || !where->numeric())
+        throw launcher_error(exit_code::usage, line + "HOST:PORT with an IP address, such as 127.0.0.1:9400");
+    if (where->loopback() || open) return *where;
+    throw launcher_error(exit_code::usage, line +
+                                               "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) +
+                                               ", or " + opens + ": whoever reaches that address can read it");
+}
+
 /// One thread and one poll() for all connections.
 class http_server::implementation {
  public:
-    implementation(const http_address& where, page_source pages, const http_server_limits& limits)
+    implementation(const http_address& where, page_source pages, const http_server_limits& limits,
+                   const std::string& key)
         : where_(where),
           limits_(limits),
-          listener_(listen_on(where_)),
+          listener_(listen_on(where_, key)),
           responder_(where_.loopback(), std::move(pages)) {
         std::array<int, 2> ends{};
         if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
-            throw launcher_error(exit_code::network, std::string("peer.status: pipe: ") + strerror(errno));
+            throw launcher_error(exit_code::network, key + ": pipe: " + strerror(errno));
         wake_read_ = descriptor(ends[0]);
         wake_write_ = descriptor(ends[1]);
         thread_ = std::thread([this] { serve(); });
@@ -236,8 +277,24 @@ class http_server::implementation {
     implementation& operator=(const implementation&) = delete;
 
     [[nodiscard]] const http_address& address() const noexcept { return where_; }
+    [[nodiscard]] std::size_t readers() const noexcept { return readers_.load(); }
+
+    void publish(std::uint64_t number, std::string piece) {
+        {
+            const std::lock_guard lock(mutex_);
+            published_.push_back({number, std::make_shared<const std::string>(std::move(piece))});
+        }
+        // A full pipe wakes as well.
+        const char one = 0;
+        [[maybe_unused]] const ssize_t written = ::write(wake_write_.get(), &one, 1);
+    }
 
  private:
+    struct numbered {
+        std::uint64_t number;
+        shared_piece piece;
+    };
+
     void serve() {
         std::vector<pollfd> watched;
         for (;;) {
@@ -245,24 +302,72 @@ class http_server::implementation {
             watched.clear();
             watched.push_back({wake_read_.get(), POLLIN, 0});
             watched.push_back({listener_.get(), static_cast<short>(accepting ? POLLIN : 0), 0});
-            for (const connection& one : open_)
-                watched.push_back({one.socket.get(),
-                                   static_cast<short>(one.now == connection::state::writing ? POLLOUT : POLLIN), 0});
+            for (const connection& one : open_) watched.push_back(poll_of(one));
+            for (const connection& one : streams_) watched.push_back(poll_of(one));
             if (::poll(watched.data(), watched.size(), wait_ms()) < 0 && errno != EINTR) return;
-            if (watched[0].revents != 0) return;
-            for (std::size_t i = 0; i < open_.size(); ++i) {
-                if (watched[i + 2].revents != 0) advance(open_[i]);
-                if (clock::now() >= open_[i].until) open_[i].now = connection::state::over;
-            }
-            std::erase_if(open_, [](const connection& one) { return one.now == connection::state::over; });
+            if (watched[0].revents != 0 && !distribute()) return;
+            std::size_t at = 2;
+            const auto now = clock::now();
+            for (auto* all : {&open_, &streams_})
+                for (connection& one : *all) {
+                    if (watched[at++].revents != 0) advance(one);
+                    if (now >= one.until) one.now = connection::state::over;
+                }
+            settle();
             if (watched[1].revents != 0) accept();
         }
+    }
+
+    static pollfd poll_of(const connection& one) {
+        const bool reads = one.now == connection::state::streaming || !one.has_output();
+        return {one.socket.get(), static_cast<short>((reads ? POLLIN : 0) | (one.has_output() ? POLLOUT : 0)), 0};
+    }
+
+    /// What was published since, to every reader. False when the server ends.
+    bool distribute() {
+        std::array<char, 256> bytes{};
+        const ssize_t got = ::read(wake_read_.get(), bytes.data(), bytes.size());
+        if (got == 0) return false;
+        std::vector<numbered> fresh;
+        {
+            const std::lock_guard lock(mutex_);
+            fresh.swap(published_);
+        }
+        for (connection& reader : streams_)
+            for (const numbered& one : fresh)
+                if (one.number > reader.stream_after) queue(reader, one);
+        return true;
+    }
+
+    void queue(connection& reader, const numbered& one) const {
+        reader.stream_after = one.number;
+        if (reader.pieces.size() >= limits_.stream_pieces) {
+            reader.now = connection::state::over;  // it comes back and says where it was
+            return;
+        }
+        if (!reader.has_output()) reader.until = clock::now() + limits_.stream_patience;
+        reader.pieces.push_back(one.piece);
+        if (reader.now == connection::state::streaming) stream(reader);
+    }
+
+    /// Connections that became streams move to those; those that are over go.
+    void settle() {
+        for (connection& one : open_) {
+            if (one.now != connection::state::streaming) continue;
+            streams_.push_back(std::move(one));
+            one.now = connection::state::over;
+        }
+        const auto over = [](const connection& one) { return one.now == connection::state::over; };
+        std::erase_if(open_, over);
+        std::erase_if(streams_, over);
+        readers_ = streams_.size();
     }
 
     [[nodiscard]] int wait_ms() const {
         auto until = clock::time_point::max();
         if (accept_again_ > clock::now()) until = accept_again_;
-        for (const connection& one : open_) until = std::min(until, one.until);
+        for (const auto* all : {&open_, &streams_})
+            for (const connection& one : *all) until = std::min(until, one.until);
         if (until == clock::time_point::max()) return -1;
         const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - clock::now());
         return static_cast<int>(std::max<std::int64_t>(0, left.count()));
@@ -288,6 +393,10 @@ class http_server::implementation {
             case connection::state::reading: return read(one);
             case connection::state::writing: return write(one);
             case connection::state::leaving: return drain(one);
+            case connection::state::streaming:
+                drain(one);  // readers say nothing; what is told here is that one has gone
+                if (one.now == connection::state::streaming) stream(one);
+                return;
             case connection::state::over: return;
         }
     }
@@ -307,9 +416,29 @@ class http_server::implementation {
         else if (end == std::string::npos)
             return;
         else
-            one.answer = responder_.answer(std::string_view(one.request).substr(0, end + 4));
+            answer(one, std::string_view(one.request).substr(0, end + 4));
+        if (one.now == connection::state::streaming) return stream(one);
         one.now = connection::state::writing;
         write(one);
+    }
+
+    void answer(connection& one, std::string_view head) {
+        responder::answered answered = responder_.answer(head);
+        one.answer = std::move(answered.bytes);
+        if (!answered.stream_after) return;
+        if (streams_.size() + streams_beginning() >= limits_.streams) {
+            one.answer = no_room;
+            return;
+        }
+        one.request = {};
+        one.stream_after = *answered.stream_after;
+        one.until = clock::now() + limits_.stream_patience;
+        one.now = connection::state::streaming;
+    }
+
+    [[nodiscard]] std::size_t streams_beginning() const {
+        return static_cast<std::size_t>(std::count_if(
+            open_.begin(), open_.end(), [](const connection& one) { return one.now == connection::state::streaming; }));
     }
 
     void write(connection& one) {
@@ -327,6 +456,28 @@ class http_server::implementation {
         one.now = connection::state::leaving;
     }
 
+    /// As much as the reader takes now.
+    void stream(connection& one) const {
+        while (one.has_output()) {
+            const std::string& front = one.answer.empty() ? *one.pieces.front() : one.answer;
+            const ssize_t put =
+                ::send(one.socket.get(), front.data() + one.sent, front.size() - one.sent, MSG_NOSIGNAL);
+            if (put < 0) {
+                if (!would_block()) one.now = connection::state::over;
+                return;
+            }
+            one.until = clock::now() + limits_.stream_patience;
+            one.sent += static_cast<std::size_t>(put);
+            if (one.sent < front.size()) return;
+            one.sent = 0;
+            if (one.answer.empty())
+                one.pieces.pop_front();
+            else
+                one.answer = {};
+        }
+        one.until = clock::time_point::max();  // nothing waits
+    }
+
     static void drain(connection& one) {
         std::array<char, 4096> bytes{};
         const ssize_t got = ::recv(one.socket.get(), bytes.data(), bytes.size(), 0);
@@ -338,17 +489,30 @@ class http_server::implementation {
     descriptor listener_, wake_read_, wake_write_;
     responder responder_;
     std::deque<connection> open_;  ///< in the order in which they came
+    std::deque<connection> streams_;
     clock::time_point accept_again_{};
+    std::atomic<std::size_t> readers_ = 0;
+    std::mutex mutex_;  ///< guards what follows
+    std::vector<numbered> published_;
     std::thread thread_;
 };
 
-http_server::http_server(const http_address& where, page_source pages, const http_server_limits& limits)
-    : impl_(std::make_unique<implementation>(where, std::move(pages), limits)) {}
+http_server::http_server(const http_address& where, page_source pages, const http_server_limits& limits,
+                         const std::string& key)
+    : impl_(std::make_unique<implementation>(where, std::move(pages), limits, key)) {}
 
 http_server::~http_server() = default;
 
 const http_address& http_server::address() const noexcept {
     return impl_->address();
+}
+
+void http_server::publish(std::uint64_t number, std::string piece) {
+    impl_->publish(number, std::move(piece));
+}
+
+std::size_t http_server::readers() const noexcept {
+    return impl_->readers();
 }
 
 result<std::string> http_get(const http_address& where, const std::string& path, const http_limits& limits,

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -37,13 +38,30 @@ void json_lines_writer::write(const nlohmann::json& object) {
     }
 }
 
-std::vector<nlohmann::json> json_lines_follower::poll() {
+std::vector<nlohmann::json> json_lines_follower::poll(std::size_t bytes) {
     std::vector<nlohmann::json> objects;
+    at_end_ = true;
     std::ifstream in(file_, std::ios::binary);
     if (!in || !in.seekg(static_cast<std::streamoff>(at_))) return objects;
-    std::string fresh((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-    at_ += fresh.size();
-    partial_ += fresh;
+    std::vector<char> block(std::min(bytes, std::size_t{1} << 20U));
+    for (std::size_t taken = 0; taken < bytes;) {
+        in.read(block.data(), static_cast<std::streamsize>(block.size()));
+        const auto got = static_cast<std::size_t>(in.gcount());
+        if (got == 0) return objects;
+        at_ += got;
+        taken += got;
+        partial_.append(block.data(), got);
+        take_lines(objects);
+        if (partial_.size() > longest_line) {  // what follows up to its end is damaged as well
+            partial_.clear();
+            partial_.shrink_to_fit();
+        }
+    }
+    at_end_ = false;
+    return objects;
+}
+
+void json_lines_follower::take_lines(std::vector<nlohmann::json>& objects) {
     std::size_t begin = 0;
     for (std::size_t end; (end = partial_.find('\n', begin)) != std::string::npos; begin = end + 1) {
         auto object = nlohmann::json::parse(partial_.begin() + static_cast<std::ptrdiff_t>(begin),
@@ -51,7 +69,6 @@ std::vector<nlohmann::json> json_lines_follower::poll() {
         if (object.is_object()) objects.push_back(std::move(object));
     }
     partial_.erase(0, begin);
-    return objects;
 }
 
 }  // namespace thinwire::launcher

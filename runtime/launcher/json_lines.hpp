@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -31,14 +33,20 @@ class json_lines_follower {
  public:
     explicit json_lines_follower(std::filesystem::path file) : file_(std::move(file)) {}
 
-    /// The objects of the lines completed since the last call; a damaged line is left out. Empty while there is no
-    /// such file.
-    [[nodiscard]] std::vector<nlohmann::json> poll();
+    /// The objects of the lines completed since the last call, of at most about `bytes` of the file; a damaged line and
+    /// one above a megabyte are left out. Empty while there is no such file, and at its end.
+    [[nodiscard]] std::vector<nlohmann::json> poll(std::size_t bytes = SIZE_MAX);
+    /// Whether the last call left nothing that was there.
+    [[nodiscard]] bool at_end() const noexcept { return at_end_; }
 
  private:
+    static constexpr std::size_t longest_line = std::size_t{1} << 20U;
+    void take_lines(std::vector<nlohmann::json>& objects);
+
     std::filesystem::path file_;
     std::uintmax_t at_ = 0;
     std::string partial_;
+    bool at_end_ = false;
 };
 
 }  // namespace thinwire::launcher

@@ -47,6 +47,7 @@ Or run each peer where it belongs:
   thinwire invite run                                                 print a line that lets one machine in
   thinwire join LINE --dir peer --data book.txt                       enter it from there
   thinwire watch run                                                  see how a peer with --status does
+  thinwire dashboard run                                              the same as a web page, live or afterwards
 
 `thinwire COMMAND --help` says more about each.
 
@@ -64,6 +65,7 @@ struct arguments {
     evaluate_options evaluate;
     log_options log;
     watch_options watch;
+    dashboard_options dashboard;
     ctl_options ctl;
 };
 
@@ -93,6 +95,9 @@ void add_key_option(CLI::App& command, std::vector<std::pair<std::string, std::s
 void add_watching(CLI::App& command, std::vector<std::pair<std::string, std::string>>& overrides) {
     add_key_option(command, overrides, "--status", "peer.status",
                    "host:port for `thinwire watch`, /status and /metrics; port 0: any");
+    add_key_option(command, overrides, "--dashboard", "peer.dashboard",
+                   "host:port of a page that shows the run to people; port 0: any");
+    add_key_option(command, overrides, "--tensorboard", "peer.tensorboard", "folder for event files of TensorBoard");
     add_key_option(command, overrides, "--log-file", "peer.log_file", "events as JSON lines, a file in DIR");
 }
 
@@ -226,6 +231,27 @@ of the same weights after the same rounds. Ctrl-C ends it.
 
 )") + exit_codes);
     command->callback([&] { chosen = [&] { return watch(a.watch); }; });
+}
+
+void add_dashboard(CLI::App& app, arguments& a, action& chosen) {
+    CLI::App* command = app.add_subcommand("dashboard", "Show a run to people, live or finished, as a web page");
+    dashboard_options& d = a.dashboard;
+    command
+        ->add_option("where", d.where,
+                     "the folder of a peer, running or not; or host:port that peers gave as --status, up to 16")
+        ->required()
+        ->expected(1, 16);
+    command->add_option("--listen", d.listen, "host:port of the page; port 0: any")->capture_default_str();
+    command->add_flag("--public", d.open, "--listen may be an address that other machines reach");
+    command->footer(std::string(R"(
+Prints the page's address. A folder shows the whole run with a time slider and is followed while its peer trains; with
+addresses the page begins with what they tell now, and the first one that answers is shown. Ctrl-C ends it.
+
+  thinwire dashboard run
+  thinwire dashboard 10.0.0.8:9400 10.0.0.9:9400 --listen 127.0.0.1:8080
+
+)") + exit_codes);
+    command->callback([&] { chosen = [&] { return dashboard(a.dashboard); }; });
 }
 
 void add_ctl(CLI::App& app, arguments& a, action& chosen) {
@@ -397,9 +423,9 @@ void add_inspect(CLI::App& app, arguments& a, action& chosen) {
 
 /// CLI11 would only say that a command is missing.
 void require_known_command(const std::vector<std::string>& words) {
-    static constexpr std::array<std::string_view, 15> commands = {"train",    "start",  "join", "witness", "watch",
-                                                                  "ctl",      "invite", "key",  "allow",   "revoke",
-                                                                  "generate", "eval",   "log",  "inspect", "keys"};
+    static constexpr std::array<std::string_view, 16> commands = {
+        "dashboard", "train", "start",  "join",     "witness", "watch", "ctl",     "invite",
+        "key",       "allow", "revoke", "generate", "eval",    "log",   "inspect", "keys"};
     if (words.empty() || words.front().starts_with('-') ||
         std::find(commands.begin(), commands.end(), words.front()) != commands.end())
         return;
@@ -426,6 +452,7 @@ exit_code run(std::vector<std::string> words) {
     add_join(app, a, overrides, chosen);
     add_witness(app, a, overrides, chosen);
     add_watch(app, a, chosen);
+    add_dashboard(app, a, chosen);
     add_ctl(app, a, chosen);
     add_invite(app, a, chosen);
     add_keys_of_peers(app, a, chosen);

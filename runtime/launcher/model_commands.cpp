@@ -3,6 +3,7 @@
 #include <thinwire/nn/sampling.hpp>
 
 #include "commands.hpp"
+#include "continued_text.hpp"
 #include "event_log.hpp"
 #include "model_folder.hpp"
 #include "replica.hpp"
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <numbers>
@@ -32,13 +34,6 @@ nn::transformer_config config_of(const std::filesystem::path& folder) {
     return *config;
 }
 
-/// One byte for each token; what is no byte becomes '?'.
-std::string text_of(std::span<const std::int32_t> tokens) {
-    std::string text;
-    for (const std::int32_t token : tokens) text += token < 256 ? static_cast<char>(token) : '?';
-    return text;
-}
-
 }  // namespace
 
 model_folder::model_folder(const std::filesystem::path& folder, int threads)
@@ -57,29 +52,16 @@ std::string generated_text(const generate_options& options) {
         throw launcher_error(exit_code::usage, "generate: --temperature is " + std::to_string(options.temperature) +
                                                    ": expected a number in 0..100");
     model_folder folder(options.model, options.threads);
-    std::vector<std::int32_t> tokens;
-    for (const char c : options.prompt) tokens.push_back(static_cast<unsigned char>(c));
-    const auto limit = static_cast<std::size_t>(folder.model().config().max_position_embeddings);
-    const std::size_t begin = tokens.size();
-    const std::size_t end = begin + static_cast<std::size_t>(options.count);
     nn::sampling_options sampling;
     sampling.temperature = static_cast<float>(options.temperature);
     sampling.top_k = options.top_k;
     sampling.seed = options.seed;
-    if (begin >= limit)
+    const auto limit = static_cast<std::size_t>(folder.model().config().max_position_embeddings);
+    if (options.prompt.size() >= limit)
         log_event(log_level::warning, "prompt",
-                  fmt::format("the prompt has {} bytes: the model, made for {}, goes on from its last {}", begin, limit,
-                              std::max<std::size_t>(1, limit / 2)));
-    // Longer than the model's positions: go on from the later half of what there is.
-    while (tokens.size() < end) {
-        const std::size_t keep = tokens.size() < limit ? tokens.size() : std::max<std::size_t>(1, limit / 2);
-        const std::size_t count = std::min(end - tokens.size(), limit - keep);
-        const std::vector<std::int32_t> prompt(tokens.end() - static_cast<std::ptrdiff_t>(keep), tokens.end());
-        const auto made = nn::generate(folder.model(), prompt, static_cast<int>(count), sampling);
-        tokens.insert(tokens.end(), made.begin(), made.end());
-        ++sampling.seed;
-    }
-    return text_of(std::span(tokens).subspan(begin));
+                  fmt::format("the prompt has {} bytes: the model, made for {}, goes on from its last {}",
+                              options.prompt.size(), limit, std::max<std::size_t>(1, limit / 2)));
+    return continued_text(folder.model(), options.prompt, static_cast<std::size_t>(options.count), sampling);
 }
 
 exit_code generate(const generate_options& options) {

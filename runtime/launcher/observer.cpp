@@ -2,6 +2,7 @@
 
 #include <thinwire/codec/payload.hpp>
 
+#include "dashboard/board.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
 #include <spdlog/fmt/fmt.h>
@@ -22,38 +23,37 @@ double seconds_since(steady_time from, steady_time to) {
     return std::chrono::duration<double>(to - from).count();
 }
 
-http_address status_address(const configuration& settings) {
-    const result<http_address> where = parse_http_address(settings.peer.status);
-    const std::string key = "configuration: peer.status = \"" + settings.peer.status + "\": expected ";
-    if (!where || !where->numeric())
-        throw launcher_error(exit_code::usage, key + "HOST:PORT with an IP address, such as 127.0.0.1:9400");
-    if (where->loopback() || settings.peer.status_public) return *where;
-    throw launcher_error(exit_code::usage,
-                         key + "a loopback address, such as 127.0.0.1:" + std::to_string(where->port) +
-                             ", or peer.status_public = true: whoever reaches that address can read it");
-}
-
 }  // namespace
 
 observer::observer(const configuration& settings, const directory& where, bool founder, peer_id self)
-    : address_file_(where.status_address()), entered_at_(clock::now()), phase_at_(entered_at_) {
-    std::error_code none;
-    std::filesystem::remove(address_file_, none);  // of a process that was killed
+    : files_(where), entered_at_(clock::now()), phase_at_(entered_at_) {
+    for (const std::filesystem::path& file : {files_.status_address(), files_.dashboard_address()}) {
+        std::error_code none;
+        std::filesystem::remove(file, none);  // of a process that was killed
+    }
     if (!settings.peer.log_file.empty()) log_to_file(where.root / settings.peer.log_file);
     log_identity("", settings.peer.name);
-    if (!settings.peer.status.empty()) where_ = status_address(settings);
+    if (!settings.peer.status.empty())
+        where_ = server_address("peer.status", settings.peer.status, settings.peer.status_public,
+                                "peer.status_public = true");
+    if (!settings.peer.dashboard.empty())
+        dashboard_ = server_address("peer.dashboard", settings.peer.dashboard, settings.peer.dashboard_public,
+                                    "peer.dashboard_public = true");
     status_.peer = settings.peer.name;
     status_.self = self;
     status_.founder = founder;
 }
 
 observer::~observer() {
-    if (!server_) return;
+    const auto forget = [](const std::filesystem::path& file) {
+        std::error_code failed;
+        std::filesystem::remove(file, failed);
+        if (failed) log_event(log_level::warning, "message", "remove '" + file.string() + "': " + failed.message());
+    };
+    if (board_) forget(files_.dashboard_address());
+    board_.reset();
+    if (server_) forget(files_.status_address());
     server_.reset();
-    std::error_code failed;
-    std::filesystem::remove(address_file_, failed);
-    if (failed)
-        log_event(log_level::warning, "message", "remove '" + address_file_.string() + "': " + failed.message());
 }
 
 observer::payload_check observer::timed(payload_check check) {
@@ -68,24 +68,37 @@ observer::payload_check observer::timed(payload_check check) {
     };
 }
 
-void observer::entered(const runtime::node& node, const configuration& settings, std::uint64_t round) {
+void observer::entered(const runtime::node& node, const configuration& settings, std::uint64_t round,
+                       std::uint64_t parameters) {
     node_ = &node;
     {
         const std::lock_guard lock(mutex_);
         entered_at_ = phase_at_ = clock::now();
         status_.run = to_string(node.run());
         status_.round = round;
+        status_.parameters = parameters;
         status_.rounds = static_cast<std::uint64_t>(settings.run.rounds);
         status_.k = settings.optimizer.k;
         pace_.emplace(round, entered_at_);
     }
-    if (!where_) return;
-    server_.emplace(*where_, [this](const std::string& path) { return page(path); });
-    const std::string address = server_->address().text();
-    write_text(address_file_, address + "\n");
-    log_event(log_level::info, "status",
-              fmt::format("status on http://{}/status and /metrics; `thinwire watch {}` shows it", address, address),
-              {{"address", address}});
+    if (where_) {
+        server_.emplace(*where_, [this](const http_request& request) { return page(request.path); });
+        const std::string address = server_->address().text();
+        write_text(files_.status_address(), address + "\n");
+        log_event(
+            log_level::info, "status",
+            fmt::format("status on http://{}/status and /metrics; `thinwire watch {}` shows it", address, address),
+            {{"address", address}});
+    }
+    if (!dashboard_) return;
+    board_source source;
+    source.folder = files_.root;
+    source.own = [this] { return status_text(); };
+    source.pages = [this](const std::string& path) { return page(path); };
+    board_ = std::make_unique<board>(*dashboard_, std::move(source), "peer.dashboard");
+    const std::string address = board_->address().text();
+    write_text(files_.dashboard_address(), address + "\n");
+    log_event(log_level::info, "dashboard", fmt::format("dashboard on http://{}/", address), {{"address", address}});
 }
 
 void observer::computing(std::uint64_t round) {
@@ -170,9 +183,28 @@ void observer::note_presence(const runtime::node_status& node) {
     }
 }
 
-void observer::evaluated(std::uint64_t round, double loss) {
+void observer::contributed(std::span<const commit> commits) {
+    const std::lock_guard lock(mutex_);
+    for (const commit& one : commits) {
+        status_.round_tokens = 0;
+        for (const contribution& part : one.contributions) {
+            const std::uint64_t tokens = stated_tokens(part.payload);
+            status_.tokens_of[part.peer] += tokens;
+            status_.round_tokens += tokens;
+        }
+        status_.run_tokens += status_.round_tokens;
+    }
+}
+
+void observer::momentum(std::optional<double> energy) {
+    const std::lock_guard lock(mutex_);
+    status_.momentum_energy = energy;
+}
+
+void observer::evaluated(std::uint64_t round, double loss, const std::string& sample) {
     const std::lock_guard lock(mutex_);
     status_.validation_loss = loss;
+    status_.sample = sample;
     status_.validation_round = round;
 }
 
@@ -183,6 +215,9 @@ void observer::replica(std::uint64_t round, const digest& of) {
 
 run_status observer::status() const {
     runtime::node_status node = node_ != nullptr ? node_->status() : runtime::node_status{};
+    std::unique_lock energy_lock(energy_mutex_);
+    const std::optional<double> joules = energy_.joules();
+    energy_lock.unlock();
     const std::lock_guard lock(mutex_);
     const steady_time now = clock::now();
     run_status copy = status_;
@@ -193,6 +228,7 @@ run_status observer::status() const {
         copy.rounds_per_second_minute = pace_->minute(now);
     }
     copy.wait_seconds = node.wait_seconds;
+    copy.energy_joules = joules;
     const std::lock_guard book_lock(book_->mutex);
     copy.costs = book_->payloads.costs();
     copy.sees_arrivals = node.sequencer == status_.self;
@@ -206,12 +242,14 @@ run_status observer::status() const {
     return copy;
 }
 
+std::string observer::status_text() const {
+    return to_json(status()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 http_page observer::page(const std::string& path) const {
     if (path == "/healthz") return {.body = "ok\n"};
     if (path == "/metrics") return {.type = "text/plain; version=0.0.4; charset=utf-8", .body = to_metrics(status())};
-    if (path == "/status")
-        return {.type = "application/json",
-                .body = to_json(status()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"};
+    if (path == "/status") return {.type = "application/json", .body = status_text() + "\n"};
     return {.status = 404, .body = "there are /status, /metrics and /healthz\n"};
 }
 

@@ -9,6 +9,7 @@
 
 #include "configuration.hpp"
 #include "directory.hpp"
+#include "energy.hpp"
 #include "http.hpp"
 #include "run_status.hpp"
 
@@ -24,6 +25,8 @@
 
 namespace thinwire::launcher {
 
+class board;
+
 /// What the training thread tells those who watch a peer: a few numbers a round, copied under a lock that nobody holds
 /// for longer than such a copy takes. Serves them where peer.status says, and logs who comes and goes.
 ///
@@ -33,9 +36,9 @@ class observer {
     using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte>)>;
 
     /// Opens peer.log_file where it is set. Throws io_error, and launcher_error(usage) for a peer.status that is no
-    /// address, or one beyond this machine without peer.status_public.
+    /// address, or one beyond this machine without peer.status_public, and likewise for peer.dashboard.
     observer(const configuration& settings, const directory& where, bool founder, peer_id self);
-    /// The server ends, and DIR/status.address goes with it.
+    /// The servers end, and DIR/status.address and DIR/dashboard.address go with them.
     ~observer();
     observer(const observer&) = delete;
     observer& operator=(const observer&) = delete;
@@ -45,8 +48,9 @@ class observer {
 
     /// The peer is in its run, at `round`; `settings` are the run's now. `node` outlives this observer. Throws
     /// launcher_error(network), io_error.
-    void entered(const runtime::node& node, const configuration& settings, std::uint64_t round);
-    [[nodiscard]] bool serves() const noexcept { return where_.has_value(); }
+    void entered(const runtime::node& node, const configuration& settings, std::uint64_t round,
+                 std::uint64_t parameters);
+    [[nodiscard]] bool serves() const noexcept { return where_ || dashboard_; }
 
     /// The course of a round: its computation begins, its payload is published, its commit is applied.
     void computing(std::uint64_t round);
@@ -56,7 +60,10 @@ class observer {
                  const runtime::node_status& node);
     /// Something else begins that takes time: "pacing", "evaluating", "saving".
     void begin(const char* phase);
-    void evaluated(std::uint64_t round, double loss);
+    void evaluated(std::uint64_t round, double loss, const std::string& sample);
+    /// Who contributed to what was applied, and with how many tokens.
+    void contributed(std::span<const commit> commits);
+    void momentum(std::optional<double> energy);
     /// The digest of all weights.
     void replica(std::uint64_t round, const digest& of);
 
@@ -67,11 +74,12 @@ class observer {
 
  private:
     [[nodiscard]] http_page page(const std::string& path) const;
+    [[nodiscard]] std::string status_text() const;
     void note_presence(const runtime::node_status& node);
     void close_arrivals(std::uint64_t round, const runtime::node_status& node);
 
-    std::optional<http_address> where_;
-    std::filesystem::path address_file_;
+    std::optional<http_address> where_, dashboard_;
+    directory files_;
     const runtime::node* node_ = nullptr;
     std::set<peer_id> present_, expected_;  ///< when the last round was applied, and the one before it
 
@@ -82,13 +90,17 @@ class observer {
     };
     std::shared_ptr<arrival_book> book_ = std::make_shared<arrival_book>();
 
+    mutable std::mutex energy_mutex_;  ///< guards what follows: the kernel's files are read with no other lock
+    mutable energy_meter energy_;
+
     mutable std::mutex mutex_;  ///< guards what follows
     run_status status_;
     std::optional<pace> pace_;
     bool paced_ = false;  ///< pace_ has begun with a round of its own
     steady_time entered_at_, phase_at_;
 
-    std::optional<http_server> server_;  ///< last: its thread uses all of the above
+    std::optional<http_server> server_;  ///< last: their threads use all of the above
+    std::unique_ptr<board> board_;
 };
 
 }  // namespace thinwire::launcher

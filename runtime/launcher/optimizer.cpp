@@ -13,7 +13,7 @@ class optimizer_of final : public any_optimizer {
  public:
     template <class Options>
     optimizer_of(std::span<const parameter> parameters, const Options& options, thread_pool& pool)
-        : optimizer_(parameters, options, &pool) {}
+        : tensors_(parameters.size()), optimizer_(parameters, options, &pool) {}
 
     std::span<const std::byte> begin_step(peer_id self) override { return optimizer_.begin_step(self); }
     step_report end_step(std::span<const commit> commits) override { return optimizer_.end_step(commits); }
@@ -28,12 +28,26 @@ class optimizer_of final : public any_optimizer {
     [[nodiscard]] digest replica_digest() const override { return optimizer_.replica_digest(); }
     [[nodiscard]] payload_layout layout() const override { return optimizer_.layout(); }
     [[nodiscard]] std::span<const std::byte> in_flight() const override { return optimizer_.in_flight(); }
+    [[nodiscard]] std::optional<double> momentum_energy() override {
+        if constexpr (requires { optimizer_.momentum(0); }) {
+            double sum = 0;
+            std::size_t count = 0;
+            for (std::size_t i = 0; i < tensors_; ++i) {
+                for (const float m : optimizer_.momentum(i)) sum += static_cast<double>(m) * static_cast<double>(m);
+                count += optimizer_.momentum(i).size();
+            }
+            return count > 0 ? sum / static_cast<double>(count) : 0.0;
+        } else {
+            return std::nullopt;
+        }
+    }
     [[nodiscard]] std::vector<std::byte> save_private() const override { return optimizer_.save_private(); }
     result<ok> restore_private(std::span<const std::byte> bytes) override { return optimizer_.restore_private(bytes); }
     [[nodiscard]] std::vector<std::byte> save_replica() const override { return optimizer_.save_replica(); }
     result<ok> restore_replica(std::span<const std::byte> bytes) override { return optimizer_.restore_replica(bytes); }
 
  private:
+    std::size_t tensors_;
     Optimizer optimizer_;
 };
 

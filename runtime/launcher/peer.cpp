@@ -1,5 +1,6 @@
 #include "peer.hpp"
 
+#include "about.hpp"
 #include "control.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
@@ -124,8 +125,10 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
     tuned_ = settings_;
     prepare_rounds();
     metrics_.emplace(where_.metrics());
+    if (!settings_.peer.tensorboard.empty()) tensorboard_.emplace(settings_.peer.tensorboard);
     control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, settings_, request); });
-    observer_->entered(*node_, settings_, replica_->optimizer().round());
+    announce_start();
+    observer_->entered(*node_, settings_, replica_->optimizer().round(), replica_->parameter_count());
     if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
 }
 
@@ -149,6 +152,7 @@ runtime::node_options peer::node_options() {
     }
     options.notice = [](const std::string& line) { log_event(log_level::warning, "notice", line); };
     options.name = settings_.peer.name;
+    options.about = about_text(settings_);
     options.advertise = settings_.peer.advertise;
     options.log = where_.run_log();
     options.log_durable = settings_.peer.durable;
@@ -337,6 +341,7 @@ void peer::replay() {
             ended_ = one.round >= static_cast<std::uint64_t>(settings_.run.rounds);
             if (ended_) return;
             plan(optimizer.apply(one), 1);
+            observer_->contributed({&one, 1});
         }
     }
 }
@@ -348,6 +353,7 @@ nlohmann::json peer::event(const char* kind) const {
 void peer::announce_start() {
     nlohmann::json line = event("start");
     line["round"] = replica_->optimizer().round();
+    line["rounds"] = settings_.run.rounds;
     line["parameters"] = replica_->parameter_count();
     line["run"] = to_string(replica_->run());
     line["pid"] = static_cast<std::int64_t>(::getpid());
@@ -380,7 +386,6 @@ void peer::finish_logged() {
 }
 
 void peer::train() {
-    announce_start();
     gather();
     try {
         const stop_watch watch(
@@ -450,10 +455,13 @@ void peer::save() {
     observer_->begin("saving");
     replica_->save_private(where_);
     replica_->save(where_);
-    if (observer_->serves()) observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
+    if (!observer_->serves()) return;
+    observer_->replica(replica_->optimizer().round(), replica_->optimizer().replica_digest());
+    observer_->momentum(replica_->optimizer().momentum_energy());
 }
 
 void peer::announce_end() {
+    report_peers(true);
     const runtime::node_status status = node_->status();
     nlohmann::json line = event("end");
     line["round"] = replica_->optimizer().round();

@@ -14,6 +14,7 @@
 #include "log_keeper.hpp"
 #include "observer.hpp"
 #include "replica.hpp"
+#include "tensorboard.hpp"
 #include "text.hpp"
 
 #include <chrono>
@@ -98,6 +99,7 @@ class peer {
     void prepare_rounds();
     [[nodiscard]] int coefficients() const;
     void report(const step_report& step, const gradient& made, std::chrono::steady_clock::time_point began);
+    void report_peers(bool always);
     [[nodiscard]] bool evaluates() const;
     void evaluate();
     void save();
@@ -120,9 +122,12 @@ class peer {
     std::unique_ptr<observer> observer_;     ///< after node_, which it looks at until it ends
     std::optional<control_socket> control_;  ///< as well
     std::optional<json_lines_writer> metrics_;
+    std::optional<tensorboard_writer> tensorboard_;
     std::optional<batch_sampler> sampler_;
     std::vector<std::int32_t> tokens_, targets_;
     std::uint64_t last_evaluated_ = UINT64_MAX;
+    std::vector<roster_entry> roster_;  ///< as metrics.jsonl told it last
+    std::uint64_t peers_line_round_ = 0;
     std::chrono::steady_clock::time_point round_began_{};
     std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit
     std::optional<std::chrono::steady_clock::duration> planned_;       ///< with run.round_tokens: a round's computation

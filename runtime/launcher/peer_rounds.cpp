@@ -1,6 +1,7 @@
 // The rounds of a peer: gradient, payload, commit.
 #include <thinwire/codec/payload_size.hpp>
 
+#include "about.hpp"
 #include "control.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
@@ -23,6 +24,8 @@ using std::chrono::milliseconds;
 nlohmann::json finite_or_null(double value) {
     return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
+
+constexpr std::uint64_t peers_line_every = 100;  ///< rounds
 
 }  // namespace
 
@@ -186,6 +189,7 @@ void peer::finish_round() {
     }
     const step_report step = replica_->optimizer().end_step(commits);
     plan(step, commits.size());
+    observer_->contributed(commits);
     report(step, done.made, done.began);
 }
 
@@ -196,7 +200,9 @@ void peer::follow() {
         ended_ = one.round >= static_cast<std::uint64_t>(settings_.run.rounds);
         if (ended_) return;
         const gradient none{.round = one.round, .loss = std::numeric_limits<float>::quiet_NaN()};
-        report(replica_->optimizer().apply(one), none, std::exchange(round_began_, clock::now()));
+        const step_report step = replica_->optimizer().apply(one);
+        observer_->contributed({&one, 1});
+        report(step, none, std::exchange(round_began_, clock::now()));
     }
 }
 
@@ -297,6 +303,15 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     for (const auto& other : status.peers)
         if (other.present) line["present"].push_back(other.name);
     metrics_->write(line);
+    if (tensorboard_)
+        tensorboard_->scalars(step.round,
+                              {{"loss/train", made.loss},
+                               {"learning_rate", rate},
+                               {"gradient_norm", step.gradient_norm},
+                               {"tokens_per_second", static_cast<double>(step.tokens) / std::max(seconds, 1e-9)},
+                               {"contributors", step.contributors},
+                               {"payload_bytes", static_cast<double>(step.bytes_sent)}});
+    report_peers(false);
     if (step.disagreeing == 0 || step.disagreeing < step.agreeing) return;
     throw launcher_error(exit_code::diverged, "replica: round " + std::to_string(step.round) + ": " +
                                                   std::to_string(step.disagreeing) + " of " +
@@ -320,8 +335,29 @@ void peer::evaluate() {
     line["round"] = now;
     observer_->begin("evaluating");
     const double loss = replica_->evaluate(text_.validation(), settings_.run.eval_windows);
-    observer_->evaluated(now, loss);
+    std::string sample;
+    if (const std::int64_t bytes = settings_.run.sample_tokens; bytes > 0)
+        sample = clean_text(replica_->sample(bytes), static_cast<std::size_t>(bytes), true);
+    observer_->evaluated(now, loss, sample);
     line["loss"] = finite_or_null(loss);
+    if (!sample.empty()) line["sample"] = sample;
+    if (tensorboard_) tensorboard_->scalars(now, {{"loss/validation", loss}});
+    if (tensorboard_ && !sample.empty()) tensorboard_->text(now, "sample", sample);
+    metrics_->write(line);
+}
+
+/// Who is there, when that changes, and at times so that counts of bytes and tokens can be followed.
+void peer::report_peers(bool always) {
+    const run_status now = observer_->status();
+    const auto again = now.round / peers_line_every != peers_line_round_ / peers_line_every;
+    auto roster = now.roster();
+    if (!always && !again && roster == roster_) return;
+    roster_ = std::move(roster);
+    peers_line_round_ = now.round;
+    nlohmann::json line = event("peers");
+    line["round"] = now.round;
+    line["energy_joules"] = now.energy_joules ? nlohmann::json(*now.energy_joules) : nlohmann::json(nullptr);
+    line["peers"] = to_json(now).at("peers");
     metrics_->write(line);
 }
 

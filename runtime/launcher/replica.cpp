@@ -6,6 +6,7 @@
 #include <thinwire/io/batch_sampler.hpp>
 #include <thinwire/io/file.hpp>
 
+#include "continued_text.hpp"
 #include "exit_code.hpp"
 
 #include <algorithm>
@@ -136,6 +137,10 @@ void replica::average_gradient(int count) {
 
 double replica::evaluate(std::span<const std::byte> validation, std::int64_t windows) {
     return mean_loss(model_, validation, settings_.data.sequence_length, windows);
+}
+
+std::string replica::sample(std::int64_t count) {
+    return continued_text(model_, "\n", static_cast<std::size_t>(count), {.temperature = 0.7F, .top_k = 40, .seed = 1});
 }
 
 snapshot replica::make_snapshot() {

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -49,6 +50,8 @@ class any_optimizer {
     [[nodiscard]] virtual digest replica_digest() const = 0;
     [[nodiscard]] virtual payload_layout layout() const = 0;
     [[nodiscard]] virtual std::span<const std::byte> in_flight() const = 0;
+    /// Mean square of the private momentum; nothing for an optimizer without one.
+    [[nodiscard]] virtual std::optional<double> momentum_energy() = 0;
     [[nodiscard]] virtual std::vector<std::byte> save_private() const = 0;
     [[nodiscard]] virtual result<ok> restore_private(std::span<const std::byte> bytes) = 0;
     [[nodiscard]] virtual std::vector<std::byte> save_replica() const = 0;
@@ -86,6 +89,9 @@ class replica {
     void average_gradient(int count);
     /// As mean_loss().
     [[nodiscard]] double evaluate(std::span<const std::byte> validation, std::int64_t windows);
+
+    /// What the model goes on with after a line end: so many bytes, the same for the same weights.
+    [[nodiscard]] std::string sample(std::int64_t count);
 
     [[nodiscard]] snapshot make_snapshot();
     /// DIR/replica.snapshot, then the same weights as model.safetensors and config.json.

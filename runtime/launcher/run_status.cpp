@@ -2,6 +2,7 @@
 
 #include <thinwire/version.hpp>
 
+#include "about.hpp"
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -48,12 +49,22 @@ ordered_json peer_json(const run_status& s, const runtime::peer_status& p) {
     one["id"] = id_text(p.peer);
     one["name"] = p.name;
     one["self"] = p.peer == s.self;
+    const peer_about about = read_about(p.about);
+    one["place"] = about.place;
+    one["hardware"] = about.hardware;
+    one["latitude"] = finite(about.latitude);
+    one["longitude"] = finite(about.longitude);
     one["present"] = p.present;
+    one["member"] = p.member;
+    one["witness"] = p.member && !p.contributes;
     one["contributed_last"] = p.contributed_last;
     one["last_round"] = p.last_round;
     one["staleness_rounds"] = staleness(s, p);
     one["bytes_sent"] = p.bytes_sent;
     one["bytes_received"] = p.bytes_received;
+    const auto tokens = s.tokens_of.find(p.peer);
+    one["tokens"] = tokens != s.tokens_of.end() ? tokens->second : 0;
+    one["round_trip_seconds"] = finite(p.round_trip_seconds);
     const arrivals::cost* cost = cost_of(s, p.peer);
     const auto known = [&](auto value) { return s.sees_arrivals ? ordered_json(value) : ordered_json(nullptr); };
     one["awaited"] = known(is_awaited(s, p.peer));
@@ -143,6 +154,11 @@ void add_run(metrics_page& page, const run_status& s) {
                static_cast<double>(s.k));
     page.counter("tokens_total", "Tokens that this process trained on.", count(s.tokens));
     page.gauge("tokens_per_second", "Of all contributors in the last round.", s.tokens_per_second);
+    page.gauge("parameters", "Of the model.", count(s.parameters));
+    page.counter("run_tokens_total", "Tokens of all contributions since this process entered.", count(s.run_tokens));
+    if (s.energy_joules)
+        page.counter("energy_joules_total", "Energy of this machine by its counters.", *s.energy_joules);
+    page.gauge("momentum_energy", "Mean square of this peer's momentum at its newest snapshot.", s.momentum_energy);
     page.counter("compute_seconds_total", "Time in forward, backward and encoding.", s.compute_seconds);
     page.counter("wait_seconds_total", "Time in the exchange of payloads.", s.wait_seconds);
 }
@@ -192,6 +208,13 @@ void add_peers(metrics_page& page, const run_status& s) {
          [](const status& p) -> optional { return count(p.bytes_sent); });
     each("peer_received_bytes_total", "counter", "Received from it by this process.",
          [](const status& p) -> optional { return count(p.bytes_received); });
+    each("peer_tokens_total", "counter", "Tokens behind its contributions since this process entered.",
+         [&](const status& p) -> optional {
+             const auto found = s.tokens_of.find(p.peer);
+             return count(found != s.tokens_of.end() ? found->second : 0);
+         });
+    each("peer_round_trip_seconds", "gauge", "Of the connection to it, smoothed.",
+         [](const status& p) { return p.round_trip_seconds; });
     if (!s.sees_arrivals) return;
     each("peer_awaited", "gauge", "1 while this peer waits for its payload.",
          [&](const status& p) -> optional { return is_awaited(s, p.peer) ? 1 : 0; });
@@ -202,6 +225,12 @@ void add_peers(metrics_page& page, const run_status& s) {
 }
 
 }  // namespace
+
+std::vector<roster_entry> run_status::roster() const {
+    std::vector<roster_entry> all;
+    for (const runtime::peer_status& p : node.peers) all.push_back({p.peer, p.present, p.member});
+    return all;
+}
 
 ordered_json to_json(const run_status& s) {
     ordered_json out;
@@ -220,12 +249,18 @@ ordered_json to_json(const run_status& s) {
     out["loss"] = finite(s.loss);
     out["validation_loss"] = finite(s.validation_loss);
     out["validation_round"] = s.validation_loss ? ordered_json(s.validation_round) : ordered_json(nullptr);
+    out["sample"] = s.sample;
     out["learning_rate"] = finite(s.learning_rate);
     out["k"] = s.k;
+    out["parameters"] = s.parameters;
     out["tokens"] = s.tokens;
+    out["round_tokens"] = s.round_tokens;
+    out["run_tokens"] = s.run_tokens;
     out["tokens_per_second"] = finite(s.tokens_per_second);
     out["compute_seconds"] = s.compute_seconds;
     out["wait_seconds"] = s.wait_seconds;
+    out["energy_joules"] = finite(s.energy_joules);
+    out["momentum_energy"] = finite(s.momentum_energy);
     out["payload_bytes"] = s.payload_bytes;
     out["bytes_sent"] = s.node.bytes_sent;
     out["bytes_received"] = s.node.bytes_received;

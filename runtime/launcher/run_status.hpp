@@ -22,6 +22,13 @@ struct digest_at {
     std::string digest;
 };
 
+/// A peer's standing: what changes when it comes, goes or is given up.
+struct roster_entry {
+    peer_id peer = 0;
+    bool present = false, member = false;
+    [[nodiscard]] bool operator==(const roster_entry&) const = default;
+};
+
 /// What a peer says of itself and its run. docs/watching.md explains each as a field of /status.
 struct run_status {
     std::string run;   ///< digest, in hexadecimal
@@ -36,12 +43,17 @@ struct run_status {
     double rounds_per_second = 0, rounds_per_second_minute = 0;
     std::optional<double> loss, validation_loss;
     std::uint64_t validation_round = 0;
+    std::string sample;  ///< written by the model at that evaluation; empty: none
     double learning_rate = 0;
     std::int64_t k = 0;
     std::uint64_t tokens = 0;  ///< this peer, this process
     double tokens_per_second = 0;
     double compute_seconds = 0, wait_seconds = 0;
-    std::uint64_t payload_bytes = 0;  ///< published by this process
+    std::uint64_t payload_bytes = 0;                 ///< published by this process
+    std::uint64_t parameters = 0;                    ///< of the model
+    std::uint64_t round_tokens = 0, run_tokens = 0;  ///< of all contributors: last round; since this process entered
+    std::optional<double> energy_joules;             ///< of this machine since then; none: it does not tell
+    std::optional<double> momentum_energy;           ///< mean square, with each snapshot
 
     int contributors = 0, agreeing = 0, disagreeing = 0;  ///< last round
     bool own_included = false;
@@ -52,8 +64,12 @@ struct run_status {
     std::deque<digest_at> shares;  ///< a rotating sixteenth, one for each of the last rounds
     std::vector<peer_id> awaited;  ///< now
     std::map<peer_id, arrivals::cost> costs;
-    bool sees_arrivals = false;  ///< this peer orders the rounds now, so it knows `awaited` and `costs`
+    std::map<peer_id, std::uint64_t> tokens_of;  ///< of each contributor, since this process entered
+    bool sees_arrivals = false;                  ///< this peer orders the rounds now, so it knows `awaited` and `costs`
     runtime::node_status node;
+
+    /// Who is there now.
+    [[nodiscard]] std::vector<roster_entry> roster() const;
 };
 
 /// The document of /status.

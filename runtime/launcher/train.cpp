@@ -136,9 +136,10 @@ std::vector<std::string> crew::common_arguments(std::size_t index) const {
     std::vector<std::string> arguments = {"--peer.name",      progress_[index].name,
                                           "--peer.threads",   std::to_string(settings_.peer.threads),
                                           "--peer.directory", children_[index].where.root.string()};
-    // One port serves one peer: the founder's is peer.status, the others take any.
+    // One port serves one peer: the founder's is peer.status, the others take any. One page shows them all.
     if (const auto status = parse_http_address(settings_.peer.status); status && index > 0)
         arguments.insert(arguments.end(), {"--peer.status", http_address{status->host, 0}.text()});
+    if (index > 0) arguments.insert(arguments.end(), {"--peer.dashboard", "", "--peer.tensorboard", ""});
     return arguments;
 }
 
@@ -370,6 +371,8 @@ void write_settings(const configuration& settings) {
 /// One peer alone, on the rows that peer 0 of the run trained on.
 std::pair<exit_code, std::string> train_alone(configuration settings, nlohmann::json& report) {
     settings.peer.directory = directory{settings.peer.directory}.solo().string();
+    settings.peer.dashboard.clear();
+    settings.peer.tensorboard.clear();
     settings.run.min_peers = 1;
     settings.peer.threads = 0;  // all processors, which the peers of the run shared; results do not depend on it
     write_settings(settings);

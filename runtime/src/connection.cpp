@@ -2,6 +2,11 @@
 
 #include <asio/buffer.hpp>
 #include <asio/write.hpp>
+#ifdef __linux__
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
@@ -105,6 +110,16 @@ std::string connection::remote_host() const {
     if (error) return {};
     const asio::ip::address host = point.address();
     return host.is_v6() ? "[" + host.to_string() + "]" : host.to_string();
+}
+
+std::optional<double> connection::round_trip_seconds() {
+#ifdef __linux__
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (socket_.is_open() && ::getsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
+        return static_cast<double>(info.tcpi_rtt) * 1e-6;
+#endif
+    return std::nullopt;
 }
 
 bool connection::send(std::vector<std::byte> frame) {

@@ -13,6 +13,7 @@
 #include <deque>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,8 @@ class connection : public std::enable_shared_from_this<connection> {
     [[nodiscard]] link_id link() const noexcept { return link_; }
     /// Of the other side, as it stands before a port.
     [[nodiscard]] std::string remote_host() const;
+    /// As the kernel smooths it; nothing where it does not tell.
+    [[nodiscard]] std::optional<double> round_trip_seconds();
     /// Null: plaintext.
     [[nodiscard]] const tls_session* tls() const noexcept { return tls_.get(); }
 

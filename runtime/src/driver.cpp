@@ -58,6 +58,7 @@ driver::driver(node_options options, bool founder)
     peer_status& self = peers_[options_.self];
     self.peer = options_.self;
     self.name = options_.name;
+    self.about = options_.about;
     self.present = true;
     gate_.consult([this](const public_key& key) { return agreed(key); });
     box_.announce(machine_.round());
@@ -80,6 +81,7 @@ participant driver::begin() {
     s.run = store_.run();
     s.self = options_.self;
     s.name = options_.name;
+    s.about = options_.about;
     if (options_.identity) s.key = raw(options_.identity->key());
     s.manifest = options_.manifest;
     s.votes = options_.votes;
@@ -497,6 +499,9 @@ void driver::note_commit(const commit_record& record) {
         p.contributed_last = true;
         p.last_round = record.round;
     }
+    for (const auto& [link, one] : connections_)
+        if (const auto known = peers_.find(one->peer); known != peers_.end())
+            known->second.round_trip_seconds = one->round_trip_seconds();
 }
 
 void driver::note_log() {
@@ -550,6 +555,7 @@ void driver::refresh() {
         peer_status& p = peers_[m.peer];
         p.peer = m.peer;
         if (!m.name.empty()) p.name = m.name;
+        if (!m.name.empty()) p.about = m.about;
         const view_member* const in_view = machine_.state().view.find(m.peer);
         p.member = in_view != nullptr;
         p.contributes = in_view != nullptr && in_view->contributes;

@@ -39,6 +39,8 @@ void check(node_options& o, bool founder) {
     if (o.self == 0) refuse("self", "0", "an identity that is not 0");
     if (o.name.size() > wire_limits::max_name)
         refuse("name", "of " + std::to_string(o.name.size()) + " bytes", "at most 64");
+    if (o.about.size() > wire_limits::max_about)
+        refuse("about", "of " + std::to_string(o.about.size()) + " bytes", "at most 256");
     if (o.manifest.size() > wire_limits::max_manifest)
         refuse("manifest", "of " + std::to_string(o.manifest.size()) + " bytes", "at most 1 MiB");
     if (o.min_peers < 1 || o.min_peers > 1024) refuse("min_peers", std::to_string(o.min_peers), "1..1024");

@@ -87,7 +87,7 @@ void save_messages() {
     commit_record record;
     record.round = 5;
     record.contributions = {{.peer = 1, .payload = some, .size = 40}, {.peer = 2, .payload = some, .size = 40}};
-    const std::vector<message> all = {hello_message{.peer = 4, .session = 9, .name = "a"},
+    const std::vector<message> all = {hello_message{.peer = 4, .session = 9, .name = "a", .about = "{}"},
                                       welcome_message{.name = "b", .manifest = "key = 1\n", .round = 3},
                                       refuse_message{refusal::full, "full"},
                                       reject_message{7, "late"},

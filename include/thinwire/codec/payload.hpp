@@ -204,6 +204,15 @@ class payload_writer {
     return info;
 }
 
+/// The tokens that a payload states, of one that was checked before; 0 for bytes that are none.
+[[nodiscard]] inline std::uint32_t stated_tokens(std::span<const std::byte> payload) noexcept {
+    constexpr std::size_t before = 4 + 2 + 1 + 1 + 32 + 8 + 8 + 8 + 4 + 4 + 4 + 4;
+    byte_reader in(payload);
+    static_cast<void>(in.get_bytes(before));
+    const auto tokens = in.get<std::uint32_t>();
+    return in.failed() || tokens > most_tokens ? 0 : tokens;
+}
+
 /// What a payload must be for a commit to accept it.
 struct payload_expectation {
     digest run{};

@@ -19,7 +19,7 @@
 namespace thinwire {
 
 /// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
-inline constexpr std::uint16_t protocol_version = 3;
+inline constexpr std::uint16_t protocol_version = 4;
 
 /// Bytes that several messages, peers or threads share. Never null where a message demands it.
 using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
@@ -66,6 +66,7 @@ using commit_ptr = std::shared_ptr<const commit_record>;
 struct wire_limits {
     static constexpr std::size_t max_hello = 1024;  ///< all that a stranger may send
     static constexpr std::size_t max_name = 64;
+    static constexpr std::size_t max_about = 256;
     static constexpr std::size_t max_text = 512;
     static constexpr std::size_t max_manifest = std::size_t{1} << 20U;
     static constexpr std::size_t max_piece = std::size_t{256} << 10U;
@@ -109,6 +110,7 @@ struct hello_message {
     digest last;                    ///< record_digest of round next_round - 1; zero: not known
     bool votes = true;
     bool contributes = true;
+    std::string about;  ///< what it tells people of itself; opaque to the protocol
 };
 
 /// The sequencer's answer to a hello that it accepts.

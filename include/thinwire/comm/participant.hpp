@@ -31,6 +31,7 @@ using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer
 struct member_status {
     peer_id peer = 0;
     std::string name;
+    std::string about;  ///< as it said when it was linked last; empty: nothing
     bool present = false;
     int strikes = 0;
     std::optional<std::uint64_t> last_round;  ///< the newest commit it is in
@@ -42,6 +43,7 @@ struct participant_settings {
     std::uint64_t session = 0;      ///< of this process: greater than those of this peer's earlier ones
     std::uint64_t incarnation = 0;  ///< drawn once per log
     std::string name;
+    std::string about;    ///< what this peer tells people of itself, at most wire_limits::max_about
     std::string address;  ///< where others may dial this peer; empty: nowhere
     std::string key;
     std::string manifest;
@@ -194,7 +196,7 @@ class participant {
         std::uint64_t snapshot_round = 0;
     };
     struct peer_state {
-        std::string name;
+        std::string name, about;
         link_id link = 0;
         std::uint64_t session = 0;
         int strikes = 0;

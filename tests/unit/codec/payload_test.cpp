@@ -308,9 +308,15 @@ TEST_CASE("payload: more tokens than the mean is proved for, and format 1, are r
         const auto info = decode(with_tokens(tokens), layout, found);
         REQUIRE(info.has_value());
         CHECK(info->tokens == tokens);
+        CHECK(stated_tokens(with_tokens(tokens)) == tokens);
     }
-    for (const std::uint32_t tokens : {most_tokens + 1, 0xffffffffU})
+    for (const std::uint32_t tokens : {most_tokens + 1, 0xffffffffU}) {
         CHECK(refusal(with_tokens(tokens), layout) == errc::out_of_range);
+        CHECK(stated_tokens(with_tokens(tokens)) == 0);
+    }
+    const auto nine = with_tokens(9);
+    for (const std::size_t size : {0U, 3U, 80U, 83U}) CHECK(stated_tokens(std::span(nine).first(size)) == 0);
+    CHECK(stated_tokens(std::span(nine).first(84)) == 9);
     auto old = bytes;
     old[4] = std::byte{1};
     seal(old);

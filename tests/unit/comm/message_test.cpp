@@ -33,6 +33,7 @@ std::vector<message> samples() {
     hello.last = d;
     hello.session = 99;
     hello.name = "seven";
+    hello.about = "{\"place\":\"Bern\"}";
     hello.next_round = 12;
     hello.wants_snapshot = true;
     welcome_message welcome;

@@ -24,7 +24,14 @@ namespace {
 
 const http_address any{"127.0.0.1", 0};
 
-http_page pages(const std::string& path) {
+http_page pages(const http_request& request) {
+    const std::string& path = request.path;
+    if (path == "/events") {
+        http_page page{.type = "text/event-stream", .body = "begin " + request.last_event + "\n"};
+        page.stream_after = request.last_event.empty() ? 10 : std::stoull(request.last_event);
+        return page;
+    }
+    if (path == "/policy") return {.body = "own\n", .policy = "default-src 'self'"};
     if (path == "/a") return {.body = "page a\n"};
     if (path == "/large") return {.body = std::string(std::size_t{8} << 20U, 'x')};
     return {.status = 404, .body = "none\n"};
@@ -49,6 +56,25 @@ class client {
     /// False once the server has closed.
     bool send(std::string_view bytes) const {
         return ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
+    }
+    /// So many bytes, or what there is until the server closes.
+    [[nodiscard]] std::string next(std::size_t bytes) const {
+        std::string all(bytes, '\0');
+        std::size_t had = 0;
+        for (ssize_t got = 0; had < bytes && (got = ::recv(fd_, all.data() + had, bytes - had, 0)) > 0;)
+            had += static_cast<std::size_t>(got);
+        all.resize(had);
+        return all;
+    }
+    /// Up to and with these words.
+    [[nodiscard]] std::string until(std::string_view words) const {
+        std::string all;
+        while (!all.ends_with(words)) {
+            const std::string one = next(1);
+            if (one.empty()) return all;
+            all += one;
+        }
+        return all;
     }
     /// Everything until the server closes.
     [[nodiscard]] std::string rest() const {
@@ -202,4 +228,100 @@ TEST_CASE("a server that never ends its answer is given up, and at once when ask
     drip.request_stop();
     drip.join();
     (void)::close(listener);
+}
+
+TEST_CASE("a page may have a policy of its own") {
+    const http_server server(any, pages);
+    CHECK(holds(ask(server, "GET /policy HTTP/1.1\r\n\r\n"), "Content-Security-Policy: default-src 'self'\r\n"));
+}
+
+TEST_CASE("streams: what is published follows, in order, once, to each from where it begins") {
+    http_server server(any, pages, {.streams = 8});
+    const client first(server.address());
+    CHECK(first.send("GET /events HTTP/1.1\r\nLast-Event-ID: 10\r\n\r\n"));
+    const std::string head = first.until("begin 10\n");
+    CHECK(holds(head, "HTTP/1.1 200 OK\r\n"));
+    CHECK(holds(head, "Content-Type: text/event-stream\r\n"));
+    CHECK_FALSE(holds(head, "Content-Length"));
+    server.publish(9, "nine\n");  // before it
+    server.publish(11, "eleven\n");
+    server.publish(12, "twelve\n");
+    CHECK(first.until("twelve\n") == "eleven\ntwelve\n");
+    const client second(server.address());
+    CHECK(second.send("GET /events HTTP/1.1\r\n\r\n"));
+    (void)second.until("begin \n");
+    server.publish(13, "thirteen\n");
+    CHECK(first.until("thirteen\n") == "thirteen\n");
+    CHECK(second.until("thirteen\n") == "thirteen\n");
+    CHECK(server.readers() == 2);
+    CHECK(holds(ask(server, "GET /a HTTP/1.1\r\n\r\n"), "page a"));
+}
+
+TEST_CASE("streams: places are bounded, those who come too late are told, those who go make room") {
+    http_server server(any, pages, {.streams = 2});
+    const auto reader = [&] {
+        client one(server.address());
+        CHECK(one.send("GET /events HTTP/1.1\r\n\r\n"));
+        return one;
+    };
+    const client first = reader();
+    (void)first.until("begin \n");
+    {
+        const client second = reader();
+        (void)second.until("begin \n");
+        const std::string refused = reader().rest();
+        CHECK(holds(refused, "HTTP/1.1 503 "));
+        CHECK(holds(refused, "Retry-After"));
+        CHECK(server.readers() == 2);
+    }
+    // Its end is seen before a later connection is: the server looks at all that is ready, then accepts.
+    (void)ask(server, "GET /a HTTP/1.1\r\n\r\n");
+    const client third = reader();
+    CHECK(holds(third.until("begin \n"), " 200 OK"));
+}
+
+TEST_CASE("streams: a reader that does not read is dropped, the others lose nothing, and memory stays") {
+    http_server server(any, pages, {.streams = 8, .stream_pieces = 4});
+    const client deaf(server.address()), good(server.address());
+    for (const client* one : {&deaf, &good}) {
+        CHECK(one->send("GET /events HTTP/1.1\r\n\r\n"));
+        (void)one->until("begin \n");
+    }
+    const std::string piece((std::size_t{1} << 20U) - 1, 'x');
+    for (std::uint64_t number = 11; number < 11 + 40; ++number) {
+        server.publish(number, piece + "\n");
+        CHECK(good.next(piece.size() + 1).size() == piece.size() + 1);
+    }
+    CHECK(server.readers() == 1);
+    // What the kernel had taken of its pieces, and its end.
+    CHECK(deaf.rest().size() < 40 * piece.size());
+}
+
+TEST_CASE("streams: a reader that takes nothing for long is dropped, and one with nothing to take stays") {
+    http_server server(any, pages, {.patience = milliseconds(300), .streams = 8, .stream_patience = milliseconds(100)});
+    const client deaf(server.address());
+    CHECK(deaf.send("GET /events HTTP/1.1\r\n\r\n"));
+    (void)deaf.until("begin \n");
+    const client idle(server.address());
+    CHECK(idle.send("GET /events HTTP/1.1\r\nLast-Event-ID: 11\r\n\r\n"));  // which the large piece is not for
+    (void)idle.until("begin 11\n");
+    server.publish(11, std::string(std::size_t{32} << 20U, 'x'));
+    CHECK(client(server.address()).rest().empty());  // a connection that says nothing: 300 ms
+    CHECK(server.readers() == 1);
+    server.publish(12, "still here\n");
+    CHECK(idle.until("here\n") == "still here\n");
+}
+
+TEST_CASE("streams: many readers and the end of the server") {
+    auto server = std::make_unique<http_server>(any, pages, http_server_limits{.streams = 400});
+    std::vector<client> readers;
+    for (int i = 0; i < 300; ++i) {
+        readers.emplace_back(server->address());
+        CHECK(readers.back().send("GET /events HTTP/1.1\r\n\r\n"));
+        (void)readers.back().until("begin \n");
+    }
+    server->publish(11, "all\n");
+    for (const client& one : readers) CHECK(one.until("all\n") == "all\n");
+    server.reset();
+    for (const client& one : readers) CHECK(one.rest().empty());
 }

@@ -81,6 +81,7 @@ TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and 
     node_options again = joiner_options(dir, *founder, 3);
     again.fresh = false;
     again.next_round = 10;
+    again.about = R"({"place":"Bern"})";
     third = node::join(again);
     CHECK(third->take_snapshot().empty());
     CHECK(catch_up(*third, 10, ledgers[2]) == 20);
@@ -97,6 +98,11 @@ TEST_CASE("node: one peer leaves without a word, the rest go on, it returns and 
     CHECK(ends == std::array{end, end, end});
     CHECK(ledgers[2].own_included == 11);
     for (const ledger& l : ledgers) CHECK(l.state == ledgers[0].state);
+    for (const peer_status& p : founder->status().peers) {
+        CHECK(p.about == (p.peer == 3 ? again.about : ""));
+        CHECK(p.round_trip_seconds.has_value() == (p.peer != 1));
+        CHECK(p.contributes);
+    }
 
     node_options late = joiner_options(dir, *founder, 4);
     founder->publish_snapshot(15, bytes_of("weights at 15"));

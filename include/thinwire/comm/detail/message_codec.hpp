@@ -74,6 +74,7 @@ inline void encode_body(byte_writer& out, const hello_message& m) {
     put_digest(out, m.last);
     put_flag(out, m.votes);
     put_flag(out, m.contributes);
+    out.put(std::string_view(m.about));
 }
 inline void encode_body(byte_writer& out, const welcome_message& m) {
     put_digest(out, m.run);
@@ -221,6 +222,7 @@ inline void read_identity(body_reader& in, hello_message& m) {
     m.last = in.get_digest();
     m.votes = in.get_flag();
     m.contributes = in.get_flag();
+    m.about = in.get_string(wire_limits::max_about);
 }
 
 inline result<message> decode_hello(body_reader& in) {

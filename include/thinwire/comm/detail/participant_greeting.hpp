@@ -22,6 +22,7 @@ inline hello_message participant::introduction() const {
     if (!recent_.empty()) hello.last = record_digest(*recent_.back());
     hello.votes = settings_.votes;
     hello.contributes = settings_.contributes;
+    hello.about = settings_.about;
     return hello;
 }
 
@@ -171,6 +172,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     links_due_ = std::min(links_due_, due(l));
     rank_.reset();
     p.name = hello.name;
+    p.about = hello.about;
     p.link = link;
     p.session = hello.session;
     p.heard = now;

@@ -10,6 +10,7 @@ namespace thinwire {
 inline participant::participant(participant_settings settings, timestamp now)
     : settings_(std::move(settings)), patience_(settings_.min_deadline, settings_.max_deadline) {
     peers_[settings_.self].name = settings_.name;
+    peers_[settings_.self].about = settings_.about;
     peers_[settings_.self].waited = settings_.contributes;
     alone_since_ = ordered_ = now;
     housekeeping_ = now;

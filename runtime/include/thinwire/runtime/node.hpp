@@ -62,13 +62,15 @@ class node_error : public thinwire::error {
 struct peer_status {
     peer_id peer = 0;
     std::string name;
+    std::string about{};            ///< node_options::about of its last connection
     bool present = false;           ///< connected to this node, or it itself
     bool member = false;            ///< in the view
     bool contributes = false;       ///< a member that is no witness
     bool contributed_last = false;  ///< is in the newest commit
     std::uint64_t bytes_sent = 0;   ///< to it, all connections of this process together
     std::uint64_t bytes_received = 0;
-    std::uint64_t last_round = 0;  ///< the newest commit it is in
+    std::uint64_t last_round = 0;                ///< the newest commit it is in
+    std::optional<double> round_trip_seconds{};  ///< smoothed by the kernel, as of the last round; nothing: not known
 };
 
 struct node_status {
@@ -91,8 +93,9 @@ struct node_status {
 };
 
 struct node_options {
-    peer_id self = 0;    ///< under TLS: 0, or peer_id_of() the identity's key; in plaintext not 0, unique in the run
-    std::string name{};  ///< for people; at most 64 bytes
+    peer_id self = 0;     ///< under TLS: 0, or peer_id_of() the identity's key; in plaintext not 0, unique in the run
+    std::string name{};   ///< for people; at most 64 bytes
+    std::string about{};  ///< what the others are told of this peer, for people; at most 256 bytes
     /// Where others connect: "host:port" or "[::1]:port", port 0 for any; empty: nowhere, this node only dials.
     std::string listen = "127.0.0.1:0";
     std::string advertise{};       ///< what others dial instead, as behind a router; empty: what it listens on
