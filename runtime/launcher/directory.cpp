@@ -21,8 +21,8 @@ bool free_name(std::string_view name) {
     const directory here;
     for (const std::filesystem::path& taken :
          {here.snapshot(), here.private_state(), here.run_log(), here.key(), here.access(), here.address(),
-          here.status_address(), here.metrics(), here.report(), here.settings(), here.output(), here.control(),
-          here.lock(), here.weights(), here.model(), here.peers(), here.solo()}) {
+          here.status_address(), here.dashboard_address(), here.metrics(), here.report(), here.settings(),
+          here.output(), here.control(), here.lock(), here.weights(), here.model(), here.peers(), here.solo()}) {
         const std::string one = taken.string();
         for (const char* ending : {"", ".tmp", ".lock", ".differs"})
             if (name == one + ending) return false;
