@@ -389,7 +389,7 @@ void peer::train() {
     gather();
     try {
         const stop_watch watch(
-            stop_grace, [this] { node_->stop(); }, [this] { return node_->status().sequencer == 0; });
+            stop_grace, [this] { node_->stop(); }, [this] { return !node_->status().ordered; });
         finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {

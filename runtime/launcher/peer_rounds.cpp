@@ -25,7 +25,7 @@ nlohmann::json finite_or_null(double value) {
     return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
 
-constexpr std::uint64_t peers_line_every = 100;  ///< rounds
+constexpr std::uint64_t peers_line_every = 100, peers_line_least = 10;  ///< rounds
 
 }  // namespace
 
@@ -351,7 +351,8 @@ void peer::report_peers(bool always) {
     const run_status now = observer_->status();
     const auto again = now.round / peers_line_every != peers_line_round_ / peers_line_every;
     auto roster = now.roster();
-    if (!always && !again && roster == roster_) return;
+    const bool lately = now.round < peers_line_round_ + peers_line_least;  // somebody may come and go all the time
+    if (!always && !again && (roster == roster_ || lately)) return;
     roster_ = std::move(roster);
     peers_line_round_ = now.round;
     nlohmann::json line = event("peers");

@@ -545,6 +545,7 @@ void driver::refresh() {
     const std::lock_guard lock(status_mutex_);
     status_.term = machine_.term();
     status_.sequencer = machine_.leading() ? options_.self : machine_.sequencer();
+    status_.ordered = now() <= machine_.ordered() + to_timestamp(options_.takeover);
     if (!changed) return;
     status_.round = machine_.round();
     status_.members = machine_.state().view.members.size();

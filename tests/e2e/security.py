@@ -218,7 +218,7 @@ class Strangers(Peers):
                 with self.assertRaisesRegex(ssl.SSLError, re.compile(word, re.IGNORECASE)):
                     with context.wrap_socket(stranger) as secured:
                         secured.recv(1)
-        self.refuses(NETWORK, "join", address, "--dir", "plain", "--data", self.text, *common.PLAINTEXT,
+        self.refuses(MISMATCH, "join", address, "--dir", "plain", "--data", self.text, *common.PLAINTEXT,
                      "--peer.connect_timeout_ms", "1500", limit=30, naming=(port,))
         self.joins(self.line("run"), "peer", "--peer.stop_at", "1")
         stderr = self.end(founder)

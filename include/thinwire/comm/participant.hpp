@@ -259,6 +259,8 @@ class participant {
     void on(link_id link, status_message& m, timestamp now);
     void on(link_id, ping_message&, timestamp) {}
     [[nodiscard]] hello_message introduction() const;
+    [[nodiscard]] std::size_t contributors() const noexcept;
+    [[nodiscard]] std::string no_place() const;
     [[nodiscard]] std::optional<refuse_message> objection(const hello_message& hello) const;
     void connect(link_id link, const hello_message& hello, timestamp now);
     void learn_view(const shared_bytes& state, std::uint64_t round);
@@ -437,6 +439,7 @@ class participant {
     role role_ = role::follower;
     peer_id sequencer_ = 0;
     timestamp sequencer_heard_ = 0;
+    timestamp settled_ = 0;
     timestamp ordered_ = 0;  ///< when somebody ordered the rounds, as far as this peer knew
     timestamp campaign_from_ = 0;
     timestamp campaign_began_ = 0;

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::chrono::seconds interval{1};
 constexpr std::size_t bite = std::size_t{4} << 20U;  ///< of a file between two looks at the clock
-constexpr std::size_t events_kept = 64;
+constexpr std::size_t events_kept = 4;               ///< each reader that comes back gets a copy of what it missed
 constexpr int comment_every = 15;  ///< looks without news until viewers are told that somebody is here
 
 double unix_now() {
@@ -39,22 +39,26 @@ std::optional<std::uint64_t> number_of(const std::string& text) {
 
 }  // namespace
 
-void make_room_for_viewers() {
+std::size_t make_room_for_viewers() {
+    constexpr rlim_t others = 1024;  // files and connections of a peer
     rlimit room{};
-    if (::getrlimit(RLIMIT_NOFILE, &room) != 0) return;
-    const rlim_t wanted = board::max_viewers + 1024;
-    if (room.rlim_cur >= wanted) return;
-    room.rlim_cur = std::min(wanted, room.rlim_max);
-    static_cast<void>(::setrlimit(RLIMIT_NOFILE, &room));  // with less, fewer viewers find room
+    if (::getrlimit(RLIMIT_NOFILE, &room) != 0) return board::max_viewers / 8;
+    const rlim_t wanted = board::max_viewers + others;
+    if (room.rlim_cur < wanted) {
+        rlimit more = room;
+        more.rlim_cur = std::min(wanted, room.rlim_max);
+        if (::setrlimit(RLIMIT_NOFILE, &more) == 0) room = more;
+    }
+    const rlim_t left = room.rlim_cur > 2 * others ? room.rlim_cur - others : room.rlim_cur / 4;
+    return static_cast<std::size_t>(std::min<rlim_t>(left, board::max_viewers));
 }
 
 board::board(const http_address& where, board_source source, const std::string& key)
     : source_(std::move(source)), number_(static_cast<std::uint64_t>(unix_now() * 1000)) {
     if (!source_.folder.empty()) lines_.emplace(directory{source_.folder}.metrics());
     loading_ = lines_.has_value();
-    make_room_for_viewers();
     http_server_limits limits;
-    limits.streams = max_viewers;
+    limits.streams = make_room_for_viewers();
     server_ = std::make_unique<http_server>(
         where, [this](const http_request& request) { return answer(request); }, limits, key);
     thread_ = std::jthread([this](const std::stop_token& stop) { work(stop); });

@@ -76,8 +76,9 @@ struct embedded_page {
 };
 [[nodiscard]] const embedded_page& dashboard_page();
 
-/// Room for as many sockets as a board may have viewers, as far as this process may ask for it.
-void make_room_for_viewers();
+/// Room for as many sockets as a board may have viewers, as far as this process may ask for it; how many there are for
+/// viewers, so that the peer's own files and connections find room, too.
+[[nodiscard]] std::size_t make_room_for_viewers();
 
 }  // namespace thinwire::launcher
 

@@ -266,12 +266,12 @@ void history::add_span(round_span span) {
 void history::take_evaluation(std::uint64_t round, double loss, const std::string& sample_text) {
     if (!evaluations_.empty() && round <= evaluations_.back().round) return;
     evaluations_.push_back({round, loss});
-    fresh_evaluations_.push_back({round, loss});
+    if (!reset_) fresh_evaluations_.push_back({round, loss});
     thin(evaluations_, max_evaluations);
     changed_ = true;
     if (sample_text.empty()) return;
     samples_.push_back({round, loss, sample_text});
-    fresh_samples_.push_back(samples_.back());
+    if (!reset_) fresh_samples_.push_back(samples_.back());
     thin(samples_, max_samples);
 }
 
@@ -369,7 +369,7 @@ void history::keep_roster(std::uint64_t round, double time) {
 
 void history::add_mark(const mark& one) {
     marks_.push_back(one);
-    fresh_marks_.push_back(one);
+    if (!reset_) fresh_marks_.push_back(one);
     if (marks_.size() > max_marks) marks_.erase(marks_.begin());
     changed_ = true;
 }

@@ -88,7 +88,7 @@ TEST_CASE("relations between keys are checked") {
     CHECK(names(with({{"run.min_peers", "65"}}), {"run.min_peers", "65"}));
     CHECK(names(with({{"peer.address", "here"}}), {"peer.address", "here", "host:port"}));
     CHECK(with({{"peer.address", "[::1]:0,example.org:65535"}, {"peer.listen", "none"}}).empty());
-    for (const char* name : {"/tmp/x", "../x", "a/b", ".", "..", "access", "access.lock", "log", "seat.json.tmp"})
+    for (const char* name : {"/tmp/x", "../x", "a/b", ".", "..", "access", "access.lock", "log", "report.json.tmp"})
         CHECK(names(with({{"peer.log_file", name}}), {"peer.log_file", name, "a file in DIR"}));
     CHECK(with({{"peer.log_file", "log.jsonl"}}).empty());
     CHECK(names(with({{"peer.min_deadline_ms", "9"}, {"peer.max_deadline_ms", "8"}}), {"min_deadline_ms"}));

@@ -40,11 +40,6 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
                   "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
     if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
-    const auto& members = state_.view.members;
-    const auto contribute = static_cast<std::size_t>(
-        std::count_if(members.begin(), members.end(), [](const view_member& m) { return m.contributes; }));
-    if (hello.contributes && contribute >= settings_.max_contributors && state_.view.find(hello.peer) == nullptr)
-        return no(refusal::full, std::to_string(contribute) + " peers contribute, all that the run has places for");
     if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
     if (state_.revoked(hello.key)) return no(refusal::removed, "the key of " + peer + " was revoked");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
@@ -61,6 +56,15 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
     return std::nullopt;
 }
 
+inline std::size_t participant::contributors() const noexcept {
+    const auto& members = state_.view.members;
+    return static_cast<std::size_t>(
+        std::count_if(members.begin(), members.end(), [](const view_member& m) { return m.contributes; }));
+}
+inline std::string participant::no_place() const {
+    return std::to_string(contributors()) + " peers contribute, all that the run has places for";
+}
+
 inline void participant::on(link_id link, hello_message& m, timestamp now) {
     if (auto no = objection(m)) {
         // Who is further may know that it was taken back.
@@ -68,6 +72,10 @@ inline void participant::on(link_id link, hello_message& m, timestamp now) {
         if (for_good && m.next_round > final_) return close(link, std::move(no->text), false, now);
         return refuse(link, no->code, std::move(no->text), now);
     }
+    // Who is further than this peer knows the view better.
+    if (m.contributes && m.next_round <= final_ && contributors() >= settings_.max_contributors &&
+        state_.view.find(m.peer) == nullptr)
+        return refuse(link, refusal::full, no_place(), now);
     if (settings_.run == digest{} || settings_.fresh) return close(link, "not ready to be joined", false, now);
     for (const auto& [other, l] : links_) {
         if (other == link || l.peer != m.peer || (l.at != phase::greeted && l.at != phase::dialling)) continue;
@@ -251,6 +259,7 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
     l.has_said = true;
     l.snapshot = nullptr;
     const peer_id peer = l.peer;
+    if (m.sequencer != 0 && m.term >= term_) ordered_ = now;
     if (m.sequencer == peer) {
         follow(link, m.term, now);
     } else {

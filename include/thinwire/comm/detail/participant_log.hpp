@@ -159,6 +159,7 @@ inline void participant::finalize(timestamp now) {
     const commit_ptr record = std::exchange(tentative_, nullptr);
     std::optional<run_state> next_state = std::exchange(tentative_state_, std::nullopt);
     end_candidacy();
+    ordered_ = now;  // by somebody, whether or not this peer reaches him
     ++final_;
     effects_.push_back(final_effect{final_});
     if (assembly_ && assembly_->record.round < final_) assembly_.reset();
@@ -228,6 +229,14 @@ inline void participant::apply_control(const commit_record& record, run_state ne
         if (linked(peer) != nullptr)
             refuse(peers_[peer].link, banned ? refusal::banned : refusal::removed,
                    banned ? "banned from the run" : "removed from the run", now);
+    }
+    // Those for whom no place is left; they may come when there is one.
+    if (contributors() >= settings_.max_contributors) {
+        std::vector<link_id> surplus;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked && l.hello.contributes && state_.view.find(l.peer) == nullptr)
+                surplus.push_back(link);
+        for (const link_id link : surplus) refuse(link, refusal::full, no_place(), now);
     }
     // A record of an earlier sequencer, for which this peer was gone: it enters again like everyone.
     if (!in(state_.view) && !leaving_) step_down(term_, now + settings_.takeover);

@@ -98,18 +98,24 @@ inline run_view participant::next_roster(timestamp now) const {
         return p.link == 0 && (p.left || now >= p.gone + settings_.absence);
     });
     std::map<peer_id, std::size_t> place;
-    for (std::size_t i = 0; i < members.size(); ++i) place.emplace(members[i].peer, i);
+    std::size_t contribute = 0;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        place.emplace(members[i].peer, i);
+        contribute += members[i].contributes ? 1 : 0;
+    }
     for (const auto& [link, l] : links_) {
         if (l.at != phase::linked || !l.has_said || state_.banned.contains(l.peer) || state_.revoked(l.hello.key))
             continue;
         const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
         const bool caught_up = l.says.final + 2 >= final_;
+        const bool place_left = !entry.contributes || contribute < settings_.max_contributors;
         if (const auto at = place.find(l.peer); at != place.end()) {
             view_member& m = members[at->second];
             // Another incarnation takes the place of the one that lost its log; its own log counts from here on.
             if (m.incarnation == entry.incarnation || caught_up) m = entry;
-        } else if (caught_up && members.size() < wire_limits::max_members) {
+        } else if (caught_up && place_left && members.size() < wire_limits::max_members) {
+            contribute += entry.contributes ? 1 : 0;
             members.push_back(entry);
         }
     }
@@ -373,14 +379,18 @@ inline bool participant::same_object(const control_change& a, const control_chan
         return 6;
     };
     const bool one_object = a.what == kind::promote;  // there is one front
-    return group(a.what) == group(b.what) && (one_object || (a.peer == b.peer && a.key == b.key));
+    if (group(a.what) != group(b.what)) return false;
+    if (one_object || group(a.what) <= 1) return true;
+    return group(a.what) == 3 ? a.peer == b.peer : a.key == b.key;
 }
 
 inline void participant::on(link_id, request_message& m, timestamp now) {
     if (!leading()) return;
     if (m.change.what == control_change::kind::promote) make_way(m.change.peer, state_, now);
     std::erase_if(changes_, [&](const control_change& c) { return same_object(c, m.change); });
-    if (changes_.size() >= max_waiting) return;
+    const bool of_the_whole = same_object(m.change, {control_change::kind::pause, 0, "", ""}) ||
+                              m.change.what == control_change::kind::stop;  // postponed ones never keep it out
+    if (changes_.size() >= max_waiting && !of_the_whole) return;
     changes_.push_back(std::move(m.change));
     roster_changed_ = true;
 }

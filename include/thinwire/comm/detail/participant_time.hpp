@@ -10,6 +10,8 @@ namespace thinwire {
 
 inline void participant::settle(timestamp now) {
     if (over_) return;
+    if (now > settled_ + settings_.takeover) ordered_ = now;  // this process stood still: it knows of nothing meanwhile
+    settled_ = now;
     advance(now);
     if (over_) return;
     if (dial_due_) dial_wanted(now);

@@ -86,6 +86,7 @@ struct node_status {
     std::uint64_t log_bytes = 0;    ///< size of the log
     std::uint64_t term = 0;         ///< how often the run has chosen who orders its rounds
     peer_id sequencer = 0;          ///< who orders them now; 0: not known
+    bool ordered = true;            ///< somebody ordered rounds within the last node_options::takeover
     std::size_t members = 0;        ///< in the view
     std::size_t place = 0;          ///< contributing members that entered before this node
     bool paused = false;

@@ -88,9 +88,12 @@ class id_stage {
         for (const auto& part : parts) count += part.size();
         if (count > room_) {
             on.synchronize();  // all places are free, and no kernel reads what they brought
-            room_ = count + count / 8;
-            pinned_ = pinned_buffer<std::int32_t>(room_ * places);
-            ids_ = device_buffer<std::int32_t>(room_ * places, "ids");
+            const std::size_t room = count + count / 8;
+            pinned_buffer<std::int32_t> pinned(room * places);  // both, or nothing has changed
+            device_buffer<std::int32_t> ids(room * places, "ids");
+            pinned_ = std::move(pinned);
+            ids_ = std::move(ids);
+            room_ = room;
             used_ = 0;
         }
         const std::size_t place = used_++ % places;
