@@ -128,6 +128,7 @@ class peer {
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::vector<roster_entry> roster_;  ///< as metrics.jsonl told it last
     std::uint64_t peers_line_round_ = 0;
+    int peers_lines_ = 0;
     std::chrono::steady_clock::time_point round_began_{};
     std::optional<std::chrono::steady_clock::time_point> applied_at_;  ///< the last commit
     std::optional<std::chrono::steady_clock::duration> planned_;       ///< with run.round_tokens: a round's computation

@@ -25,7 +25,8 @@ nlohmann::json finite_or_null(double value) {
     return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
 
-constexpr std::uint64_t peers_line_every = 100, peers_line_least = 10;  ///< rounds
+constexpr std::uint64_t peers_line_every = 100;  ///< rounds
+constexpr int peers_lines_most = 20;             ///< in so many rounds: somebody may come and go all the time
 
 }  // namespace
 
@@ -351,8 +352,9 @@ void peer::report_peers(bool always) {
     const run_status now = observer_->status();
     const auto again = now.round / peers_line_every != peers_line_round_ / peers_line_every;
     auto roster = now.roster();
-    const bool lately = now.round < peers_line_round_ + peers_line_least;  // somebody may come and go all the time
-    if (!always && !again && (roster == roster_ || lately)) return;
+    if (again) peers_lines_ = 0;
+    if (!always && !again && (roster == roster_ || peers_lines_ >= peers_lines_most)) return;
+    ++peers_lines_;
     roster_ = std::move(roster);
     peers_line_round_ = now.round;
     nlohmann::json line = event("peers");

@@ -290,6 +290,7 @@ class participant {
     // Time and end: detail/participant_time.hpp.
     void settle(timestamp now);
     [[nodiscard]] timestamp due(const link_state& l) const;
+    [[nodiscard]] bool needed_to_go() const;
     void farewell(const std::string& text, bool stop, timestamp now);
     void maybe_end(timestamp now);
     void end(run_end code, std::string text);

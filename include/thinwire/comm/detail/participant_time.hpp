@@ -101,6 +101,13 @@ inline void participant::leave(timestamp now) {
     settle(now);
 }
 
+/// Whether those who are here could elect a sequencer with this peer, and not without it: then it takes the part once
+/// more, to have itself taken out.
+inline bool participant::needed_to_go() const {
+    const auto others = [&](const view_member& m) { return m.peer != settings_.self && is(m, linked(m.peer)); };
+    return in(state_.view) && decided_here(state_.view) && !state_.view.quorum(others);
+}
+
 inline void participant::farewell(const std::string& text, bool stop, timestamp now) {
     while (!links_.empty()) {
         const link_id link = links_.begin()->first;
@@ -130,6 +137,7 @@ inline void participant::maybe_end(timestamp now) {
         const bool can =
             tentative_ || storing_ || change_since_ || roster_changed_;  // a record without it comes, or may
         if (leading() && others && in(state_.view) && now < leave_by_ && can) return;
+        if (others && !hears_sequencer(now) && now < leave_by_ && needed_to_go()) return;
         farewell("left the run", false, now);
         return end(run_end::left, "left the run");
     }

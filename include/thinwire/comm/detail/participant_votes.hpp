@@ -33,7 +33,7 @@ inline bool participant::eligible() const {
         return m != nullptr && m->votes && m->incarnation == settings_.incarnation;
     };
     if (settings_.checks && !settings_.validate) return false;
-    if (settings_.fresh || leaving_ || stopping_) return false;
+    if (settings_.fresh || stopping_ || (leaving_ && !needed_to_go())) return false;
     if (!voter_) voter_ = voter(state_.view);
     return *voter_ || (tentative_state_ && voter(tentative_state_->view));
 }
