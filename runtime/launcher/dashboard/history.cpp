@@ -146,9 +146,15 @@ std::optional<time_left> estimate(const std::vector<round_span>& recent, std::ui
     return time_left{left * mean, left * std::min(mean, at(0.1)), left * std::max(mean, at(0.9))};
 }
 
+/// A line may be a little older than the status before it, and another peer that answers instead has counts of its own:
+/// only a count that fell by more than half began again.
 void history::counter::see(std::uint64_t now) {
-    if (now < last) before += last;
-    last = now;
+    if (now < last / 2) {
+        before += last;
+        last = now;
+    } else {
+        last = std::max(last, now);
+    }
 }
 
 void history::begin_run(const std::string& run) {

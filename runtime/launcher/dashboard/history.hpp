@@ -64,7 +64,7 @@ class history {
         std::optional<std::size_t> person{};
         std::optional<double> seconds{};  ///< how long what ended now had lasted
     };
-    /// A count that begins again when its process does.
+    /// A count that begins again, near 0, when its process does.
     struct counter {
         std::uint64_t before = 0, last = 0;
         void see(std::uint64_t now);

@@ -118,6 +118,16 @@ TEST_CASE("history: a process that starts anew counts from nothing") {
     CHECK(h.snapshot()["states"][0][2] == 520);
 }
 
+TEST_CASE("history: a line that is a little older than what was told, or of another peer, counts nothing twice") {
+    history h;
+    h.take_line(start());
+    for (const std::uint64_t tokens : {1000U, 990U, 1010U, 900U, 1020U})
+        h.take_line(peers_line(1, json::array({peer("1", true, true, 1, tokens)})));
+    CHECK(h.snapshot()["states"][0][2] == 1020);
+    h.take_line(peers_line(2, json::array({peer("1", true, true, 1, 30)})));  // its process began again
+    CHECK(h.snapshot()["states"][0][2] == 1050);
+}
+
 TEST_CASE("history: a goodbye, a loss and a return are told apart") {
     history h;
     h.take_line(start());
