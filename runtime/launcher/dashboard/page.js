@@ -43,8 +43,11 @@ function takeUpdate(update) {
   const news = (list, have, round) => list.filter((one) => !have.length || round(one) > round(have[have.length - 1]));
   data.evaluations.push(...news(update.evaluations, data.evaluations, (e) => e[0]));
   data.samples.push(...news(update.samples, data.samples, (s) => s.round));
-  data.marks.push(...update.marks);
-  for (const mark of update.marks) announce(sentence(mark) + ".");
+  // The snapshot may hold what the first event after it brings.
+  const same = (a, b) => a.round === b.round && a.kind === b.kind && a.person === b.person;
+  const marks = update.marks.filter((mark) => !data.marks.some((known) => same(mark, known)));
+  data.marks.push(...marks);
+  for (const mark of marks) announce(sentence(mark) + ".");
   if (update.people) data.people = update.people;
   data.states = update.states;
   for (const name of ["run", "ended", "paused", "phase", "time", "progress", "reasons", "reached"]) data[name] = update[name];
