@@ -291,6 +291,7 @@ class participant {
     void settle(timestamp now);
     [[nodiscard]] timestamp due(const link_state& l) const;
     [[nodiscard]] bool needed_to_go() const;
+    void depart(timestamp now);
     void farewell(const std::string& text, bool stop, timestamp now);
     void maybe_end(timestamp now);
     void end(run_end code, std::string text);
@@ -352,6 +353,7 @@ class participant {
         std::vector<control_change> postponed;  ///< requests that those who are here could not decide
     };
     [[nodiscard]] next_step next_state(timestamp now) const;
+    void drop_absent(run_view& view) const;
     [[nodiscard]] run_view next_roster(timestamp now) const;
     [[nodiscard]] bool decided_here(const run_view& view) const;
     [[nodiscard]] bool change_due(timestamp now);

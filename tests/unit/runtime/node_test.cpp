@@ -146,6 +146,48 @@ TEST_CASE("node: the founder restarts from its log and the others go on with it"
     CHECK(code_of([&] { (void)node::found(options); }) == node_errc::run_mismatch);
 }
 
+TEST_CASE("node: of three the first to order dies, then one of the others leaves, and the last goes on alone") {
+    folder dir;
+    auto founder = node::found(founder_options(dir, 3));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    std::unique_ptr<node> nodes[] = {node::join(joiner_options(dir, *founder, 2)),
+                                     node::join(joiner_options(dir, *founder, 3))};
+    std::vector<ledger> ledgers(3);
+    const auto both = [&](std::uint64_t from, std::uint64_t to) {
+        std::jthread other([&, from, to] { take_part(*nodes[1], from, to, ledgers[2]); });
+        take_part(*nodes[0], from, to, ledgers[1]);
+    };
+    {
+        std::jthread first([&] { take_part(*founder, 0, 10, ledgers[0]); });
+        both(0, 10);
+    }
+    SUBCASE("the one that dies is the founder, first in the view") {
+        founder.reset();
+        both(10, 15);
+        // Whichever of the two orders the rounds now: one leaves while the view still holds the dead founder.
+        SUBCASE("the second leaves") {
+            nodes[0]->leave(false);
+            take_part(*nodes[1], 15, 20, ledgers[2]);
+            CHECK(ledgers[2].rounds == 20);
+        }
+        SUBCASE("the third leaves") {
+            nodes[1]->leave(false);
+            take_part(*nodes[0], 15, 20, ledgers[1]);
+            CHECK(ledgers[1].rounds == 20);
+        }
+    }
+    SUBCASE("the one that dies is the last") {
+        nodes[1].reset();
+        {
+            std::jthread first([&] { take_part(*founder, 10, 15, ledgers[0]); });
+            take_part(*nodes[0], 10, 15, ledgers[1]);
+        }
+        nodes[0]->leave(false);
+        take_part(*founder, 15, 20, ledgers[0]);
+        CHECK(ledgers[0].rounds == 20);
+    }
+}
+
 TEST_CASE("node: what cannot start says why") {
     folder dir;
     folder other_dir;

@@ -220,8 +220,10 @@ inline void participant::on(link_id link, refuse_message& m, timestamp now) {
     close(link, "refused", false, now);
     trouble_ = line;
     switch (m.code) {
-        case refusal::replaced:
         case refusal::removed:
+            if (leaving_) return depart(now);
+            [[fallthrough]];
+        case refusal::replaced:
         case refusal::banned: return end(run_end::refused, line);
         case refusal::version_mismatch:
             if (final) end(run_end::version_mismatch, line);
@@ -241,6 +243,7 @@ inline void participant::on(link_id link, goodbye_message& m, timestamp now) {
     close(link, "goodbye", false, now);
     if (!known) return;
     peers_[peer].left = true;
+    std::erase_if(changes_, [&](const auto& c) { return c.what == control_change::kind::remove && c.peer == peer; });
     roster_changed_ = true;
     if (peer == sequencer_) {
         sequencer_ = 0;

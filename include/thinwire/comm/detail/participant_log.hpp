@@ -222,6 +222,7 @@ inline void participant::apply_control(const commit_record& record, run_state ne
     if (!leading()) return;
     for (const peer_id peer : std::exchange(dismissed_, {})) {
         if (peer == settings_.self) {
+            if (leaving_) return depart(now);
             farewell("removed from the run", false, now);
             return end(run_end::refused, "this peer was removed from the run");
         }

@@ -88,6 +88,11 @@ inline bool participant::decided_here(const run_view& view) const {
     return view.quorum([&](const view_member& m) { return is(m, linked(m.peer)); });
 }
 
+/// Those who stay are to go on without one that goes: who is away does not hold them up either, and enters again.
+inline void participant::drop_absent(run_view& view) const {
+    std::erase_if(view.members, [&](const view_member& m) { return !is(m, linked(m.peer)); });
+}
+
 /// Who has caught up enters; who left or is long gone goes.
 inline run_view participant::next_roster(timestamp now) const {
     run_view next = state_.view;
@@ -120,9 +125,7 @@ inline run_view participant::next_roster(timestamp now) const {
         }
     }
     if (view_member* self = next.find(settings_.self)) self->address = settings_.address;
-    // Those who stay are to go on without this peer: who is away does not hold them up either, and enters again.
-    if (leaving_ && !decided_here(next))
-        std::erase_if(members, [&](const view_member& m) { return !is(m, linked(m.peer)); });
+    if (leaving_ && !decided_here(next)) drop_absent(next);
     return next;
 }
 
@@ -134,12 +137,14 @@ inline participant::next_step participant::next_state(timestamp now) const {
     if (run_view roster = next_roster(now); decided_here(roster)) next.state.view = std::move(roster);
     for (const control_change& c : changes_) {
         const bool promotes = c.what == control_change::kind::promote;
+        const bool removes = c.what == control_change::kind::remove || c.what == control_change::kind::ban;
         if (promotes) {  // one that is away cannot take over
             const view_member* m = next.state.view.find(c.peer);
             if (m == nullptr || !is(*m, linked(c.peer))) continue;
         }
         run_state with = next.state;
         with.apply(c);
+        if (removes && !decided_here(with.view)) drop_absent(with.view);
         if (with.view == next.state.view || decided_here(with.view))
             next.state = std::move(with);
         else if (!promotes)
@@ -197,7 +202,8 @@ inline void participant::consider(timestamp now) {
     if (stand_aside(now)) return;
     const bool change = change_due(now);
     const bool urgent = change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
-                                       return c.what == control_change::kind::stop;
+                                       return c.what == control_change::kind::stop ||
+                                              c.what == control_change::kind::remove;
                                    }));
     if (urgent) return close_round(!state_.paused, now);
     if (!assembled()) {

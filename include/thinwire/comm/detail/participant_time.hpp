@@ -98,11 +98,12 @@ inline void participant::leave(timestamp now) {
     leaving_ = true;
     leave_by_ = now + settings_.leave_timeout;
     roster_changed_ = true;
+    if (needed_to_go()) requests_.push_back({control_change::kind::remove, settings_.self, "", ""});
     settle(now);
 }
 
-/// Whether those who are here could elect a sequencer with this peer, and not without it: then it takes the part once
-/// more, to have itself taken out.
+/// Whether those who are here decide with this peer, and not without it: then it stays until it is out of the view, by
+/// a request to the sequencer or by taking that part once more.
 inline bool participant::needed_to_go() const {
     const auto others = [&](const view_member& m) { return m.peer != settings_.self && is(m, linked(m.peer)); };
     return in(state_.view) && decided_here(state_.view) && !state_.view.quorum(others);
@@ -117,6 +118,12 @@ inline void participant::farewell(const std::string& text, bool stop, timestamp 
         }
         close(link, text, false, now);
     }
+}
+
+/// Ends as one that left.
+inline void participant::depart(timestamp now) {
+    farewell("left the run", false, now);
+    end(run_end::left, "left the run");
 }
 
 inline void participant::maybe_end(timestamp now) {
@@ -137,9 +144,8 @@ inline void participant::maybe_end(timestamp now) {
         const bool can =
             tentative_ || storing_ || change_since_ || roster_changed_;  // a record without it comes, or may
         if (leading() && others && in(state_.view) && now < leave_by_ && can) return;
-        if (others && !hears_sequencer(now) && now < leave_by_ && needed_to_go()) return;
-        farewell("left the run", false, now);
-        return end(run_end::left, "left the run");
+        if (others && !leading() && now < leave_by_ && needed_to_go()) return;
+        return depart(now);
     }
     const auto seconds = [](timestamp t) {
         return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
