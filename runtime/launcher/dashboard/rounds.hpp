@@ -56,6 +56,18 @@ class round_history {
     std::vector<std::deque<round_span>> levels_;  ///< spans of level i lie in one block of 2^i rounds
 };
 
+/// Of a list by rounds that is too long the one goes whose neighbours are nearest to each other, so that what stays is
+/// spread evenly; first and last stay. For what is kept beside the curve: T has a `round`.
+template <class T>
+void thin(std::vector<T>& list, std::size_t most) {
+    while (list.size() > most) {
+        std::size_t least = 1;
+        for (std::size_t i = 2; i + 1 < list.size(); ++i)
+            if (list[i + 1].round - list[i - 1].round < list[least + 1].round - list[least - 1].round) least = i;
+        list.erase(list.begin() + static_cast<std::ptrdiff_t>(least));
+    }
+}
+
 }  // namespace thinwire::launcher
 
 #endif  // THINWIRE_LAUNCHER_DASHBOARD_ROUNDS_HPP

@@ -187,7 +187,7 @@ TEST_CASE("history: everything is bounded, whatever is told") {
         if (i % 10 == 0) h.take_line(peers_line(10 + i, json::array({peer("1", i % 20 == 0, true, i)})));
     }
     CHECK(h.take_update()["rows"].empty());
-    for (std::uint64_t i = 0; i < history::max_update_rows + 5; ++i) h.take_line(round_line(i));
+    for (std::uint64_t i = 0; i < history::max_update + 5; ++i) h.take_line(round_line(i));
     CHECK(h.take_update() == nlohmann::ordered_json{{"reset", true}});
     const auto all = h.snapshot();
     CHECK(all["evaluations"].size() <= history::max_evaluations);
@@ -195,8 +195,8 @@ TEST_CASE("history: everything is bounded, whatever is told") {
     CHECK(all["samples"].size() <= history::max_samples);
     CHECK(all["samples"].back()["text"].get<std::string>().size() == history::max_sample_bytes);
     CHECK(all["marks"].size() == history::max_marks);
-    CHECK(all["people"].size() == history::max_people);
-    CHECK(all["rosters"].size() <= history::max_rosters);
+    CHECK(all["people"].size() == attendance::max_people);
+    CHECK(all["rosters"].size() <= attendance::max_rosters);
     CHECK(all.dump().size() < (std::size_t{4} << 20U));
 }
 
