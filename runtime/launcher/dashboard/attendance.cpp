@@ -64,10 +64,10 @@ void attendance::take_person(const json& from, std::uint64_t round, double time,
     s.round_trip = told::number(from, "round_trip_seconds");
     const bool present = told::flag(from, "present"), member = told::flag(from, "member", true);
     const bool in_time = told::flag(from, "contributed_last") || (s.last_round > 0 && s.staleness <= late_after);
-    s.is = !present                       ? member || p.lost_since ? standing::lost : standing::left
-           : p.witness || in_time         ? standing::present
-           : !member || s.last_round == 0 ? standing::syncing
-                                          : standing::late;
+    s.is = !present                             ? member || p.lost_since ? standing::lost : standing::left
+           : p.witness || in_time || round == 0 ? standing::present
+           : !member || s.last_round == 0       ? standing::syncing
+                                                : standing::late;
     note_presence(known->second, present, member, round, time, first);
 }
 

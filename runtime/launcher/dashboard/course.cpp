@@ -67,7 +67,7 @@ void course::take_size(const json& from) {
 void course::begin_process() {
     sent_.see(0);
     received_.see(0);
-    last_waited_ = 0;
+    last_computed_ = last_waited_ = 0;
     if (joules_) joules_before_ += std::exchange(*joules_, 0.0);
     counting_ = true;
 }
@@ -78,13 +78,16 @@ std::optional<round_span> course::take_round(const json& line, double time, std:
     const std::uint64_t sent = sent_.total(), received = received_.total();
     sent_.see(told::count(line, "bytes_sent"));
     received_.see(told::count(line, "bytes_received"));
+    const double computed = told::number(line, "compute_seconds").value_or(last_computed_);
     const double waited = told::number(line, "wait_seconds").value_or(last_waited_);
     if (counting_) {
         one.sent = sent_.total() - sent;
         one.received = received_.total() - received;
+        one.computed = std::max(0.0, computed - last_computed_);
         one.waited = std::max(0.0, waited - last_waited_);
     }
     counting_ = true;
+    last_computed_ = computed;
     last_waited_ = waited;
     one.tokens = told::count(line, "round_tokens");
     one.seconds = told::number(line, "seconds").value_or(0);
@@ -94,6 +97,7 @@ std::optional<round_span> course::take_round(const json& line, double time, std:
     one.disagreeing = disagreeing_ = told::count(line, "disagreeing");
     if (const auto loss = told::number(line, "loss")) {
         one.loss.add(*loss);
+        if (!first_loss_) first_loss_ = loss;
         own_tokens_ += told::count(line, "tokens");
     }
     return add(one);
@@ -136,6 +140,7 @@ ordered_json course::progress(bool ended) const {
     out["round"] = round_;
     out["rounds"] = rounds_;
     out["tokens"] = total_.tokens;
+    out["first_loss"] = shown::rounded(first_loss_);
     const std::uint64_t left = rounds_ > round_ ? rounds_ - round_ : 0;
     if (recent.empty()) return out;
     const round_span newest = sum(recent), now = sum(few);
@@ -165,6 +170,7 @@ ordered_json course::reasons() const {
         out["seconds"] = shown::rounded(total_.seconds);
         out["waited"] = shown::rounded(total_.waited);
         out["seconds_recent"] = shown::rounded(all.seconds);
+        out["computed_recent"] = shown::rounded(all.computed);
         out["waited_recent"] = shown::rounded(all.waited);
     }
     out["parameters"] = parameters_;

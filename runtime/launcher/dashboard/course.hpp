@@ -53,8 +53,9 @@ class course {
     std::optional<std::uint64_t> last_round_;
     round_history spans_;
     round_span total_;
+    std::optional<double> first_loss_;  ///< the curve's first point is soon a mean of many rounds
     told::counter sent_, received_;
-    double last_waited_ = 0;
+    double last_computed_ = 0, last_waited_ = 0;
     bool counting_ = false;  ///< the counts of the process that tells are known from its beginning, or from one look on
     std::uint64_t own_tokens_ = 0;
     double joules_before_ = 0;

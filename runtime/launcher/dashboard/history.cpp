@@ -41,6 +41,7 @@ void history::take_line(const json& line) {
         take_evaluation(round, line, "loss");
     } else if (kind == "peers") {
         take_peers(line, round, time);
+        take_paused(told::flag(line, "paused", paused_), round, time);
         if (const auto joules = told::number(line, "energy_joules")) course_.take_energy(*joules);
     } else if (kind == "end") {
         course_.reach(round);
@@ -99,6 +100,16 @@ void history::add_mark(const mark& one) {
     note(fresh_.marks, one);
 }
 
+/// A line that is older than the status before it says nothing new.
+void history::take_paused(bool paused, std::uint64_t round, double time) {
+    if (paused == paused_ || time < paused_at_) return;
+    mark one{.round = round, .time = time, .kind = paused ? "paused" : "resumed"};
+    if (!paused) one.seconds = time - paused_at_;
+    paused_ = paused;
+    paused_at_ = time;
+    add_mark(one);
+}
+
 /// For the next update. Viewers who would get too much at once do better to begin again.
 template <class T>
 void history::note(std::vector<T>& fresh, const T& one) {
@@ -122,9 +133,7 @@ void history::take_status(const json& status, double now, bool rounds) {
         phase_ = std::move(phase);
         changed_ = true;
     }
-    const bool paused = told::flag(status, "paused");
-    if (paused != std::exchange(paused_, paused))
-        add_mark({.round = round, .time = now, .kind = paused ? "paused" : "resumed"});
+    take_paused(told::flag(status, "paused"), round, now);
     ended_ = false;
     course_.take_momentum(told::number(status, "momentum_energy"));
     if (const json* replica = told::find(status, "replica"); replica != nullptr && replica->is_object())

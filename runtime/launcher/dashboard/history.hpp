@@ -63,6 +63,7 @@ class history {
     void take_evaluation(std::uint64_t round, const nlohmann::json& from, const char* loss_name);
     void take_peers(const nlohmann::json& from, std::uint64_t round, double time);
     void take_marks();
+    void take_paused(bool paused, std::uint64_t round, double time);
     void add_mark(const mark& one);
     template <class T>
     void note(std::vector<T>& fresh, const T& one);
@@ -71,6 +72,7 @@ class history {
 
     std::string run_, phase_;
     double last_time_ = 0;
+    double paused_at_ = 0;  ///< or resumed
     bool ended_ = false, paused_ = false, changed_ = false, reset_ = false;
     course course_;
     attendance attendance_;

@@ -26,12 +26,25 @@ ordered_json row(const round_span& s) {
         low = s.loss.low;
         high = s.loss.high;
     }
-    return {s.first, s.last,     moment(s.time),  s.seen,        s.tokens,      rounded(s.seconds), rounded(s.waited),
-            s.sent,  s.received, s.contributions, s.disagreeing, rounded(mean), rounded(low),       rounded(high)};
+    return {s.first,
+            s.last,
+            moment(s.time),
+            s.seen,
+            s.tokens,
+            rounded(s.seconds),
+            rounded(s.computed),
+            rounded(s.waited),
+            s.sent,
+            s.received,
+            s.contributions,
+            s.disagreeing,
+            rounded(mean),
+            rounded(low),
+            rounded(high)};
 }
 
 ordered_json columns() {
-    return {"first", "last",     "time",          "seen",        "tokens", "seconds", "waited",
+    return {"first", "last",     "time",          "seen",        "tokens", "seconds", "computed", "waited",
             "sent",  "received", "contributions", "disagreeing", "loss",   "low",     "high"};
 }
 
