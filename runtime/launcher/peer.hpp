@@ -127,7 +127,6 @@ class peer {
     std::vector<std::int32_t> tokens_, targets_;
     std::uint64_t last_evaluated_ = UINT64_MAX;
     std::vector<roster_entry> roster_;  ///< as metrics.jsonl told it last
-    bool paused_ = false;               ///< likewise
     std::uint64_t peers_line_round_ = 0;
     int peers_lines_ = 0;
     std::chrono::steady_clock::time_point round_began_{};

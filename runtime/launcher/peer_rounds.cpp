@@ -300,6 +300,7 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     line["bytes_received"] = status.bytes_received;
     line["compute_seconds"] = now.compute_seconds;
     line["wait_seconds"] = status.wait_seconds;
+    line["paused_seconds"] = status.paused_seconds;
     line["term"] = status.term;
     line["members"] = status.members;
     line["present"] = nlohmann::json::array();
@@ -349,21 +350,17 @@ void peer::evaluate() {
     metrics_->write(line);
 }
 
-/// Who is there and whether the run is paused, when that changes, and at times so that counts of bytes and tokens can
-/// be followed.
+/// Who is there, when that changes, and at times so that counts of bytes and tokens can be followed.
 void peer::report_peers(const run_status& now, bool always) {
     const auto again = now.round / peers_line_every != peers_line_round_ / peers_line_every;
     auto roster = now.roster();
     if (again) peers_lines_ = 0;
-    const bool same = roster == roster_ && now.node.paused == paused_;
-    if (!always && !again && (same || peers_lines_ >= peers_lines_most)) return;
+    if (!always && !again && (roster == roster_ || peers_lines_ >= peers_lines_most)) return;
     ++peers_lines_;
     roster_ = std::move(roster);
-    paused_ = now.node.paused;
     peers_line_round_ = now.round;
     nlohmann::json line = event("peers");
     line["round"] = now.round;
-    line["paused"] = now.node.paused;
     line["energy_joules"] = now.energy_joules ? nlohmann::json(*now.energy_joules) : nlohmann::json(nullptr);
     line["peers"] = to_json(now).at("peers");
     metrics_->write(line);

@@ -67,7 +67,7 @@ void course::take_size(const json& from) {
 void course::begin_process() {
     sent_.see(0);
     received_.see(0);
-    last_computed_ = last_waited_ = 0;
+    last_computed_ = last_waited_ = last_paused_ = 0;
     if (joules_) joules_before_ += std::exchange(*joules_, 0.0);
     counting_ = true;
 }
@@ -80,17 +80,20 @@ std::optional<round_span> course::take_round(const json& line, double time, std:
     received_.see(told::count(line, "bytes_received"));
     const double computed = told::number(line, "compute_seconds").value_or(last_computed_);
     const double waited = told::number(line, "wait_seconds").value_or(last_waited_);
+    const double paused = told::number(line, "paused_seconds").value_or(last_paused_);
+    newest_pause_ = counting_ ? std::max(0.0, paused - last_paused_) : 0;
     if (counting_) {
         one.sent = sent_.total() - sent;
         one.received = received_.total() - received;
         one.computed = std::max(0.0, computed - last_computed_);
-        one.waited = std::max(0.0, waited - last_waited_);
+        one.waited = std::max(0.0, waited - last_waited_ - newest_pause_);
     }
     counting_ = true;
     last_computed_ = computed;
     last_waited_ = waited;
+    last_paused_ = paused;
     one.tokens = told::count(line, "round_tokens");
-    one.seconds = told::number(line, "seconds").value_or(0);
+    one.seconds = std::max(0.0, told::number(line, "seconds").value_or(0) - newest_pause_);
     contributors_ = told::count(line, "contributors");
     one.contributions = contributors_ * looked;
     agreeing_ = told::count(line, "agreeing");

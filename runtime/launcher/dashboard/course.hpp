@@ -38,6 +38,8 @@ class course {
     void reach(std::uint64_t round);
 
     [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    /// For how many seconds the run was paused in what the last take_round() told of.
+    [[nodiscard]] double newest_pause() const noexcept { return newest_pause_; }
     /// The last of the curve.
     [[nodiscard]] std::optional<std::uint64_t> last_round() const noexcept { return last_round_; }
     [[nodiscard]] std::vector<round_span> curve() const { return spans_.all(); }
@@ -55,7 +57,7 @@ class course {
     round_span total_;
     std::optional<double> first_loss_;  ///< the curve's first point is soon a mean of many rounds
     told::counter sent_, received_;
-    double last_computed_ = 0, last_waited_ = 0;
+    double last_computed_ = 0, last_waited_ = 0, last_paused_ = 0, newest_pause_ = 0;
     bool counting_ = false;  ///< the counts of the process that tells are known from its beginning, or from one look on
     std::uint64_t own_tokens_ = 0;
     double joules_before_ = 0;

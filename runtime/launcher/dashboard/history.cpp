@@ -41,7 +41,6 @@ void history::take_line(const json& line) {
         take_evaluation(round, line, "loss");
     } else if (kind == "peers") {
         take_peers(line, round, time);
-        take_paused(told::flag(line, "paused", paused_), round, time);
         if (const auto joules = told::number(line, "energy_joules")) course_.take_energy(*joules);
     } else if (kind == "end") {
         course_.reach(round);
@@ -64,6 +63,7 @@ void history::take_round(const json& line, double time, std::uint64_t looked) {
                       .seconds = told::number(line, "seconds").value_or(0)});
         term_ = std::max(term_.value_or(0), term);
     }
+    take_pause(course_.newest_pause(), told::count(line, "round"), time);
     attendance_.settle(told::count(line, "round"), time);
     take_marks();
 }
@@ -100,12 +100,19 @@ void history::add_mark(const mark& one) {
     note(fresh_.marks, one);
 }
 
-/// A line that is older than the status before it says nothing new.
-void history::take_paused(bool paused, std::uint64_t round, double time) {
-    if (paused == paused_ || time < paused_at_) return;
-    mark one{.round = round, .time = time, .kind = paused ? "paused" : "resumed"};
-    if (!paused) one.seconds = time - paused_at_;
-    paused_ = paused;
+/// A round, at `time`, in which the run was paused: marked unless a status told of it while it lasted.
+void history::take_pause(double seconds, std::uint64_t round, double time) {
+    constexpr double least = 0.5;
+    if (seconds < least) return;
+    if (!paused_ && time - seconds < paused_at_) return;
+    if (!paused_) mark_pause(true, round, time - seconds);
+    mark_pause(false, round, time);
+}
+
+void history::mark_pause(bool begins, std::uint64_t round, double time) {
+    mark one{.round = round, .time = time, .kind = begins ? "paused" : "resumed"};
+    if (!begins) one.seconds = time - paused_at_;
+    paused_ = begins;
     paused_at_ = time;
     add_mark(one);
 }
@@ -133,7 +140,7 @@ void history::take_status(const json& status, double now, bool rounds) {
         phase_ = std::move(phase);
         changed_ = true;
     }
-    take_paused(told::flag(status, "paused"), round, now);
+    if (const bool paused = told::flag(status, "paused"); paused != paused_) mark_pause(paused, round, now);
     ended_ = false;
     course_.take_momentum(told::number(status, "momentum_energy"));
     if (const json* replica = told::find(status, "replica"); replica != nullptr && replica->is_object())

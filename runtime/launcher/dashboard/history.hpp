@@ -63,7 +63,8 @@ class history {
     void take_evaluation(std::uint64_t round, const nlohmann::json& from, const char* loss_name);
     void take_peers(const nlohmann::json& from, std::uint64_t round, double time);
     void take_marks();
-    void take_paused(bool paused, std::uint64_t round, double time);
+    void take_pause(double seconds, std::uint64_t round, double time);
+    void mark_pause(bool begins, std::uint64_t round, double time);
     void add_mark(const mark& one);
     template <class T>
     void note(std::vector<T>& fresh, const T& one);

@@ -543,6 +543,7 @@ function drawNow() {
   context.clearRect(0, 0, size.width, size.height);
   context.font = colours.font;
   const em = parseFloat(colours.font);
+  const pen = em / 12;
   margin.left = Math.round(em * 3.6);
   margin.bottom = Math.round(em * 3.4);
   if (!data || !data.rows.length) return;
@@ -625,13 +626,13 @@ function drawNow() {
     list.forEach((p, i) => context[i ? "lineTo" : "moveTo"](p[0], yOf(p[1])));
     context.stroke();
     context.globalAlpha = 1;
-    context.lineWidth = 2.2;
+    context.lineWidth = 2.2 * pen;
     context.beginPath();
     list.forEach((p, i) => context[i ? "lineTo" : "moveTo"](p[0], yOf(line[i])));
     context.stroke();
   }
   context.strokeStyle = colours.valid;
-  context.lineWidth = 1.6;
+  context.lineWidth = 1.6 * pen;
   context.beginPath();
   evaluations.forEach((e, i) => context[i ? "lineTo" : "moveTo"](e[0], yOf(e[1])));
   context.stroke();

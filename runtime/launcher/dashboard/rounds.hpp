@@ -25,7 +25,7 @@ struct round_span {
     double time = 0;                       ///< seconds since 1970, at the end
     std::uint64_t seen = 0;                ///< rounds that were told of; others lie between them
     std::uint64_t tokens = 0;              ///< of all peers; of rounds that were not told of as many as of the next
-    double seconds = 0;                    ///< that the rounds seen took
+    double seconds = 0;                    ///< that the rounds seen took, pauses of the run left out
     double computed = 0, waited = 0;       ///< of them, by that peer: in gradients, in the exchange with others
     std::uint64_t sent = 0, received = 0;  ///< bytes of that peer on the wire
     std::uint64_t contributions = 0, disagreeing = 0;

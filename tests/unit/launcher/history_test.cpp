@@ -186,25 +186,47 @@ TEST_CASE("history: another who orders the rounds is marked") {
     CHECK(h.snapshot()["marks"][0]["seconds"] == 7.5);
 }
 
-TEST_CASE("history: a pause is marked once, by whoever tells of it first, and so is how long it was") {
-    history h;
-    const auto line = [](double time, std::uint64_t round, bool paused) {
-        json one = peers_line(round, json::array());
+TEST_CASE("history: a pause is no time of its round; it is marked once, by whoever tells of it first") {
+    const auto paused_round = [](std::uint64_t round, double time, double seconds, double paused) {
+        json one = round_line(round);
         one["time"] = time;
-        one["paused"] = paused;
+        one["seconds"] = seconds;
+        one["wait_seconds"] = 0.25 * static_cast<double>(round + 1) + paused;
+        one["paused_seconds"] = paused;
         return one;
     };
-    const json status = {{"run", "aa"}, {"round", 5}, {"paused", true}};
-    h.take_line(start());
-    h.take_line(peers_line(1, json::array()));  // of a program that does not tell
-    CHECK(marks_of(h).empty());
-    h.take_status(status, 110, false);
-    h.take_line(line(109.9, 5, false));  // written before that, read after it
-    h.take_line(line(110.1, 5, true));
-    CHECK(marks_of(h) == std::vector<std::string>{"paused@5"});
-    h.take_line(line(170, 6, false));
-    CHECK(marks_of(h) == std::vector<std::string>{"paused@5", "resumed@6"});
-    CHECK(h.snapshot()["marks"][1]["seconds"] == 60);
+    const std::vector<std::string> both{"paused@2", "resumed@2"};
+    history read;  // as from a folder
+    read.take_line(start());
+    read.take_line(paused_round(0, 101, 1, 0));
+    read.take_line(paused_round(1, 102, 1, 0.1));  // less than what is worth a mark
+    CHECK(marks_of(read).empty());
+    read.take_line(paused_round(2, 163, 61, 60.1));
+    read.take_line(paused_round(3, 164, 1, 60.1));
+    CHECK(marks_of(read) == both);
+    CHECK(read.snapshot()["marks"][0]["time"] == 103);
+    CHECK(read.snapshot()["marks"][1]["seconds"] == 60);
+    CHECK(value(read.snapshot(), 2, "seconds") == 1);
+    CHECK(value(read.snapshot(), 2, "waited") == 0.25);
+
+    // Beside it a status, which sees the pause begin; its end is seen first by one or by the other.
+    for (const bool status_first : {true, false}) {
+        history h;
+        json status = {{"run", "aa"}, {"round", 2}, {"paused", true}};
+        h.take_line(start());
+        h.take_line(paused_round(0, 101, 1, 0));
+        h.take_line(paused_round(1, 102, 1, 0));
+        h.take_status(status, 103.5, false);
+        CHECK(marks_of(h) == std::vector<std::string>{"paused@2"});
+        CHECK(h.snapshot()["paused"] == true);
+        status["paused"] = false;
+        if (status_first) h.take_status(status, 163.5, false);
+        h.take_line(paused_round(2, 163, 61, 60));
+        h.take_status(status, 164, false);
+        CHECK(marks_of(h) == both);
+        CHECK(h.snapshot()["marks"][1]["seconds"] == (status_first ? 60 : 59.5));
+        CHECK(h.snapshot()["paused"] == false);
+    }
 }
 
 TEST_CASE("history: where the loss began is known when the first point is a mean of many rounds") {
