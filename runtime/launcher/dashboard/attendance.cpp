@@ -104,6 +104,16 @@ void attendance::begin_process() {
     }
 }
 
+void attendance::end_process(std::uint64_t round, double time) {
+    for (person& p : people_) {
+        if (!std::exchange(p.unsure, std::nullopt)) continue;
+        p.now.is = standing::present;
+        p.was_present = true;
+        p.lost_since.reset();
+    }
+    keep_roster(round, time);
+}
+
 void attendance::settle(std::uint64_t round, double time) {
     for (person& p : people_)
         if (p.unsure && (round >= p.unsure->round + sure_after_rounds || time >= p.unsure->time + sure_after_seconds))

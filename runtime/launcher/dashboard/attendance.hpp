@@ -30,6 +30,8 @@ class attendance {
     void take(const nlohmann::json& peers, std::uint64_t round, double time);
     /// The process that tells begins, and with it its counts.
     void begin_process();
+    /// The process that tells ends, and with it its connections: who went with them was not lost.
+    void end_process(std::uint64_t round, double time);
     /// Who went without a goodbye may still turn out to have said one; after a while it is lost.
     void settle(std::uint64_t round, double time);
     /// Marks since the last call.

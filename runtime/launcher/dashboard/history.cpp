@@ -45,6 +45,7 @@ void history::take_line(const json& line) {
     } else if (kind == "end") {
         course_.reach(round);
         course_.take_replica(line, "replica_digest");
+        attendance_.end_process(round, time);
         ended_ = true;
         changed_ = true;
     }

@@ -231,7 +231,7 @@ function showFigures() {
   } else {
     const done = data.ended && shown === null && data.progress.round >= data.progress.rounds;
     say("left", done ? "done" : "–");
-    say("left-range", done ? "in " + duration(data.reasons.seconds) + " of rounds" : "");
+    say("left-range", done ? duration(data.reasons.seconds) + " of training" : "");
   }
   say("speed", short(f.tokens_per_second));
   say("speed-run", short(f.tokens_per_second_run) + " over the run");
@@ -558,6 +558,10 @@ function drawNow() {
   list.forEach((p) => cover(p[1]));
   evaluations.forEach((e) => { if (e[0] >= margin.left - 1 && e[0] <= right + 1) cover(e[1]); });
   if (!isFinite(low)) { low = 0; high = 1; }
+  // The fall at the beginning leaves the rest of a long run at least two fifths of the height.
+  let later = low;
+  for (const p of [...list, ...evaluations]) if (p[0] > margin.left + 0.04 * (right - margin.left) && p[0] <= right + 1) later = Math.max(later, p[1]);
+  if (later > low) high = Math.min(high, low + 2.5 * (later - low));
   const pad = Math.max(1e-6, (high - low) * 0.07);
   low -= pad;
   high += pad;

@@ -174,6 +174,28 @@ TEST_CASE("history: a goodbye, a loss and a return are told apart") {
     CHECK(h.snapshot()["people"][2]["name"] == "peer 3");
 }
 
+TEST_CASE("history: who goes with the end of the run was there until then") {
+    history h;
+    h.take_line(start());
+    h.take_line(
+        peers_line(1, json::array({peer("1", true, true, 1), peer("2", true, true, 1), peer("3", true, true, 1)})));
+    h.take_line(
+        peers_line(5, json::array({peer("1", true, true, 4), peer("2", true, true, 4), peer("3", false, true, 4)})));
+    h.take_line(round_line(9));
+    h.take_line(
+        peers_line(10, json::array({peer("1", true, true, 9), peer("2", false, true, 9), peer("3", false, true, 4)})));
+    CHECK(h.snapshot()["states"][1][1] == 3);
+    h.take_line({{"event", "end"}, {"time", 110.0}, {"round", 10}, {"replica_digest", "ab"}});
+    const auto all = h.snapshot();
+    CHECK(all["states"][1][1] == 0);
+    CHECK(all["states"][2][1] == 3);
+    CHECK(all["rosters"].back()["states"][1][1] == 0);
+    CHECK(marks_of(h) == std::vector<std::string>{"lost@5"});
+    h.take_line(start(10));
+    h.take_line(peers_line(11, json::array({peer("1", true, true, 10), peer("2", true, true, 10)})));
+    CHECK(marks_of(h) == std::vector<std::string>{"lost@5"});
+}
+
 TEST_CASE("history: another who orders the rounds is marked") {
     history h;
     h.take_line(start());
