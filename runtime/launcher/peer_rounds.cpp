@@ -362,6 +362,7 @@ void peer::report_peers(const run_status& now, bool always) {
     nlohmann::json line = event("peers");
     line["round"] = now.round;
     line["energy_joules"] = now.energy_joules ? nlohmann::json(*now.energy_joules) : nlohmann::json(nullptr);
+    line["momentum_energy"] = now.momentum_energy ? nlohmann::json(*now.momentum_energy) : nlohmann::json(nullptr);
     line["peers"] = to_json(now).at("peers");
     metrics_->write(line);
 }

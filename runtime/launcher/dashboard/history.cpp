@@ -42,6 +42,7 @@ void history::take_line(const json& line) {
     } else if (kind == "peers") {
         take_peers(line, round, time);
         if (const auto joules = told::number(line, "energy_joules")) course_.take_energy(*joules);
+        if (const auto energy = told::number(line, "momentum_energy")) course_.take_momentum(energy);
     } else if (kind == "end") {
         course_.reach(round);
         course_.take_replica(line, "replica_digest");

@@ -273,6 +273,7 @@ TEST_CASE("history: energy of each process counts, by the tokens that it was tol
     const auto told = [&](std::uint64_t round, double joules) {
         json line = peers_line(round, json::array());
         line["energy_joules"] = joules;
+        line["momentum_energy"] = joules / 1000;
         h.take_line(line);
     };
     h.take_line(start());
@@ -285,6 +286,7 @@ TEST_CASE("history: energy of each process counts, by the tokens that it was tol
     for (std::uint64_t i = 5; i < 10; ++i) h.take_line(round_line(i));
     told(10, 20);
     CHECK(h.snapshot()["reasons"]["joules"] == 120);
+    CHECK(h.snapshot()["reasons"]["momentum_energy"] == 0.02);
     CHECK(h.snapshot()["reasons"]["joules_per_token"] == 1.2);
 }
 
