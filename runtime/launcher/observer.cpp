@@ -216,7 +216,12 @@ void observer::replica(std::uint64_t round, const digest& of) {
 run_status observer::status() const {
     runtime::node_status node = node_ != nullptr ? node_->status() : runtime::node_status{};
     std::unique_lock energy_lock(energy_mutex_);
-    const std::optional<double> joules = energy_.joules();
+    // A device may take milliseconds to tell, and some ask after every round.
+    if (const steady_time asked = clock::now(); seconds_since(energy_at_, asked) >= 0.1) {
+        joules_ = energy_.joules();
+        energy_at_ = asked;
+    }
+    const std::optional<double> joules = joules_;
     energy_lock.unlock();
     const std::lock_guard lock(mutex_);
     const steady_time now = clock::now();

@@ -90,8 +90,10 @@ class observer {
     };
     std::shared_ptr<arrival_book> book_ = std::make_shared<arrival_book>();
 
-    mutable std::mutex energy_mutex_;  ///< guards what follows: the kernel's files are read with no other lock
+    mutable std::mutex energy_mutex_;  ///< guards what follows: counters are read with no other lock
     mutable energy_meter energy_;
+    mutable std::optional<double> joules_;  ///< as of energy_at_
+    mutable steady_time energy_at_{};
 
     mutable std::mutex mutex_;  ///< guards what follows
     run_status status_;

@@ -461,7 +461,7 @@ void peer::save() {
 }
 
 void peer::announce_end() {
-    report_peers(true);
+    report_peers(observer_->status(), true);
     const runtime::node_status status = node_->status();
     nlohmann::json line = event("end");
     line["round"] = replica_->optimizer().round();

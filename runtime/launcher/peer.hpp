@@ -99,7 +99,7 @@ class peer {
     void prepare_rounds();
     [[nodiscard]] int coefficients() const;
     void report(const step_report& step, const gradient& made, std::chrono::steady_clock::time_point began);
-    void report_peers(bool always);
+    void report_peers(const run_status& now, bool always);
     [[nodiscard]] bool evaluates() const;
     void evaluate();
     void save();

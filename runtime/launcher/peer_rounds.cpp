@@ -280,6 +280,7 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     const runtime::node_status status = node_->status();
     const double rate = static_cast<double>(step.learning_rate);
     observer_->applied(step, made.loss, rate, made.tokens, seconds, status);
+    const run_status now = observer_->status();
     nlohmann::json line = event("round");
     line["round"] = step.round;
     line["loss"] = finite_or_null(made.loss);
@@ -297,7 +298,9 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
     line["payload_bytes"] = step.bytes_sent;
     line["bytes_sent"] = status.bytes_sent;
     line["bytes_received"] = status.bytes_received;
+    line["compute_seconds"] = now.compute_seconds;
     line["wait_seconds"] = status.wait_seconds;
+    line["paused_seconds"] = status.paused_seconds;
     line["term"] = status.term;
     line["members"] = status.members;
     line["present"] = nlohmann::json::array();
@@ -312,7 +315,7 @@ void peer::report(const step_report& step, const gradient& made, clock::time_poi
                                {"tokens_per_second", static_cast<double>(step.tokens) / std::max(seconds, 1e-9)},
                                {"contributors", step.contributors},
                                {"payload_bytes", static_cast<double>(step.bytes_sent)}});
-    report_peers(false);
+    report_peers(now, false);
     if (step.disagreeing == 0 || step.disagreeing < step.agreeing) return;
     throw launcher_error(exit_code::diverged, "replica: round " + std::to_string(step.round) + ": " +
                                                   std::to_string(step.disagreeing) + " of " +
@@ -348,8 +351,7 @@ void peer::evaluate() {
 }
 
 /// Who is there, when that changes, and at times so that counts of bytes and tokens can be followed.
-void peer::report_peers(bool always) {
-    const run_status now = observer_->status();
+void peer::report_peers(const run_status& now, bool always) {
     const auto again = now.round / peers_line_every != peers_line_round_ / peers_line_every;
     auto roster = now.roster();
     if (again) peers_lines_ = 0;
@@ -360,6 +362,7 @@ void peer::report_peers(bool always) {
     nlohmann::json line = event("peers");
     line["round"] = now.round;
     line["energy_joules"] = now.energy_joules ? nlohmann::json(*now.energy_joules) : nlohmann::json(nullptr);
+    line["momentum_energy"] = now.momentum_energy ? nlohmann::json(*now.momentum_energy) : nlohmann::json(nullptr);
     line["peers"] = to_json(now).at("peers");
     metrics_->write(line);
 }

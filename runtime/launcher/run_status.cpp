@@ -161,6 +161,7 @@ void add_run(metrics_page& page, const run_status& s) {
     page.gauge("momentum_energy", "Mean square of this peer's momentum at its newest snapshot.", s.momentum_energy);
     page.counter("compute_seconds_total", "Time in forward, backward and encoding.", s.compute_seconds);
     page.counter("wait_seconds_total", "Time in the exchange of payloads.", s.wait_seconds);
+    page.counter("paused_seconds_total", "Time that the run was paused for.", s.node.paused_seconds);
 }
 
 void add_rounds(metrics_page& page, const run_status& s) {
@@ -279,6 +280,7 @@ ordered_json to_json(const run_status& s) {
     out["sequencer"] = s.node.sequencer == 0 ? ordered_json(nullptr) : ordered_json(id_text(s.node.sequencer));
     out["members"] = s.node.members;
     out["paused"] = s.node.paused;
+    out["paused_seconds"] = s.node.paused_seconds;
     out["log_first_round"] = s.node.log_begin;
     out["log_bytes"] = s.node.log_bytes;
     out["connections"] = s.node.connections;

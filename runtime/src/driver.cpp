@@ -34,6 +34,10 @@ std::vector<std::string> split(const std::string& addresses) {
     return all;
 }
 
+double seconds_of(timestamp time) {
+    return static_cast<double>(time) * 1e-6;
+}
+
 std::string raw(const public_key& key) {
     return {reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size()};
 }
@@ -237,6 +241,7 @@ void driver::add_wait(std::chrono::duration<double> time) {
 node_status driver::status() const {
     const std::lock_guard lock(status_mutex_);
     node_status out = status_;
+    if (out.paused) out.paused_seconds += seconds_of(now() - paused_at_);
     for (const auto& [peer, p] : peers_) out.peers.push_back(p);
     return out;
 }
@@ -550,7 +555,12 @@ void driver::refresh() {
     status_.round = machine_.round();
     status_.members = machine_.state().view.members.size();
     status_.place = machine_.place();
-    status_.paused = machine_.state().paused;
+    if (const bool paused = machine_.state().paused; paused != std::exchange(status_.paused, paused)) {
+        if (paused)
+            paused_at_ = now();
+        else
+            status_.paused_seconds += seconds_of(now() - paused_at_);
+    }
     status_.settings = machine_.state().values;
     for (const member_status& m : machine_.members()) {
         peer_status& p = peers_[m.peer];

@@ -159,6 +159,7 @@ class driver final : private connection_owner {
     bool wants_snapshot_;               ///< the caller waits for its first
     bool entered_ = false;              ///< somebody of the run was met
     bool roster_changed_ = true;
+    timestamp paused_at_ = 0;  ///< since when the run is paused, where it is; guarded by status_mutex_
     bool over_ = false;
     notice_budget stranger_notices_;
     notice_budget revoked_notices_;

@@ -45,6 +45,9 @@ class Control(common.Case):
             self.assertEqual(rounds(), before)
         self.ctl("third", "resume")
         self.wait_for(lambda: min(rounds()) > before[0] + 3, "all go on")
+        for directory in ("run", "second", "third"):
+            newest = self.events(directory, "round")[-1]
+            self.assertGreater(newest["paused_seconds"], 0, newest)
 
         self.ctl("run", "remove", "second")
         code, stderr = self.finish(others["second"])

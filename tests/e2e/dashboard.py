@@ -220,7 +220,8 @@ class Browser(Dashboard):
                                       "</script><script>window.owned=1</script>", "--dashboard", "127.0.0.1:0")
         joiners = {name: self.join(address, name, "--name", name, "--peer.coordinates", "10, 20", "--run.min_round_ms", "60",
                                    "--peer.place", "Gao") for name in ("second", "third", "fourth")}
-        self.open(self.address_of("run"))
+        where = self.address_of("run")
+        self.open(where)
         self.wait_for(lambda: self.shows("status") == "live" and self.round() > 3, "it is live")
         self.wait_for(lambda: self.states() == dict.fromkeys((HOSTILE, *joiners), "present"), "all four are shown")
         self.assertIn("</script><script>window.owned=1</script>", self.shows("peers"))
@@ -231,6 +232,21 @@ class Browser(Dashboard):
         self.wait_for(lambda: self.script("return document.querySelectorAll('#samples blockquote').length") > 0, "a sample")
         self.assertIn("times less", self.shows("thin"))
         self.assertRegex(self.shows("agree"), r"\A\d of \d agree\Z")
+
+        # The page was here from the beginning: who was there when comes with the first look back.
+        slider = self.browser.find_element(By.ID, "time")
+        slider.send_keys(Keys.ARROW_LEFT)
+        self.wait_for(lambda: self.shows("status") == "replay" and self.states() == dict.fromkeys((HOSTILE, *joiners), "present"),
+                      "all four were there")
+        tokens = lambda: self.script("return [...document.querySelectorAll('#peers tbody tr')].map(r => r.cells[2].textContent)")
+        self.wait_for(lambda: len(tokens()) == 4 and "0" not in tokens(), "with what they had done")
+        slider.send_keys(Keys.END)
+        self.assertEqual(self.run_program("ctl", "run", "pause")[0], OK)
+        self.wait_for(lambda: self.shows("status") == "paused" and "the run was paused" in self.shows("events"), "it is paused")
+        self.wait_for(lambda: json.loads(self.get(where, "/status"))["paused_seconds"] > 1, "that is told")
+        self.assertEqual(self.run_program("ctl", "run", "resume")[0], OK)
+        self.wait_for(lambda: self.shows("status") == "live" and "the run goes on, after" in self.shows("events"), "it goes on")
+        self.assertIn("Paused once", self.shows("cost-note"))
 
         joiners["third"].send_signal(signal.SIGKILL)
         self.wait_for(lambda: self.states()["third"] == "gone", "it is gone")
@@ -247,6 +263,11 @@ class Browser(Dashboard):
         for process in (founder, joiners["third"], joiners["fourth"]): common.interrupt(process)
         for process in (founder, *joiners.values()): self.assertEqual(self.finish(process)[0], OK)
         self.wait_for(lambda: "connection lost" in self.shows("status"), "the page says that nobody is there")
+        _, where = self.serve("run")
+        self.wait_for(lambda: not self.snapshot(where)["loading"], "the folder is read")
+        marks = [(mark["kind"], mark["seconds"]) for mark in self.snapshot(where)["marks"]]
+        self.assertEqual([kind for kind, _ in marks if kind in ("paused", "resumed", "returned")], ["paused", "resumed", "returned"])
+        self.assertGreater(dict(marks)["resumed"], 1)
 
     def test_a_server_that_dies_and_comes_back(self):
         founder, _ = self.found("run", *LONG)
@@ -290,6 +311,9 @@ class Browser(Dashboard):
         self.wait_for(lambda: self.round() == 30, "round 30")
         self.assertEqual((self.shows("percent"), self.shows("time-text")), ("50.0", "round 29"))
         self.assertEqual(self.shows("validation-note"), "after round 20")
+        rounds = self.events("run", "round")[:30]
+        self.assertIn(f"{round(100 * rounds[-1]['compute_seconds'] / sum(r['seconds'] for r in rounds))} % computing",
+                      self.shows("waiting-note"))
         self.assertNotEqual(self.shows("samples"), samples)
         self.assertNotEqual(self.picture(), whole)
         slider.send_keys(Keys.END)

@@ -147,6 +147,7 @@ void board::tell() {
         if (update.is_null()) return;
         number = ++number_;
         update["reached"] = reached_;
+        update["loading"] = loading_;
         piece = framed(number, text_of(update));
         recent_.emplace_back(number, piece);
         if (recent_.size() > events_kept) recent_.pop_front();
@@ -178,7 +179,6 @@ http_page board::snapshot() {
         all["id"] = number_;
         all["loading"] = loading_;
         all["reached"] = reached_;
-        all["live"] = static_cast<bool>(source_.own) || !source_.peers.empty();
         snapshot_ = text_of(all) + "\n";
         snapshot_number_ = number_;
     }

@@ -1,25 +1,18 @@
 #ifndef THINWIRE_LAUNCHER_DASHBOARD_HISTORY_HPP
 #define THINWIRE_LAUNCHER_DASHBOARD_HISTORY_HPP
 
+#include "dashboard/attendance.hpp"
+#include "dashboard/course.hpp"
 #include "dashboard/rounds.hpp"
 #include <nlohmann/json_fwd.hpp>
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace thinwire::launcher {
-
-/// How long the rounds that are left will take: as the recent ones did on average, and as in the fastest and slowest
-/// tenths of what was recent.
-struct time_left {
-    double seconds = 0, low = 0, high = 0;
-};
-/// Nothing when too few rounds are known.
-[[nodiscard]] std::optional<time_left> estimate(const std::vector<round_span>& recent, std::uint64_t rounds_left);
 
 /// What a run did, in bounded memory whatever is told and however long it lasts: rounds as curves, evaluations with
 /// their samples, who was there when. It is told by lines of metrics.jsonl and by documents of /status, both foreign:
@@ -42,10 +35,10 @@ class history {
     /// Null: nothing.
     [[nodiscard]] nlohmann::ordered_json take_update();
     /// The round, for those who only want to know whether something moved.
-    [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    [[nodiscard]] std::uint64_t round() const noexcept { return course_.round(); }
 
-    static constexpr std::size_t max_evaluations = 1024, max_samples = 64, max_marks = 512, max_people = 1024,
-                                 max_rosters = 48, max_update_rows = 1024, max_sample_bytes = 4096;
+    static constexpr std::size_t max_evaluations = 1024, max_samples = 64, max_marks = 512, max_update = 1024,
+                                 max_sample_bytes = 4096;
 
  private:
     struct evaluation {
@@ -57,88 +50,37 @@ class history {
         double loss = 0;
         std::string text;
     };
-    struct mark {
-        std::uint64_t round = 0;
-        double time = 0;
-        const char* kind = "";
-        std::optional<std::size_t> person{};
-        std::optional<double> seconds{};  ///< how long what ended now had lasted
-    };
-    /// A count that begins again, near 0, when its process does.
-    struct counter {
-        std::uint64_t before = 0, last = 0;
-        void see(std::uint64_t now);
-        [[nodiscard]] std::uint64_t total() const { return before + last; }
-    };
-    enum class standing : std::uint8_t { present, syncing, late, lost, left };
-    /// What changes of a peer while it takes part.
-    struct state {
-        std::size_t person = 0;
-        standing is = standing::left;
-        std::uint64_t tokens = 0, sent = 0, received = 0, last_round = 0, staleness = 0;
-        std::optional<double> round_trip;
-    };
-    struct person {
-        std::string name, place, hardware;
-        std::optional<double> latitude, longitude;
-        bool self = false, witness = false, was_present = false;
-        counter tokens, sent, received;
-        state now;
-        std::optional<double> lost_since;  ///< gone without a goodbye
-        std::optional<mark> unsure;        ///< gone, and it may still turn out to have said goodbye
-    };
-    struct roster {
-        std::uint64_t round = 0;
-        double time = 0;
-        std::vector<state> states;
+    /// Beside the rounds, what stands on the curve.
+    struct points {
+        std::vector<evaluation> evaluations{};
+        std::vector<sample> samples{};
+        std::vector<mark> marks{};
     };
 
     void begin_run(const std::string& run);
-    void take_round(const nlohmann::json& line, std::uint64_t looked = 1);
-    void take_evaluation(std::uint64_t round, double loss, const std::string& text);
-    void take_peers(const nlohmann::json& peers, std::uint64_t round, double time);
-    void take_person(const nlohmann::json& from, std::uint64_t round, double time, bool first);
-    void note_presence(std::size_t index, bool present, bool member, std::uint64_t round, double time, bool first);
-    void settle_unsure(std::uint64_t round, double time);
-    void keep_roster(std::uint64_t round, double time);
-    void add_span(round_span span);
+    void take_round(const nlohmann::json& line, double time, std::uint64_t looked);
+    void take_polled_round(const nlohmann::json& status, std::uint64_t round, double now);
+    void take_evaluation(std::uint64_t round, const nlohmann::json& from, const char* loss_name);
+    void take_peers(const nlohmann::json& from, std::uint64_t round, double time);
+    void take_marks();
+    void take_pause(double seconds, std::uint64_t round, double time);
+    void mark_pause(bool begins, std::uint64_t round, double time);
     void add_mark(const mark& one);
+    template <class T>
+    void note(std::vector<T>& fresh, const T& one);
     [[nodiscard]] nlohmann::ordered_json head() const;
-    [[nodiscard]] nlohmann::ordered_json progress() const;
-    [[nodiscard]] nlohmann::ordered_json reasons() const;
-    [[nodiscard]] nlohmann::ordered_json people() const;
-    [[nodiscard]] nlohmann::ordered_json states() const;
+    static void write(nlohmann::ordered_json& to, const std::vector<round_span>& spans, const points& of);
 
-    std::string run_;
-    std::uint64_t round_ = 0, rounds_ = 0, parameters_ = 0;
-    std::optional<std::uint64_t> last_round_;  ///< in the curve
+    std::string run_, phase_;
     double last_time_ = 0;
+    double paused_at_ = 0;  ///< or resumed
     bool ended_ = false, paused_ = false, changed_ = false, reset_ = false;
-    std::string phase_;
-    round_history spans_;
-    std::vector<round_span> fresh_spans_;
-    round_span total_;
-    counter sent_, received_;
-    double last_waited_ = 0;
-    bool counting_ = false;  ///< the counts of the process that tells are known from its beginning, or from one look on
-    std::uint64_t own_tokens_ = 0;
-    double joules_before_ = 0, joules_ = 0;
-    std::uint64_t joule_tokens_ = 0;  ///< own tokens when joules_ was told
-    bool energy_known_ = false;
-    std::vector<evaluation> evaluations_;
-    std::vector<sample> samples_;
-    std::vector<mark> marks_;
-    std::vector<evaluation> fresh_evaluations_;
-    std::vector<sample> fresh_samples_;
-    std::vector<mark> fresh_marks_;
-    std::map<std::string, std::size_t> known_;
-    std::vector<person> people_;
-    bool people_changed_ = false;
-    std::vector<roster> rosters_;
+    course course_;
+    attendance attendance_;
+    points points_;
     std::optional<std::uint64_t> term_;
-    std::uint64_t agreeing_ = 0, disagreeing_ = 0, contributors_ = 0, replica_round_ = 0;
-    std::string replica_;
-    std::optional<double> momentum_;
+    std::vector<round_span> fresh_spans_;  ///< since the last update; nothing of an update that will be a reset
+    points fresh_;
 };
 
 }  // namespace thinwire::launcher

@@ -50,7 +50,7 @@ function takeUpdate(update) {
   for (const mark of marks) announce(sentence(mark) + ".");
   if (update.people) data.people = update.people;
   data.states = update.states;
-  for (const name of ["run", "ended", "paused", "phase", "time", "progress", "reasons", "reached"]) data[name] = update[name];
+  for (const name of ["run", "ended", "paused", "phase", "time", "progress", "reasons", "reached", "loading"]) data[name] = update[name];
 }
 
 /// Index of the last row that begins at or before a round; -1: none.
@@ -78,20 +78,22 @@ const rowCount = () => shown === null ? data.rows.length : rowOf(shown) + 1;
 
 // ------------------------------------------------------------------------------------------------------- words
 
+/// In a unit that is written on, as "kB".
+function amount(value, unit) {
+  const text = short(value);
+  return text + (/[a-zA-Z]$/.test(text) ? "" : " ") + unit;
+}
 function short(value) {
   if (value === null || value === undefined || !isFinite(value)) return "–";
   const units = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
   for (const [size, unit] of units) if (value >= size) return (value / size).toPrecision(3) + " " + unit;
   return value >= 100 ? value.toFixed(0) : value >= 1 ? String(+value.toPrecision(3)) : value === 0 ? "0" : value.toPrecision(2);
 }
-function bytes(value) {
-  if (value === null || !isFinite(value)) return "–";
-  const text = short(value);
-  return text + (/[a-zA-Z]$/.test(text) ? "B" : " B");
-}
+const bytes = (value) => value === null || !isFinite(value) ? "–" : amount(value, "B");
 function duration(seconds) {
   if (!isFinite(seconds)) return "–";
   if (seconds < 60) return seconds < 10 ? seconds.toFixed(1) + " s" : Math.round(seconds) + " s";
+  if (seconds < 600) return Math.floor(Math.round(seconds) / 60) + " min " + Math.round(seconds) % 60 + " s";
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return minutes + " min";
   if (minutes < 48 * 60) return Math.floor(minutes / 60) + " h " + minutes % 60 + " min";
@@ -111,7 +113,7 @@ function sentence(mark) {
     case "returned": return who + " returned after " + long;
     case "takeover": return "another peer orders the rounds, after " + long;
     case "paused": return "the run was paused";
-    case "resumed": return "the run goes on";
+    case "resumed": return "the run goes on" + (long ? ", after " + long : "");
     default: return mark.kind;
   }
 }
@@ -163,6 +165,20 @@ function figures() {
           tokens_per_second: seconds ? tokens / seconds : 0, tokens_per_second_run: allSeconds ? allTokens / allSeconds : 0};
 }
 
+/// The same for why it works: of the last points before that round, as the server counts them.
+function reasons() {
+  if (shown === null || !rowCount()) return data.reasons;
+  const rows = data.rows, all = rowCount(), newest = rows[all - 1];
+  const sum = (name, from) => { let s = 0; for (let i = from; i < all; ++i) s += rows[i][column[name]]; return s; };
+  const from = Math.max(0, all - 240), seen = sum("seen", from), peers = sum("contributions", from) / seen;
+  return {sent_a_round: sum("sent", from) / seen, received_a_round: sum("received", from) / seen,
+          dense_a_round: peers > 1 ? 8 * data.reasons.parameters * (peers - 1) / peers : 0,
+          seconds: sum("seconds", 0), waited: sum("waited", 0), seconds_recent: sum("seconds", from), computed_recent: sum("computed", from),
+          waited_recent: sum("waited", from), contributors: newest[column.contributions],
+          agreeing: newest[column.contributions] - newest[column.disagreeing], disagreeing_total: sum("disagreeing", 0),
+          replica: "", momentum_energy: null, joules: data.reasons.joules, joules_per_token: data.reasons.joules_per_token};
+}
+
 /// States of the peers: those of the newest roster that is shown, moved on by what happened after it.
 function statesShown() {
   if (shown === null) return data.states;
@@ -204,8 +220,8 @@ function showFigures() {
   say("run", data.run || "");
   const percent = 100 * Math.min(1, f.part);
   say("percent", percent >= 99.95 || percent === 0 ? percent.toFixed(0) : percent.toFixed(1));
-  say("how-far", short(f.tokens) + " of about " + short(Math.max(f.tokens, f.tokens_total || 0)) + " tokens · round " + f.round.toLocaleString("en") +
-    (f.rounds ? " of " + f.rounds.toLocaleString("en") : ""));
+  say("how-far", "round " + f.round.toLocaleString("en") + (f.rounds ? " of " + f.rounds.toLocaleString("en") : "") + " · " + short(f.tokens) + " of about " +
+    short(Math.max(f.tokens, f.tokens_total || 0)) + " tokens");
   part(byId("bar"), f.part);
   byId("bar").setAttribute("aria-valuenow", percent.toFixed(1));
   if (f.left_seconds !== undefined) {
@@ -215,17 +231,16 @@ function showFigures() {
   } else {
     const done = data.ended && shown === null && data.progress.round >= data.progress.rounds;
     say("left", done ? "done" : "–");
-    say("left-range", done ? "in " + duration(data.reasons.seconds) + " of rounds" : "");
+    say("left-range", done ? duration(data.reasons.seconds) + " of training" : "");
   }
   say("speed", short(f.tokens_per_second));
   say("speed-run", short(f.tokens_per_second_run) + " over the run");
   const rows = data.rows;
   let now = null;
   for (let i = rowCount() - 1; i >= 0 && now === null; --i) now = rows[i][column.loss];
-  let first = null;
-  for (let i = 0; i < rowCount() && first === null; ++i) first = rows[i][column.loss];
+  const first = data.progress.first_loss;
   say("loss", loss(now));
-  say("loss-note", first === null ? "" : "began at " + loss(first));
+  say("loss-note", now === null || first === undefined || first === null ? "" : "began at " + loss(first));
   const evaluation = newest(data.evaluations, (e) => e[0]);
   say("validation", evaluation ? loss(evaluation[1]) : "–");
   say("validation-note", evaluation ? "after round " + evaluation[0].toLocaleString("en") : "not evaluated yet");
@@ -280,8 +295,8 @@ function showPeers() {
     put(row.cells[1], stateWords[state] + (state === "late" ? ", " + count(s[6], "round", "rounds") : ""));
     if (row.cells[1].dataset.is !== state) row.cells[1].dataset.is = state;
     put(row.cells[2], short(s[2]));
-    put(row.cells[3], person.self ? "" : bytes(s[3]));
-    put(row.cells[4], person.self ? "" : bytes(s[4]));
+    put(row.cells[3], person.self ? "–" : bytes(s[3]));
+    put(row.cells[4], person.self ? "–" : bytes(s[4]));
     put(row.cells[5], person.self || s[7] === null ? "–" : s[7] < 10 ? s[7].toFixed(1) + " ms" : s[7].toFixed(0) + " ms");
     put(row.cells[6], person.witness ? "–" : s[5].toLocaleString("en"));
   });
@@ -322,17 +337,19 @@ function showMap(states) {
 }
 
 function showReasons() {
-  const r = data.reasons;
+  const r = reasons();
   const times = r.sent_a_round > 0 ? r.dense_a_round / r.sent_a_round : 0;
   say("thin", times > 1 ? short(times) + " times less" : bytes(r.sent_a_round));
   part(byId("bar-dense"), r.dense_a_round > 0 ? 1 : 0);
   part(byId("bar-sent"), r.dense_a_round > 0 ? Math.max(0.006, r.sent_a_round / r.dense_a_round) : 0);
   say("thin-note", bytes(r.sent_a_round) + " sent and " + bytes(r.received_a_round) + " received a round" +
     (r.dense_a_round > 0 ? "; a ring of dense float32 gradients sends " + bytes(r.dense_a_round) : ""));
-  const computing = r.seconds_recent > 0 ? 1 - Math.min(1, r.waited_recent / r.seconds_recent) : null;
-  say("waiting", computing === null ? "–" : Math.round(100 * computing) + " % computing");
-  part(byId("bar-compute"), computing || 0);
-  say("waiting-note", computing === null ? "" : duration(r.waited) + " of " + duration(r.seconds) + " went into waiting for others");
+  const share = (seconds) => Math.min(1, seconds / r.seconds_recent), percents = (seconds) => Math.round(100 * share(seconds)) + " %";
+  const known = r.seconds_recent > 0;
+  say("waiting", known ? percents(r.waited_recent) + " waiting" : "–");
+  part(byId("bar-wait"), known ? share(r.waited_recent) : 0);
+  say("waiting-note", !known ? "" : (r.computed_recent > 0 ? percents(r.computed_recent) + " computing; the rest is the run's own pace, evaluations and saving. " : "") +
+    duration(r.waited) + " of " + duration(r.seconds) + " went into waiting for others");
   say("agree", r.contributors ? r.agreeing + " of " + r.contributors + " agree" : "–");
   say("agree-note", (r.replica ? "weights " + r.replica + "… after round " + r.replica_round.toLocaleString("en") + "; " : "") +
     (r.disagreeing_total ? count(r.disagreeing_total, "contribution", "contributions") + " of other weights so far" : "no contribution of other weights so far"));
@@ -341,8 +358,11 @@ function showReasons() {
   say("recovered", lost.length || back.length ? back.length + " of " + Math.max(lost.length, back.length) + " came back" : "no peer was lost");
   say("recovered-note", (back.length ? "away for " + back.slice(-3).map((m) => duration(m.seconds)).join(", ") + ". " : "") +
     "What a lost peer had not sent stays in its momentum" + (r.momentum_energy === null || r.momentum_energy === undefined ? "." : ", of mean square " + r.momentum_energy.toExponential(1) + " here."));
-  say("cost", r.joules_per_token === null ? "not reported" : short(r.joules_per_token) + " J a token");
-  say("cost-note", r.joules === null ? "The peer's machine does not tell what energy it uses." : short(r.joules) + " J by the machine of this peer, everything that runs on it included");
+  const pauses = data.marks.filter((m) => m.kind === "resumed" && m.round <= until());
+  const paused = pauses.length ? "Paused " + (pauses.length === 1 ? "once" : pauses.length + " times") + ", " + duration(pauses.reduce((all, m) => all + m.seconds, 0)) + " in all. " : "";
+  say("cost", r.joules_per_token === null ? "not reported" : amount(r.joules_per_token, "J") + " a token");
+  say("cost-note", paused + (r.joules === null ? "The peer's machine does not tell what energy it uses." :
+    amount(r.joules, "J") + " by the machine of this peer so far, everything that runs on it included"));
 }
 
 function showEvents() {
@@ -485,21 +505,27 @@ function smooth(list) {
   const sums = [0];
   for (const p of list) sums.push(sums[sums.length - 1] + p[1]);
   return list.map((_, i) => {
-    const by = Math.min(reach, i, list.length - 1 - i);
-    return (sums[i + by + 1] - sums[i - by]) / (2 * by + 1);
+    const before = Math.min(reach, i), after = Math.min(before, list.length - 1 - i);
+    return (sums[i + after + 1] - sums[i - before]) / (before + after + 1);
   });
 }
 
 function shapeOf(kind, x, y, r) {
   context.beginPath();
   if (kind === "lost") { context.moveTo(x - r, y - r); context.lineTo(x + r, y + r); context.moveTo(x + r, y - r); context.lineTo(x - r, y + r); context.stroke(); return; }
-  const up = kind === "joined" || kind === "returned" || kind === "resumed" ? -1 : 1;
+  const up = kind === "joined" || kind === "returned" ? -1 : 1;
+  if (kind === "paused" || kind === "resumed") {
+    if (kind === "paused") { context.rect(x - r * 0.8, y - r, r * 0.55, 2 * r); context.rect(x + r * 0.25, y - r, r * 0.55, 2 * r); }
+    else { context.moveTo(x - r * 0.7, y - r); context.lineTo(x + r, y); context.lineTo(x - r * 0.7, y + r); }
+    context.fill();
+    return;
+  }
   if (kind === "takeover") { context.moveTo(x, y - r); context.lineTo(x + r, y); context.lineTo(x, y + r); context.lineTo(x - r, y); }
   else { context.moveTo(x - r, y - up * r * 0.8); context.lineTo(x + r, y - up * r * 0.8); context.lineTo(x, y + up * r); }
   context.closePath();
   context.fill();
 }
-const markColour = (kind) => kind === "lost" ? colours.bad : kind === "joined" || kind === "returned" || kind === "resumed" ? colours.good : colours.muted;
+const markColour = (kind) => kind === "lost" ? colours.bad : kind === "joined" || kind === "returned" ? colours.good : colours.muted;
 
 function fit() {
   const box = canvas.getBoundingClientRect();
@@ -517,6 +543,7 @@ function drawNow() {
   context.clearRect(0, 0, size.width, size.height);
   context.font = colours.font;
   const em = parseFloat(colours.font);
+  const pen = em / 12;
   margin.left = Math.round(em * 3.6);
   margin.bottom = Math.round(em * 3.4);
   if (!data || !data.rows.length) return;
@@ -531,6 +558,10 @@ function drawNow() {
   list.forEach((p) => cover(p[1]));
   evaluations.forEach((e) => { if (e[0] >= margin.left - 1 && e[0] <= right + 1) cover(e[1]); });
   if (!isFinite(low)) { low = 0; high = 1; }
+  // The fall at the beginning leaves the rest of a long run at least two fifths of the height.
+  let later = low;
+  for (const p of [...list, ...evaluations]) if (p[0] > margin.left + 0.04 * (right - margin.left) && p[0] <= right + 1) later = Math.max(later, p[1]);
+  if (later > low) high = Math.min(high, low + 2.5 * (later - low));
   const pad = Math.max(1e-6, (high - low) * 0.07);
   low -= pad;
   high += pad;
@@ -561,7 +592,7 @@ function drawNow() {
 
   context.save();
   context.beginPath();
-  context.rect(margin.left, 0, right - margin.left, size.height);
+  context.rect(margin.left - em * 0.5, 0, right - margin.left + em, size.height);
   context.clip();
   const lane = bottom + em * 0.95;
   const marks = data.marks.filter((m) => m.round <= until());
@@ -599,13 +630,13 @@ function drawNow() {
     list.forEach((p, i) => context[i ? "lineTo" : "moveTo"](p[0], yOf(p[1])));
     context.stroke();
     context.globalAlpha = 1;
-    context.lineWidth = 2.2;
+    context.lineWidth = 2.2 * pen;
     context.beginPath();
     list.forEach((p, i) => context[i ? "lineTo" : "moveTo"](p[0], yOf(line[i])));
     context.stroke();
   }
   context.strokeStyle = colours.valid;
-  context.lineWidth = 1.6;
+  context.lineWidth = 1.6 * pen;
   context.beginPath();
   evaluations.forEach((e, i) => context[i ? "lineTo" : "moveTo"](e[0], yOf(e[1])));
   context.stroke();
@@ -663,6 +694,10 @@ function describeCurve() {
   const text = with_loss.length === 0 ? "Loss over tokens: nothing yet"
     : "Loss over tokens: training from " + with_loss[0][column.loss].toFixed(2) + " to " + with_loss[with_loss.length - 1][column.loss].toFixed(2) +
       (evaluation ? ", validation now " + evaluation[1].toFixed(2) : "") + ", " + count(data.marks.length, "event", "events") + " marked";
+  for (const key of document.querySelectorAll(".mark")) {
+    const kinds = key.dataset.of.split(" ");
+    key.hidden = !data.marks.some((m) => kinds.includes(m.kind) && m.round <= until());
+  }
   if (canvas.getAttribute("aria-label") !== text) canvas.setAttribute("aria-label", text);
 }
 
@@ -701,7 +736,9 @@ function showTime() {
   slider.setAttribute("aria-valuetext", text);
 }
 function goTo(round) {
+  const was = shown;
   shown = round >= lastRound() ? null : Math.max(0, Math.round(round));
+  if (was === null && shown !== null && !data.ended) fetchSnapshot();  // events do not bring who was there when
   if (shown !== null) slider.value = shown;
   showSoon();
 }

@@ -26,6 +26,7 @@ void round_span::append(const round_span& next) {
     seen += next.seen;
     tokens += next.tokens;
     seconds += next.seconds;
+    computed += next.computed;
     waited += next.waited;
     sent += next.sent;
     received += next.received;

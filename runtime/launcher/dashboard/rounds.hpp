@@ -25,7 +25,8 @@ struct round_span {
     double time = 0;                       ///< seconds since 1970, at the end
     std::uint64_t seen = 0;                ///< rounds that were told of; others lie between them
     std::uint64_t tokens = 0;              ///< of all peers; of rounds that were not told of as many as of the next
-    double seconds = 0, waited = 0;        ///< that the rounds seen took; that the peer waited for others in them
+    double seconds = 0;                    ///< that the rounds seen took, pauses of the run left out
+    double computed = 0, waited = 0;       ///< of them, by that peer: in gradients, in the exchange with others
     std::uint64_t sent = 0, received = 0;  ///< bytes of that peer on the wire
     std::uint64_t contributions = 0, disagreeing = 0;
     value_range loss{};
@@ -55,6 +56,18 @@ class round_history {
     std::size_t capacity_;
     std::vector<std::deque<round_span>> levels_;  ///< spans of level i lie in one block of 2^i rounds
 };
+
+/// Of a list by rounds that is too long the one goes whose neighbours are nearest to each other, so that what stays is
+/// spread evenly; first and last stay. For what is kept beside the curve: T has a `round`.
+template <class T>
+void thin(std::vector<T>& list, std::size_t most) {
+    while (list.size() > most) {
+        std::size_t least = 1;
+        for (std::size_t i = 2; i + 1 < list.size(); ++i)
+            if (list[i + 1].round - list[i - 1].round < list[least + 1].round - list[least - 1].round) least = i;
+        list.erase(list.begin() + static_cast<std::ptrdiff_t>(least));
+    }
+}
 
 }  // namespace thinwire::launcher
 

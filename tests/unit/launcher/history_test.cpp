@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -30,6 +31,7 @@ json round_line(std::uint64_t round, double loss = 3.0) {
             {"disagreeing", 0},
             {"bytes_sent", 1000 + 50 * (round + 1)},
             {"bytes_received", 70 * (round + 1)},
+            {"compute_seconds", 0.5 * static_cast<double>(round + 1)},
             {"wait_seconds", 0.25 * static_cast<double>(round + 1)},
             {"term", 1}};
 }
@@ -62,6 +64,12 @@ std::vector<std::string> marks_of(const history& h) {
     return kinds;
 }
 
+double value(const nlohmann::ordered_json& snapshot, std::size_t row, const char* column) {
+    const auto& columns = snapshot["columns"];
+    const auto at = std::find(columns.begin(), columns.end(), column) - columns.begin();
+    return snapshot["rows"][row][static_cast<std::size_t>(at)].get<double>();
+}
+
 }  // namespace
 
 TEST_CASE("history: rounds become rows, and an update has what is new") {
@@ -78,6 +86,7 @@ TEST_CASE("history: rounds become rows, and an update has what is new") {
     CHECK(first["reasons"]["sent_a_round"] == 100);  // the first one counts the handshakes
     CHECK(first["reasons"]["dense_a_round"] == 4000);
     CHECK(first["reasons"]["waited"] == 5);
+    CHECK(first["reasons"]["computed_recent"] == 10);
     CHECK(h.take_update().is_null());
     h.take_line(round_line(20));
     h.take_line(round_line(20));  // told twice
@@ -108,10 +117,11 @@ TEST_CASE("history: a process that starts anew counts from nothing") {
     json line = round_line(3);
     line["bytes_sent"] = 40;
     line["wait_seconds"] = 0.5;
+    line["compute_seconds"] = 0.25;
     h.take_line(line);
-    const auto row = h.snapshot()["rows"][3];
-    CHECK(row[7] == 40);
-    CHECK(row[6] == 0.5);
+    CHECK(value(h.snapshot(), 3, "sent") == 40);
+    CHECK(value(h.snapshot(), 3, "waited") == 0.5);
+    CHECK(value(h.snapshot(), 3, "computed") == 0.25);
     h.take_line(peers_line(4, json::array({peer("1", true, true, 3, 500)})));
     h.take_line(start(4));
     h.take_line(peers_line(5, json::array({peer("1", true, true, 4, 20)})));
@@ -164,6 +174,28 @@ TEST_CASE("history: a goodbye, a loss and a return are told apart") {
     CHECK(h.snapshot()["people"][2]["name"] == "peer 3");
 }
 
+TEST_CASE("history: who goes with the end of the run was there until then") {
+    history h;
+    h.take_line(start());
+    h.take_line(
+        peers_line(1, json::array({peer("1", true, true, 1), peer("2", true, true, 1), peer("3", true, true, 1)})));
+    h.take_line(
+        peers_line(5, json::array({peer("1", true, true, 4), peer("2", true, true, 4), peer("3", false, true, 4)})));
+    h.take_line(round_line(9));
+    h.take_line(
+        peers_line(10, json::array({peer("1", true, true, 9), peer("2", false, true, 9), peer("3", false, true, 4)})));
+    CHECK(h.snapshot()["states"][1][1] == 3);
+    h.take_line({{"event", "end"}, {"time", 110.0}, {"round", 10}, {"replica_digest", "ab"}});
+    const auto all = h.snapshot();
+    CHECK(all["states"][1][1] == 0);
+    CHECK(all["states"][2][1] == 3);
+    CHECK(all["rosters"].back()["states"][1][1] == 0);
+    CHECK(marks_of(h) == std::vector<std::string>{"lost@5"});
+    h.take_line(start(10));
+    h.take_line(peers_line(11, json::array({peer("1", true, true, 10), peer("2", true, true, 10)})));
+    CHECK(marks_of(h) == std::vector<std::string>{"lost@5"});
+}
+
 TEST_CASE("history: another who orders the rounds is marked") {
     history h;
     h.take_line(start());
@@ -174,6 +206,88 @@ TEST_CASE("history: another who orders the rounds is marked") {
     h.take_line(line);
     CHECK(marks_of(h) == std::vector<std::string>{"takeover@1"});
     CHECK(h.snapshot()["marks"][0]["seconds"] == 7.5);
+}
+
+TEST_CASE("history: a pause is no time of its round; it is marked once, by whoever tells of it first") {
+    const auto paused_round = [](std::uint64_t round, double time, double seconds, double paused) {
+        json one = round_line(round);
+        one["time"] = time;
+        one["seconds"] = seconds;
+        one["wait_seconds"] = 0.25 * static_cast<double>(round + 1) + paused;
+        one["paused_seconds"] = paused;
+        return one;
+    };
+    const std::vector<std::string> both{"paused@2", "resumed@2"};
+    history read;  // as from a folder
+    read.take_line(start());
+    read.take_line(paused_round(0, 101, 1, 0));
+    read.take_line(paused_round(1, 102, 1, 0.1));  // less than what is worth a mark
+    CHECK(marks_of(read).empty());
+    read.take_line(paused_round(2, 163, 61, 60.1));
+    read.take_line(paused_round(3, 164, 1, 60.1));
+    CHECK(marks_of(read) == both);
+    CHECK(read.snapshot()["marks"][0]["time"] == 103);
+    CHECK(read.snapshot()["marks"][1]["seconds"] == 60);
+    CHECK(value(read.snapshot(), 2, "seconds") == 1);
+    CHECK(value(read.snapshot(), 2, "waited") == 0.25);
+
+    // Beside it a status, which sees the pause begin; its end is seen first by one or by the other.
+    for (const bool status_first : {true, false}) {
+        history h;
+        json status = {{"run", "aa"}, {"round", 2}, {"paused", true}};
+        h.take_line(start());
+        h.take_line(paused_round(0, 101, 1, 0));
+        h.take_line(paused_round(1, 102, 1, 0));
+        h.take_status(status, 103.5, false);
+        CHECK(marks_of(h) == std::vector<std::string>{"paused@2"});
+        CHECK(h.snapshot()["paused"] == true);
+        status["paused"] = false;
+        if (status_first) h.take_status(status, 163.5, false);
+        h.take_line(paused_round(2, 163, 61, 60));
+        h.take_status(status, 164, false);
+        CHECK(marks_of(h) == both);
+        CHECK(h.snapshot()["marks"][1]["seconds"] == (status_first ? 60 : 59.5));
+        CHECK(h.snapshot()["paused"] == false);
+    }
+}
+
+TEST_CASE("history: where the loss began is known when the first point is a mean of many rounds") {
+    history h;
+    h.take_line(start());
+    for (std::uint64_t i = 0; i < 3000; ++i) h.take_line(round_line(i, i == 0 ? 5.0 : 3.0));
+    CHECK(value(h.snapshot(), 0, "loss") < 4.5);
+    CHECK(h.snapshot()["progress"]["first_loss"] == 5);
+}
+
+TEST_CASE("history: nobody is behind before the first round") {
+    history h;
+    h.take_line(start());
+    h.take_line(peers_line(0, json::array({peer("1", true, true, 0)})));
+    CHECK(h.snapshot()["states"][0][1] == 0);
+    h.take_line(peers_line(1, json::array({peer("1", true, true, 0)})));
+    CHECK(h.snapshot()["states"][0][1] == 1);
+}
+
+TEST_CASE("history: energy of each process counts, by the tokens that it was told for") {
+    history h;
+    const auto told = [&](std::uint64_t round, double joules) {
+        json line = peers_line(round, json::array());
+        line["energy_joules"] = joules;
+        line["momentum_energy"] = joules / 1000;
+        h.take_line(line);
+    };
+    h.take_line(start());
+    CHECK(h.snapshot()["reasons"]["joules_per_token"].is_null());
+    for (std::uint64_t i = 0; i < 4; ++i) h.take_line(round_line(i));
+    told(4, 100);
+    h.take_line(round_line(4));  // not told of yet
+    CHECK(h.snapshot()["reasons"]["joules_per_token"] == 2.5);
+    h.take_line(start(5));
+    for (std::uint64_t i = 5; i < 10; ++i) h.take_line(round_line(i));
+    told(10, 20);
+    CHECK(h.snapshot()["reasons"]["joules"] == 120);
+    CHECK(h.snapshot()["reasons"]["momentum_energy"] == 0.02);
+    CHECK(h.snapshot()["reasons"]["joules_per_token"] == 1.2);
 }
 
 TEST_CASE("history: everything is bounded, whatever is told") {
@@ -187,7 +301,7 @@ TEST_CASE("history: everything is bounded, whatever is told") {
         if (i % 10 == 0) h.take_line(peers_line(10 + i, json::array({peer("1", i % 20 == 0, true, i)})));
     }
     CHECK(h.take_update()["rows"].empty());
-    for (std::uint64_t i = 0; i < history::max_update_rows + 5; ++i) h.take_line(round_line(i));
+    for (std::uint64_t i = 0; i < history::max_update + 5; ++i) h.take_line(round_line(i));
     CHECK(h.take_update() == nlohmann::ordered_json{{"reset", true}});
     const auto all = h.snapshot();
     CHECK(all["evaluations"].size() <= history::max_evaluations);
@@ -195,8 +309,8 @@ TEST_CASE("history: everything is bounded, whatever is told") {
     CHECK(all["samples"].size() <= history::max_samples);
     CHECK(all["samples"].back()["text"].get<std::string>().size() == history::max_sample_bytes);
     CHECK(all["marks"].size() == history::max_marks);
-    CHECK(all["people"].size() == history::max_people);
-    CHECK(all["rosters"].size() <= history::max_rosters);
+    CHECK(all["people"].size() == attendance::max_people);
+    CHECK(all["rosters"].size() <= attendance::max_rosters);
     CHECK(all.dump().size() < (std::size_t{4} << 20U));
 }
 
@@ -253,12 +367,12 @@ TEST_CASE("history: the status of another run begins a new history; polled round
     h.take_status(status, 1003, true);
     auto all = h.snapshot();
     CHECK(all["rows"].size() == 2);
-    CHECK(all["rows"][1][0] == 10);
-    CHECK(all["rows"][1][1] == 13);
-    CHECK(all["rows"][1][3] == 4);
-    CHECK(all["rows"][1][4] == 120);
-    CHECK(all["rows"][1][5] == 2);
-    CHECK(all["rows"][1][7] == 400);
+    CHECK(value(all, 1, "first") == 10);
+    CHECK(value(all, 1, "last") == 13);
+    CHECK(value(all, 1, "seen") == 4);
+    CHECK(value(all, 1, "tokens") == 120);
+    CHECK(value(all, 1, "seconds") == 2);
+    CHECK(value(all, 1, "sent") == 400);
     CHECK(all["progress"]["tokens"] == 420);
     status["paused"] = true;
     h.take_status(status, 1004, true);

@@ -90,6 +90,7 @@ struct node_status {
     std::size_t members = 0;        ///< in the view
     std::size_t place = 0;          ///< contributing members that entered before this node
     bool paused = false;
+    double paused_seconds = 0;                    ///< that it was paused for so far, mostly inside exchange()
     std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
 };
 
