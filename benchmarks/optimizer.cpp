@@ -4,6 +4,7 @@
 
 #include <thinwire/core/random.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/muon.hpp>
 #include <thinwire/transform/chunk_grid.hpp>
 
 #include <algorithm>
@@ -50,8 +51,16 @@ struct setting {
     std::string basis_name = "dct";
     int threads = 1;
     int peers = 0;     ///< 0: the local step, else decode + apply of a commit of so many payloads
-    double reach = 0;  ///< Mparam/s that issue 4 asks for on one thread; 0: none
+    double reach = 0;  ///< Mparam/s that is to be reached on one thread; 0: none
+    value_code values = value_code::f32;
+    std::string rule = "signum";
 };
+
+update_rule_ptr rule_of(const std::string& name) {
+    if (name == "muon") return std::make_shared<const muon>();
+    if (name == "sgd") return std::make_shared<const sgd>();
+    return std::make_shared<const signum>();
+}
 
 basis basis_of(const std::string& name) {
     if (name == "hadamard") return basis::hadamard();
@@ -67,7 +76,9 @@ struct peer {
     peer(const setting& s, thread_pool& pool) : values(s.sides.count(), 0.5F), gradient(s.sides.count()) {
         new_gradient();
         const std::vector<parameter> model = {{.name = "w", .shape = s.sides, .values = values, .gradient = gradient}};
-        optimizer = std::make_unique<demo>(model, demo_options{.k = s.k, .basis = basis_of(s.basis_name)}, &pool);
+        optimizer = std::make_unique<demo>(
+            model, demo_options{.k = s.k, .values = s.values, .basis = basis_of(s.basis_name), .rule = rule_of(s.rule)},
+            &pool);
     }
     void new_gradient() {
         for (float& g : gradient) g = random.uniform() + random.uniform() + random.uniform() - 1.5F;
@@ -135,6 +146,14 @@ std::vector<setting> settings() {
             all.push_back({.sides = sides, .k = 8, .peers = peers, .reach = peers == 8 ? 500.0 : 0.0});
     all.push_back({.sides = middle, .k = 8, .basis_name = "hadamard", .peers = 8});
     all.push_back({.sides = middle, .k = 8, .threads = 2, .peers = 8});
+    for (const value_code code : {value_code::sign, value_code::bf16, value_code::q4, value_code::q2})
+        for (const int k : {8, 32, 64}) all.push_back({.sides = middle, .k = k, .values = code});
+    for (const char* rule : {"sgd", "muon"})
+        all.push_back({.sides = middle, .k = 8, .peers = 8, .values = value_code::sign, .rule = rule});
+    all.push_back({.sides = middle, .k = 64, .threads = 2, .peers = 4, .values = value_code::sign, .rule = "muon"});
+    // sides without a divisor near 64: chunks of 2x4 and of one element
+    for (const shape& sides : {shape{514, 1028}, shape{509, 1021}})
+        for (const int peers : {0, 8}) all.push_back({.sides = sides, .k = 8, .peers = peers});
     return all;
 }
 
@@ -153,11 +172,11 @@ int main(int count, char** arguments) {
         return 2;
     }
     std::printf(
-        "level %s, f32 values; best of %d (median) by the processor's time, with 2 threads by the clock;\n"
+        "level %s; best of %d (median) by the processor's time, with 2 threads by the clock;\n"
         "a copy of the tensor on one thread in between\n",
         std::string(to_string(best_isa())).c_str(), repeats);
-    std::printf("%-11s %-13s %-6s %-18s %3s %7s %16s %6s %14s %7s %9s\n", "what", "tensor", "chunk", "basis", "k",
-                "threads", "Mparam/s", "reach", "copy Mparam/s", "copies", "ns/peer");
+    std::printf("%-11s %-13s %-6s %-18s %-6s %-6s %3s %7s %16s %6s %14s %7s %9s\n", "what", "tensor", "chunk", "basis",
+                "values", "rule", "k", "threads", "Mparam/s", "reach", "copy Mparam/s", "copies", "ns/peer");
     bool first = true;
     for (const setting& s : settings()) {
         const result_row found = measure(s);
@@ -165,19 +184,22 @@ int main(int count, char** arguments) {
         const auto speed = [n](double t) { return n / t / 1e6; };
         const std::string what = s.peers == 0 ? "local step" : "apply R=" + std::to_string(s.peers);
         const double copies = found.step.best / found.pass.best;
-        std::printf("%-11s %-13s %-6s %-18s %3d %7d %8.0f (%5.0f) %6.0f %14.0f %7.1f %9.3f\n", what.c_str(),
-                    to_string(s.sides).c_str(), chunk_of(s.sides).c_str(), s.basis_name.c_str(), s.k, s.threads,
-                    speed(found.step.best), speed(found.step.median), s.reach, speed(found.pass.best), copies,
+        std::printf("%-11s %-13s %-6s %-18s %-6s %-6s %3d %7d %8.1f (%5.0f) %6.0f %14.0f %7.1f %9.3f\n", what.c_str(),
+                    to_string(s.sides).c_str(), chunk_of(s.sides).c_str(), s.basis_name.c_str(),
+                    std::string(to_string(s.values)).c_str(), s.rule.c_str(), s.k, s.threads, speed(found.step.best),
+                    speed(found.step.median), s.reach, speed(found.pass.best), copies,
                     found.step.best / n * 1e9 / std::max(1, s.peers));
         std::fflush(stdout);
         if (json != nullptr)
-            std::fprintf(json,
-                         "%s{\"what\": \"%s\", \"tensor\": %s, \"chunk\": \"%s\", \"basis\": \"%s\", \"k\": %d, "
-                         "\"threads\": %d, \"mparam_per_second\": %.1f, \"median_mparam_per_second\": %.1f, "
-                         "\"reach\": %.0f, \"copy_mparam_per_second\": %.1f, \"copies\": %.3f}",
-                         first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s.sides).c_str(),
-                         s.basis_name.c_str(), s.k, s.threads, speed(found.step.best), speed(found.step.median),
-                         s.reach, speed(found.pass.best), copies);
+            std::fprintf(
+                json,
+                "%s{\"what\": \"%s\", \"tensor\": %s, \"chunk\": \"%s\", \"basis\": \"%s\", \"values\": \"%s\", "
+                "\"rule\": \"%s\", \"k\": %d, "
+                "\"threads\": %d, \"mparam_per_second\": %.1f, \"median_mparam_per_second\": %.1f, "
+                "\"reach\": %.0f, \"copy_mparam_per_second\": %.1f, \"copies\": %.3f}",
+                first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s.sides).c_str(),
+                s.basis_name.c_str(), s.k, s.threads, speed(found.step.best), speed(found.step.median), s.reach,
+                speed(found.pass.best), copies);
         first = false;
     }
     if (json != nullptr) {

@@ -201,10 +201,10 @@ inline void participant::consider(timestamp now) {
     if (storing_ || tentative_ || stopping_) return;
     if (stand_aside(now)) return;
     const bool change = change_due(now);
-    const bool urgent = change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
-                                       return c.what == control_change::kind::stop ||
-                                              c.what == control_change::kind::remove;
-                                   }));
+    const bool urgent =
+        change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
+                       return c.what == control_change::kind::stop || c.what == control_change::kind::remove;
+                   }));
     if (urgent) return close_round(!state_.paused, now);
     if (!assembled()) {
         if (!collected_.empty()) first_payload_ = now;
