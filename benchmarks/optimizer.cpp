@@ -198,8 +198,8 @@ int main(int count, char** arguments) {
                 "\"threads\": %d, \"mparam_per_second\": %.1f, \"median_mparam_per_second\": %.1f, "
                 "\"reach\": %.0f, \"copy_mparam_per_second\": %.1f, \"copies\": %.3f}",
                 first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s.sides).c_str(),
-                s.basis_name.c_str(), s.k, s.threads, speed(found.step.best), speed(found.step.median), s.reach,
-                speed(found.pass.best), copies);
+                s.basis_name.c_str(), std::string(to_string(s.values)).c_str(), s.rule.c_str(), s.k, s.threads,
+                speed(found.step.best), speed(found.step.median), s.reach, speed(found.pass.best), copies);
         first = false;
     }
     if (json != nullptr) {
