@@ -348,7 +348,7 @@ TEST_CASE("node: a weight that differs on any device is found within 16 rounds f
     }
 }
 
-TEST_CASE("node: a transformer on each device, each with its part of the batch, beside a host in one run") {
+TEST_CASE("node: a transformer on each device, each with its part of the batch, learns") {
     const machine here(4);
     if (too_few_devices(2)) return;
     const nn::transformer_config config = {.vocab_size = 32,

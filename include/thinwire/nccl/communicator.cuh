@@ -110,8 +110,7 @@ class communicator final : public cuda::device_group {
             ends.back().record(*streams_[d]);
         }
         watch("end", [&] { return std::all_of(ends.begin(), ends.end(), [](cuda::event& e) { return e.reached(); }); });
-        for (std::size_t d = 0; d < comms_.size(); ++d) require(ncclCommFinalize(comms_[d]), "ncclCommFinalize", d);
-        watch("ncclCommFinalize", [] { return true; });
+        in_group("ncclCommFinalize", [this](std::size_t d) { return ncclCommFinalize(comms_[d]); });
         for (std::size_t d = 0; d < comms_.size(); ++d) require(ncclCommDestroy(comms_[d]), "ncclCommDestroy", d);
         comms_.clear();
     }
