@@ -337,7 +337,7 @@ TEST_CASE("node: a weight that differs on any device is found within 16 rounds f
         host_peer host(1, options, nullptr, shapes);
         const std::vector<float> wrong(1, 3.0F);
         cuda::copy_to_device<float>(*many.streams.all[broken], wrong, many.values[broken][0].span().subspan(777, 1));
-        std::uint64_t found = 0;
+        int found = 0;
         for (std::uint64_t round = 0; round < 48; ++round) {
             const auto payload = host.begin(1);
             const std::vector<contribution> list = {{.peer = 1, .payload = payload}};
@@ -445,6 +445,23 @@ TEST_CASE("node: a device that fails ends in an error that names it, and leaves 
                          doctest::Contains("ncclCommInitRankConfig, device 1 of 0, 1, 2: unhandled cuda error"),
                          nccl::collective_error);
     CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
+}
+
+TEST_CASE("node: a gradient on the wrong device is found, and no group stays open") {
+    const machine here(2);
+    const test::device_streams streams(2);
+    const auto array = test::on_device(*streams.all[0], std::vector<float>(8, 1.0F), "array");
+    nccl::communicator devices(streams.all);
+    const cuda::group_array all = {.owner = 0, .bytes = 32, .on_device = {array.data(), array.data()}};
+    try {
+        devices.average({&all, 1});
+        FAIL("nothing was found");
+    } catch (const cuda::emulation_error& e) {
+        CHECK(e.kind() == cuda::defect::other_device);
+    }
+    CHECK(nccl::detail::emulated_nccl::get().depth == 0);
+    CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
+    CHECK_THROWS_AS(devices.broadcast({&all, 1}), nccl::collective_error);
 }
 
 TEST_CASE("node: a communicator whose streams hang is gone when its patience is") {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <span>
 #include <string>
 #include <thread>
@@ -127,8 +128,17 @@ class communicator final : public cuda::device_group {
         require(ncclGroupStart(), "ncclGroupStart", 0);
         ncclResult_t result = ncclSuccess;
         std::size_t at = 0;
-        for (std::size_t d = 0; d < streams_.size() && accepted(result); ++d) result = call(at = d);
-        const ncclResult_t end = ncclGroupEnd();  // also after a refusal: a group must not stay open
+        std::exception_ptr thrown;
+        try {
+            for (std::size_t d = 0; d < streams_.size() && accepted(result); ++d) result = call(at = d);
+        } catch (...) {
+            thrown = std::current_exception();
+        }
+        const ncclResult_t end = ncclGroupEnd();  // in every case: a group must not stay open
+        if (thrown != nullptr) {
+            abort();
+            std::rethrow_exception(thrown);
+        }
         require(result, operation, at);
         require(end, operation, 0);
         watch(operation, [] { return true; });

@@ -188,8 +188,8 @@ inline void emulated_collective::compute() const {
     return ncclSuccess;
 }
 
-[[nodiscard]] inline ncclResult_t collect(emulated_comm* comm, emulated_collective one, const void* send, void* receive,
-                                          cuda::stream* on) {
+[[nodiscard]] inline ncclResult_t checked_collect(emulated_comm* comm, emulated_collective one, const void* send,
+                                                  void* receive, cuda::stream* on) {
     emulated_nccl& all = emulated_nccl::get();
     const auto refuse = [&](ncclResult_t with) { return all.refused = with; };
     if (const ncclResult_t result = usable(comm, one.name); result != ncclSuccess) return refuse(result);
@@ -220,6 +220,17 @@ inline void emulated_collective::compute() const {
     one.parts[static_cast<std::size_t>(comm->rank)] = {on, reads ? send : nullptr, writes ? receive : nullptr, 0};
     all.collected.emplace_back(comm, std::move(one));
     return ncclSuccess;
+}
+
+/// A call that throws is refused, too: its group is not matched.
+[[nodiscard]] inline ncclResult_t collect(emulated_comm* comm, emulated_collective one, const void* send, void* receive,
+                                          cuda::stream* on) {
+    try {
+        return checked_collect(comm, std::move(one), send, receive, on);
+    } catch (...) {
+        emulated_nccl::get().refused = ncclInvalidArgument;
+        throw;
+    }
 }
 
 /// The collectives of a group, matched: call n of a rank is one with call n of every other.

@@ -243,7 +243,10 @@ class event {
     /// Whether it is done, without waiting. Precondition: recorded. Throws device_error as wait() does.
     [[nodiscard]] bool reached() {
         const cudaError_t status = cudaEventQuery(handle_);
-        if (status == cudaErrorNotReady) return false;
+        if (status == cudaErrorNotReady) {
+            static_cast<void>(cudaGetLastError());  // no error, but the next launch would take it for one
+            return false;
+        }
         detail::require(status, "cudaEventQuery");
         return true;
     }
