@@ -21,7 +21,7 @@ UMBRELLA = "thinwire/thinwire.hpp"
 FOR_RUNTIMES = {f"thinwire/{name}.hpp" for name in (
     "comm/effect", "comm/follower", "comm/frame", "comm/machine", "comm/message", "comm/participant", "comm/sequencer", "comm/view",
     "io/run_log",
-    "optim/demo_shards")}
+    "optim/demo_shards", "optim/demo_cut")}
 # For who trains our transformer: another second.
 FOR_TRANSFORMERS = {"backend", "io", "nn"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](thinwire/[^>"]+)[>"].*$')

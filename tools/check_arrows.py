@@ -22,6 +22,7 @@ ARROWS = {
     "nn": ["core"],
     "backend": ["core", "nn/backend.hpp"],
     "backend/cuda": ["core", "transform", "codec", "optim", "nn", "comm/transport.hpp"],
+    "nccl": ["core", "backend/cuda"],
     "io": ["core", "comm/transport.hpp"],
     "hf": ["core", "io", "nn"],
     "runtime": ["core", "codec", "comm", "io"],
@@ -38,6 +39,7 @@ FOREIGN = {
     "doctest/": ["tests"],
     "cuda_runtime.h": ["include/thinwire/backend/cuda"],
     "cublasLt.h": ["include/thinwire/backend/cuda"],
+    "nccl.h": ["include/thinwire/nccl"],
 }
 # The library does not print, abort or exit.
 SILENT = re.compile(r"\bstd::(?:cout|cerr|clog)\b|\b(?:printf|fprintf|puts)\s*\("

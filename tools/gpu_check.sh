@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything of thinwire::cuda that needs a device, for whoever has one: builds the device tests and the benchmark for it, runs the tests, again
-# under compute-sanitizer (memcheck, racecheck) where that is installed, and then the benchmark, beside PyTorch where python3 has one with CUDA.
+# under compute-sanitizer (memcheck, racecheck) where that is installed, those of several devices as one peer where NCCL is, and then the
+# benchmark, beside PyTorch where python3 has one with CUDA.
 #
 #     gpu_check.sh [--nvcc PATH] [--steps N] [--out FOLDER] [SHAPE ...]
 #
@@ -54,6 +55,15 @@ if [ -n "$sanitizer" ]; then
     done
 else
     echo "gpu_check: no compute-sanitizer here, not run"
+fi
+
+devices=$(echo "$device" | wc -l)
+if [ ! -x "$out/node_tests" ]; then
+    echo "gpu_check: no NCCL here (nccl.h), nothing of several devices as one peer run"
+else
+    [ "$devices" -gt 1 ] || echo "gpu_check: one device here: of the tests of several devices as one peer only those of a group of one run"
+    echo "gpu_check: several devices as one peer, over NCCL"
+    "$out/node_tests" || failed=1
 fi
 
 # shown NAME COMMAND...: runs it, keeps and shows what it says, and remembers a failure.

@@ -8,8 +8,9 @@
 #    (what a launch asks for, launch() bounds). FOLDER/cuda_tests then runs on a machine that has a device.
 #
 # 3. The benchmark benchmarks/gpu.cu.
+# 4. The tests of several devices as one peer, linked with NCCL as FOLDER/node_tests; a line says so where nvcc finds no nccl.h.
 #
-# THINWIRE_CUDA_ARCH=native, or another -arch, builds FOLDER/cuda_tests and FOLDER/benchmark_gpu for that one and checks no resources.
+# THINWIRE_CUDA_ARCH=native, or another -arch, builds FOLDER/cuda_tests, node_tests and benchmark_gpu for that one and checks no resources.
 # Ends with 77 (skipped) where there is no nvcc.
 set -eu
 nvcc=$1 source=$2 out=$3
@@ -37,6 +38,17 @@ tests_for() {
     "$nvcc" -std=c++20 -Xcompiler -O0 -c "$source/tests/main.cpp" -o "$out/main.o"
     "$nvcc" "$out/main.o" "$out/device_tests.o" -lcublasLt -o "$out/cuda_tests"
 }
+# What needs NCCL, after tests_for, whose kernels these are once more: for one architecture.
+has_nccl=no
+printf '#include <nccl.h>\n' > "$out/has_nccl.cu"
+if "$nvcc" -E "$out/has_nccl.cu" > /dev/null 2>&1; then has_nccl=yes; else echo "cuda.compile: nvcc finds no nccl.h, nothing of thinwire::nccl compiled"; fi
+rm -f "$out/node_tests"
+node_tests_for() {
+    [ $has_nccl = yes ] || return 0
+    printf '#include <cuda/node_test.cpp>\n' > "$out/node_tests.cu"
+    # shellcheck disable=SC2086
+    "$nvcc" $flags -diag-suppress 1675 -Xcompiler -O0 "-arch=$1" "$out/node_tests.cu" "$out/main.o" -lcublasLt -lnccl -o "$out/node_tests"
+}
 # What needs speed: benchmarks/gpu.cu.
 benchmark_for() {
     # shellcheck disable=SC2086
@@ -45,11 +57,13 @@ benchmark_for() {
 if [ -n "${THINWIRE_CUDA_ARCH:-}" ]; then
     benchmark_for "$THINWIRE_CUDA_ARCH"
     tests_for "-arch=$THINWIRE_CUDA_ARCH"
+    node_tests_for "$THINWIRE_CUDA_ARCH"
     exit 0
 fi
 
 cd "$source/include"
 for header in $(find thinwire -name '*.cuh' | sort); do
+    case $header in thinwire/nccl/*) [ $has_nccl = yes ] || continue ;; esac
     unit=$out/$(echo "$header" | tr '/' '_' | sed 's/\.cuh$//').cu
     printf '#include <%s>\n#include <%s>\n' "$header" "$header" > "$unit"
     # shellcheck disable=SC2086
@@ -58,6 +72,7 @@ done
 
 tests_for -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100
 benchmark_for sm_90
+node_tests_for sm_90
 
 awk '
 /Compiling entry function/ { kernel = $0; sub(/.*function ./, "", kernel); sub(/. for/, " for", kernel); kernels++ }

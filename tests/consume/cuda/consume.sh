@@ -1,5 +1,6 @@
 #!/bin/sh
-# consume.cuda: installs thinwire with the component cuda, and builds and runs a project that asks for it.
+# consume.cuda: installs thinwire with the component cuda, and nccl where nvcc finds nccl.h, and builds and runs a project that asks
+# for them.
 #
 #     consume.sh NVCC CMAKE SOURCE FOLDER GENERATOR COMPILER
 #
@@ -11,8 +12,12 @@ if ! nvcc=$(command -v "$nvcc"); then
     exit 77
 fi
 rm -rf "$out"
+mkdir -p "$out"
+nccl=OFF
+printf '#include <nccl.h>\n' > "$out/has_nccl.cu"
+if "$nvcc" -E "$out/has_nccl.cu" > /dev/null 2>&1; then nccl=ON; else echo "consume.cuda: nvcc finds no nccl.h, without the component nccl"; fi
 "$cmake" -S "$source" -B "$out/thinwire" -G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_INSTALL_PREFIX=$out/installed" \
-    -DCMAKE_INSTALL_LIBDIR=lib "-DCUDAToolkit_ROOT=$(dirname "$nvcc")/.." -DTHINWIRE_CUDA=ON -DTHINWIRE_HF=OFF -DTHINWIRE_C=OFF \
+    -DCMAKE_INSTALL_LIBDIR=lib "-DCUDAToolkit_ROOT=$(dirname "$nvcc")/.." -DTHINWIRE_CUDA=ON "-DTHINWIRE_NCCL=$nccl" -DTHINWIRE_HF=OFF -DTHINWIRE_C=OFF \
     -DTHINWIRE_RUNTIME=OFF -DTHINWIRE_LAUNCHER=OFF -DTHINWIRE_TESTS=OFF -DTHINWIRE_EXAMPLES=OFF -DTHINWIRE_BENCHMARKS=OFF
 "$cmake" --install "$out/thinwire"
 "$cmake" -S "$source/tests/consume/cuda" -B "$out/consumer" -G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" \
@@ -20,3 +25,4 @@ rm -rf "$out"
     "-Dthinwire_DIR=$out/installed/lib/cmake/thinwire"
 "$cmake" --build "$out/consumer"
 "$out/consumer/consumer"
+[ $nccl = OFF ] || "$out/consumer/node"

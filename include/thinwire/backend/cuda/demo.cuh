@@ -1,18 +1,20 @@
 #ifndef THINWIRE_BACKEND_CUDA_DEMO_CUH
 #define THINWIRE_BACKEND_CUDA_DEMO_CUH
 
-#include <thinwire/backend/cuda/detail/apply_kernel.cuh>
-#include <thinwire/backend/cuda/detail/choose_kernel.cuh>
 #include <thinwire/backend/cuda/detail/content.cuh>
+#include <thinwire/backend/cuda/detail/device_chooser.cuh>
 #include <thinwire/backend/cuda/detail/device_model.cuh>
-#include <thinwire/backend/cuda/detail/measure_kernel.cuh>
+#include <thinwire/backend/cuda/detail/device_updater.cuh>
+#include <thinwire/backend/cuda/detail/gathered_sections.cuh>
 #include <thinwire/backend/cuda/detail/optimizer_parts.hpp>
+#include <thinwire/backend/cuda/device_group.cuh>
 
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,45 +35,38 @@ namespace thinwire::cuda {
 /// and digests travel through pinned memory of the host, 6 bytes for each coefficient and 4 for every 16th weight;
 /// positions are entropy-coded and weights digested on the host while the device goes on.
 ///
-/// Refers to the parameters' memory and to the stream, which must outlive it. Not thread-safe.
+/// Several devices of one host form one peer with one momentum, cut over them as sharded_demo cuts it. Each has all
+/// weights and the gradient of its part of the batch. begin_step() has the group take the mean of the gradients, each
+/// part of them to the device that has its momentum, where it replaces the device's own: gradients are to be computed
+/// anew for each begin_step, also for one that threw. The payload is that of one device with the mean gradient, but for
+/// the last bits of its norm, which clipping multiplies by; a private state goes from one to the other. A commit is
+/// applied by every device to all weights, with the same bits, so that nothing but gradients goes between them.
+/// What the group throws passes through; this object, like the group, is then of no more use.
+///
+/// Refers to the parameters' memory and to the streams or the group, which must outlive it. Not thread-safe.
 class demo {
  public:
     /// Throws value_error for an option out of range or an update rule that has no kernel, shape_error for a parameter
     /// whose spans do not fit its shape. Uses the pool for the codec.
     demo(std::span<const parameter> parameters, demo_options options, stream& on, thread_pool* pool = nullptr)
-        : stream_(&on),
-          parameters_(parameters.begin(), parameters.end()),
-          options_(::thinwire::detail::checked(options)),
-          pool_(pool),
-          plan_(detail::shapes_of(parameters), options_),
-          k_(plan_.layout().k),
-          model_(parameters, supported(plan_), on),
-          own_(plan_.layout(), 1),
-          measures_(model_.pieces().size(), "measures"),
-          numbers_(1, "numbers"),
-          staged_numbers_(1),
-          weigher_(options_.weights, options_.contribution_clip),
-          decoders_(::thinwire::detail::lane_count(pool), payload_decoder(plan_.layout())),
-          decoded_(decoders_.size()),
-          coders_(decoders_.size(), section_coder(plan_.layout())) {
-        own_.upload(on, 1);
-        if (!in_shared_memory()) {
-            const std::size_t elements = work_blocks() * model_.view().max_size;
-            work_floats_ = device_buffer<float>(2 * elements, "work");
-            work_sums_ = device_buffer<std::uint64_t>(elements, "work sums");
-            work_middle_ = device_buffer<std::int32_t>(elements, "work middle");
-        }
-        prepare_batches();
-        std::size_t share = 0;
-        for (const parameter& p : parameters_) share += p.values.size() / ::thinwire::detail::digest_shares + 1;
-        staged_share_ = pinned_buffer<float>(share);
-        on.synchronize();
-    }
+        : demo({{parameters.begin(), parameters.end()}}, std::move(options), {&on}, nullptr, pool) {}
     /// The same for spans that lie in device memory, as those of nn::transformer<cuda::backend>::parameters() do.
     demo(std::span<const thinwire::parameter> parameters, demo_options options, stream& on, thread_pool* pool = nullptr)
-        : demo(std::span<const parameter>(detail::on_device(parameters)), std::move(options), on, pool) {}
+        : demo({detail::on_device(parameters)}, std::move(options), {&on}, nullptr, pool) {}
+    /// Of several devices: the parameters of each, in the group's order, which differ in their memory alone. Copies the
+    /// weights of the first device to all. Throws value_error, too, where these are not as many as the group has.
+    demo(std::span<const std::vector<parameter>> parameters, demo_options options, device_group& group,
+         thread_pool* pool = nullptr)
+        : demo({parameters.begin(), parameters.end()}, std::move(options), streams_of(group), &group, pool) {}
+    demo(std::span<const std::vector<thinwire::parameter>> parameters, demo_options options, device_group& group,
+         thread_pool* pool = nullptr)
+        : demo(of_devices(parameters), std::move(options), streams_of(group), &group, pool) {}
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
+    /// Waits: what was given to the streams uses memory that goes here.
+    ~demo() {
+        for (const auto& u : updaters_) u->on().drain();
+    }
 
     /// One round over a transport: begin_step, exchange, end_step. What the transport throws passes through; the
     /// payload is then still in flight.
@@ -99,9 +94,9 @@ class demo {
         stage_share();
         give_step(sent_ == ::thinwire::detail::sent_state::committed ? options_.alpha : 0.0F);
         const digest share = replica_share();
-        measured_.wait();
+        wait_until_measured();
         refuse_bad_gradients();
-        gradient_norm_ = static_cast<float>(staged_numbers_.span()[0].norm);
+        gradient_norm_ = static_cast<float>(choosers_[0]->numbers().norm);
         payload_writer out(header(self, share), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown;
         const auto pass_on = [&]() noexcept {
@@ -112,11 +107,13 @@ class demo {
                 thrown = std::current_exception();
             }
         };
-        for (tensor_batch& batch : batches_) {
-            batch.chosen.wait();
-            encode(batch, out, pass_on);
-        }
-        if (options_.error_feedback) own_.upload_values(*stream_, 1);
+        for (const auto& c : choosers_)
+            for (detail::device_chooser::batch& batch : c->batches()) {
+                batch.chosen.wait();
+                encode(*c, batch, out, pass_on);
+            }
+        if (options_.error_feedback)
+            for (const auto& c : choosers_) c->upload_values();
         out.finish();
         pass_on();
         sent_ = ::thinwire::detail::sent_state::in_flight;
@@ -179,17 +176,47 @@ class demo {
         if (rounds_.pending()) settle(false);
     }
 
-    /// From the next begin_step on the gradient of parameter i lies there. Throws value_error where there is no such
-    /// parameter, shape_error for another number of elements.
-    void set_gradient(std::size_t i, const device_span<float>& gradient) {
-        if (i >= parameters_.size())
+    /// From the next begin_step on the gradient of parameter i lies there, on this device of the group. Throws
+    /// value_error where there is no such parameter or device, shape_error for another number of elements.
+    void set_gradient(std::size_t i, const device_span<float>& gradient, std::size_t device = 0) {
+        if (i >= plan_.tensors().size())
             throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
-                              std::to_string(parameters_.size()));
-        parameter changed = parameters_[i];
+                              std::to_string(plan_.tensors().size()));
+        if (device >= choosers_.size())
+            throw value_error("set_gradient: device " + std::to_string(device) + ", expected below " +
+                              std::to_string(choosers_.size()));
+        parameter changed = updaters_[device]->tensors()[i];
         changed.gradient = gradient;
         check(detail::shapes_of({&changed, 1})[0]);
-        parameters_[i].gradient = gradient;
-        model_.set_gradient(i, gradient);
+        std::size_t number = 0;
+        for (std::size_t owner = 0; owner < choosers_.size(); ++owner)
+            for (std::size_t p = 0; p < choosers_[owner]->parts().size(); ++p, ++number) {
+                const shard_part& part = choosers_[owner]->parts()[p];
+                if (part.tensor != i) continue;
+                const device_span<float> held = gradient.subspan(part.first, part.shape.count());
+                if (owner == device) choosers_[owner]->set_gradient(p, held);
+                if (group_ != nullptr) gradients_[number].on_device[device] = held.data();
+            }
+    }
+    /// After the weights of the first device were changed from outside: brings them to all others.
+    void spread_weights() {
+        if (group_ == nullptr) return;
+        std::vector<group_array> weights;
+        for (std::size_t i = 0; i < plan_.tensors().size(); ++i) {
+            group_array all = {.owner = 0, .bytes = updaters_[0]->tensors()[i].values.size() * sizeof(float)};
+            for (const auto& u : updaters_) all.on_device.push_back(u->tensors()[i].values.data());
+            weights.push_back(std::move(all));
+        }
+        group_->broadcast(weights);
+        std::vector<event> spread;
+        std::vector<event*> reached;
+        for (const auto& u : updaters_) {
+            const device_scope here(u->on().device());
+            spread.emplace_back();
+            spread.back().record(u->on());
+        }
+        for (event& e : spread) reached.push_back(&e);
+        group_->wait(reached);
     }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
@@ -210,48 +237,65 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed, once the stream is done; what is in flight is
-    /// still in it.
+    /// still in it. Throws value_error where it is cut over several devices.
     [[nodiscard]] device_span<const float> momentum(std::size_t i) {
         take_out_committed();
-        return model_.momentum().subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
+        for (const auto& c : choosers_)
+            for (std::size_t p = 0; p < c->parts().size(); ++p)
+                if (const shard_part& part = c->parts()[p];
+                    part.tensor == i && part.shape.count() == updaters_[0]->tensors()[i].values.size())
+                    return c->momentum().subspan(c->plan().tensors()[p].first_element, part.shape.count());
+        throw value_error("momentum: that of parameter " + std::to_string(i) + " is not on one device");
     }
 
-    /// SHA-256 of all weights in the order of the parameters. Waits for the stream.
-    [[nodiscard]] digest replica_digest() const {
+    /// SHA-256 of all weights in the order of the parameters, of one device of the group. Waits for its stream. Throws
+    /// value_error where there is no such device.
+    [[nodiscard]] digest replica_digest(std::size_t device) const {
+        if (device >= updaters_.size())
+            throw value_error("replica_digest: device " + std::to_string(device) + ", expected below " +
+                              std::to_string(updaters_.size()));
         sha256 sum;
         pinned_buffer<float> staged(std::min<std::size_t>(plan_.elements(), 1U << 20U));
-        for (const parameter& p : parameters_)
-            for_each_part(p.values, staged, [&](std::size_t, std::span<const float> part) {
+        for (const parameter& p : updaters_[device]->tensors())
+            for_each_part(updaters_[device]->on(), p.values, staged, [&](std::size_t, std::span<const float> part) {
                 ::thinwire::detail::digest_floats(sum, part);
             });
         return sum.finish();
     }
+    /// Of the first device.
+    [[nodiscard]] digest replica_digest() const { return replica_digest(0); }
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit, with a device or
-    /// without. Waits for the stream.
+    /// without, or with several. Waits for the streams.
     [[nodiscard]] std::vector<std::byte> save_private() const {
         pinned_buffer<float> staged(std::min<std::size_t>(plan_.elements(), 1U << 20U));
         aligned_vector<float> momentum(plan_.elements());
-        for_each_part(model_.momentum(), staged, [&](std::size_t at, std::span<const float> part) {
-            std::copy(part.begin(), part.end(), momentum.begin() + static_cast<std::ptrdiff_t>(at));
-        });
-        sparse_content sent;
-        own_.unstage(0, sent);
-        return ::thinwire::detail::save_private_state(private_part(), momentum, sent_, rounds_, sent);
+        std::size_t first = 0;
+        for (const auto& c : choosers_) {
+            for_each_part(c->on(), c->momentum(), staged, [&](std::size_t at, std::span<const float> part) {
+                std::copy(part.begin(), part.end(), momentum.begin() + static_cast<std::ptrdiff_t>(first + at));
+            });
+            first += c->plan().elements();
+        }
+        return ::thinwire::detail::save_private_state(private_part(), momentum, sent_, rounds_, staged_own());
     }
     /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
         aligned_vector<float> momentum(plan_.elements());
-        sparse_content sent;
-        stream_->synchronize();
-        own_.unstage(0, sent);
+        for (const auto& c : choosers_) c->on().synchronize();
+        sparse_content sent = staged_own();
         const auto restored =
             ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, sent_, rounds_, sent);
         if (!restored) return restored;
-        own_.stage(0, sent);
-        own_.upload(*stream_, 1);
-        copy_to_device<float>(*stream_, momentum, model_.momentum());
-        stream_->synchronize();
+        for_each_own(sent, [](auto whole, auto part) { std::ranges::copy(whole, part.begin()); });
+        std::size_t first = 0;
+        for (const auto& c : choosers_) {
+            c->upload();
+            copy_to_device<float>(c->on(), std::span<const float>(momentum).subspan(first, c->plan().elements()),
+                                  c->momentum());
+            first += c->plan().elements();
+            c->on().synchronize();
+        }
         return restored;
     }
 
@@ -266,47 +310,101 @@ class demo {
     }
 
  private:
-    static constexpr std::size_t most_blocks = 1U << 14U;
-    static constexpr std::size_t most_work_blocks = 64;
+    demo(const std::vector<std::vector<parameter>>& parameters, demo_options options,
+         const std::vector<stream*>& streams, device_group* group, thread_pool* pool)
+        : options_(::thinwire::detail::checked(options)),
+          pool_(pool),
+          group_(group),
+          shapes_(detail::shapes_of(alike(parameters, streams.size()))),
+          plan_(shapes_, options_),
+          k_(plan_.layout().k),
+          weigher_(options_.weights, options_.contribution_clip),
+          decoders_(::thinwire::detail::lane_count(pool), payload_decoder(plan_.layout())),
+          decoded_(decoders_.size()),
+          coders_(decoders_.size(), section_coder(plan_.layout())) {
+        require_supported();
+        std::vector<std::vector<shard_part>> parts = cut_into_shards(shapes_, options_, streams.size());
+        std::size_t pieces = 0, share = 0;
+        for (std::size_t d = 0; d < streams.size(); ++d) {
+            const device_scope here(streams[d]->device());
+            choosers_.push_back(std::make_unique<detail::device_chooser>(std::move(parts[d]), parameters[d], plan_,
+                                                                         options_, *streams[d]));
+            updaters_.push_back(std::make_unique<detail::device_updater>(parameters[d], plan_, *streams[d]));
+            pieces += choosers_[d]->pieces().size();
+        }
+        std::size_t first = 0;
+        for (const auto& c : choosers_) {
+            c->prepare_measures(first, pieces);
+            first += c->pieces().size();
+        }
+        prepare_arrays();
+        gathered_ = detail::gathered_sections(choosers_, plan_);
+        encoded_.resize(coders_.size() > 1 ? plan_.tensors().size() : 0);
+        for (const thinwire::parameter& p : shapes_) share += p.values.size() / ::thinwire::detail::digest_shares + 1;
+        staged_share_ = pinned_buffer<float>(share);
+        for (const auto& u : updaters_) u->on().synchronize();
+        spread_weights();
+    }
 
-    /// Tensors whose coefficients are encoded while the device chooses those of the next.
-    struct tensor_batch {
-        std::size_t from = 0, to = 0;  ///< tensors
-        std::size_t first_coefficient = 0, coefficients = 0;
-        std::size_t first_chunk = 0, chunks = 0;
-        event chosen{};  ///< their coefficients are on the host
-    };
-
-    [[nodiscard]] static const ::thinwire::detail::chunk_plan& supported(const ::thinwire::detail::chunk_plan& plan) {
-        for (const auto& t : plan.tensors())
+    [[nodiscard]] static std::vector<stream*> streams_of(const device_group& group) {
+        std::vector<stream*> out;
+        for (std::size_t d = 0; d < group.size(); ++d) out.push_back(&group.on(d));
+        return out;
+    }
+    [[nodiscard]] static std::vector<std::vector<parameter>> of_devices(
+        std::span<const std::vector<thinwire::parameter>> parameters) {
+        std::vector<std::vector<parameter>> out;
+        for (const auto& of_one : parameters) out.push_back(detail::on_device(of_one));
+        return out;
+    }
+    /// The parameters of the first device, when there are as many devices as streams and all have the same shapes.
+    [[nodiscard]] static std::span<const parameter> alike(const std::vector<std::vector<parameter>>& parameters,
+                                                          std::size_t devices) {
+        if (parameters.size() != devices)
+            throw value_error("cuda::demo: parameters of " + std::to_string(parameters.size()) +
+                              " devices, expected those of the group's " + std::to_string(devices));
+        for (std::size_t d = 1; d < devices; ++d) {
+            if (parameters[d].size() != parameters[0].size())
+                throw value_error("cuda::demo: " + std::to_string(parameters[d].size()) + " parameters of device " +
+                                  std::to_string(d) + ", expected " + std::to_string(parameters[0].size()) +
+                                  " as the first has");
+            const auto views = detail::shapes_of(parameters[d]);
+            for (std::size_t i = 0; i < views.size(); ++i) {
+                check(views[i]);
+                if (views[i].shape != parameters[0][i].shape)
+                    throw shape_error("parameter '" + views[i].name + "' of device " + std::to_string(d) + ": shape " +
+                                      to_string(views[i].shape) + ", expected " + to_string(parameters[0][i].shape) +
+                                      " as on the first");
+            }
+        }
+        return parameters.front();
+    }
+    void require_supported() const {
+        for (const auto& t : plan_.tensors())
             if (const std::string name = t.settings.rule->name(); name != "signum" && name != "sgd")
                 throw value_error("cuda::demo: rule '" + name + "', expected signum or sgd");
-        return plan;
     }
-    [[nodiscard]] bool in_shared_memory() const noexcept { return plan_.max_chunk_size() <= detail::shared_chunk; }
-    [[nodiscard]] std::size_t work_blocks() const noexcept {
-        return std::min<std::size_t>(most_work_blocks, model_.chunks());
-    }
-    [[nodiscard]] unsigned blocks_for(std::size_t chunks) const noexcept {
-        return static_cast<unsigned>(std::min(chunks, in_shared_memory() ? most_blocks : work_blocks()));
-    }
-
-    void prepare_batches() {
-        const std::size_t least = std::max<std::size_t>(1, model_.chunks() / 8);
-        tensor_batch next;
-        for (std::size_t i = 0; i < parameters_.size(); ++i) {
-            const payload_section& section = layout().sections[i];
-            next.to = i + 1;
-            next.chunks += section.chunks;
-            next.coefficients += section.coefficients();
-            if (next.chunks < least && next.to < parameters_.size()) continue;
-            tensor_batch rest = {.from = next.to,
-                                 .to = next.to,
-                                 .first_coefficient = next.first_coefficient + next.coefficients,
-                                 .first_chunk = next.first_chunk + next.chunks};
-            batches_.push_back(std::exchange(next, std::move(rest)));
+    /// What the group moves in begin_step.
+    void prepare_arrays() {
+        if (group_ == nullptr) return;
+        std::size_t piece = 0;
+        for (std::size_t owner = 0; owner < choosers_.size(); ++owner) {
+            for (const shard_part& part : choosers_[owner]->parts()) {
+                group_array gradient = {.owner = owner, .bytes = part.shape.count() * sizeof(float)};
+                for (const auto& u : updaters_)
+                    gradient.on_device.push_back(
+                        u->tensors()[part.tensor].gradient.subspan(part.first, part.shape.count()).data());
+                gradients_.push_back(std::move(gradient));
+            }
+            const std::size_t count = choosers_[owner]->pieces().size();
+            if (count > 0) {
+                group_array measures = {.owner = owner, .bytes = count * sizeof(detail::piece_measure)};
+                for (const auto& c : choosers_) measures.on_device.push_back(c->measures(piece, count).data());
+                group_measures_.push_back(std::move(measures));
+            }
+            piece += count;
         }
-        encoded_.resize(coders_.size() > 1 ? parameters_.size() : 0);
+        for (const auto& c : choosers_) measured_.push_back(&c->measured());
     }
 
     [[nodiscard]] ::thinwire::detail::private_view private_part() const noexcept {
@@ -315,6 +413,26 @@ class demo {
                 .alpha = options_.alpha,
                 .gradient = static_cast<std::uint8_t>(static_cast<unsigned>(options_.gradient) +
                                                       (options_.error_feedback ? 16U : 0U))};
+    }
+    /// What all devices have staged of what was last sent.
+    [[nodiscard]] sparse_content staged_own() const {
+        sparse_content out;
+        out.resize(layout());
+        for_each_own(out, [](auto whole, auto part) { std::ranges::copy(part, whole.begin()); });
+        return out;
+    }
+    /// Calls use(part of the whole, that part staged for a device) for positions, values and counts.
+    template <class Use>
+    void for_each_own(sparse_content& whole, const Use& use) const {
+        std::size_t coefficient = 0, chunk = 0;
+        for (const auto& c : choosers_) {
+            detail::staged_content& own = c->staged();
+            use(std::span(whole.positions).subspan(coefficient, own.coefficients()), own.positions());
+            use(std::span(whole.values).subspan(coefficient, own.coefficients()), own.values());
+            use(std::span(whole.counts).subspan(chunk, own.chunks()), own.counts());
+            coefficient += own.coefficients();
+            chunk += own.chunks();
+        }
     }
     void settle(bool committed) noexcept {
         rounds_.settle();
@@ -325,73 +443,55 @@ class demo {
         share_staged_ = false;
     }
 
+    /// Of what chooses.
     void set_bases(std::uint64_t round) {
         if (!options_.basis.each_round()) return;
-        plan_.set_round(round, pool_);
-        model_.upload_tables(*stream_);
+        for (const auto& c : choosers_) c->set_round(round, pool_);
     }
 
-    /// Gives the device the whole of begin_step: measuring, choosing, and bringing the coefficients to the host.
+    /// Gives the devices the whole of begin_step: the mean of the gradients, measuring and choosing, and bringing the
+    /// coefficients to the host.
     void give_step(float taken) {
-        model_.upload(*stream_);
-        const auto pieces = static_cast<unsigned>(model_.pieces().size());
-        launch(*stream_,
-               detail::measure_kernel{
-                   .tensors = model_.view().tensors, .pieces = model_.device_pieces(), .measures = measures_.span()},
-               pieces, detail::measure_kernel::shared_bytes());
-        launch(*stream_,
-               detail::decide_kernel{.measures = measures_.span(),
-                                     .numbers = numbers_.span(),
-                                     .gain = ::thinwire::detail::gradient_gain(options_),
-                                     .clip_norm = static_cast<double>(options_.clip_norm)},
-               1, detail::decide_kernel::shared_bytes());
-        copy_to_host<detail::step_numbers>(*stream_, numbers_.span(), staged_numbers_.span());
-        measured_.record(*stream_);
-        for (tensor_batch& batch : batches_) {
-            choose(batch.first_chunk, batch.chunks, options_.momentum_decay, taken, true);
-            own_.download(*stream_, batch.first_coefficient, batch.coefficients, batch.first_chunk, batch.chunks);
-            batch.chosen.record(*stream_);
-        }
-    }
-    void choose(std::size_t first, std::size_t count, float decay, float taken, bool select) {
-        const auto give = [&]<bool Shared>(std::bool_constant<Shared>) {
-            const detail::choose_kernel<Shared> kernel = {.model = model_.view(),
-                                                          .sent = own_.view(),
-                                                          .numbers = numbers_.span(),
-                                                          .work = work_floats_.span(),
-                                                          .from = static_cast<std::uint32_t>(first),
-                                                          .to = static_cast<std::uint32_t>(first + count),
-                                                          .decay = decay,
-                                                          .taken = taken,
-                                                          .most = k_ < layout().k ? k_ : ~std::uint32_t{0},
-                                                          .select = select,
-                                                          .sends_zero = layout().codec->sends_zero()};
-            launch(*stream_, kernel, blocks_for(count), kernel.shared_bytes(kernel.model));
-        };
-        in_shared_memory() ? give(std::true_type{}) : give(std::false_type{});
+        if (group_ != nullptr) group_->average(gradients_);
+        for (const auto& c : choosers_) c->measure();
+        if (group_ != nullptr) group_->broadcast(group_measures_);
+        const double gain = ::thinwire::detail::gradient_gain(options_);
+        for (const auto& c : choosers_) c->decide(gain, options_.clip_norm);
+        for (const auto& c : choosers_)
+            c->choose(options_.momentum_decay, taken, k_ < layout().k ? k_ : ~std::uint32_t{0});
     }
     void take_out_committed() {
         if (sent_ != ::thinwire::detail::sent_state::committed) return;
         set_bases(rounds_.pending_round());
-        model_.upload(*stream_);
-        choose(0, model_.chunks(), 1.0F, options_.alpha, false);
+        for (const auto& c : choosers_) c->take_out(options_.alpha);
         sent_ = ::thinwire::detail::sent_state::none;
+    }
+    /// From here on no device waits for another.
+    void wait_until_measured() {
+        if (group_ != nullptr)
+            group_->wait(measured_);
+        else
+            choosers_[0]->measured().wait();
     }
 
     void refuse_bad_gradients() const {
-        const detail::step_numbers& n = staged_numbers_.span()[0];
+        const detail::step_numbers& n = choosers_[0]->numbers();
         if (n.refused == static_cast<std::uint32_t>(detail::refusal::absurd))
             throw value_error("begin_step: gradient norm " + std::to_string(n.norm) + " times " +
                               std::to_string(n.gain) + " (gradient " + std::string(to_string(options_.gradient)) +
                               "), expected below 2^60");
         if (n.refused == 0) return;
-        const detail::gradient_piece& piece = model_.pieces()[n.piece];
-        const parameter& p = parameters_[piece.tensor];
+        std::size_t d = 0, piece = n.piece;
+        for (; piece >= choosers_[d]->pieces().size(); ++d) piece -= choosers_[d]->pieces().size();
+        const detail::gradient_piece& bad = choosers_[d]->pieces()[piece];
+        const shard_part& part = choosers_[d]->parts()[bad.tensor];
+        const std::size_t element = part.first + bad.from + n.element;
         pinned_buffer<float> value(1);
-        copy_to_host<float>(*stream_, p.gradient.subspan(piece.from + n.element, 1), value.span());
-        stream_->synchronize();
-        throw value_error("gradient of '" + p.name + "': element " + std::to_string(piece.from + n.element) + " is " +
-                          std::to_string(value.span()[0]) + ", expected a finite number");
+        copy_to_host<float>(choosers_[d]->on(), choosers_[d]->gradient(bad.tensor).subspan(bad.from + n.element, 1),
+                            value.span());
+        choosers_[d]->on().synchronize();
+        throw value_error("gradient of '" + shapes_[part.tensor].name + "': element " + std::to_string(element) +
+                          " is " + std::to_string(value.span()[0]) + ", expected a finite number");
     }
 
     [[nodiscard]] payload_info header(peer_id self, const digest& share) const {
@@ -409,39 +509,31 @@ class demo {
                 .replica = share};
     }
 
-    /// The part of the staged coefficients that belongs to one tensor.
-    [[nodiscard]] section_slice slice(std::size_t i) noexcept {
-        const auto& t = plan_.tensors()[i];
-        const section_slice all = own_.staged(0);
-        const std::size_t coefficients = layout().sections[i].coefficients();
-        return {.positions = all.positions.subspan(t.first_coefficient, coefficients),
-                .values = all.values.subspan(t.first_coefficient, coefficients),
-                .counts = all.counts.subspan(t.first_chunk, t.grid.count()),
-                .stride = t.kept};
-    }
-    void round_sent(std::size_t i) noexcept {
-        const section_slice part = slice(i);
-        for (std::size_t chunk = 0; chunk < part.counts.size(); ++chunk)
-            ::thinwire::detail::round_sent(part.values.subspan(chunk * part.stride, part.counts[chunk]),
-                                           *layout().codec);
-    }
-    /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
+    /// The sections that a batch of a device completes, by all lanes where there are several; an own value code may
+    /// throw and runs alone.
     template <class PassOn>
-    void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+    void encode(detail::device_chooser& from, const detail::device_chooser::batch& batch, payload_writer& out,
+                const PassOn& pass_on) {
         if (options_.error_feedback)
-            for (std::size_t i = batch.from; i < batch.to; ++i) round_sent(i);
+            for (std::size_t p = batch.from; p < batch.to; ++p) {
+                const section_slice part = from.slice(p);
+                for (std::size_t chunk = 0; chunk < part.counts.size(); ++chunk)
+                    ::thinwire::detail::round_sent(part.values.subspan(chunk * part.stride, part.counts[chunk]),
+                                                   *layout().codec);
+            }
+        const detail::gathered_sections::range done = gathered_.take(from, batch);
+        const bool parallel = !encoded_.empty() && done.to - done.from > 1 && options_.codec == nullptr;
         if (parallel)
-            ::thinwire::detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
-                const std::size_t i = batch.from + n;
+            ::thinwire::detail::for_each_item(pool_, done.to - done.from, [&](std::size_t lane, std::size_t n) {
+                const std::size_t i = done.from + n;
                 encoded_[i].clear();
-                coders_[lane].encode(layout().section(i, k_), slice(i), encoded_[i]);
+                coders_[lane].encode(layout().section(i, k_), gathered_.section(i), encoded_[i]);
             });
-        for (std::size_t i = batch.from; i < batch.to; ++i) {
+        for (std::size_t i = done.from; i < done.to; ++i) {
             if (parallel) {
                 out.append_section(encoded_[i]);
             } else {
-                coders_[0].encode(layout().section(i, k_), slice(i), out.begin_section());
+                coders_[0].encode(layout().section(i, k_), gathered_.section(i), out.begin_section());
                 out.end_section();
             }
             pass_on();
@@ -454,10 +546,11 @@ class demo {
         if (n > detail::apply_kernel<true, false>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
             throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20, and below 2^31 / " +
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
-        static_cast<void>(replica_share());  // of the weights as they are now: what was staged before is used up
+        static_cast<void>(replica_share());  // of the weights as they are now
+        for (const auto& u : updaters_) u->wait();
         headers_.assign(n, std::nullopt);
         norms_.assign(n, 0);
-        if (received_.payloads() < n) received_ = detail::content(layout(), n);
+        if (received_.payloads() < n) received_ = detail::staged_content(layout(), n);
         ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
             received_.stage_nothing(i);
             if (::thinwire::detail::round_keeper::repeated(c, i)) return;
@@ -471,105 +564,78 @@ class demo {
         });
     }
     void update(const payload_info& info, std::size_t senders) {
-        set_bases(round());
-        model_.set_rates(info);
-        model_.upload(*stream_);
-        received_.upload(*stream_, senders);
-        const std::size_t weights = upload_weights(senders);
-        const auto give = [&]<bool Shared, bool Weighted>(std::bool_constant<Shared>, std::bool_constant<Weighted>) {
-            const detail::apply_kernel<Shared, Weighted> kernel = {.model = model_.view(),
-                                                                   .received = received_.view(),
-                                                                   .weights = weights_.span().subspan(0, weights),
-                                                                   .senders = static_cast<std::uint32_t>(senders),
-                                                                   .coefficients = layout().coefficients(),
-                                                                   .chunks = model_.chunks(),
-                                                                   .sums_work = work_sums_.span(),
-                                                                   .middle_work = work_middle_.span()};
-            launch(*stream_, kernel, blocks_for(model_.chunks()), kernel.shared_bytes(kernel.model));
-        };
-        const auto give_weighted = [&](auto shared) {
-            weights > 0 ? give(shared, std::true_type{}) : give(shared, std::false_type{});
-        };
-        in_shared_memory() ? give_weighted(std::true_type{}) : give_weighted(std::false_type{});
-    }
-    /// Brings what the senders weigh to the device, one after the other, also those that were refused and sent
-    /// nothing. Returns how many that are: 0 where all count alike.
-    [[nodiscard]] std::size_t upload_weights(std::size_t senders) {
-        const std::span<const contribution_weight> weights = weigher_.finish();
-        if (weights.empty()) return 0;
-        if (weights_.size() < senders) {
-            staged_weights_ = pinned_buffer<contribution_weight>(senders);
-            weights_ = device_buffer<contribution_weight>(senders, "weights of contributions");
+        if (options_.basis.each_round()) {
+            plan_.set_round(round(), pool_);
+            for (const auto& u : updaters_) u->upload_tables();
         }
+        const std::span<const contribution_weight> weights = stage_weights(senders);
+        for (const auto& u : updaters_) u->update(info, received_, senders, weights);
+    }
+    /// What the senders weigh, one after the other, also those that were refused and sent nothing; nothing where all
+    /// count alike.
+    [[nodiscard]] std::span<const contribution_weight> stage_weights(std::size_t senders) {
+        const std::span<const contribution_weight> weights = weigher_.finish();
+        if (weights.empty()) return {};
+        if (staged_weights_.size() < senders) staged_weights_ = pinned_buffer<contribution_weight>(senders);
         for (std::size_t i = 0, accepted = 0; i < senders; ++i)
             staged_weights_.span()[i] = headers_[i] ? weights[accepted++] : contribution_weight{};
-        copy_to_device<contribution_weight>(*stream_, std::as_const(staged_weights_).span().first(senders),
-                                            weights_.span().subspan(0, senders));
-        return senders;
+        return std::as_const(staged_weights_).span().first(senders);
     }
 
+    /// The device whose weights this round's share is taken from: each in its turn, for all shares.
+    [[nodiscard]] detail::device_updater& watched() const noexcept {
+        return *updaters_[round() / ::thinwire::detail::digest_shares % updaters_.size()];
+    }
     /// Asks for this round's share of the weights.
     void stage_share() {
         if (std::exchange(share_staged_, true)) return;
-        std::size_t at = 0;
-        for (const parameter& p : parameters_) {
-            const auto [from, count] =
-                ::thinwire::detail::share_of(p.values.size(), round() % ::thinwire::detail::digest_shares);
-            copy_to_host<float>(*stream_, p.values.subspan(from, count), staged_share_.span().subspan(at, count));
-            at += count;
-        }
-        share_elements_ = at;
-        share_copied_.record(*stream_);
+        share_elements_ = watched().stage_share(round() % ::thinwire::detail::digest_shares, staged_share_.span());
     }
     const digest& replica_share() {
         return rounds_.share({}, [this](sha256& sum, std::size_t) {
             stage_share();
-            share_copied_.wait();
+            watched().wait_for_share();
             ::thinwire::detail::digest_floats(sum, std::as_const(staged_share_).span().first(share_elements_));
         });
     }
 
     /// Calls use(place, elements) for a tensor's elements as they come to the host.
     template <class Use>
-    void for_each_part(const device_span<float>& from, pinned_buffer<float>& staged, const Use& use) const {
+    static void for_each_part(stream& on, const device_span<float>& from, pinned_buffer<float>& staged,
+                              const Use& use) {
         for (std::size_t at = 0; at < from.size(); at += staged.size()) {
             const std::size_t count = std::min(staged.size(), from.size() - at);
-            copy_to_host<float>(*stream_, from.subspan(at, count), staged.span().first(count));
-            stream_->synchronize();
+            copy_to_host<float>(on, from.subspan(at, count), staged.span().first(count));
+            on.synchronize();
             use(at, std::as_const(staged).span().first(count));
         }
     }
 
-    stream* stream_;
-    std::vector<parameter> parameters_;
     demo_options options_;
     thread_pool* pool_;
+    device_group* group_;
+    std::vector<thinwire::parameter> shapes_;  ///< of the first device; the host does not read their memory
     ::thinwire::detail::chunk_plan plan_;
     std::uint32_t k_;  ///< of the payloads to come
-    detail::device_model model_;
-    mutable detail::content own_;  ///< what this peer last sent; with sign values, what the signs stand for
-    detail::content received_;
-    event measured_, share_copied_;
+    std::vector<std::unique_ptr<detail::device_chooser>> choosers_;
+    std::vector<std::unique_ptr<detail::device_updater>> updaters_;
+    detail::gathered_sections gathered_;
+    std::vector<group_array> gradients_;       ///< of the choosers' parts, one chooser after the other
+    std::vector<group_array> group_measures_;  ///< of the choosers that have any
+    std::vector<event*> measured_;             ///< with a group: of all devices
+    detail::staged_content received_;
     bool share_staged_ = false;
     ::thinwire::detail::sent_state sent_ = ::thinwire::detail::sent_state::none;
     ::thinwire::detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
-    device_buffer<detail::piece_measure> measures_;
-    device_buffer<detail::step_numbers> numbers_;
-    pinned_buffer<detail::step_numbers> staged_numbers_;
     pinned_buffer<float> staged_share_;
     std::size_t share_elements_ = 0;
-    device_buffer<float> work_floats_;
-    device_buffer<std::uint64_t> work_sums_;
-    device_buffer<std::int32_t> work_middle_;
     contribution_weights weigher_;
     std::vector<std::uint64_t> norms_;  ///< of the contributions
     pinned_buffer<contribution_weight> staged_weights_;
-    device_buffer<contribution_weight> weights_;
     std::vector<payload_decoder> decoders_;
     std::vector<sparse_content> decoded_;  ///< one for each lane
     std::vector<section_coder> coders_;
-    std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
 };

@@ -48,12 +48,14 @@ namespace detail {
     return out;
 }
 
-/// How the tensors are cut, their bases, momentum and addresses, on the device.
+/// How the tensors are cut, their bases and addresses, on the device that is in use when it is made, and their momentum
+/// where the device has one of them.
 class device_model {
  public:
-    device_model(std::span<const parameter> parameters, const ::thinwire::detail::chunk_plan& plan, stream& on)
-        : plan_(&plan), momentum_(plan.elements(), "momentum") {
-        launch(on, fill_kernel<float>{momentum_.span(), 0.0F}, fill_kernel<float>::blocks(plan.elements()), 0);
+    device_model(std::span<const parameter> parameters, const ::thinwire::detail::chunk_plan& plan, stream& on,
+                 bool with_momentum)
+        : plan_(&plan), momentum_(with_momentum ? plan.elements() : 0, "momentum") {
+        launch(on, fill_kernel<float>{momentum_.span(), 0.0F}, fill_kernel<float>::blocks(momentum_.size()), 0);
         views_ = pinned_buffer<tensor_view>(parameters.size());
         device_views_ = device_buffer<tensor_view>(parameters.size(), "tensors");
         pinned_buffer<std::uint32_t> first(parameters.size());
@@ -62,7 +64,9 @@ class device_model {
             const auto& t = plan.tensors()[i];
             views_.span()[i] = {.values = parameters[i].values,
                                 .gradient = parameters[i].gradient,
-                                .momentum = momentum_.span().subspan(t.first_element, parameters[i].values.size()),
+                                .momentum = with_momentum
+                                                ? momentum_.span().subspan(t.first_element, parameters[i].values.size())
+                                                : device_span<float>(),
                                 .first_coefficient = t.first_coefficient,
                                 .first_chunk = narrow(t.first_chunk),
                                 .rows = narrow(t.grid.rows()),

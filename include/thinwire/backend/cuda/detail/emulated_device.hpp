@@ -30,14 +30,36 @@ inline constexpr bool is_emulated = true;
 /// Shared memory that one block may have: what the smallest device that CUDA 13 supports grants.
 inline constexpr std::size_t most_shared_bytes = 64 * 1024;
 
-/// Work that is done in the order in which it was given, later than the call. Emulated, nothing happens before
-/// synchronize() or event::wait(), so that a host that does not wait is found out. Belongs to one thread.
+/// Makes a device the one that this thread allocates on and launches on, until it goes.
+class device_scope {
+ public:
+    /// Throws emulation_error where there is no such device.
+    explicit device_scope(int device) : before_(detail::device_in_use) {
+        if (device < 0 || device >= detail::emulated_devices)
+            throw emulation_error(defect::arguments, "device " + std::to_string(device) + ", where there are " +
+                                                         std::to_string(detail::emulated_devices));
+        detail::device_in_use = device;
+    }
+    device_scope(const device_scope&) = delete;
+    device_scope& operator=(const device_scope&) = delete;
+    ~device_scope() { detail::device_in_use = before_; }
+
+ private:
+    int before_;
+};
+
+/// Work that is done in the order in which it was given, later than the call, on the device that was in use when it was
+/// made. Emulated, nothing happens before synchronize() or event::wait(), so that a host that does not wait is found
+/// out. Belongs to one thread.
 class stream {
  public:
     stream() = default;
     stream(const stream&) = delete;
     stream& operator=(const stream&) = delete;
 
+    /// What a library takes.
+    [[nodiscard]] stream* handle() noexcept { return this; }
+    [[nodiscard]] int device() const noexcept { return device_; }
     /// Returns when everything is done. Throws emulation_error for what a kernel did wrong; the rest is then dropped.
     void synchronize() { run_until(given_); }
     /// The same, for destructors: what went wrong is thrown by the next synchronize() instead.
@@ -54,49 +76,80 @@ class stream {
     /// How often somebody waited for what was not done.
     [[nodiscard]] std::uint64_t waits() const noexcept { return waits_; }
     void run_until(std::uint64_t count) {
-        if (kept_ != nullptr) std::rethrow_exception(std::exchange(kept_, nullptr));
         if (done_ < count) ++waits_;
+        if (!try_until(count))
+            throw emulation_error(defect::hang, "the host waits for a stream of device " + std::to_string(device_) +
+                                                    " that waits for ever");
+    }
+    /// False where the stream cannot get there: something before waits for another stream that does not come.
+    [[nodiscard]] bool try_until(std::uint64_t count) {
+        if (kept_ != nullptr) std::rethrow_exception(std::exchange(kept_, nullptr));
+        if (running_) return done_ >= count;
+        const guard here(*this);
         while (done_ < count) {
-            const std::function<void()> next = std::move(waiting_.front());
-            waiting_.pop_front();
-            ++done_;
+            bool ran = false;
             try {
-                next();
+                ran = waiting_.front()();
             } catch (...) {
                 waiting_.clear();
                 done_ = given_;
                 throw;
             }
+            if (!ran) return false;
+            waiting_.pop_front();
+            ++done_;
         }
+        return true;
     }
     void give(std::function<void()> work) {
+        give_when([work = std::move(work)] {
+            work();
+            return true;
+        });
+    }
+    /// Work that returns false as long as it cannot be done.
+    void give_when(std::function<bool()> work) {
         waiting_.push_back(std::move(work));
         ++given_;
     }
 
  private:
-    std::deque<std::function<void()>> waiting_;
+    struct guard {
+        explicit guard(stream& s) : of(s) { of.running_ = true; }
+        guard(const guard&) = delete;
+        guard& operator=(const guard&) = delete;
+        ~guard() { of.running_ = false; }
+        stream& of;
+    };
+
+    std::deque<std::function<bool()>> waiting_;
     std::uint64_t given_ = 0, done_ = 0, waits_ = 0;
     std::exception_ptr kept_;
+    int device_ = detail::device_in_use;
+    bool running_ = false;
 };
 
-/// A point in a stream.
+/// A point in a stream of the device that was in use when it was made.
 class event {
  public:
     /// What was given to the stream so far.
-    void record(stream& s) noexcept {
+    void record(stream& s) {
+        detail::require_device(device_, s.device(), "cudaEventRecord: an event");
         stream_ = &s;
         at_ = s.given();
     }
     /// Returns when that is done. Precondition: recorded.
     void wait() { stream_->run_until(at_); }
+    /// Whether it is done, without waiting. Precondition: recorded.
+    [[nodiscard]] bool reached() { return stream_->try_until(at_); }
 
  private:
     stream* stream_ = nullptr;
     std::uint64_t at_ = 0;
+    int device_ = detail::device_in_use;
 };
 
-/// Device memory of its own.
+/// Memory of its own, on the device that was in use when it was made.
 template <class T>
 class device_buffer {
  public:
@@ -143,15 +196,21 @@ namespace detail {
         throw emulation_error(defect::freed, "a copy to or from array '" + memory->name + "', which is freed");
     return *memory;
 }
+/// What a stream copies to or from: of its own device, so that its order is what keeps uses apart.
+[[nodiscard]] inline allocation& copied(allocation* memory, int device) {
+    allocation& out = alive(memory);
+    require_device(out.device, device, "a copy of array '" + out.name + "',");
+    return out;
+}
 
 }  // namespace detail
 
 /// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
 template <class T>
 void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
-    s.give([from, to] {
+    s.give([from, to, device = s.device()] {
         if (from.empty()) return;
-        detail::allocation& memory = detail::alive(to.memory());
+        detail::allocation& memory = detail::copied(to.memory(), device);
         std::memcpy(memory.base + (reinterpret_cast<std::byte*>(to.data()) - memory.base), from.data(),
                     from.size_bytes());
         const std::size_t first =
@@ -161,9 +220,9 @@ void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
 }
 template <class T>
 void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
-    s.give([from, to] {
+    s.give([from, to, device = s.device()] {
         if (to.empty()) return;
-        detail::allocation& memory = detail::alive(from.memory());
+        detail::allocation& memory = detail::copied(from.memory(), device);
         const std::size_t first =
             static_cast<std::size_t>(reinterpret_cast<const std::byte*>(from.data()) - memory.base) / sizeof(T);
         for (std::size_t i = 0; i < to.size(); ++i)
@@ -184,9 +243,11 @@ void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared
         throw emulation_error(
             defect::limits, "kernel '" + std::string(Kernel::name) + "': " + std::to_string(shared_bytes) +
                                 " bytes of shared memory, expected " + std::to_string(most_shared_bytes) + " at most");
-    s.give([kernel, blocks, shared_bytes] {
+    detail::require_device(detail::device_in_use, s.device(), "kernel '" + std::string(Kernel::name) + "': a launch");
+    s.give([kernel, blocks, shared_bytes, device = s.device()] {
         detail::running_kernel as;
         as.kernel = Kernel::name;
+        as.device = device;
         as.who.launch = detail::emulated_memory::get().next_interval();
         for (unsigned n = 0; n < blocks; ++n) {
             const unsigned block = detail::order_of_threads == thread_order::rising ? n : blocks - 1 - n;

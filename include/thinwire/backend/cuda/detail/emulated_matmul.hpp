@@ -22,6 +22,8 @@ class matmul_library {
     void run(stream& on, const matmul_plan& p, const void* a, const void* b, float* c) {
         const bool narrow = precision_ == matmul_precision::bf16;
         const std::size_t bytes = narrow ? sizeof(std::uint16_t) : sizeof(float);
+        require_device(device_in_use, device_, "cublasLtMatmul: a call with a handle");
+        require_device(on.device(), device_, "cublasLtMatmul: a stream");
         require(p.m > 0 && p.n > 0 && p.k > 0, p, "expected no size 0");
         check(p, "a", a, p.a_rows(), p.a_pitch, p.a_align, bytes);
         check(p, "b", b, p.b_rows(), p.b_pitch, p.b_align, bytes);
@@ -65,7 +67,7 @@ class matmul_library {
     template <class T>
     [[nodiscard]] std::vector<double> read(const device_span<const T>& from, std::uint64_t rows, std::uint64_t columns,
                                            std::int64_t pitch, bool transposed) const {
-        const allocation& memory = alive(from.memory());
+        const allocation& memory = copied(from.memory(), device_);
         const std::size_t first = element_of(from, memory);
         std::vector<double> out(rows * columns);
         for (std::uint64_t column = 0; column < columns; ++column)
@@ -96,7 +98,7 @@ class matmul_library {
         on.give([*this, p, a, b, c] {
             const std::vector<double> left = read(a, p.a_rows(), p.a_columns(), p.a_pitch, p.transpose_a);
             const std::vector<double> right = read(b, p.b_rows(), p.b_columns(), p.b_pitch, p.transpose_b);
-            allocation& memory = alive(c.memory());
+            allocation& memory = copied(c.memory(), device_);
             const std::size_t first = element_of(c, memory);
             std::vector<double> row(p.n);
             for (std::uint64_t i = 0; i < p.m; ++i) {
@@ -120,6 +122,7 @@ class matmul_library {
     }
 
     matmul_precision precision_;
+    int device_ = device_in_use;
 };
 
 }  // namespace thinwire::cuda::detail

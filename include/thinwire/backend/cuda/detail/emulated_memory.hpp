@@ -30,6 +30,8 @@ enum class defect {
     host_access,    ///< device memory is touched outside a kernel
     freed,          ///< memory that was given back, or never came from the device
     limits,         ///< more threads, shared memory or device memory than a device has
+    other_device,   ///< memory, a stream or an event of one device, used on another
+    hang,           ///< something waits for what never comes
     arguments,      ///< what a library refuses
 };
 
@@ -46,10 +48,23 @@ class emulation_error : public error {
 
 namespace detail {
 
+/// How many devices the emulated machine has; to be set while nothing of it is in use.
+inline int emulated_devices = 1;
+/// That of this thread.
+inline constinit thread_local int device_in_use = 0;
+
+/// Throws emulation_error unless both are the same device.
+inline void require_device(int found, int expected, const std::string& what) {
+    if (found != expected)
+        throw emulation_error(defect::other_device, what + " of device " + std::to_string(found) +
+                                                        ", expected one of device " + std::to_string(expected));
+}
+
 /// The thread of a kernel that runs now.
 struct running_kernel {
     toucher who;
     std::string_view kernel;
+    int device = 0;
     unsigned block = 0;
     std::exception_ptr* deferred = nullptr;  ///< a read of what nobody wrote: a race, if somebody still does
 };
@@ -92,7 +107,7 @@ inline void refuse_later(defect kind, const std::string& what, const source_plac
     refuse(defect::race, std::string(does) + " " + describe(memory, element) + ", which " + other, at);
 }
 
-/// Device memory of the process. What was freed stays known, so that spans of it can be told.
+/// Memory of all devices of the process. What was freed stays known, so that spans of it can be told.
 class emulated_memory {
  public:
     [[nodiscard]] static emulated_memory& get() {
@@ -111,6 +126,7 @@ class emulated_memory {
         ++allocations_;
         auto made = std::make_unique<allocation>();
         made->name = name;
+        made->device = device_in_use;
         made->elements = elements;
         made->element_bytes = element_bytes;
         // never given out twice, so that a span of freed memory cannot become one of other memory
@@ -269,6 +285,12 @@ class device_span {
         if (!memory_->alive)
             detail::refuse(defect::freed,
                            std::string(does) + " " + detail::describe(*memory_, number(i)) + ", which is freed", at);
+        if (!memory_->shared && memory_->device != detail::running->device)
+            detail::refuse(defect::other_device,
+                           std::string(does) + " " + detail::describe(*memory_, number(i)) + ", which device " +
+                               std::to_string(memory_->device) + " has, on device " +
+                               std::to_string(detail::running->device),
+                           at);
         return memory_->cells[number(i)];
     }
     void touch(std::size_t i, const char* does, bool atomic, const detail::source_place& at) const {

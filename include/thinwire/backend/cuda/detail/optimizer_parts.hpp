@@ -12,6 +12,7 @@
 #include <thinwire/comm/transport.hpp>
 #include <thinwire/core/float_mode.hpp>
 #include <thinwire/core/thread_pool.hpp>
+#include <thinwire/optim/demo_cut.hpp>
 #include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/detail/chunk_plan.hpp>
 #include <thinwire/optim/detail/parallel.hpp>

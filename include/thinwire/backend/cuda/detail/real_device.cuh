@@ -172,7 +172,28 @@ class shared_memory {
     std::size_t used_ = 0;
 };
 
-/// Work that is done in the order in which it was given, later than the call.
+/// Makes a device the one that this thread allocates on and launches on, until it goes.
+class device_scope {
+ public:
+    /// Throws device_error where there is no such device.
+    explicit device_scope(int device) {
+        detail::require(cudaGetDevice(&before_), "cudaGetDevice");
+        changes_ = device != before_;
+        if (changes_) detail::require(cudaSetDevice(device), "cudaSetDevice");
+    }
+    device_scope(const device_scope&) = delete;
+    device_scope& operator=(const device_scope&) = delete;
+    ~device_scope() {
+        if (changes_) cudaSetDevice(before_);
+    }
+
+ private:
+    int before_ = 0;
+    bool changes_ = false;
+};
+
+/// Work that is done in the order in which it was given, later than the call, on the device that was in use when it was
+/// made.
 class stream {
  public:
     /// One of its own. Throws device_error.
@@ -187,6 +208,12 @@ class stream {
         if (owned_) cudaStreamDestroy(handle_);
     }
     [[nodiscard]] cudaStream_t handle() const noexcept { return handle_; }
+    /// Throws device_error.
+    [[nodiscard]] int device() const {
+        int device = 0;
+        detail::require(cudaStreamGetDevice(handle_, &device), "cudaStreamGetDevice");
+        return device;
+    }
     /// Returns when everything is done. Throws device_error, also for what an earlier kernel did wrong.
     void synchronize() { detail::require(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
     /// The same, for destructors: what a kernel did wrong is thrown by the next synchronize() as well.
@@ -197,7 +224,7 @@ class stream {
     bool owned_ = false;
 };
 
-/// A point in a stream.
+/// A point in a stream of the device that was in use when it was made.
 class event {
  public:
     event() { detail::require(cudaEventCreateWithFlags(&handle_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
@@ -213,12 +240,22 @@ class event {
     void record(stream& s) { detail::require(cudaEventRecord(handle_, s.handle()), "cudaEventRecord"); }
     /// Returns when that is done. Precondition: recorded.
     void wait() { detail::require(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
+    /// Whether it is done, without waiting. Precondition: recorded. Throws device_error as wait() does.
+    [[nodiscard]] bool reached() {
+        const cudaError_t status = cudaEventQuery(handle_);
+        if (status == cudaErrorNotReady) {
+            static_cast<void>(cudaGetLastError());  // no error, but the next launch would take it for one
+            return false;
+        }
+        detail::require(status, "cudaEventQuery");
+        return true;
+    }
 
  private:
     cudaEvent_t handle_ = nullptr;
 };
 
-/// Device memory of its own.
+/// Memory of its own, on the device that was in use when it was made.
 template <class T>
 class device_buffer {
  public:

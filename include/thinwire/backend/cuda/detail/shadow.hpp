@@ -94,7 +94,7 @@ class shadow_cell {
     std::array<access, 2> reads_;
 };
 
-/// Memory that kernels touch: one allocation of device memory, or one array of a block's shared memory.
+/// Memory that kernels touch: one allocation of a device's memory, or one array of a block's shared memory.
 struct allocation {
     std::string name;
     std::byte* base = nullptr;
@@ -102,6 +102,7 @@ struct allocation {
     std::size_t element_bytes = 0;
     bool shared = false;
     bool alive = true;
+    int device = 0;
     std::vector<shadow_cell> cells;  ///< one for each element
 };
 
