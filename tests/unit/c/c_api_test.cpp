@@ -7,9 +7,15 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
+
+#if defined(__unix__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 using namespace thinwire;
 
@@ -435,3 +441,21 @@ TEST_CASE("names, version and memory") {
     CHECK(thinwire_demo_create(tensors.data(), 3, nullptr, &made) == THINWIRE_INVALID);
     CHECK(std::string(thinwire_last_error()).size() == 1023);
 }
+
+#if defined(__unix__)
+TEST_CASE("the options of an older caller, which are smaller, are refused and not read past their end") {
+    c_peer p(default_options());
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* memory = mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    REQUIRE(mprotect(static_cast<char*>(memory) + page, page, PROT_NONE) == 0);
+    const std::size_t size = 64;
+    void* options = static_cast<char*>(memory) + page - size;
+    std::memcpy(options, &size, sizeof size);
+    thinwire_demo* made = nullptr;
+    CHECK(thinwire_demo_create(p.tensors.data(), 3, static_cast<const thinwire_options*>(options), &made) ==
+          THINWIRE_INVALID);
+    CHECK(said("options.struct_size 64, expected "));
+    munmap(memory, 2 * page);
+}
+#endif
