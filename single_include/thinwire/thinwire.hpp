@@ -3395,17 +3395,31 @@ inline constexpr std::uint64_t batch_places = 4096;
     return static_cast<std::size_t>(std::max<std::uint64_t>(1, batch_places / section.kept));
 }
 
-/// How much memory the sections of a layout need at most.
+/// Symbols that the positions of a section take at most. For the parts that a chunk is cut into down to a power of two:
+/// one each but for the last. Then one for every block that neither is empty nor goes in plain bits: on each level from
+/// pair_level on those hold three of the coefficients or more, below two or more, and of the levels that are coded at
+/// once a coefficient meets one.
+[[nodiscard]] inline std::size_t most_symbols(const payload_section& section) noexcept {
+    const auto top = static_cast<unsigned>(std::bit_width(section.chunk_size) - 1);
+    const std::uint64_t wide = top < pair_level ? 0 : top - pair_level + 1, narrow = pair_level - mask_level;
+    const auto cuts = static_cast<std::uint64_t>(std::popcount(section.chunk_size) - 1);
+    return static_cast<std::size_t>(section.chunks * cuts + section.coefficients() * (2 * wide + 3 * narrow) / 6);
+}
+
+/// How much memory the sections of a layout need at most, in payloads that state `k`.
 struct support_needs {
-    std::size_t coefficients = 0, places = 0, chunks = 0;  ///< of a section, of a batch, of a batch
-    std::size_t window = 0;                                ///< of tables made on the way
+    std::size_t coefficients = 0, symbols = 0, places = 0, chunks = 0;  ///< two of a section, two of a batch
+    std::size_t window = 0;                                             ///< of tables made on the way
 
     support_needs() noexcept = default;
-    explicit support_needs(const payload_layout& layout) noexcept {
+    explicit support_needs(const payload_layout& layout) noexcept : support_needs(layout, layout.k) {}
+    support_needs(const payload_layout& layout, std::uint32_t k) noexcept {
         if (layout.kind != payload_kind::demo) return;
-        for (const payload_section& s : layout.sections) {
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const payload_section s = layout.section(i, k);
             const auto batch = static_cast<std::size_t>(std::min<std::uint64_t>(s.chunks, chunks_of_batch(s)));
             coefficients = std::max(coefficients, static_cast<std::size_t>(s.coefficients()));
+            symbols = std::max(symbols, most_symbols(s));
             places = std::max(places, batch * s.kept);
             chunks = std::max(chunks, batch);
             if (s.kept > split_tables::cached) window = 2048;
@@ -3422,11 +3436,8 @@ class support_coder {
         weights_.reserve(needs.window);
     }
 
-    /// Room for the batches of a section. A payload that sends fewer coefficients than most has larger ones.
-    void prepare(const payload_section& section) {
-        const auto chunks = static_cast<std::size_t>(std::min<std::uint64_t>(section.chunks, chunks_of_batch(section)));
-        walk_.reserve(chunks * section.kept, chunks);
-    }
+    /// Room for batches of a section. A payload that sends fewer coefficients than most has larger ones.
+    void prepare(std::size_t places, std::size_t chunks) { walk_.reserve(places, chunks); }
     /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
     template <class Coder>
     void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
@@ -3493,18 +3504,23 @@ class support_encoder : support_coder {
     support_encoder(const split_tables& tables, const support_needs& needs)
         : support_coder(tables, needs),
           positions_(needs.places + 16),
-          symbols_(3 * needs.coefficients + 16),
+          symbols_(needs.symbols + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) {
+        prepare(needs.places, needs.chunks);
+        if (positions_.size() < needs.places + 16) positions_.resize(needs.places + 16);
+    }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
     }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
-        prepare(section);
         const std::span<const std::uint32_t> counts = in.counts;
-        const std::size_t chunks = chunks_of_batch(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         symbol_count_ = 0;
         bits_ = bit_writer(plain_);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
@@ -3626,7 +3642,7 @@ class support_encoder : support_coder {
         }
         bits_ = bits;
     }
-    /// For so many symbols more; no usual support has more than there is room for.
+    /// For so many symbols more; only a section of another layout has more than there is room for.
     void make_room(std::size_t more) {
         if (symbol_count_ + more >= symbols_.size()) symbols_.resize(2 * (symbol_count_ + more));
     }
@@ -3683,10 +3699,10 @@ class support_decoder : support_coder {
         }
         if (words > (bytes.size() - prefix) / 2) return errc::truncated;
         begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
-        prepare(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         bytes = bytes.subspan(prefix + 2 * words);
         bits_ = bit_reader(bytes);
-        const std::size_t chunks = chunks_of_batch(section);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
             positions_ = positions.data() + first * section.kept;
             walk(section, counts.subspan(first, std::min(chunks, counts.size() - first)), *this);
@@ -3853,15 +3869,20 @@ class support_decoder : support_coder {
 
 namespace thinwire {
 
-/// Bytes that a demo section is never seen to exceed: what plain positions of equal width would take. Memory that
-/// receives sections in every round need not grow when it has this from the start.
+/// Bytes that a demo section never exceeds, nor while it is written: memory of this size need not grow.
+///
+/// Of n places c are chosen: by an even choice each choice is worth log2 C(n, c) <= c (log2(n / c) + 1.45) bits. What
+/// a split costs is its share of them, but for 1. an escape, of 15 + 16 bits: its share is 16 or more, as a count
+/// outside the window is less likely than 2^-16; 2. what the coders' states round, at most 0.17 bits of a symbol, of
+/// which there are 5.2 c, and 15 that cut a chunk down to a power of two. In all less than 2 c log2(n / c) + 4 c + 4
+/// bits, for c < 4 (without escapes for c = 1) too less than 2 c width + 4.
 [[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
     const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
-    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + section.kept * width + 32);
+    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + 2 * section.kept * width + 32);
     return static_cast<std::size_t>(bits / 8 + 128);
 }
 
-/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 24 bytes
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 28 bytes
 /// for each coefficient of the largest section, and allocates nothing later; copies share their tables.
 class section_coder {
  public:
@@ -3873,6 +3894,9 @@ class section_coder {
     section_coder(const section_coder& other) : section_coder(other.codec_, other.tables_, other.needs_) {}
     section_coder& operator=(const section_coder&) = default;
     ~section_coder() = default;
+
+    /// Room to encode sections of payloads that state `k`, and of those that state that of the layout.
+    void reserve(const payload_layout& layout, std::uint32_t k) { encoder_.reserve(detail::support_needs(layout, k)); }
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
@@ -4374,7 +4398,7 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
-/// Bytes that a demo payload of this layout is never seen to exceed.
+/// Bytes that a demo payload of this layout never exceeds.
 [[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
     std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
     for (const payload_section& s : layout.sections)
@@ -7410,6 +7434,7 @@ template <backend B>
 
 #include <atomic>
 #include <cstddef>
+#include <exception>
 
 namespace thinwire::detail {
 
@@ -7419,18 +7444,29 @@ namespace thinwire::detail {
 }
 
 /// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
+/// What a call throws passes through when all others are done: the first of several.
 template <class Task>
-void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
+void for_each_item(thread_pool* pool, std::size_t items, const Task& task) {
+    std::atomic_flag failed = ATOMIC_FLAG_INIT;
+    std::exception_ptr first;
+    const auto call = [&](std::size_t lane, std::size_t item) noexcept {
+        try {
+            task(lane, item);
+        } catch (...) {
+            if (!failed.test_and_set()) first = std::current_exception();
+        }
+    };
     if (lane_count(pool) == 1) {
         const standard_float_mode mode;
-        for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
-        return;
+        for (std::size_t i = 0; i < items; ++i) call(0, i);
+    } else {
+        std::atomic<std::size_t> next{0};
+        pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+            const standard_float_mode mode;
+            for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) call(lane, i);
+        });
     }
-    std::atomic<std::size_t> next{0};
-    pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
-        const standard_float_mode mode;
-        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
-    });
+    if (first != nullptr) std::rethrow_exception(first);
 }
 
 }  // namespace thinwire::detail
@@ -9900,6 +9936,7 @@ struct update_workspace {
 /// Replicas stay equal only if every one of them computes the same bits: an own rule must not depend on the machine,
 /// the number of threads, or on how a compiler contracts or reorders floating-point operations. Safe are comparisons,
 /// choices, single operations from memory to memory, and powers of two. Const calls from several threads at once.
+/// direct() and direct_matrix() must not throw: a replica that stopped halfway through a tensor could never go on.
 class update_rule {
  public:
     update_rule() = default;
@@ -9914,11 +9951,12 @@ class update_rule {
     /// Multiplies the learning rate of a tensor of this shape; not its weight decay. In 2^-20..2^20.
     [[nodiscard]] virtual float rate(const shape&) const { return 1.0F; }
     /// Scope elements: d <- phi(d). Numbers must stay finite and below 2^100.
-    virtual void direct(std::span<float> d) const { static_cast<void>(d); }
+    virtual void direct(std::span<float> d) const noexcept { static_cast<void>(d); }
     /// Scope matrix: floats of working memory for one matrix.
     [[nodiscard]] virtual std::size_t workspace(std::size_t rows, std::size_t cols) const { return 0 * rows * cols; }
     /// Scope matrix: d <- phi(d), row-major. Called from one thread.
-    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const {
+    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                               update_workspace& work) const noexcept {
         static_cast<void>(rows + cols + work.memory.size());
         direct(d);
     }
@@ -10180,11 +10218,18 @@ class basis_cache {
         return &entries_.back()->tables;
     }
 
+    /// The working memory of set_round(): once for all rounds.
+    void reserve(thread_pool* pool) {
+        if (!basis_.each_round() || lanes_.size() == lane_count(pool)) return;
+        std::size_t side = 0;
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
+        lanes_.assign(lane_count(pool), std::vector<std::int32_t>(side * side));
+    }
     /// Brings the tables of a round, where the basis has others for each.
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
+        reserve(pool);
         round_ = round;
-        prepare(lane_count(pool));
         for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
             entry& e = *entries_[i];
             const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
@@ -10230,14 +10275,6 @@ class basis_cache {
     }
     [[nodiscard]] basis::place place_of(const key& at) const noexcept {
         return {.round = round_, .tensor = at.tensor, .axis = at.axis};
-    }
-
-    /// The working memory of set_round(): once for all rounds.
-    void prepare(std::size_t lanes) {
-        if (lanes_.size() == lanes) return;
-        std::size_t side = 0;
-        for (const auto& e : entries_) side = std::max(side, e->at.side);
-        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
@@ -10394,6 +10431,8 @@ class chunk_plan {
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
 
+    /// The working memory of set_round().
+    void reserve(thread_pool* pool) { bases_.reserve(pool); }
     /// Brings the bases of a round into the tensors' tables.
     void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
 
@@ -10571,6 +10610,8 @@ class round_keeper {
         tokens_ = tokens;
     }
 
+    /// Room for a payload of so many bytes; the last one stays.
+    void reserve(std::size_t bytes) { payload_.reserve(bytes); }
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
@@ -11647,6 +11688,7 @@ class demo {
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
+        plan_.reserve(pool);
         prepare_matrices();
         prepare_batches();
     }
@@ -11662,8 +11704,9 @@ class demo {
     }
 
     /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
-    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
-    /// large, or when the last payload is still in flight.
+    /// until the next begin_step. Throws value_error when a gradient is not finite or absurdly large, or when the last
+    /// payload is still in flight, and std::bad_alloc: nothing has changed then. An own value code that breaks its
+    /// word is found when the momentum has changed: value_error, and the rest is as after abandon().
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         return begin_step(self, [](std::span<const std::byte>) {});
     }
@@ -11690,13 +11733,14 @@ class demo {
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
-        std::exception_ptr thrown;
+        std::exception_ptr thrown, fault;
         const auto pass_on = [&]() noexcept {
             try {
                 const std::span<const std::byte> part = out.unsent();
@@ -11707,7 +11751,15 @@ class demo {
         };
         for (const tensor_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
-            encode(batch, out, pass_on);
+            try {
+                if (fault == nullptr) encode(batch, out, pass_on);
+            } catch (...) {  // an own value code; the other tensors' gradients are still to come
+                fault = std::current_exception();
+            }
+        }
+        if (fault != nullptr) {
+            settle(false);
+            std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
@@ -11718,7 +11770,8 @@ class demo {
     }
 
     /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
-    /// momentum when its round's commit does not hold it.
+    /// momentum when its round's commit does not hold it. Nothing has changed when the first commit throws; those
+    /// before another that does are applied, and round() tells which one is wanted.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -11773,7 +11826,11 @@ class demo {
 
     /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
     /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
-    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
+    void set_k(int k) {
+        const std::uint32_t checked = detail::checked_k(k, layout());
+        for (section_coder& coder : coders_) coder.reserve(layout(), checked);
+        k_ = checked;
+    }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -11854,18 +11911,21 @@ class demo {
 
     /// `given`: what the contributions weigh; null: as their payloads say.
     step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
-        rounds_.require_round(c);
         const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        weigher_.clear();
-        read(c, given == nullptr && weigher_.needs_norms());
-        for (std::size_t i = 0; i < c.contributions.size(); ++i)
-            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        const step_report report = take_in(c, given == nullptr);
         if (given != nullptr && !given->empty() && given->size() != accepted_.size())
             throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
                               std::to_string(accepted_.size()) + " accepted contributions");
+        carry_out(report, given != nullptr ? *given : weigher_.finish());
+        return report;
+    }
+    /// Reads and counts what a commit holds, for carry_out(). All that may fail; nothing has changed then.
+    step_report take_in(const commit& c, bool weigh) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        accepted_.clear();
+        weigher_.clear();
+        read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
                 ++report.rejected;
@@ -11874,16 +11934,17 @@ class demo {
             rounds_.count(report, c.contributions[i], *headers_[i]);
             if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
                 report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
+            if (accepted_.empty()) report.learning_rate = headers_[i]->learning_rate;
+            accepted_.push_back(&contents_[i]);
             weigher_.add(headers_[i]->tokens, norms_[i]);
         }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
         return report;
+    }
+    void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
+        const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
+        if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
+        if (rounds_.pending() && rounds_.pending_round() == report.round) settle(report.own_included);
+        rounds_.next_round();
     }
 
     void settle(bool committed) noexcept {
@@ -11910,6 +11971,13 @@ class demo {
         sent_ = detail::sent_state::none;
     }
 
+    /// All memory that begin_step() needs, before it changes anything.
+    void reserve() {
+        rounds_.reserve(room_of_payload(layout()));
+        for (std::size_t i = 0; i < encoded_.size(); ++i)
+            encoded_[i].reserve(room_of_section(layout().sections[i], *layout().codec));
+    }
+
     /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
     struct tensor_batch {
         std::size_t from, to, first_piece, last_piece;
@@ -11927,7 +11995,7 @@ class demo {
             next.from = next.to;
             next.first_piece = piece;
         }
-        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+        encoded_.resize(workers_.size() > 1 && options_.codec == nullptr ? parameters_.size() : 0);
     }
 
     [[nodiscard]] payload_info header(peer_id self) {
@@ -11985,7 +12053,7 @@ class demo {
     template <class PassOn>
     void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
         const payload_layout& shape = layout();
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1;
         if (parallel)
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
@@ -12358,7 +12426,8 @@ class muon final : public update_rule {
         const std::size_t m = detail::round_to_panel(std::min(rows, cols));
         return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
     }
-    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                       update_workspace& work) const noexcept override {
         const bool tall = rows > cols;
         const std::size_t m = detail::round_to_panel(tall ? cols : rows),
                           n = detail::round_to_panel(tall ? rows : cols);

@@ -70,7 +70,7 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
-/// Bytes that a demo payload of this layout is never seen to exceed.
+/// Bytes that a demo payload of this layout never exceeds.
 [[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
     std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
     for (const payload_section& s : layout.sections)

@@ -71,6 +71,7 @@ class demo {
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
+        plan_.reserve(pool);
         prepare_matrices();
         prepare_batches();
     }
@@ -86,8 +87,9 @@ class demo {
     }
 
     /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
-    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
-    /// large, or when the last payload is still in flight.
+    /// until the next begin_step. Throws value_error when a gradient is not finite or absurdly large, or when the last
+    /// payload is still in flight, and std::bad_alloc: nothing has changed then. An own value code that breaks its
+    /// word is found when the momentum has changed: value_error, and the rest is as after abandon().
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         return begin_step(self, [](std::span<const std::byte>) {});
     }
@@ -114,13 +116,14 @@ class demo {
         if (!(norm * gain < 0x1p60))
             throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
                               " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
         const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
-        std::exception_ptr thrown;
+        std::exception_ptr thrown, fault;
         const auto pass_on = [&]() noexcept {
             try {
                 const std::span<const std::byte> part = out.unsent();
@@ -131,7 +134,15 @@ class demo {
         };
         for (const tensor_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
-            encode(batch, out, pass_on);
+            try {
+                if (fault == nullptr) encode(batch, out, pass_on);
+            } catch (...) {  // an own value code; the other tensors' gradients are still to come
+                fault = std::current_exception();
+            }
+        }
+        if (fault != nullptr) {
+            settle(false);
+            std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
@@ -142,7 +153,8 @@ class demo {
     }
 
     /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
-    /// momentum when its round's commit does not hold it.
+    /// momentum when its round's commit does not hold it. Nothing has changed when the first commit throws; those
+    /// before another that does are applied, and round() tells which one is wanted.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -197,7 +209,11 @@ class demo {
 
     /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
     /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
-    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
+    void set_k(int k) {
+        const std::uint32_t checked = detail::checked_k(k, layout());
+        for (section_coder& coder : coders_) coder.reserve(layout(), checked);
+        k_ = checked;
+    }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -278,18 +294,21 @@ class demo {
 
     /// `given`: what the contributions weigh; null: as their payloads say.
     step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
-        rounds_.require_round(c);
         const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        weigher_.clear();
-        read(c, given == nullptr && weigher_.needs_norms());
-        for (std::size_t i = 0; i < c.contributions.size(); ++i)
-            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        const step_report report = take_in(c, given == nullptr);
         if (given != nullptr && !given->empty() && given->size() != accepted_.size())
             throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
                               std::to_string(accepted_.size()) + " accepted contributions");
+        carry_out(report, given != nullptr ? *given : weigher_.finish());
+        return report;
+    }
+    /// Reads and counts what a commit holds, for carry_out(). All that may fail; nothing has changed then.
+    step_report take_in(const commit& c, bool weigh) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        accepted_.clear();
+        weigher_.clear();
+        read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
                 ++report.rejected;
@@ -298,16 +317,17 @@ class demo {
             rounds_.count(report, c.contributions[i], *headers_[i]);
             if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
                 report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
+            if (accepted_.empty()) report.learning_rate = headers_[i]->learning_rate;
+            accepted_.push_back(&contents_[i]);
             weigher_.add(headers_[i]->tokens, norms_[i]);
         }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
         return report;
+    }
+    void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
+        const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
+        if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
+        if (rounds_.pending() && rounds_.pending_round() == report.round) settle(report.own_included);
+        rounds_.next_round();
     }
 
     void settle(bool committed) noexcept {
@@ -334,6 +354,13 @@ class demo {
         sent_ = detail::sent_state::none;
     }
 
+    /// All memory that begin_step() needs, before it changes anything.
+    void reserve() {
+        rounds_.reserve(room_of_payload(layout()));
+        for (std::size_t i = 0; i < encoded_.size(); ++i)
+            encoded_[i].reserve(room_of_section(layout().sections[i], *layout().codec));
+    }
+
     /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
     struct tensor_batch {
         std::size_t from, to, first_piece, last_piece;
@@ -351,7 +378,7 @@ class demo {
             next.from = next.to;
             next.first_piece = piece;
         }
-        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+        encoded_.resize(workers_.size() > 1 && options_.codec == nullptr ? parameters_.size() : 0);
     }
 
     [[nodiscard]] payload_info header(peer_id self) {
@@ -409,7 +436,7 @@ class demo {
     template <class PassOn>
     void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
         const payload_layout& shape = layout();
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1;
         if (parallel)
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;

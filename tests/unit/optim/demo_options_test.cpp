@@ -3,11 +3,15 @@
 #include <doctest/doctest.h>
 #include <support/optim_peer.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using namespace thinwire;
@@ -41,8 +45,30 @@ bool holds(const std::string& text, const std::string& part) {
 class halved final : public update_rule {
  public:
     [[nodiscard]] std::string name() const override { return "halved"; }
-    void direct(std::span<float> d) const override {
+    void direct(std::span<float> d) const noexcept override {
         for (float& v : d) v *= 0.5F;
+    }
+};
+
+/// Sends float32 in one byte a value; breaks its word when told to.
+class faulty_code final : public value_codec {
+ public:
+    bool faulty = false;
+
+    [[nodiscard]] value_code id() const noexcept override { return static_cast<value_code>(200); }
+    [[nodiscard]] std::string_view name() const noexcept override { return "faulty"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return true; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 8 * std::uint64_t{count}; }
+    void round(std::span<float> values) const noexcept override {
+        for (float& v : values) v = std::copysign(0.5F, v);
+    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        for (const float v : values) out.put(v < 0.0F ? 1 : 0, 8);
+        if (faulty) out.put(1, 32);
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        for (float& v : values) v = in.get(8) == 0 ? 0.5F : -0.5F;
+        return std::nullopt;
     }
 };
 
@@ -242,4 +268,41 @@ TEST_CASE("a gradient that lies elsewhere is the one that is measured and taken"
     }
     CHECK_THROWS_AS(there.optimizer->set_gradient(3, there.gradients[0]), value_error);
     CHECK_THROWS_AS(there.optimizer->set_gradient(1, there.gradients[0]), shape_error);
+}
+
+TEST_CASE("an own value code that breaks its word: the gradients are in the momentum, as after abandon()") {
+    thread_pool two(2);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &two}) {
+        const auto code = std::make_shared<faulty_code>();
+        const demo_options options = {.alpha = 0.5F, .k = 3, .chunk = 4, .error_feedback = true, .codec = code};
+        demo_peer told(0, options, pool), abandoned(0, options, pool);
+        for (std::uint64_t round = 0; round < 4; ++round) {
+            for (demo_peer* p : {&told, &abandoned}) p->new_gradients();
+            code->faulty = true;
+            CHECK_THROWS_WITH_AS(static_cast<void>(told.optimizer->begin_step(0)),
+                                 "value codec 'faulty': wrote another number of bits than it announced", value_error);
+            code->faulty = false;
+            static_cast<void>(abandoned.optimizer->begin_step(0));
+            abandoned.optimizer->abandon();
+            CHECK(told.optimizer->in_flight().empty());
+            REQUIRE(momentum_of(told) == momentum_of(abandoned));
+            const auto payload = told.begin(0);
+            REQUIRE(payload == abandoned.begin(0));
+            for (demo_peer* p : {&told, &abandoned}) finish(*p->optimizer, round, {{.peer = 0, .payload = payload}});
+        }
+    }
+}
+
+TEST_CASE("for_each_item: what an item throws passes through when all others are done") {
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three}) {
+        std::array<int, 50> done{};
+        CHECK_THROWS_WITH_AS(detail::for_each_item(pool, done.size(),
+                                                   [&](std::size_t, std::size_t i) {
+                                                       done[i] = 1;
+                                                       if (i == 7) throw value_error("seven");
+                                                   }),
+                             "seven", value_error);
+        CHECK(std::ranges::count(done, 1) == 50);
+    }
 }

@@ -56,6 +56,8 @@ class round_keeper {
         tokens_ = tokens;
     }
 
+    /// Room for a payload of so many bytes; the last one stays.
+    void reserve(std::size_t bytes) { payload_.reserve(bytes); }
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
