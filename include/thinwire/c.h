@@ -236,11 +236,13 @@ THINWIRE_C_API thinwire_status thinwire_set_k(thinwire_demo* demo, int32_t k);
 
 /* SHA-256 of all weights: equal on all replicas that applied the same rounds. */
 THINWIRE_C_API thinwire_status thinwire_replica_digest(const thinwire_demo* demo, uint8_t digest[32]);
-/* What this peer alone knows: momentum and payload in flight. With the weights and the round it goes on bit for bit.
- * The bytes stay valid until the next save or destroy. */
+/* What this peer alone knows: momentum and payload in flight. With the weights, the round, and what thinwire_set_k,
+ * thinwire_set_tokens and thinwire_set_learning_rate said last, it goes on bit for bit. The bytes stay valid until the
+ * next save or destroy. */
 THINWIRE_C_API thinwire_status thinwire_save(thinwire_demo* demo, thinwire_bytes* state);
 /* Reads what thinwire_save() wrote for the same tensors, options and run; THINWIRE_REFUSED, with nothing changed, for
- * anything else. Weights and round are the caller's to restore. */
+ * anything else. Weights and round are the caller's to restore, before or after: a payload in flight for a round before
+ * that of thinwire_set_round() counts as committed. */
 THINWIRE_C_API thinwire_status thinwire_restore(thinwire_demo* demo, const uint8_t* state, size_t size);
 
 THINWIRE_C_API thinwire_status thinwire_memory_bytes(const thinwire_demo* demo, thinwire_memory* memory);

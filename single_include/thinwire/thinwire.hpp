@@ -3683,6 +3683,8 @@ class support_decoder : support_coder {
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) { prepare(needs.places, needs.chunks); }
 
     /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
@@ -3895,8 +3897,12 @@ class section_coder {
     section_coder& operator=(const section_coder&) = default;
     ~section_coder() = default;
 
-    /// Room to encode sections of payloads that state `k`, and of those that state that of the layout.
-    void reserve(const payload_layout& layout, std::uint32_t k) { encoder_.reserve(detail::support_needs(layout, k)); }
+    /// Room for sections of payloads that state `k`, and of those that state that of the layout.
+    void reserve(const payload_layout& layout, std::uint32_t k) {
+        const detail::support_needs needs(layout, k);
+        encoder_.reserve(needs);
+        decoder_.reserve(needs);
+    }
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
@@ -4617,6 +4623,8 @@ class payload_decoder {
  public:
     explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
 
+    /// Memory for payloads that state `k`, at most that of the layout: then the first one allocates nothing either.
+    void reserve(std::uint32_t k) { coder_.reserve(layout_, k); }
     /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
     [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
                                               sparse_content& content) {
@@ -10572,26 +10580,43 @@ struct step_report {
 
 namespace thinwire::detail {
 
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
 /// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
 class round_keeper {
  public:
     [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    /// What is in flight for an earlier round was committed.
     void set_round(std::uint64_t round) noexcept {
         round_ = round;
+        sent_ = sent();
+        forget_share();
+    }
+    /// The weights have changed.
+    void forget_share() noexcept {
         share_known_ = false;
         share_ahead_ = {};
     }
     void next_round() noexcept { set_round(round_ + 1); }
 
-    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    /// A payload may be restored when the round is set already, or before.
+    [[nodiscard]] sent_state sent() const noexcept {
+        return sent_ == sent_state::in_flight && pending_round_ < round_ ? sent_state::committed : sent_;
+    }
+    [[nodiscard]] bool pending() const noexcept { return sent() == sent_state::in_flight; }
     [[nodiscard]] std::span<const std::byte> payload() const noexcept {
-        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+        return pending() ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
     }
     [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
     [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
 
     void require_none_pending() const {
-        if (pending_)
+        if (pending())
             throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
                               " is still in flight, expected end_step() or abandon() first");
     }
@@ -10616,18 +10641,26 @@ class round_keeper {
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
         payload_ = std::move(payload);
-        pending_ = true;
+        sent_ = sent_state::in_flight;
         pending_self_ = self;
         pending_round_ = round;
     }
-    void settle() noexcept { pending_ = false; }
+    /// A part of what another one started, in bytes of its own.
+    void start_as(const round_keeper& whole, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        sent_ = whole.sent_;
+        pending_self_ = whole.pending_self_;
+        pending_round_ = whole.pending_round_;
+    }
+    /// Nothing is in flight any longer.
+    void settle(bool committed) noexcept { sent_ = committed ? sent_state::committed : sent_state::none; }
     /// What start() was last given, in flight or settled.
     [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(payload_); }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ &&
+        return pending() && c.peer == pending_self_ &&
                std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
@@ -10687,7 +10720,7 @@ class round_keeper {
  private:
     std::uint64_t round_ = 0;
     std::uint32_t tokens_ = 0;
-    bool pending_ = false;
+    sent_state sent_ = sent_state::none;
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
     std::vector<std::byte> payload_;
@@ -10725,13 +10758,6 @@ inline constexpr std::uint16_t private_version = 2;
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Where the coefficients that were last sent are.
-enum class sent_state : std::uint8_t {
-    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
-    in_flight = 1,  ///< it awaits its commit and is still in the momentum
-    committed = 2,  ///< still in the momentum, to be taken out of it next
-};
-
 /// What a peer's private state consists of, and what it was made with.
 struct private_view {
     const payload_layout* layout;
@@ -10755,9 +10781,9 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
 [[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
-                                                               sent_state state, const round_keeper& rounds,
-                                                               const sparse_content& own) {
+                                                               const round_keeper& rounds, const sparse_content& own) {
     byte_writer out;
+    const sent_state state = rounds.sent();
     put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
     for (const float value : momentum) out.put(value);
@@ -10803,8 +10829,8 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Total; changes nothing when it refuses.
 [[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
-                                                      aligned_vector<float>& momentum, sent_state& state,
-                                                      round_keeper& rounds, sparse_content& own) {
+                                                      aligned_vector<float>& momentum, round_keeper& rounds,
+                                                      sparse_content& own) {
     constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
@@ -10826,17 +10852,16 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
     round_keeper next = rounds;
     sparse_content sent = own;
-    next.settle();
+    next.settle(false);
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
         if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
-        if (found == sent_state::committed) next.settle();
+        if (found == sent_state::committed) next.settle(true);
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
-    state = found;
     return ok{};
 }
 
@@ -11012,20 +11037,17 @@ class adamw {
             report.learning_rate = accepted_.front().info().learning_rate;
             update();
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;
     }
 
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// Forgets the payload in flight.
-    void abandon() noexcept { rounds_.settle(); }
+    void abandon() noexcept { rounds_.settle(false); }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
@@ -11100,7 +11122,7 @@ class adamw {
         square_ = std::move(square);
         power1_ = power1;
         power2_ = power2;
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         return ok{};
     }
 
@@ -11595,6 +11617,7 @@ class chunk_worker {
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <string>
 
 namespace thinwire::detail {
 
@@ -11615,6 +11638,14 @@ struct update_rates {
     if (o.gradient == gradient_scale::none) return 1.0;
     if (o.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(o.momentum_decay);
     return static_cast<double>(o.learning_rate);
+}
+/// The same and clipped, for gradients of this norm together. Throws value_error where they would be absurdly large.
+[[nodiscard]] inline double checked_gain(const demo_options& o, double norm) {
+    const double gain = gradient_gain(o) * clip_factor(norm, o.clip_norm);
+    if (!(norm * gain < 0x1p60))
+        throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                          " (gradient " + std::string(to_string(o.gradient)) + "), expected below 2^60");
+    return gain;
 }
 
 /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
@@ -11648,6 +11679,8 @@ inline void round_sent(std::span<float> values, const value_codec& codec) noexce
 #include <vector>
 
 namespace thinwire {
+
+class sharded_demo;
 
 /// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
 /// alpha and the update rules):
@@ -11729,15 +11762,12 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
-        if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
-                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        const double gain = detail::checked_gain(options_, norm);
         reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
-        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        const float taken = rounds_.sent() == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown, fault;
@@ -11758,12 +11788,11 @@ class demo {
             }
         }
         if (fault != nullptr) {
-            settle(false);
+            rounds_.settle(false);
             std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
-        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
@@ -11792,16 +11821,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
@@ -11871,17 +11897,18 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, rounds_, own_);
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
     [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
     [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         if (!bytes.empty())
             return failure{errc::trailing,
                            "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
@@ -11889,6 +11916,8 @@ class demo {
     }
 
  private:
+    friend class sharded_demo;
+
     template <class Task>
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
@@ -11943,13 +11972,8 @@ class demo {
     void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
         const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
         if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
-        if (rounds_.pending() && rounds_.pending_round() == report.round) settle(report.own_included);
+        if (rounds_.pending() && rounds_.pending_round() == report.round) rounds_.settle(report.own_included);
         rounds_.next_round();
-    }
-
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
     }
 
     [[nodiscard]] detail::private_view private_part() const noexcept {
@@ -11961,14 +11985,14 @@ class demo {
     }
 
     void take_out_committed() {
-        if (sent_ != detail::sent_state::committed) return;
+        if (rounds_.sent() != detail::sent_state::committed) return;
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
                                         options_.alpha);
         });
-        sent_ = detail::sent_state::none;
+        rounds_.settle(false);
     }
 
     /// All memory that begin_step() needs, before it changes anything.
@@ -12180,8 +12204,7 @@ class demo {
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
-    detail::sent_state sent_ = detail::sent_state::none;
+    sparse_content own_;               ///< what this peer last sent; with sign values, what the signs stand for
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
     detail::round_keeper rounds_;

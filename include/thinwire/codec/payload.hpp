@@ -289,6 +289,8 @@ class payload_decoder {
  public:
     explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
 
+    /// Memory for payloads that state `k`, at most that of the layout: then the first one allocates nothing either.
+    void reserve(std::uint32_t k) { coder_.reserve(layout_, k); }
     /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
     [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
                                               sparse_content& content) {

@@ -47,8 +47,12 @@ class section_coder {
     section_coder& operator=(const section_coder&) = default;
     ~section_coder() = default;
 
-    /// Room to encode sections of payloads that state `k`, and of those that state that of the layout.
-    void reserve(const payload_layout& layout, std::uint32_t k) { encoder_.reserve(detail::support_needs(layout, k)); }
+    /// Room for sections of payloads that state `k`, and of those that state that of the layout.
+    void reserve(const payload_layout& layout, std::uint32_t k) {
+        const detail::support_needs needs(layout, k);
+        encoder_.reserve(needs);
+        decoder_.reserve(needs);
+    }
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws

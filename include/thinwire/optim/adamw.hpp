@@ -143,20 +143,17 @@ class adamw {
             report.learning_rate = accepted_.front().info().learning_rate;
             update();
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;
     }
 
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// Forgets the payload in flight.
-    void abandon() noexcept { rounds_.settle(); }
+    void abandon() noexcept { rounds_.settle(false); }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
@@ -231,7 +228,7 @@ class adamw {
         square_ = std::move(square);
         power1_ = power1;
         power2_ = power2;
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         return ok{};
     }
 

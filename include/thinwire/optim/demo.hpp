@@ -32,6 +32,8 @@
 
 namespace thinwire {
 
+class sharded_demo;
+
 /// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
 /// alpha and the update rules):
 ///
@@ -112,15 +114,12 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
-        if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
-                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        const double gain = detail::checked_gain(options_, norm);
         reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
-        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        const float taken = rounds_.sent() == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
         std::exception_ptr thrown, fault;
@@ -141,12 +140,11 @@ class demo {
             }
         }
         if (fault != nullptr) {
-            settle(false);
+            rounds_.settle(false);
             std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
-        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
@@ -175,16 +173,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
@@ -254,17 +249,18 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, rounds_, own_);
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
     [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
     [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         if (!bytes.empty())
             return failure{errc::trailing,
                            "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
@@ -272,6 +268,8 @@ class demo {
     }
 
  private:
+    friend class sharded_demo;
+
     template <class Task>
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
@@ -326,13 +324,8 @@ class demo {
     void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
         const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
         if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
-        if (rounds_.pending() && rounds_.pending_round() == report.round) settle(report.own_included);
+        if (rounds_.pending() && rounds_.pending_round() == report.round) rounds_.settle(report.own_included);
         rounds_.next_round();
-    }
-
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
     }
 
     [[nodiscard]] detail::private_view private_part() const noexcept {
@@ -344,14 +337,14 @@ class demo {
     }
 
     void take_out_committed() {
-        if (sent_ != detail::sent_state::committed) return;
+        if (rounds_.sent() != detail::sent_state::committed) return;
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
                                         options_.alpha);
         });
-        sent_ = detail::sent_state::none;
+        rounds_.settle(false);
     }
 
     /// All memory that begin_step() needs, before it changes anything.
@@ -563,8 +556,7 @@ class demo {
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
-    detail::sent_state sent_ = detail::sent_state::none;
+    sparse_content own_;               ///< what this peer last sent; with sign values, what the signs stand for
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
     detail::round_keeper rounds_;

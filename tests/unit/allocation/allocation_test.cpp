@@ -1,6 +1,7 @@
 #include <thinwire/c.h>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/demo_shards.hpp>
 #include <thinwire/optim/muon.hpp>
 
 #include "support/optimizer_peer.hpp"
@@ -172,6 +173,36 @@ TEST_CASE("demo allocates nothing once it runs") {
             }
 }
 
+namespace {
+
+/// For optimizer_peer, which gives it what it gives a demo.
+struct three_shards : sharded_demo {
+    three_shards(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool)
+        : sharded_demo(parameters, options, 3, pool) {}
+};
+
+}  // namespace
+
+TEST_CASE("shards allocate nothing once they run, and know what they hold") {
+    const std::vector<demo_options> all = many_options();
+    thread_pool two(2);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &two})
+        for (const std::vector<shape>& shapes : models)
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
+                CHECK(steady_allocations<three_shards>(shapes, all[i], pool) == 0);
+                optimizer_peer<three_shards> peer(shapes, all[i], pool, 1);
+                peer.optimizer.reset();
+                const std::size_t before = live_bytes.load();
+                peer.optimizer = std::make_unique<three_shards>(peer.parameters, all[i], pool);
+                static_cast<void>(peer.optimizer->begin_step(1));
+                const std::size_t held = live_bytes.load() - before - sizeof(three_shards);
+                const std::size_t told = peer.optimizer->memory_bytes().total();
+                CHECK(told <= held);
+                CHECK(told + 4096 >= held);  // names, reference counts
+            }
+}
+
 TEST_CASE("memory_bytes() is what the allocator gave") {
     thread_pool three(3);
     // Tables that last as long as the program are made once; two that coders share have reference counts beside them.
@@ -290,6 +321,7 @@ TEST_CASE("a step that has no memory changes nothing") {
             for (std::size_t i = 0; i < all.size(); ++i) {
                 INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
                 compare_with_failures<demo>(shapes, all[i], pool);
+                compare_with_failures<three_shards>(shapes, all[i], pool);
             }
 }
 

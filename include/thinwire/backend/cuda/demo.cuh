@@ -97,7 +97,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         set_bases(round());
         stage_share();
-        give_step(sent_ == ::thinwire::detail::sent_state::committed ? options_.alpha : 0.0F);
+        give_step(rounds_.sent() == ::thinwire::detail::sent_state::committed ? options_.alpha : 0.0F);
         const digest share = replica_share();
         measured_.wait();
         refuse_bad_gradients();
@@ -119,7 +119,6 @@ class demo {
         if (options_.error_feedback) own_.upload_values(*stream_, 1);
         out.finish();
         pass_on();
-        sent_ = ::thinwire::detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
@@ -158,7 +157,7 @@ class demo {
             report.learning_rate = first->learning_rate;
             update(*first, c.contributions.size());
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(report.own_included);
         next_round(round() + 1);
         return report;
     }
@@ -167,16 +166,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        next_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { next_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there. Throws value_error where there is no such
@@ -237,16 +233,16 @@ class demo {
         });
         sparse_content sent;
         own_.unstage(0, sent);
-        return ::thinwire::detail::save_private_state(private_part(), momentum, sent_, rounds_, sent);
+        return ::thinwire::detail::save_private_state(private_part(), momentum, rounds_, sent);
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
         aligned_vector<float> momentum(plan_.elements());
         sparse_content sent;
         stream_->synchronize();
         own_.unstage(0, sent);
-        const auto restored =
-            ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, sent_, rounds_, sent);
+        const auto restored = ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, rounds_, sent);
         if (!restored) return restored;
         own_.stage(0, sent);
         own_.upload(*stream_, 1);
@@ -316,10 +312,6 @@ class demo {
                 .gradient = static_cast<std::uint8_t>(static_cast<unsigned>(options_.gradient) +
                                                       (options_.error_feedback ? 16U : 0U))};
     }
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? ::thinwire::detail::sent_state::committed : ::thinwire::detail::sent_state::none;
-    }
     void next_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
         share_staged_ = false;
@@ -371,11 +363,11 @@ class demo {
         in_shared_memory() ? give(std::true_type{}) : give(std::false_type{});
     }
     void take_out_committed() {
-        if (sent_ != ::thinwire::detail::sent_state::committed) return;
+        if (rounds_.sent() != ::thinwire::detail::sent_state::committed) return;
         set_bases(rounds_.pending_round());
         model_.upload(*stream_);
         choose(0, model_.chunks(), 1.0F, options_.alpha, false);
-        sent_ = ::thinwire::detail::sent_state::none;
+        rounds_.settle(false);
     }
 
     void refuse_bad_gradients() const {
@@ -551,7 +543,6 @@ class demo {
     detail::content received_;
     event measured_, share_copied_;
     bool share_staged_ = false;
-    ::thinwire::detail::sent_state sent_ = ::thinwire::detail::sent_state::none;
     ::thinwire::detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     device_buffer<detail::piece_measure> measures_;

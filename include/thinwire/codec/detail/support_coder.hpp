@@ -327,6 +327,8 @@ class support_decoder : support_coder {
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) { prepare(needs.places, needs.chunks); }
 
     /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,

@@ -24,13 +24,6 @@ inline constexpr std::uint16_t private_version = 2;
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Where the coefficients that were last sent are.
-enum class sent_state : std::uint8_t {
-    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
-    in_flight = 1,  ///< it awaits its commit and is still in the momentum
-    committed = 2,  ///< still in the momentum, to be taken out of it next
-};
-
 /// What a peer's private state consists of, and what it was made with.
 struct private_view {
     const payload_layout* layout;
@@ -54,9 +47,9 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
 [[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
-                                                               sent_state state, const round_keeper& rounds,
-                                                               const sparse_content& own) {
+                                                               const round_keeper& rounds, const sparse_content& own) {
     byte_writer out;
+    const sent_state state = rounds.sent();
     put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
     for (const float value : momentum) out.put(value);
@@ -102,8 +95,8 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Total; changes nothing when it refuses.
 [[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
-                                                      aligned_vector<float>& momentum, sent_state& state,
-                                                      round_keeper& rounds, sparse_content& own) {
+                                                      aligned_vector<float>& momentum, round_keeper& rounds,
+                                                      sparse_content& own) {
     constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
@@ -125,17 +118,16 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
     round_keeper next = rounds;
     sparse_content sent = own;
-    next.settle();
+    next.settle(false);
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
         if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
-        if (found == sent_state::committed) next.settle();
+        if (found == sent_state::committed) next.settle(true);
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
-    state = found;
     return ok{};
 }
 
