@@ -52,7 +52,10 @@ template <class Body>
 thinwire_status guarded(const char* function, const Body& body) noexcept {
     const auto tell = [function](thinwire_status status, const char* what) noexcept {
         try {
-            return fail(status, std::string(function) + ": " + what);
+            std::string_view text = what;
+            const std::string own = std::string(function).substr(std::string_view("thinwire_").size()) + ": ";
+            if (text.starts_with(own)) text.remove_prefix(own.size());
+            return fail(status, std::string(function).append(": ").append(text));
         } catch (...) {
             return fail(status, what);
         }
@@ -401,7 +404,9 @@ thinwire_status thinwire_memory_bytes(const thinwire_demo* demo, thinwire_memory
         require(demo, "demo");
         require(memory, "memory");
         const thinwire::demo_memory found = demo->optimizer->memory_bytes();
-        *memory = {.momentum = found.momentum, .workspace = found.workspace, .codec = found.codec};
+        std::size_t kept = thinwire::bytes_held(demo->saved, demo->contributions);
+        if (demo->validator) kept += sizeof *demo->validator + demo->validator->memory_bytes();
+        *memory = {.momentum = found.momentum, .workspace = found.workspace, .codec = found.codec + kept};
     });
 }
 

@@ -172,7 +172,8 @@ typedef struct thinwire_report {
     uint64_t bytes_received; /* the payloads of others */
     uint64_t tokens;         /* that the payloads accepted state */
     uint32_t contributors;   /* payloads accepted */
-    uint32_t rejected;       /* payloads that every replica skips: malformed, or of another run, round or peer */
+    uint32_t rejected;       /* payloads that were skipped: malformed, of another run, round or peer, or made with other
+                                options, whose replicas drift away from this one; thinwire_validate() says why */
     uint32_t agreeing;       /* contributors whose weights equal these */
     uint32_t disagreeing;    /* contributors whose weights differ: somebody's are wrong */
     int32_t own_included;    /* 0: this peer's payload stays in its momentum */
@@ -184,7 +185,8 @@ typedef struct thinwire_report {
 typedef struct thinwire_memory {
     uint64_t momentum;  /* the private momentum */
     uint64_t workspace; /* tables of the transform, working memory of the threads and of the update rule */
-    uint64_t codec;     /* payloads: what was sent, what was received, working memory to encode and decode */
+    uint64_t codec;     /* payloads: what was sent, what was received, working memory to encode and decode; and the
+                           bytes of the last thinwire_save */
 } thinwire_memory;
 
 /* The optimizer of one peer. */

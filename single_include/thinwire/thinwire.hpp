@@ -4056,6 +4056,13 @@ class byte_writer {
     void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
     void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
     void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
+    /// The bits of each.
+    void put(std::span<const float> values) {
+        if constexpr (std::endian::native == std::endian::little)
+            put(std::as_bytes(values));
+        else
+            for (const float value : values) put(value);
+    }
     /// A 32-bit length, then the characters.
     void put(std::string_view text) {
         put(static_cast<std::uint32_t>(text.size()));
@@ -4089,6 +4096,16 @@ class byte_reader {
         return static_cast<T>(value);
     }
     [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
+    /// As many floats, whatever their bits; those past the end are not written.
+    void get_floats(std::span<float> out) noexcept {
+        const std::span<const std::byte> raw = get_bytes(out.size_bytes());
+        if constexpr (std::endian::native == std::endian::little) {
+            if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());
+        } else {
+            byte_reader each(raw);
+            for (std::size_t i = 0; i < raw.size() / sizeof(float); ++i) out[i] = each.get_f32();
+        }
+    }
     [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
 
     /// The next `count` bytes, or an empty span with failed() set when there are fewer.
@@ -4554,10 +4571,11 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with. One that is
+/// opened again allocates only for more sections than before.
 class payload_view {
  public:
-    /// Checks everything but the insides of the sections.
+    /// Checks everything but the insides of the sections. One that is refused is not to be read.
     [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
                                   const payload_expectation& expected) {
         using detail::payload_failure;
@@ -4576,21 +4594,22 @@ class payload_view {
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
         info_ = *info;
-        bytes_ = bytes;
+        sections_.clear();
+        byte_reader in(bytes.subspan(detail::payload_header_bytes));
+        for (std::uint32_t i = 0; i < info->sections; ++i) sections_.push_back(in.get_bytes(in.get<std::uint32_t>()));
         return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
-        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
-        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
-        return in.get_bytes(in.get<std::uint32_t>());
-    }
+    /// Precondition: opened, i < layout.sections.size().
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Memory for so many sections.
+    void reserve(std::size_t sections) { sections_.reserve(sections); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sections_); }
 
  private:
     payload_info info_;
-    std::span<const std::byte> bytes_;
+    std::vector<std::span<const std::byte>> sections_;
 };
 
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
@@ -4621,7 +4640,14 @@ inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 
 /// from the layout and never from the bytes: after the first payload, accepting one allocates nothing.
 class payload_decoder {
  public:
-    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
+    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {
+        view_.reserve(layout.sections.size());
+    }
+    payload_decoder(const payload_decoder& other) : payload_decoder(other.layout_, other.coder_) {}
+    payload_decoder& operator=(const payload_decoder&) = default;
+    payload_decoder(payload_decoder&&) = default;
+    payload_decoder& operator=(payload_decoder&&) = default;
+    ~payload_decoder() = default;
 
     /// Memory for payloads that state `k`, at most that of the layout: then the first one allocates nothing either.
     void reserve(std::uint32_t k) { coder_.reserve(layout_, k); }
@@ -4652,12 +4678,16 @@ class payload_decoder {
     }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
+        return bytes_held(layout_.sections) + coder_.memory_bytes() + view_.memory_bytes() + content_.memory_bytes();
     }
     /// Of the tables that copies share.
     [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
+    payload_decoder(const payload_layout& layout, const section_coder& coder) : layout_(layout), coder_(coder) {
+        view_.reserve(layout.sections.size());
+    }
+
     payload_layout layout_;
     section_coder coder_;
     payload_view view_;
@@ -5126,10 +5156,13 @@ class shape {
 #ifndef THINWIRE_CORE_PARAMETER_HPP
 #define THINWIRE_CORE_PARAMETER_HPP
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace thinwire {
 
@@ -5150,6 +5183,21 @@ inline void check(const parameter& p) {
     };
     if (p.values.size() != expected) complain("values", p.values.size());
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());
+}
+
+/// Throws value_error when two of them hold the same weights, which would be updated twice: of tied weights one is
+/// given.
+inline void check_apart(std::span<const parameter> parameters) {
+    std::vector<const parameter*> sorted;
+    for (const parameter& p : parameters)
+        if (!p.values.empty()) sorted.push_back(&p);
+    std::ranges::sort(sorted, std::less<>(), [](const parameter* p) { return p->values.data(); });
+    for (std::size_t i = 1; i < sorted.size(); ++i) {
+        const parameter &before = *sorted[i - 1], &p = *sorted[i];
+        if (std::less<>()(p.values.data(), before.values.data() + before.values.size()))
+            throw value_error("parameters '" + before.name + "' and '" + p.name +
+                              "': the same weights are in both, expected each weight once");
+    }
 }
 
 }  // namespace thinwire
@@ -10158,12 +10206,17 @@ struct tensor_settings {
     bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
-/// The settings of each parameter. Throws value_error for a group that holds none.
+/// The settings of each parameter. Throws value_error for a group that holds none, or one that is not there.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
     const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
+    for (std::size_t g = 0; g < o.groups.size(); ++g)
+        for (const std::size_t position : o.groups[g].parameters)
+            if (position >= parameters.size())
+                throw value_error("demo: groups[" + std::to_string(g) + "].parameters: " + std::to_string(position) +
+                                  ", expected below " + std::to_string(parameters.size()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();
@@ -10544,22 +10597,25 @@ struct share_place {
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 namespace thinwire {
 
 /// What a step did. Numbers of contributions are sums over the commits that it applied.
 struct step_report {
-    std::uint64_t round = 0;         ///< the last round applied
-    int contributors = 0;            ///< accepted contributions
-    std::uint64_t tokens = 0;        ///< that the accepted contributions state
-    int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
-    bool own_included = false;       ///< false: this peer's payload went back into its momentum
-    int agreeing = 0;                ///< contributors whose replica digest equals this replica's
-    int disagreeing = 0;             ///< contributors whose replica differs: somebody's weights are wrong
-    std::size_t bytes_sent = 0;      ///< this peer's payload
-    std::size_t bytes_received = 0;  ///< the payloads of others
-    float gradient_norm = 0.0F;      ///< of all gradients of the last begin_step together, before clipping
-    float learning_rate = 0.0F;      ///< applied last
+    std::uint64_t round = 0;          ///< the last round applied
+    int contributors = 0;             ///< accepted contributions
+    std::uint64_t tokens = 0;         ///< that the accepted contributions state
+    int rejected = 0;                 ///< contributions that were skipped: malformed, of another run or round, or made
+                                      ///< with other settings, whose replicas drift away from this one
+    std::optional<errc> rejection{};  ///< why the first of them; payload_decoder::validate() says it in words
+    bool own_included = false;        ///< false: this peer's payload went back into its momentum
+    int agreeing = 0;                 ///< contributors whose replica digest equals this replica's
+    int disagreeing = 0;              ///< contributors whose replica differs: somebody's weights are wrong
+    std::size_t bytes_sent = 0;       ///< this peer's payload
+    std::size_t bytes_received = 0;   ///< the payloads of others
+    float gradient_norm = 0.0F;       ///< of all gradients of the last begin_step together, before clipping
+    float learning_rate = 0.0F;       ///< applied last
 };
 
 }  // namespace thinwire
@@ -10697,6 +10753,11 @@ class round_keeper {
         if (is_own(c)) report.own_included = true;
     }
 
+    /// Counts one that is skipped.
+    static void reject(step_report& report, errc why) noexcept {
+        if (report.rejected++ == 0) report.rejection = why;
+    }
+
     /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
     [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
         for (std::size_t j = 0; j < i; ++j)
@@ -10709,6 +10770,7 @@ class round_keeper {
         total.round = one.round;
         total.contributors += one.contributors;
         total.tokens += one.tokens;
+        if (total.rejected == 0) total.rejection = one.rejection;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
@@ -10782,16 +10844,18 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 /// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
 [[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
                                                                const round_keeper& rounds, const sparse_content& own) {
-    byte_writer out;
     const sent_state state = rounds.sent();
+    std::vector<std::byte> room;
+    room.reserve(128 + 4 * (momentum.size() + own.values.size()) + rounds.last_payload().size());
+    byte_writer out(std::move(room));
     put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
-    for (const float value : momentum) out.put(value);
+    out.put(momentum);
     if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
-        for (const float value : own.values) out.put(value);
+        out.put(std::span<const float>(own.values));
         out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
         out.put(rounds.last_payload());
     }
@@ -10799,15 +10863,21 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     return out.take();
 }
 
-/// Reads `count` finite floats; false when there are fewer or one is not finite.
-[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
-    for (float& value : out) {
-        const auto bits = in.get<std::uint32_t>();
-        if ((bits & 0x7fffffffU) >= 0x7f800000U) return false;
-        value = std::bit_cast<float>(bits);
-    }
-    return !in.failed();
+/// The magnitude of the largest, as bits.
+[[nodiscard]] inline std::uint32_t largest_bits(std::span<const float> values) noexcept {
+    std::uint32_t largest = 0;
+    for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    return largest;
 }
+/// Reads finite floats; false when there are fewer or one is not finite.
+[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
+    in.get_floats(out);
+    return !in.failed() && largest_bits(out) < 0x7f800000U;
+}
+/// Of momenta and of what was sent. begin_step() takes gradients of a norm below 2^60 in all, so that a momentum has at
+/// most 2^60 / (1 - beta) <= 2^84. With 2^88 a chunk of 2^16 elements, less what was sent of it, has a norm of at most
+/// 2^97: what it sends is below the 2^100 that receivers take.
+inline constexpr std::uint32_t largest_private_bits = (127U + 88U) << 23U;
 
 /// The part that is there only when something was sent.
 [[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
@@ -10817,6 +10887,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
         return private_failure(errc::malformed, "values sent");
+    if (largest_bits(values) > largest_private_bits) return private_failure(errc::out_of_range, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload sent");
@@ -10850,6 +10921,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
+    if (largest_bits(read) > largest_private_bits) return private_failure(errc::out_of_range, "momentum");
     round_keeper next = rounds;
     sparse_content sent = own;
     next.settle(false);
@@ -10952,6 +11024,7 @@ class adamw {
                    .fingerprint = detail::dense_fingerprint(parameters, options_.weights),
                    .sections = {}};
         std::size_t elements = 0;
+        check_apart(parameters);
         for (const parameter& p : parameters) {
             check(p);
             detail::require_section_fits(p, 4 * p.shape.count());
@@ -11017,23 +11090,28 @@ class adamw {
         const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        accepted_.clear();
+        senders_ = 0;
         weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            payload_view view;
-            if (detail::round_keeper::repeated(c, i) ||
-                !open_dense_payload(from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer},
-                                    view)) {
-                ++report.rejected;
+            if (accepted_.size() == senders_) accepted_.emplace_back();
+            payload_view& view = accepted_[senders_];
+            if (detail::round_keeper::repeated(c, i)) {
+                detail::round_keeper::reject(report, errc::malformed);
+                continue;
+            }
+            if (const auto opened = open_dense_payload(
+                    from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer}, view);
+                !opened) {
+                detail::round_keeper::reject(report, opened.error().code);
                 continue;
             }
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted_.push_back(view);
             weigher_.add(view.info().tokens, 0);
+            ++senders_;
         }
-        if (!accepted_.empty()) {
+        if (senders_ > 0) {
             report.learning_rate = accepted_.front().info().learning_rate;
             update();
         }
@@ -11089,8 +11167,8 @@ class adamw {
         out.put(power1_);
         out.put(power2_);
         out.put(static_cast<std::uint64_t>(mean_.size()));
-        for (const float value : mean_) out.put(value);
-        for (const float value : square_) out.put(value);
+        out.put(std::span<const float>(mean_));
+        out.put(std::span<const float>(square_));
         out.put(checksum64(out.bytes()));
         return out.take();
     }
@@ -11166,7 +11244,7 @@ class adamw {
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const std::span<const contribution_weight> weights = weigher_.finish();
-        std::uint64_t sum = weights.empty() ? accepted_.size() : 0;
+        std::uint64_t sum = weights.empty() ? senders_ : 0;
         for (const contribution_weight& w : weights) sum += w.weight;
         const detail::adamw_step step = {
             .gradient_weight = detail::settled(1.0 / static_cast<double>(sum)),
@@ -11177,7 +11255,7 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
-        for (auto& lane : gradients_) lane.resize(accepted_.size());
+        for (auto& lane : gradients_) lane.resize(senders_);
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
@@ -11185,8 +11263,7 @@ class adamw {
                 std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted_.size(); ++r)
-                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < senders_; ++r) gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, weights, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -11206,7 +11283,8 @@ class adamw {
     float gradient_norm_ = 0.0F;
     gradient_meter meter_;
     contribution_weights weigher_;
-    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<payload_view> accepted_;  ///< of the commit at hand: the first senders_
+    std::size_t senders_ = 0;
     std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 
@@ -11715,6 +11793,7 @@ class demo {
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
+        check_apart(parameters);
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
@@ -11865,7 +11944,11 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    /// Throws value_error where there is no such parameter.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        if (i >= parameters_.size())
+            throw value_error("momentum: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
@@ -11879,7 +11962,7 @@ class demo {
                          weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
-                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, refusals_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
         held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
@@ -11957,7 +12040,7 @@ class demo {
         read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
@@ -12100,6 +12183,7 @@ class demo {
     void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
@@ -12110,7 +12194,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
@@ -12215,6 +12302,7 @@ class demo {
     std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
     std::vector<const sparse_content*> accepted_;
     std::vector<std::uint64_t> norms_;  ///< of the contributions
     contribution_weights weigher_;

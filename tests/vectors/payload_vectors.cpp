@@ -44,9 +44,9 @@ struct vector_writer {
             for (std::uint64_t chunk = 0; chunk < s.chunks; ++chunk, at += s.kept) {
                 const auto count = full ? s.kept : static_cast<std::uint32_t>(random.below(s.kept + 1));
                 content.counts[chunk_number++] = count;
-                const float scale = tiny ? 0x1p-130F
-                                         : static_cast<float>(16 + random.below(16)) *
-                                               (random.below(2) == 0 ? 0x1p-9F : 0x1p3F);
+                const float scale =
+                    tiny ? 0x1p-130F
+                         : static_cast<float>(16 + random.below(16)) * (random.below(2) == 0 ? 0x1p-9F : 0x1p3F);
                 for (std::uint32_t p = 0, n = 0; n < count; ++p) {
                     const bool taken = where == place::anywhere ? random.below(s.chunk_size - p) < count - n
                                        : where == place::front  ? true

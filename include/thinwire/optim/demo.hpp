@@ -67,6 +67,7 @@ class demo {
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
+        check_apart(parameters);
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
@@ -217,7 +218,11 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    /// Throws value_error where there is no such parameter.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        if (i >= parameters_.size())
+            throw value_error("momentum: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
@@ -231,7 +236,7 @@ class demo {
                          weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
-                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, refusals_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
         held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
@@ -309,7 +314,7 @@ class demo {
         read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
@@ -452,6 +457,7 @@ class demo {
     void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
@@ -462,7 +468,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
@@ -567,6 +576,7 @@ class demo {
     std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
     std::vector<const sparse_content*> accepted_;
     std::vector<std::uint64_t> norms_;  ///< of the contributions
     contribution_weights weigher_;

@@ -11,7 +11,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -224,6 +223,7 @@ class sharded_demo {
           lists_(shards),
           reports_(shards) {
         static_cast<void>(detail::checked(options));
+        check_apart(parameters);
         const detail::chunk_plan whole(parameters, options);
         parts_ = cut_into_shards(parameters, options, shards);
         std::vector<payload_layout> layouts;
@@ -446,11 +446,13 @@ class sharded_demo {
         std::size_t used = 0;  // of received_
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            std::optional<payload_info> info;
-            if (!detail::round_keeper::repeated(c, i))
-                if (const auto read = joiner_->read(from.payload, c.round, from.peer)) info = *read;
+            if (detail::round_keeper::repeated(c, i)) {
+                detail::round_keeper::reject(report, errc::malformed);
+                continue;
+            }
+            const auto info = joiner_->read(from.payload, c.round, from.peer);
             if (!info) {
-                ++report.rejected;
+                detail::round_keeper::reject(report, info.error().code);
                 continue;
             }
             if (report.contributors == 0) report.learning_rate = info->learning_rate;

@@ -63,6 +63,7 @@ void compare(const demo_options& options, std::size_t count, thread_pool* pool) 
         CHECK(b.tokens == a.tokens);
         CHECK(b.contributors == a.contributors);
         CHECK(b.rejected == a.rejected);
+        CHECK(b.rejection == a.rejection);
         CHECK(b.own_included == a.own_included);
         CHECK(b.agreeing == a.agreeing);
         CHECK(b.disagreeing == a.disagreeing);

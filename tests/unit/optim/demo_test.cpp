@@ -76,6 +76,7 @@ TEST_CASE("demo: a contribution that does not belong is skipped alike by all") {
     const step_report report = finish(*a.optimizer, 0, list);
     CHECK(report.contributors == 1);
     CHECK(report.rejected == 3);
+    CHECK(report.rejection == errc::malformed);  // a second one of the same peer
     CHECK(report.own_included);
     CHECK_FALSE(finish(*b.optimizer, 0, list).own_included);
     CHECK(watcher.optimizer->apply({.round = 0, .contributions = list}).contributors == 1);

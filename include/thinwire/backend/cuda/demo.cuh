@@ -144,7 +144,7 @@ class demo {
         weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                ::thinwire::detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
@@ -448,6 +448,7 @@ class demo {
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
         static_cast<void>(replica_share());  // of the weights as they are now: what was staged before is used up
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (received_.payloads() < n) received_ = detail::content(layout(), n);
         ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
@@ -456,7 +457,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, decoded_[lane]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (weigher_.needs_norms()) norms_[i] = norm_of(layout(), decoded_[lane]);
             received_.stage(i, decoded_[lane]);
@@ -563,6 +567,7 @@ class demo {
     std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
 };
 
 static_assert(optimizer<demo>);

@@ -135,6 +135,11 @@ class round_keeper {
         if (is_own(c)) report.own_included = true;
     }
 
+    /// Counts one that is skipped.
+    static void reject(step_report& report, errc why) noexcept {
+        if (report.rejected++ == 0) report.rejection = why;
+    }
+
     /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
     [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
         for (std::size_t j = 0; j < i; ++j)
@@ -147,6 +152,7 @@ class round_keeper {
         total.round = one.round;
         total.contributors += one.contributors;
         total.tokens += one.tokens;
+        if (total.rejected == 0) total.rejection = one.rejection;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
