@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <string>
@@ -36,6 +37,13 @@ double best_seconds(const Work& work) {
         best = std::min(best, static_cast<double>(used) / CLOCKS_PER_SEC / done);
     }
     return best;
+}
+
+/// What is fast and wrong is not to be measured.
+void require(bool good) {
+    if (good) return;
+    std::fprintf(stderr, "benchmark_codec: what was decoded is not what was encoded\n");
+    std::exit(1);
 }
 
 struct row {
@@ -86,7 +94,7 @@ row measure(std::uint32_t n, std::uint32_t k, std::uint64_t chunks, value_code c
     bool good = true;
     const double decode =
         best_seconds([&] { good = good && !coder.decode(bytes, section, found.slice(section, 0, 0)); });
-    if (!good || found.positions != content.positions || found.values != content.values) std::printf("WRONG ");
+    require(good && found.positions == content.positions && found.values == content.values);
     const double coefficients = static_cast<double>(section.coefficients());
     const double value_bits = static_cast<double>(layout.codec->bits(k)) / k;
     return {"n " + std::to_string(n) + " k " + std::to_string(k) + " " + std::string(to_string(code)),
@@ -112,9 +120,9 @@ row measure_supports(std::uint32_t n, std::uint32_t k, std::uint64_t chunks) {
     });
     const double decode = best_seconds([&] {
         std::span<const std::byte> rest = bytes;
-        if (decoder.decode(rest, layout.sections[0], content.counts, found)) std::printf("WRONG ");
+        require(!decoder.decode(rest, layout.sections[0], content.counts, found));
     });
-    if (found != content.positions) std::printf("WRONG ");
+    require(found == content.positions);
     const auto coefficients = static_cast<double>(layout.coefficients());
     return {"n " + std::to_string(n) + " k " + std::to_string(k) + " positions",
             8.0 * static_cast<double>(bytes.size()) / coefficients, bound_of(n, k), coefficients / encode / 1e6,

@@ -52,7 +52,10 @@ template <class Body>
 thinwire_status guarded(const char* function, const Body& body) noexcept {
     const auto tell = [function](thinwire_status status, const char* what) noexcept {
         try {
-            return fail(status, std::string(function) + ": " + what);
+            std::string_view text = what;
+            const std::string own = std::string(function).substr(std::string_view("thinwire_").size()) + ": ";
+            if (text.starts_with(own)) text.remove_prefix(own.size());
+            return fail(status, std::string(function).append(": ").append(text));
         } catch (...) {
             return fail(status, what);
         }
@@ -127,7 +130,6 @@ thinwire::parameter_group group_of(const thinwire_group& g, std::size_t i) {
 }
 
 thinwire::demo_options options_of(const thinwire_options& from) {
-    require_size(from.struct_size, sizeof from, "options.struct_size");
     require_list(from.groups, from.group_count, "options.groups");
     if (from.values < THINWIRE_VALUES_F32 || from.values > THINWIRE_VALUES_Q2)
         unknown("values", from.values, "a THINWIRE_VALUES_ constant");
@@ -205,10 +207,24 @@ thinwire_report report_of(const thinwire::step_report& r) noexcept {
             .learning_rate = r.learning_rate};
 }
 
+thinwire_options default_options() {
+    const thinwire::demo_options defaults;
+    thinwire_options out{};
+    out.struct_size = sizeof out;
+    out.learning_rate = defaults.learning_rate;
+    out.momentum_decay = defaults.momentum_decay;
+    out.alpha = defaults.alpha;
+    out.k = defaults.k;
+    out.chunk = defaults.chunk;
+    out.rule = THINWIRE_RULE_SIGNUM;
+    out.threads = 1;
+    return out;
+}
+
 void create(std::span<const thinwire_tensor> tensors, const thinwire_options* options, thinwire_demo** out) {
-    thinwire_options chosen;
-    thinwire_options_init(&chosen, sizeof chosen);
-    if (options != nullptr) chosen = *options;
+    // An older caller's struct may be smaller: nothing but its size is read before that is known.
+    if (options != nullptr) require_size(options->struct_size, sizeof *options, "options.struct_size");
+    const thinwire_options chosen = options != nullptr ? *options : default_options();
     auto peer = std::make_unique<thinwire_demo>();
     const thinwire::demo_options translated = options_of(chosen);
     for (std::size_t i = 0; i < tensors.size(); ++i) peer->parameters.push_back(parameter_of(tensors[i], i));
@@ -233,16 +249,7 @@ thinwire_status thinwire_options_init(thinwire_options* options, size_t size) {
     return guarded("thinwire_options_init", [&] {
         require(options, "options");
         require_size(size, sizeof *options, "size");
-        const thinwire::demo_options defaults;
-        *options = thinwire_options{};
-        options->struct_size = size;
-        options->learning_rate = defaults.learning_rate;
-        options->momentum_decay = defaults.momentum_decay;
-        options->alpha = defaults.alpha;
-        options->k = defaults.k;
-        options->chunk = defaults.chunk;
-        options->rule = THINWIRE_RULE_SIGNUM;
-        options->threads = 1;
+        *options = default_options();
     });
 }
 
@@ -397,7 +404,9 @@ thinwire_status thinwire_memory_bytes(const thinwire_demo* demo, thinwire_memory
         require(demo, "demo");
         require(memory, "memory");
         const thinwire::demo_memory found = demo->optimizer->memory_bytes();
-        *memory = {.momentum = found.momentum, .workspace = found.workspace, .codec = found.codec};
+        std::size_t kept = thinwire::bytes_held(demo->saved, demo->contributions);
+        if (demo->validator) kept += sizeof *demo->validator + demo->validator->memory_bytes();
+        *memory = {.momentum = found.momentum, .workspace = found.workspace, .codec = found.codec + kept};
     });
 }
 

@@ -21,7 +21,7 @@ namespace {
 class capped final : public thinwire::update_rule {
  public:
     [[nodiscard]] std::string name() const override { return "capped 1"; }
-    void direct(std::span<float> d) const override {
+    void direct(std::span<float> d) const noexcept override {
         for (float& v : d) v = std::clamp(v, -1.0F, 1.0F);
     }
 };

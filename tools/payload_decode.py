@@ -210,7 +210,7 @@ def check_scale(field, used, levels):
     for i in range(len(levels) - 1, top, -1):
         other = min(max((f32_bits(levels[top] * scale / levels[i]) + (1 << 18)) >> 19, 48), 3535) - 48
         possible = {level * scale_of(other) for level in levels}
-        if all(levels[level] * scale in possible for level in used):
+        if other != field and all(levels[level] * scale in possible for level in used):
             raise Refused("scale")
 
 

@@ -172,7 +172,8 @@ typedef struct thinwire_report {
     uint64_t bytes_received; /* the payloads of others */
     uint64_t tokens;         /* that the payloads accepted state */
     uint32_t contributors;   /* payloads accepted */
-    uint32_t rejected;       /* payloads that every replica skips: malformed, or of another run, round or peer */
+    uint32_t rejected;       /* payloads that were skipped: malformed, of another run, round or peer, or made with other
+                                options, whose replicas drift away from this one; thinwire_validate() says why */
     uint32_t agreeing;       /* contributors whose weights equal these */
     uint32_t disagreeing;    /* contributors whose weights differ: somebody's are wrong */
     int32_t own_included;    /* 0: this peer's payload stays in its momentum */
@@ -184,7 +185,8 @@ typedef struct thinwire_report {
 typedef struct thinwire_memory {
     uint64_t momentum;  /* the private momentum */
     uint64_t workspace; /* tables of the transform, working memory of the threads and of the update rule */
-    uint64_t codec;     /* payloads: what was sent, what was received, working memory to encode and decode */
+    uint64_t codec;     /* payloads: what was sent, what was received, working memory to encode and decode; and the
+                           bytes of the last thinwire_save */
 } thinwire_memory;
 
 /* The optimizer of one peer. */
@@ -236,11 +238,13 @@ THINWIRE_C_API thinwire_status thinwire_set_k(thinwire_demo* demo, int32_t k);
 
 /* SHA-256 of all weights: equal on all replicas that applied the same rounds. */
 THINWIRE_C_API thinwire_status thinwire_replica_digest(const thinwire_demo* demo, uint8_t digest[32]);
-/* What this peer alone knows: momentum and payload in flight. With the weights and the round it goes on bit for bit.
- * The bytes stay valid until the next save or destroy. */
+/* What this peer alone knows: momentum and payload in flight. With the weights, the round, and what thinwire_set_k,
+ * thinwire_set_tokens and thinwire_set_learning_rate said last, it goes on bit for bit. The bytes stay valid until the
+ * next save or destroy. */
 THINWIRE_C_API thinwire_status thinwire_save(thinwire_demo* demo, thinwire_bytes* state);
 /* Reads what thinwire_save() wrote for the same tensors, options and run; THINWIRE_REFUSED, with nothing changed, for
- * anything else. Weights and round are the caller's to restore. */
+ * anything else. Weights and round are the caller's to restore, before or after: a payload in flight for a round before
+ * that of thinwire_set_round() counts as committed. */
 THINWIRE_C_API thinwire_status thinwire_restore(thinwire_demo* demo, const uint8_t* state, size_t size);
 
 THINWIRE_C_API thinwire_status thinwire_memory_bytes(const thinwire_demo* demo, thinwire_memory* memory);

@@ -3395,17 +3395,31 @@ inline constexpr std::uint64_t batch_places = 4096;
     return static_cast<std::size_t>(std::max<std::uint64_t>(1, batch_places / section.kept));
 }
 
-/// How much memory the sections of a layout need at most.
+/// Symbols that the positions of a section take at most. For the parts that a chunk is cut into down to a power of two:
+/// one each but for the last. Then one for every block that neither is empty nor goes in plain bits: on each level from
+/// pair_level on those hold three of the coefficients or more, below two or more, and of the levels that are coded at
+/// once a coefficient meets one.
+[[nodiscard]] inline std::size_t most_symbols(const payload_section& section) noexcept {
+    const auto top = static_cast<unsigned>(std::bit_width(section.chunk_size) - 1);
+    const std::uint64_t wide = top < pair_level ? 0 : top - pair_level + 1, narrow = pair_level - mask_level;
+    const auto cuts = static_cast<std::uint64_t>(std::popcount(section.chunk_size) - 1);
+    return static_cast<std::size_t>(section.chunks * cuts + section.coefficients() * (2 * wide + 3 * narrow) / 6);
+}
+
+/// How much memory the sections of a layout need at most, in payloads that state `k`.
 struct support_needs {
-    std::size_t coefficients = 0, places = 0, chunks = 0;  ///< of a section, of a batch, of a batch
-    std::size_t window = 0;                                ///< of tables made on the way
+    std::size_t coefficients = 0, symbols = 0, places = 0, chunks = 0;  ///< two of a section, two of a batch
+    std::size_t window = 0;                                             ///< of tables made on the way
 
     support_needs() noexcept = default;
-    explicit support_needs(const payload_layout& layout) noexcept {
+    explicit support_needs(const payload_layout& layout) noexcept : support_needs(layout, layout.k) {}
+    support_needs(const payload_layout& layout, std::uint32_t k) noexcept {
         if (layout.kind != payload_kind::demo) return;
-        for (const payload_section& s : layout.sections) {
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const payload_section s = layout.section(i, k);
             const auto batch = static_cast<std::size_t>(std::min<std::uint64_t>(s.chunks, chunks_of_batch(s)));
             coefficients = std::max(coefficients, static_cast<std::size_t>(s.coefficients()));
+            symbols = std::max(symbols, most_symbols(s));
             places = std::max(places, batch * s.kept);
             chunks = std::max(chunks, batch);
             if (s.kept > split_tables::cached) window = 2048;
@@ -3422,11 +3436,8 @@ class support_coder {
         weights_.reserve(needs.window);
     }
 
-    /// Room for the batches of a section. A payload that sends fewer coefficients than most has larger ones.
-    void prepare(const payload_section& section) {
-        const auto chunks = static_cast<std::size_t>(std::min<std::uint64_t>(section.chunks, chunks_of_batch(section)));
-        walk_.reserve(chunks * section.kept, chunks);
-    }
+    /// Room for batches of a section. A payload that sends fewer coefficients than most has larger ones.
+    void prepare(std::size_t places, std::size_t chunks) { walk_.reserve(places, chunks); }
     /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
     template <class Coder>
     void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
@@ -3493,18 +3504,23 @@ class support_encoder : support_coder {
     support_encoder(const split_tables& tables, const support_needs& needs)
         : support_coder(tables, needs),
           positions_(needs.places + 16),
-          symbols_(3 * needs.coefficients + 16),
+          symbols_(needs.symbols + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) {
+        prepare(needs.places, needs.chunks);
+        if (positions_.size() < needs.places + 16) positions_.resize(needs.places + 16);
+    }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
     }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
-        prepare(section);
         const std::span<const std::uint32_t> counts = in.counts;
-        const std::size_t chunks = chunks_of_batch(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         symbol_count_ = 0;
         bits_ = bit_writer(plain_);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
@@ -3626,7 +3642,7 @@ class support_encoder : support_coder {
         }
         bits_ = bits;
     }
-    /// For so many symbols more; no usual support has more than there is room for.
+    /// For so many symbols more; only a section of another layout has more than there is room for.
     void make_room(std::size_t more) {
         if (symbol_count_ + more >= symbols_.size()) symbols_.resize(2 * (symbol_count_ + more));
     }
@@ -3667,6 +3683,8 @@ class support_decoder : support_coder {
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) { prepare(needs.places, needs.chunks); }
 
     /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
@@ -3683,10 +3701,10 @@ class support_decoder : support_coder {
         }
         if (words > (bytes.size() - prefix) / 2) return errc::truncated;
         begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
-        prepare(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         bytes = bytes.subspan(prefix + 2 * words);
         bits_ = bit_reader(bytes);
-        const std::size_t chunks = chunks_of_batch(section);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
             positions_ = positions.data() + first * section.kept;
             walk(section, counts.subspan(first, std::min(chunks, counts.size() - first)), *this);
@@ -3853,15 +3871,20 @@ class support_decoder : support_coder {
 
 namespace thinwire {
 
-/// Bytes that a demo section is never seen to exceed: what plain positions of equal width would take. Memory that
-/// receives sections in every round need not grow when it has this from the start.
+/// Bytes that a demo section never exceeds, nor while it is written: memory of this size need not grow.
+///
+/// Of n places c are chosen: by an even choice each choice is worth log2 C(n, c) <= c (log2(n / c) + 1.45) bits. What
+/// a split costs is its share of them, but for 1. an escape, of 15 + 16 bits: its share is 16 or more, as a count
+/// outside the window is less likely than 2^-16; 2. what the coders' states round, at most 0.17 bits of a symbol, of
+/// which there are 5.2 c, and 15 that cut a chunk down to a power of two. In all less than 2 c log2(n / c) + 4 c + 4
+/// bits, for c < 4 (without escapes for c = 1) too less than 2 c width + 4.
 [[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
     const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
-    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + section.kept * width + 32);
+    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + 2 * section.kept * width + 32);
     return static_cast<std::size_t>(bits / 8 + 128);
 }
 
-/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 24 bytes
+/// Writes and reads the sections of demo payloads of one layout. Holds the working memory of one thread, about 28 bytes
 /// for each coefficient of the largest section, and allocates nothing later; copies share their tables.
 class section_coder {
  public:
@@ -3873,6 +3896,13 @@ class section_coder {
     section_coder(const section_coder& other) : section_coder(other.codec_, other.tables_, other.needs_) {}
     section_coder& operator=(const section_coder&) = default;
     ~section_coder() = default;
+
+    /// Room for sections of payloads that state `k`, and of those that state that of the layout.
+    void reserve(const payload_layout& layout, std::uint32_t k) {
+        const detail::support_needs needs(layout, k);
+        encoder_.reserve(needs);
+        decoder_.reserve(needs);
+    }
 
     /// Appends one section: a byte of flags (1: counts follow), the counts when some chunk sends fewer than `kept`
     /// coefficients, the positions at the entropy of a uniform choice, all values. Each part starts at a byte. Throws
@@ -4026,6 +4056,13 @@ class byte_writer {
     void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
     void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
     void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
+    /// The bits of each.
+    void put(std::span<const float> values) {
+        if constexpr (std::endian::native == std::endian::little)
+            put(std::as_bytes(values));
+        else
+            for (const float value : values) put(value);
+    }
     /// A 32-bit length, then the characters.
     void put(std::string_view text) {
         put(static_cast<std::uint32_t>(text.size()));
@@ -4059,6 +4096,16 @@ class byte_reader {
         return static_cast<T>(value);
     }
     [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
+    /// As many floats, whatever their bits; those past the end are not written.
+    void get_floats(std::span<float> out) noexcept {
+        const std::span<const std::byte> raw = get_bytes(out.size_bytes());
+        if constexpr (std::endian::native == std::endian::little) {
+            if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());
+        } else {
+            byte_reader each(raw);
+            for (std::size_t i = 0; i < raw.size() / sizeof(float); ++i) out[i] = each.get_f32();
+        }
+    }
     [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
 
     /// The next `count` bytes, or an empty span with failed() set when there are fewer.
@@ -4374,7 +4421,7 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
-/// Bytes that a demo payload of this layout is never seen to exceed.
+/// Bytes that a demo payload of this layout never exceeds.
 [[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
     std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
     for (const payload_section& s : layout.sections)
@@ -4524,10 +4571,11 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with. One that is
+/// opened again allocates only for more sections than before.
 class payload_view {
  public:
-    /// Checks everything but the insides of the sections.
+    /// Checks everything but the insides of the sections. One that is refused is not to be read.
     [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
                                   const payload_expectation& expected) {
         using detail::payload_failure;
@@ -4546,21 +4594,22 @@ class payload_view {
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
         info_ = *info;
-        bytes_ = bytes;
+        sections_.clear();
+        byte_reader in(bytes.subspan(detail::payload_header_bytes));
+        for (std::uint32_t i = 0; i < info->sections; ++i) sections_.push_back(in.get_bytes(in.get<std::uint32_t>()));
         return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
-        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
-        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
-        return in.get_bytes(in.get<std::uint32_t>());
-    }
+    /// Precondition: opened, i < layout.sections.size().
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Memory for so many sections.
+    void reserve(std::size_t sections) { sections_.reserve(sections); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sections_); }
 
  private:
     payload_info info_;
-    std::span<const std::byte> bytes_;
+    std::vector<std::span<const std::byte>> sections_;
 };
 
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
@@ -4591,8 +4640,17 @@ inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 
 /// from the layout and never from the bytes: after the first payload, accepting one allocates nothing.
 class payload_decoder {
  public:
-    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
+    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {
+        view_.reserve(layout.sections.size());
+    }
+    payload_decoder(const payload_decoder& other) : payload_decoder(other.layout_, other.coder_) {}
+    payload_decoder& operator=(const payload_decoder&) = default;
+    payload_decoder(payload_decoder&&) = default;
+    payload_decoder& operator=(payload_decoder&&) = default;
+    ~payload_decoder() = default;
 
+    /// Memory for payloads that state `k`, at most that of the layout: then the first one allocates nothing either.
+    void reserve(std::uint32_t k) { coder_.reserve(layout_, k); }
     /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
     [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
                                               sparse_content& content) {
@@ -4620,12 +4678,16 @@ class payload_decoder {
     }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
+        return bytes_held(layout_.sections) + coder_.memory_bytes() + view_.memory_bytes() + content_.memory_bytes();
     }
     /// Of the tables that copies share.
     [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
+    payload_decoder(const payload_layout& layout, const section_coder& coder) : layout_(layout), coder_(coder) {
+        view_.reserve(layout.sections.size());
+    }
+
     payload_layout layout_;
     section_coder coder_;
     payload_view view_;
@@ -5094,10 +5156,13 @@ class shape {
 #ifndef THINWIRE_CORE_PARAMETER_HPP
 #define THINWIRE_CORE_PARAMETER_HPP
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace thinwire {
 
@@ -5118,6 +5183,21 @@ inline void check(const parameter& p) {
     };
     if (p.values.size() != expected) complain("values", p.values.size());
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());
+}
+
+/// Throws value_error when two of them hold the same weights, which would be updated twice: of tied weights one is
+/// given.
+inline void check_apart(std::span<const parameter> parameters) {
+    std::vector<const parameter*> sorted;
+    for (const parameter& p : parameters)
+        if (!p.values.empty()) sorted.push_back(&p);
+    std::ranges::sort(sorted, std::less<>(), [](const parameter* p) { return p->values.data(); });
+    for (std::size_t i = 1; i < sorted.size(); ++i) {
+        const parameter &before = *sorted[i - 1], &p = *sorted[i];
+        if (std::less<>()(p.values.data(), before.values.data() + before.values.size()))
+            throw value_error("parameters '" + before.name + "' and '" + p.name +
+                              "': the same weights are in both, expected each weight once");
+    }
 }
 
 }  // namespace thinwire
@@ -7410,6 +7490,7 @@ template <backend B>
 
 #include <atomic>
 #include <cstddef>
+#include <exception>
 
 namespace thinwire::detail {
 
@@ -7419,18 +7500,29 @@ namespace thinwire::detail {
 }
 
 /// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
+/// What a call throws passes through when all others are done: the first of several.
 template <class Task>
-void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
+void for_each_item(thread_pool* pool, std::size_t items, const Task& task) {
+    std::atomic_flag failed = ATOMIC_FLAG_INIT;
+    std::exception_ptr first;
+    const auto call = [&](std::size_t lane, std::size_t item) noexcept {
+        try {
+            task(lane, item);
+        } catch (...) {
+            if (!failed.test_and_set()) first = std::current_exception();
+        }
+    };
     if (lane_count(pool) == 1) {
         const standard_float_mode mode;
-        for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
-        return;
+        for (std::size_t i = 0; i < items; ++i) call(0, i);
+    } else {
+        std::atomic<std::size_t> next{0};
+        pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+            const standard_float_mode mode;
+            for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) call(lane, i);
+        });
     }
-    std::atomic<std::size_t> next{0};
-    pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
-        const standard_float_mode mode;
-        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
-    });
+    if (first != nullptr) std::rethrow_exception(first);
 }
 
 }  // namespace thinwire::detail
@@ -9900,6 +9992,7 @@ struct update_workspace {
 /// Replicas stay equal only if every one of them computes the same bits: an own rule must not depend on the machine,
 /// the number of threads, or on how a compiler contracts or reorders floating-point operations. Safe are comparisons,
 /// choices, single operations from memory to memory, and powers of two. Const calls from several threads at once.
+/// direct() and direct_matrix() must not throw: a replica that stopped halfway through a tensor could never go on.
 class update_rule {
  public:
     update_rule() = default;
@@ -9914,11 +10007,12 @@ class update_rule {
     /// Multiplies the learning rate of a tensor of this shape; not its weight decay. In 2^-20..2^20.
     [[nodiscard]] virtual float rate(const shape&) const { return 1.0F; }
     /// Scope elements: d <- phi(d). Numbers must stay finite and below 2^100.
-    virtual void direct(std::span<float> d) const { static_cast<void>(d); }
+    virtual void direct(std::span<float> d) const noexcept { static_cast<void>(d); }
     /// Scope matrix: floats of working memory for one matrix.
     [[nodiscard]] virtual std::size_t workspace(std::size_t rows, std::size_t cols) const { return 0 * rows * cols; }
     /// Scope matrix: d <- phi(d), row-major. Called from one thread.
-    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const {
+    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                               update_workspace& work) const noexcept {
         static_cast<void>(rows + cols + work.memory.size());
         direct(d);
     }
@@ -10112,12 +10206,17 @@ struct tensor_settings {
     bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
-/// The settings of each parameter. Throws value_error for a group that holds none.
+/// The settings of each parameter. Throws value_error for a group that holds none, or one that is not there.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
     const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
+    for (std::size_t g = 0; g < o.groups.size(); ++g)
+        for (const std::size_t position : o.groups[g].parameters)
+            if (position >= parameters.size())
+                throw value_error("demo: groups[" + std::to_string(g) + "].parameters: " + std::to_string(position) +
+                                  ", expected below " + std::to_string(parameters.size()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();
@@ -10180,11 +10279,18 @@ class basis_cache {
         return &entries_.back()->tables;
     }
 
+    /// The working memory of set_round(): once for all rounds.
+    void reserve(thread_pool* pool) {
+        if (!basis_.each_round() || lanes_.size() == lane_count(pool)) return;
+        std::size_t side = 0;
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
+        lanes_.assign(lane_count(pool), std::vector<std::int32_t>(side * side));
+    }
     /// Brings the tables of a round, where the basis has others for each.
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
+        reserve(pool);
         round_ = round;
-        prepare(lane_count(pool));
         for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
             entry& e = *entries_[i];
             const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
@@ -10230,14 +10336,6 @@ class basis_cache {
     }
     [[nodiscard]] basis::place place_of(const key& at) const noexcept {
         return {.round = round_, .tensor = at.tensor, .axis = at.axis};
-    }
-
-    /// The working memory of set_round(): once for all rounds.
-    void prepare(std::size_t lanes) {
-        if (lanes_.size() == lanes) return;
-        std::size_t side = 0;
-        for (const auto& e : entries_) side = std::max(side, e->at.side);
-        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;
@@ -10394,6 +10492,8 @@ class chunk_plan {
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
 
+    /// The working memory of set_round().
+    void reserve(thread_pool* pool) { bases_.reserve(pool); }
     /// Brings the bases of a round into the tensors' tables.
     void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
 
@@ -10497,22 +10597,25 @@ struct share_place {
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 namespace thinwire {
 
 /// What a step did. Numbers of contributions are sums over the commits that it applied.
 struct step_report {
-    std::uint64_t round = 0;         ///< the last round applied
-    int contributors = 0;            ///< accepted contributions
-    std::uint64_t tokens = 0;        ///< that the accepted contributions state
-    int rejected = 0;                ///< contributions that every replica skips: malformed, or of another run or round
-    bool own_included = false;       ///< false: this peer's payload went back into its momentum
-    int agreeing = 0;                ///< contributors whose replica digest equals this replica's
-    int disagreeing = 0;             ///< contributors whose replica differs: somebody's weights are wrong
-    std::size_t bytes_sent = 0;      ///< this peer's payload
-    std::size_t bytes_received = 0;  ///< the payloads of others
-    float gradient_norm = 0.0F;      ///< of all gradients of the last begin_step together, before clipping
-    float learning_rate = 0.0F;      ///< applied last
+    std::uint64_t round = 0;          ///< the last round applied
+    int contributors = 0;             ///< accepted contributions
+    std::uint64_t tokens = 0;         ///< that the accepted contributions state
+    int rejected = 0;                 ///< contributions that were skipped: malformed, of another run or round, or made
+                                      ///< with other settings, whose replicas drift away from this one
+    std::optional<errc> rejection{};  ///< why the first of them; payload_decoder::validate() says it in words
+    bool own_included = false;        ///< false: this peer's payload went back into its momentum
+    int agreeing = 0;                 ///< contributors whose replica digest equals this replica's
+    int disagreeing = 0;              ///< contributors whose replica differs: somebody's weights are wrong
+    std::size_t bytes_sent = 0;       ///< this peer's payload
+    std::size_t bytes_received = 0;   ///< the payloads of others
+    float gradient_norm = 0.0F;       ///< of all gradients of the last begin_step together, before clipping
+    float learning_rate = 0.0F;       ///< applied last
 };
 
 }  // namespace thinwire
@@ -10533,26 +10636,43 @@ struct step_report {
 
 namespace thinwire::detail {
 
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
 /// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
 class round_keeper {
  public:
     [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    /// What is in flight for an earlier round was committed.
     void set_round(std::uint64_t round) noexcept {
         round_ = round;
+        sent_ = sent();
+        forget_share();
+    }
+    /// The weights have changed.
+    void forget_share() noexcept {
         share_known_ = false;
         share_ahead_ = {};
     }
     void next_round() noexcept { set_round(round_ + 1); }
 
-    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    /// A payload may be restored when the round is set already, or before.
+    [[nodiscard]] sent_state sent() const noexcept {
+        return sent_ == sent_state::in_flight && pending_round_ < round_ ? sent_state::committed : sent_;
+    }
+    [[nodiscard]] bool pending() const noexcept { return sent() == sent_state::in_flight; }
     [[nodiscard]] std::span<const std::byte> payload() const noexcept {
-        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+        return pending() ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
     }
     [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
     [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
 
     void require_none_pending() const {
-        if (pending_)
+        if (pending())
             throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
                               " is still in flight, expected end_step() or abandon() first");
     }
@@ -10571,22 +10691,32 @@ class round_keeper {
         tokens_ = tokens;
     }
 
+    /// Room for a payload of so many bytes; the last one stays.
+    void reserve(std::size_t bytes) { payload_.reserve(bytes); }
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
         payload_ = std::move(payload);
-        pending_ = true;
+        sent_ = sent_state::in_flight;
         pending_self_ = self;
         pending_round_ = round;
     }
-    void settle() noexcept { pending_ = false; }
+    /// A part of what another one started, in bytes of its own.
+    void start_as(const round_keeper& whole, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        sent_ = whole.sent_;
+        pending_self_ = whole.pending_self_;
+        pending_round_ = whole.pending_round_;
+    }
+    /// Nothing is in flight any longer.
+    void settle(bool committed) noexcept { sent_ = committed ? sent_state::committed : sent_state::none; }
     /// What start() was last given, in flight or settled.
     [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(payload_); }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ &&
+        return pending() && c.peer == pending_self_ &&
                std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
@@ -10623,6 +10753,11 @@ class round_keeper {
         if (is_own(c)) report.own_included = true;
     }
 
+    /// Counts one that is skipped.
+    static void reject(step_report& report, errc why) noexcept {
+        if (report.rejected++ == 0) report.rejection = why;
+    }
+
     /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
     [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
         for (std::size_t j = 0; j < i; ++j)
@@ -10635,6 +10770,7 @@ class round_keeper {
         total.round = one.round;
         total.contributors += one.contributors;
         total.tokens += one.tokens;
+        if (total.rejected == 0) total.rejection = one.rejection;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
@@ -10646,7 +10782,7 @@ class round_keeper {
  private:
     std::uint64_t round_ = 0;
     std::uint32_t tokens_ = 0;
-    bool pending_ = false;
+    sent_state sent_ = sent_state::none;
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
     std::vector<std::byte> payload_;
@@ -10684,13 +10820,6 @@ inline constexpr std::uint16_t private_version = 2;
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Where the coefficients that were last sent are.
-enum class sent_state : std::uint8_t {
-    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
-    in_flight = 1,  ///< it awaits its commit and is still in the momentum
-    committed = 2,  ///< still in the momentum, to be taken out of it next
-};
-
 /// What a peer's private state consists of, and what it was made with.
 struct private_view {
     const payload_layout* layout;
@@ -10714,17 +10843,19 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
 [[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
-                                                               sent_state state, const round_keeper& rounds,
-                                                               const sparse_content& own) {
-    byte_writer out;
+                                                               const round_keeper& rounds, const sparse_content& own) {
+    const sent_state state = rounds.sent();
+    std::vector<std::byte> room;
+    room.reserve(128 + 4 * (momentum.size() + own.values.size()) + rounds.last_payload().size());
+    byte_writer out(std::move(room));
     put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
-    for (const float value : momentum) out.put(value);
+    out.put(momentum);
     if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
-        for (const float value : own.values) out.put(value);
+        out.put(std::span<const float>(own.values));
         out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
         out.put(rounds.last_payload());
     }
@@ -10732,15 +10863,21 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     return out.take();
 }
 
-/// Reads `count` finite floats; false when there are fewer or one is not finite.
-[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
-    for (float& value : out) {
-        const auto bits = in.get<std::uint32_t>();
-        if ((bits & 0x7fffffffU) >= 0x7f800000U) return false;
-        value = std::bit_cast<float>(bits);
-    }
-    return !in.failed();
+/// The magnitude of the largest, as bits.
+[[nodiscard]] inline std::uint32_t largest_bits(std::span<const float> values) noexcept {
+    std::uint32_t largest = 0;
+    for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    return largest;
 }
+/// Reads finite floats; false when there are fewer or one is not finite.
+[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
+    in.get_floats(out);
+    return !in.failed() && largest_bits(out) < 0x7f800000U;
+}
+/// Of momenta and of what was sent. begin_step() takes gradients of a norm below 2^60 in all, so that a momentum has at
+/// most 2^60 / (1 - beta) <= 2^84. With 2^88 a chunk of 2^16 elements, less what was sent of it, has a norm of at most
+/// 2^97: what it sends is below the 2^100 that receivers take.
+inline constexpr std::uint32_t largest_private_bits = (127U + 88U) << 23U;
 
 /// The part that is there only when something was sent.
 [[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
@@ -10750,6 +10887,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
         return private_failure(errc::malformed, "values sent");
+    if (largest_bits(values) > largest_private_bits) return private_failure(errc::out_of_range, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload sent");
@@ -10762,8 +10900,8 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Total; changes nothing when it refuses.
 [[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
-                                                      aligned_vector<float>& momentum, sent_state& state,
-                                                      round_keeper& rounds, sparse_content& own) {
+                                                      aligned_vector<float>& momentum, round_keeper& rounds,
+                                                      sparse_content& own) {
     constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
@@ -10783,19 +10921,19 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
+    if (largest_bits(read) > largest_private_bits) return private_failure(errc::out_of_range, "momentum");
     round_keeper next = rounds;
     sparse_content sent = own;
-    next.settle();
+    next.settle(false);
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
         if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
-        if (found == sent_state::committed) next.settle();
+        if (found == sent_state::committed) next.settle(true);
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
-    state = found;
     return ok{};
 }
 
@@ -10886,6 +11024,7 @@ class adamw {
                    .fingerprint = detail::dense_fingerprint(parameters, options_.weights),
                    .sections = {}};
         std::size_t elements = 0;
+        check_apart(parameters);
         for (const parameter& p : parameters) {
             check(p);
             detail::require_section_fits(p, 4 * p.shape.count());
@@ -10951,40 +11090,42 @@ class adamw {
         const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        accepted_.clear();
+        senders_ = 0;
         weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            payload_view view;
-            if (detail::round_keeper::repeated(c, i) ||
-                !open_dense_payload(from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer},
-                                    view)) {
-                ++report.rejected;
+            if (accepted_.size() == senders_) accepted_.emplace_back();
+            payload_view& view = accepted_[senders_];
+            if (detail::round_keeper::repeated(c, i)) {
+                detail::round_keeper::reject(report, errc::malformed);
+                continue;
+            }
+            if (const auto opened = open_dense_payload(
+                    from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer}, view);
+                !opened) {
+                detail::round_keeper::reject(report, opened.error().code);
                 continue;
             }
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted_.push_back(view);
             weigher_.add(view.info().tokens, 0);
+            ++senders_;
         }
-        if (!accepted_.empty()) {
+        if (senders_ > 0) {
             report.learning_rate = accepted_.front().info().learning_rate;
             update();
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;
     }
 
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// Forgets the payload in flight.
-    void abandon() noexcept { rounds_.settle(); }
+    void abandon() noexcept { rounds_.settle(false); }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
@@ -11026,8 +11167,8 @@ class adamw {
         out.put(power1_);
         out.put(power2_);
         out.put(static_cast<std::uint64_t>(mean_.size()));
-        for (const float value : mean_) out.put(value);
-        for (const float value : square_) out.put(value);
+        out.put(std::span<const float>(mean_));
+        out.put(std::span<const float>(square_));
         out.put(checksum64(out.bytes()));
         return out.take();
     }
@@ -11059,7 +11200,7 @@ class adamw {
         square_ = std::move(square);
         power1_ = power1;
         power2_ = power2;
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         return ok{};
     }
 
@@ -11103,7 +11244,7 @@ class adamw {
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const std::span<const contribution_weight> weights = weigher_.finish();
-        std::uint64_t sum = weights.empty() ? accepted_.size() : 0;
+        std::uint64_t sum = weights.empty() ? senders_ : 0;
         for (const contribution_weight& w : weights) sum += w.weight;
         const detail::adamw_step step = {
             .gradient_weight = detail::settled(1.0 / static_cast<double>(sum)),
@@ -11114,7 +11255,7 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
-        for (auto& lane : gradients_) lane.resize(accepted_.size());
+        for (auto& lane : gradients_) lane.resize(senders_);
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
@@ -11122,8 +11263,7 @@ class adamw {
                 std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted_.size(); ++r)
-                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < senders_; ++r) gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, weights, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -11143,7 +11283,8 @@ class adamw {
     float gradient_norm_ = 0.0F;
     gradient_meter meter_;
     contribution_weights weigher_;
-    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<payload_view> accepted_;  ///< of the commit at hand: the first senders_
+    std::size_t senders_ = 0;
     std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 
@@ -11554,6 +11695,7 @@ class chunk_worker {
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <string>
 
 namespace thinwire::detail {
 
@@ -11574,6 +11716,14 @@ struct update_rates {
     if (o.gradient == gradient_scale::none) return 1.0;
     if (o.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(o.momentum_decay);
     return static_cast<double>(o.learning_rate);
+}
+/// The same and clipped, for gradients of this norm together. Throws value_error where they would be absurdly large.
+[[nodiscard]] inline double checked_gain(const demo_options& o, double norm) {
+    const double gain = gradient_gain(o) * clip_factor(norm, o.clip_norm);
+    if (!(norm * gain < 0x1p60))
+        throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                          " (gradient " + std::string(to_string(o.gradient)) + "), expected below 2^60");
+    return gain;
 }
 
 /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
@@ -11608,6 +11758,8 @@ inline void round_sent(std::span<float> values, const value_codec& codec) noexce
 
 namespace thinwire {
 
+class sharded_demo;
+
 /// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
 /// alpha and the update rules):
 ///
@@ -11641,12 +11793,14 @@ class demo {
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
+        check_apart(parameters);
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
+        plan_.reserve(pool);
         prepare_matrices();
         prepare_batches();
     }
@@ -11662,8 +11816,9 @@ class demo {
     }
 
     /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
-    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
-    /// large, or when the last payload is still in flight.
+    /// until the next begin_step. Throws value_error when a gradient is not finite or absurdly large, or when the last
+    /// payload is still in flight, and std::bad_alloc: nothing has changed then. An own value code that breaks its
+    /// word is found when the momentum has changed: value_error, and the rest is as after abandon().
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         return begin_step(self, [](std::span<const std::byte>) {});
     }
@@ -11686,17 +11841,15 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
-        if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
-                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        const double gain = detail::checked_gain(options_, norm);
+        reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
-        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        const float taken = rounds_.sent() == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
-        std::exception_ptr thrown;
+        std::exception_ptr thrown, fault;
         const auto pass_on = [&]() noexcept {
             try {
                 const std::span<const std::byte> part = out.unsent();
@@ -11707,18 +11860,26 @@ class demo {
         };
         for (const tensor_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
-            encode(batch, out, pass_on);
+            try {
+                if (fault == nullptr) encode(batch, out, pass_on);
+            } catch (...) {  // an own value code; the other tensors' gradients are still to come
+                fault = std::current_exception();
+            }
+        }
+        if (fault != nullptr) {
+            rounds_.settle(false);
+            std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
-        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
     }
 
     /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
-    /// momentum when its round's commit does not hold it.
+    /// momentum when its round's commit does not hold it. Nothing has changed when the first commit throws; those
+    /// before another that does are applied, and round() tells which one is wanted.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -11739,16 +11900,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
@@ -11773,7 +11931,11 @@ class demo {
 
     /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
     /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
-    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
+    void set_k(int k) {
+        const std::uint32_t checked = detail::checked_k(k, layout());
+        for (section_coder& coder : coders_) coder.reserve(layout(), checked);
+        k_ = checked;
+    }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -11782,7 +11944,11 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    /// Throws value_error where there is no such parameter.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        if (i >= parameters_.size())
+            throw value_error("momentum: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
@@ -11796,7 +11962,7 @@ class demo {
                          weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
-                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, refusals_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
         held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
@@ -11814,17 +11980,18 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, rounds_, own_);
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
     [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
     [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         if (!bytes.empty())
             return failure{errc::trailing,
                            "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
@@ -11832,6 +11999,8 @@ class demo {
     }
 
  private:
+    friend class sharded_demo;
+
     template <class Task>
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
@@ -11854,41 +12023,40 @@ class demo {
 
     /// `given`: what the contributions weigh; null: as their payloads say.
     step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
-        rounds_.require_round(c);
         const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        weigher_.clear();
-        read(c, given == nullptr && weigher_.needs_norms());
-        for (std::size_t i = 0; i < c.contributions.size(); ++i)
-            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        const step_report report = take_in(c, given == nullptr);
         if (given != nullptr && !given->empty() && given->size() != accepted_.size())
             throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
                               std::to_string(accepted_.size()) + " accepted contributions");
+        carry_out(report, given != nullptr ? *given : weigher_.finish());
+        return report;
+    }
+    /// Reads and counts what a commit holds, for carry_out(). All that may fail; nothing has changed then.
+    step_report take_in(const commit& c, bool weigh) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        accepted_.clear();
+        weigher_.clear();
+        read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
             if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
                 report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
+            if (accepted_.empty()) report.learning_rate = headers_[i]->learning_rate;
+            accepted_.push_back(&contents_[i]);
             weigher_.add(headers_[i]->tokens, norms_[i]);
         }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
         return report;
     }
-
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
+    void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
+        const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
+        if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
+        if (rounds_.pending() && rounds_.pending_round() == report.round) rounds_.settle(report.own_included);
+        rounds_.next_round();
     }
 
     [[nodiscard]] detail::private_view private_part() const noexcept {
@@ -11900,14 +12068,21 @@ class demo {
     }
 
     void take_out_committed() {
-        if (sent_ != detail::sent_state::committed) return;
+        if (rounds_.sent() != detail::sent_state::committed) return;
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
                                         options_.alpha);
         });
-        sent_ = detail::sent_state::none;
+        rounds_.settle(false);
+    }
+
+    /// All memory that begin_step() needs, before it changes anything.
+    void reserve() {
+        rounds_.reserve(room_of_payload(layout()));
+        for (std::size_t i = 0; i < encoded_.size(); ++i)
+            encoded_[i].reserve(room_of_section(layout().sections[i], *layout().codec));
     }
 
     /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
@@ -11927,7 +12102,7 @@ class demo {
             next.from = next.to;
             next.first_piece = piece;
         }
-        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+        encoded_.resize(workers_.size() > 1 && options_.codec == nullptr ? parameters_.size() : 0);
     }
 
     [[nodiscard]] payload_info header(peer_id self) {
@@ -11985,7 +12160,7 @@ class demo {
     template <class PassOn>
     void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
         const payload_layout& shape = layout();
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1;
         if (parallel)
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
@@ -12008,6 +12183,7 @@ class demo {
     void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
@@ -12018,7 +12194,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
@@ -12112,8 +12291,7 @@ class demo {
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
-    detail::sent_state sent_ = detail::sent_state::none;
+    sparse_content own_;               ///< what this peer last sent; with sign values, what the signs stand for
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
     detail::round_keeper rounds_;
@@ -12124,6 +12302,7 @@ class demo {
     std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
     std::vector<const sparse_content*> accepted_;
     std::vector<std::uint64_t> norms_;  ///< of the contributions
     contribution_weights weigher_;
@@ -12358,7 +12537,8 @@ class muon final : public update_rule {
         const std::size_t m = detail::round_to_panel(std::min(rows, cols));
         return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
     }
-    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                       update_workspace& work) const noexcept override {
         const bool tall = rows > cols;
         const std::size_t m = detail::round_to_panel(tall ? cols : rows),
                           n = detail::round_to_panel(tall ? rows : cols);

@@ -22,6 +22,8 @@ if command -v aarch64-linux-gnu-g++ > /dev/null && [ -n "$emulator" ]; then
     for flags in "-O2" "-O3 -ffast-math"; do
         echo "aarch64-linux-gnu-g++ $emulator $flags -static" >> "$builds"
     done
+else
+    echo "AArch64 is left out: no aarch64-linux-gnu-g++ or no qemu-aarch64 here"
 fi
 count=$(wc -l < "$builds")
 [ "$count" -ge 2 ] || { echo "no two builds to compare"; exit 1; }

@@ -37,7 +37,7 @@ struct vector_writer {
         if (code == value_code::q2) return q2[random.below(2)];
         return 1.0F + random.uniform();
     }
-    void fill(const payload_layout& layout, bool full, place where, sparse_content& content) {
+    void fill(const payload_layout& layout, bool full, place where, bool tiny, sparse_content& content) {
         content.resize(layout);
         std::size_t at = 0, chunk_number = 0;
         for (const payload_section& s : layout.sections)
@@ -45,7 +45,8 @@ struct vector_writer {
                 const auto count = full ? s.kept : static_cast<std::uint32_t>(random.below(s.kept + 1));
                 content.counts[chunk_number++] = count;
                 const float scale =
-                    static_cast<float>(16 + random.below(16)) * (random.below(2) == 0 ? 0x1p-9F : 0x1p3F);
+                    tiny ? 0x1p-130F
+                         : static_cast<float>(16 + random.below(16)) * (random.below(2) == 0 ? 0x1p-9F : 0x1p3F);
                 for (std::uint32_t p = 0, n = 0; n < count; ++p) {
                     const bool taken = where == place::anywhere ? random.below(s.chunk_size - p) < count - n
                                        : where == place::front  ? true
@@ -108,14 +109,14 @@ struct vector_writer {
         return info;
     }
     void demo(const std::string& name, value_code code, const std::vector<payload_section>& sections, bool full,
-              place where = place::anywhere, std::uint32_t stated = 8) {
+              place where = place::anywhere, std::uint32_t stated = 8, bool tiny = false) {
         const payload_layout layout = {
             .codec = &codec_of(code), .k = 8, .chunk = 64, .fingerprint = 0x1234567890abcdefU, .sections = sections};
         payload_layout sent = layout;
         sent.k = stated;
         for (std::size_t i = 0; i < sections.size(); ++i) sent.sections[i] = layout.section(i, stated);
         sparse_content content;
-        fill(sent, full, where, content);
+        fill(sent, full, where, tiny, content);
         const payload_info info = info_of(sent);
         payload_writer out(info, sections.size(), {}, room_of_payload(layout));
         section_coder coder(layout);
@@ -190,5 +191,8 @@ int main(int count, char** words) {
     write.demo("fewer", value_code::f32, small, true, place::anywhere, 3);
     write.demo("fewer_counts", value_code::q4, {section(1300, 64, 40), section(9, 4096, 8), section(2, 5, 5)}, false,
                place::anywhere, 2);
+    // Values at or below the smallest scale that can be stated.
+    for (const value_code code : {value_code::q4, value_code::q2})
+        write.demo(std::string(to_string(code)) + "_tiny", code, small, true, place::anywhere, 8, true);
     return 0;
 }

@@ -70,7 +70,7 @@ inline constexpr std::size_t section_length_bytes = 4;
 
 }  // namespace detail
 
-/// Bytes that a demo payload of this layout is never seen to exceed.
+/// Bytes that a demo payload of this layout never exceeds.
 [[nodiscard]] inline std::size_t room_of_payload(const payload_layout& layout) noexcept {
     std::size_t room = detail::payload_header_bytes + detail::payload_checksum_bytes;
     for (const payload_section& s : layout.sections)
@@ -220,10 +220,11 @@ struct payload_expectation {
     std::uint64_t peer = 0;
 };
 
-/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with.
+/// A payload whose header fits the layout, cut into its sections. Refers to the bytes it was opened with. One that is
+/// opened again allocates only for more sections than before.
 class payload_view {
  public:
-    /// Checks everything but the insides of the sections.
+    /// Checks everything but the insides of the sections. One that is refused is not to be read.
     [[nodiscard]] result<ok> open(std::span<const std::byte> bytes, const payload_layout& layout,
                                   const payload_expectation& expected) {
         using detail::payload_failure;
@@ -242,21 +243,22 @@ class payload_view {
             info->sections != layout.sections.size())
             return payload_failure(errc::mismatch, "of other tensors or options");
         info_ = *info;
-        bytes_ = bytes;
+        sections_.clear();
+        byte_reader in(bytes.subspan(detail::payload_header_bytes));
+        for (std::uint32_t i = 0; i < info->sections; ++i) sections_.push_back(in.get_bytes(in.get<std::uint32_t>()));
         return ok{};
     }
 
     [[nodiscard]] const payload_info& info() const noexcept { return info_; }
-    /// Adds up the lengths of those before it. Precondition: opened, i < layout.sections.size().
-    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept {
-        byte_reader in(bytes_.subspan(detail::payload_header_bytes));
-        for (; i > 0; --i) static_cast<void>(in.get_bytes(in.get<std::uint32_t>()));
-        return in.get_bytes(in.get<std::uint32_t>());
-    }
+    /// Precondition: opened, i < layout.sections.size().
+    [[nodiscard]] std::span<const std::byte> section(std::size_t i) const noexcept { return sections_[i]; }
+    /// Memory for so many sections.
+    void reserve(std::size_t sections) { sections_.reserve(sections); }
+    [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(sections_); }
 
  private:
     payload_info info_;
-    std::span<const std::byte> bytes_;
+    std::vector<std::span<const std::byte>> sections_;
 };
 
 /// Gradients beyond this magnitude are absurd: their squares, which AdamW keeps as float32, would be infinite.
@@ -287,8 +289,17 @@ inline constexpr std::uint32_t largest_gradient_bits = (127U + 60U) << 23U;  // 
 /// from the layout and never from the bytes: after the first payload, accepting one allocates nothing.
 class payload_decoder {
  public:
-    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {}
+    explicit payload_decoder(const payload_layout& layout) : layout_(layout), coder_(layout_) {
+        view_.reserve(layout.sections.size());
+    }
+    payload_decoder(const payload_decoder& other) : payload_decoder(other.layout_, other.coder_) {}
+    payload_decoder& operator=(const payload_decoder&) = default;
+    payload_decoder(payload_decoder&&) = default;
+    payload_decoder& operator=(payload_decoder&&) = default;
+    ~payload_decoder() = default;
 
+    /// Memory for payloads that state `k`, at most that of the layout: then the first one allocates nothing either.
+    void reserve(std::uint32_t k) { coder_.reserve(layout_, k); }
     /// Reads a whole demo payload. What it leaves in `content` when it refuses is unspecified.
     [[nodiscard]] result<payload_info> decode(std::span<const std::byte> bytes, const payload_expectation& expected,
                                               sparse_content& content) {
@@ -316,12 +327,16 @@ class payload_decoder {
     }
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return bytes_held(layout_.sections) + coder_.memory_bytes() + content_.memory_bytes();
+        return bytes_held(layout_.sections) + coder_.memory_bytes() + view_.memory_bytes() + content_.memory_bytes();
     }
     /// Of the tables that copies share.
     [[nodiscard]] std::size_t table_bytes() const noexcept { return coder_.table_bytes(); }
 
  private:
+    payload_decoder(const payload_layout& layout, const section_coder& coder) : layout_(layout), coder_(coder) {
+        view_.reserve(layout.sections.size());
+    }
+
     payload_layout layout_;
     section_coder coder_;
     payload_view view_;

@@ -31,6 +31,13 @@ class byte_writer {
     void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
     void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
     void put(std::span<const std::byte> raw) { bytes_.insert(bytes_.end(), raw.begin(), raw.end()); }
+    /// The bits of each.
+    void put(std::span<const float> values) {
+        if constexpr (std::endian::native == std::endian::little)
+            put(std::as_bytes(values));
+        else
+            for (const float value : values) put(value);
+    }
     /// A 32-bit length, then the characters.
     void put(std::string_view text) {
         put(static_cast<std::uint32_t>(text.size()));
@@ -64,6 +71,16 @@ class byte_reader {
         return static_cast<T>(value);
     }
     [[nodiscard]] float get_f32() noexcept { return std::bit_cast<float>(get<std::uint32_t>()); }
+    /// As many floats, whatever their bits; those past the end are not written.
+    void get_floats(std::span<float> out) noexcept {
+        const std::span<const std::byte> raw = get_bytes(out.size_bytes());
+        if constexpr (std::endian::native == std::endian::little) {
+            if (!raw.empty()) std::memcpy(out.data(), raw.data(), raw.size());
+        } else {
+            byte_reader each(raw);
+            for (std::size_t i = 0; i < raw.size() / sizeof(float); ++i) out[i] = each.get_f32();
+        }
+    }
     [[nodiscard]] double get_f64() noexcept { return std::bit_cast<double>(get<std::uint64_t>()); }
 
     /// The next `count` bytes, or an empty span with failed() set when there are fewer.

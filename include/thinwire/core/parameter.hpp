@@ -4,10 +4,13 @@
 #include <thinwire/core/error.hpp>
 #include <thinwire/core/shape.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace thinwire {
 
@@ -28,6 +31,21 @@ inline void check(const parameter& p) {
     };
     if (p.values.size() != expected) complain("values", p.values.size());
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());
+}
+
+/// Throws value_error when two of them hold the same weights, which would be updated twice: of tied weights one is
+/// given.
+inline void check_apart(std::span<const parameter> parameters) {
+    std::vector<const parameter*> sorted;
+    for (const parameter& p : parameters)
+        if (!p.values.empty()) sorted.push_back(&p);
+    std::ranges::sort(sorted, std::less<>(), [](const parameter* p) { return p->values.data(); });
+    for (std::size_t i = 1; i < sorted.size(); ++i) {
+        const parameter &before = *sorted[i - 1], &p = *sorted[i];
+        if (std::less<>()(p.values.data(), before.values.data() + before.values.size()))
+            throw value_error("parameters '" + before.name + "' and '" + p.name +
+                              "': the same weights are in both, expected each weight once");
+    }
 }
 
 }  // namespace thinwire

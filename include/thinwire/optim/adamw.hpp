@@ -58,6 +58,7 @@ class adamw {
                    .fingerprint = detail::dense_fingerprint(parameters, options_.weights),
                    .sections = {}};
         std::size_t elements = 0;
+        check_apart(parameters);
         for (const parameter& p : parameters) {
             check(p);
             detail::require_section_fits(p, 4 * p.shape.count());
@@ -123,40 +124,42 @@ class adamw {
         const standard_float_mode mode;
         step_report report{.round = c.round};
         static_cast<void>(share());
-        accepted_.clear();
+        senders_ = 0;
         weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             const contribution& from = c.contributions[i];
-            payload_view view;
-            if (detail::round_keeper::repeated(c, i) ||
-                !open_dense_payload(from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer},
-                                    view)) {
-                ++report.rejected;
+            if (accepted_.size() == senders_) accepted_.emplace_back();
+            payload_view& view = accepted_[senders_];
+            if (detail::round_keeper::repeated(c, i)) {
+                detail::round_keeper::reject(report, errc::malformed);
+                continue;
+            }
+            if (const auto opened = open_dense_payload(
+                    from.payload, layout_, {.run = options_.run, .round = c.round, .peer = from.peer}, view);
+                !opened) {
+                detail::round_keeper::reject(report, opened.error().code);
                 continue;
             }
             rounds_.count(report, from, view.info());
             if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
-            accepted_.push_back(view);
             weigher_.add(view.info().tokens, 0);
+            ++senders_;
         }
-        if (!accepted_.empty()) {
+        if (senders_ > 0) {
             report.learning_rate = accepted_.front().info().learning_rate;
             update();
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle();
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;
     }
 
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) rounds_.settle();
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// Forgets the payload in flight.
-    void abandon() noexcept { rounds_.settle(); }
+    void abandon() noexcept { rounds_.settle(false); }
 
     /// For the payloads to come. Throws value_error unless 0, or 2^-100..2^20.
     void set_learning_rate(float rate) {
@@ -198,8 +201,8 @@ class adamw {
         out.put(power1_);
         out.put(power2_);
         out.put(static_cast<std::uint64_t>(mean_.size()));
-        for (const float value : mean_) out.put(value);
-        for (const float value : square_) out.put(value);
+        out.put(std::span<const float>(mean_));
+        out.put(std::span<const float>(square_));
         out.put(checksum64(out.bytes()));
         return out.take();
     }
@@ -231,7 +234,7 @@ class adamw {
         square_ = std::move(square);
         power1_ = power1;
         power2_ = power2;
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         return ok{};
     }
 
@@ -275,7 +278,7 @@ class adamw {
         power2_ = detail::settled(power2_ * options_.beta2);
         const double rate = static_cast<double>(rates.learning_rate);
         const std::span<const contribution_weight> weights = weigher_.finish();
-        std::uint64_t sum = weights.empty() ? accepted_.size() : 0;
+        std::uint64_t sum = weights.empty() ? senders_ : 0;
         for (const contribution_weight& w : weights) sum += w.weight;
         const detail::adamw_step step = {
             .gradient_weight = detail::settled(1.0 / static_cast<double>(sum)),
@@ -286,7 +289,7 @@ class adamw {
             .epsilon = options_.epsilon,
             .step_size = detail::settled(rate / detail::settled(1.0 - power1_)),
             .decay = detail::settled(1.0 - detail::settled(rate * static_cast<double>(rates.weight_decay)))};
-        for (auto& lane : gradients_) lane.resize(accepted_.size());
+        for (auto& lane : gradients_) lane.resize(senders_);
         constexpr std::size_t piece = 1U << 14U;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const std::span<float> x = parameters_[i].values;
@@ -294,8 +297,7 @@ class adamw {
                 std::vector<const std::byte*>& gradients = gradients_[lane];
                 const std::size_t end = std::min(x.size(), (n + 1) * piece);
                 for (std::size_t at = n * piece; at < end; at += detail::adamw_block::width) {
-                    for (std::size_t r = 0; r < accepted_.size(); ++r)
-                        gradients[r] = accepted_[r].section(i).data() + 4 * at;
+                    for (std::size_t r = 0; r < senders_; ++r) gradients[r] = accepted_[r].section(i).data() + 4 * at;
                     detail::adamw_update(step, gradients, weights, x.data() + at, mean_.data() + first_[i] + at,
                                          square_.data() + first_[i] + at,
                                          std::min(detail::adamw_block::width, end - at));
@@ -315,7 +317,8 @@ class adamw {
     float gradient_norm_ = 0.0F;
     gradient_meter meter_;
     contribution_weights weigher_;
-    std::vector<payload_view> accepted_;                    ///< of the commit at hand
+    std::vector<payload_view> accepted_;  ///< of the commit at hand: the first senders_
+    std::size_t senders_ = 0;
     std::vector<std::vector<const std::byte*>> gradients_;  ///< of each lane: where it reads what each peer sent
 };
 

@@ -32,6 +32,8 @@
 
 namespace thinwire {
 
+class sharded_demo;
+
 /// Decoupled momentum optimization (Peng, Quesnelle, Kingma: arXiv 2411.19870; the second version of the paper adds
 /// alpha and the update rules):
 ///
@@ -65,12 +67,14 @@ class demo {
           momentum_(plan_.elements()),
           meter_(parameters),
           weigher_(options_.weights, options_.contribution_clip) {
+        check_apart(parameters);
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
         decoders_.assign(workers_.size(), payload_decoder(layout()));
         coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
+        plan_.reserve(pool);
         prepare_matrices();
         prepare_batches();
     }
@@ -86,8 +90,9 @@ class demo {
     }
 
     /// Takes the gradients into the momentum and chooses its largest coefficients: the payload for round(), valid
-    /// until the next begin_step. Throws value_error, with nothing changed, when a gradient is not finite or absurdly
-    /// large, or when the last payload is still in flight.
+    /// until the next begin_step. Throws value_error when a gradient is not finite or absurdly large, or when the last
+    /// payload is still in flight, and std::bad_alloc: nothing has changed then. An own value code that breaks its
+    /// word is found when the momentum has changed: value_error, and the rest is as after abandon().
     [[nodiscard]] std::span<const std::byte> begin_step(peer_id self) {
         return begin_step(self, [](std::span<const std::byte>) {});
     }
@@ -110,17 +115,15 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, double norm, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
-        const double gain = detail::gradient_gain(options_) * clip_factor(norm, options_.clip_norm);
-        if (!(norm * gain < 0x1p60))
-            throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
-                              " (gradient " + std::string(to_string(options_.gradient)) + "), expected below 2^60");
+        const double gain = detail::checked_gain(options_, norm);
+        reserve();
         gradient_norm_ = static_cast<float>(norm);
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         plan_.set_round(round(), pool_);
-        const float taken = sent_ == detail::sent_state::committed ? options_.alpha : 0.0F;
+        const float taken = rounds_.sent() == detail::sent_state::committed ? options_.alpha : 0.0F;
         choose_first(static_cast<float>(gain), taken);
         payload_writer out(header(self), layout().sections.size(), rounds_.reuse(), room_of_payload(layout()));
-        std::exception_ptr thrown;
+        std::exception_ptr thrown, fault;
         const auto pass_on = [&]() noexcept {
             try {
                 const std::span<const std::byte> part = out.unsent();
@@ -131,18 +134,26 @@ class demo {
         };
         for (const tensor_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
-            encode(batch, out, pass_on);
+            try {
+                if (fault == nullptr) encode(batch, out, pass_on);
+            } catch (...) {  // an own value code; the other tensors' gradients are still to come
+                fault = std::current_exception();
+            }
+        }
+        if (fault != nullptr) {
+            rounds_.settle(false);
+            std::rethrow_exception(fault);
         }
         out.finish();
         pass_on();
-        sent_ = detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
     }
 
     /// Applies commits in order; the first must be that of round() (value_error). The payload in flight stays in the
-    /// momentum when its round's commit does not hold it.
+    /// momentum when its round's commit does not hold it. Nothing has changed when the first commit throws; those
+    /// before another that does are applied, and round() tells which one is wanted.
     step_report end_step(std::span<const commit> commits) {
         if (commits.empty())
             throw value_error("end_step: no commit, expected that of round " + std::to_string(round()));
@@ -163,16 +174,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        rounds_.set_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { rounds_.set_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
@@ -197,7 +205,11 @@ class demo {
 
     /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k, as at first; a lower one is
     /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
-    void set_k(int k) { k_ = detail::checked_k(k, layout()); }
+    void set_k(int k) {
+        const std::uint32_t checked = detail::checked_k(k, layout());
+        for (section_coder& coder : coders_) coder.reserve(layout(), checked);
+        k_ = checked;
+    }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -206,7 +218,11 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed; what is in flight is still in it.
+    /// Throws value_error where there is no such parameter.
     [[nodiscard]] std::span<const float> momentum(std::size_t i) {
+        if (i >= parameters_.size())
+            throw value_error("momentum: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(parameters_.size()));
         take_out_committed();
         return std::span(momentum_).subspan(plan_.tensors()[i].first_element, parameters_[i].values.size());
     }
@@ -220,7 +236,7 @@ class demo {
                          weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
         held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
-                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, accepted_);
+                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, refusals_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
         held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
         for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
@@ -238,17 +254,18 @@ class demo {
 
     /// Momentum and payload in flight, exactly: a peer that restores them goes on bit for bit.
     [[nodiscard]] std::vector<std::byte> save_private() const {
-        return detail::save_private_state(private_part(), momentum_, sent_, rounds_, own_);
+        return detail::save_private_state(private_part(), momentum_, rounds_, own_);
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
-        return detail::restore_private_state(bytes, private_part(), momentum_, sent_, rounds_, own_);
+        return detail::restore_private_state(bytes, private_part(), momentum_, rounds_, own_);
     }
 
     /// The optimizer state that all replicas share besides the weights: none.
     [[nodiscard]] std::vector<std::byte> save_replica() const { return {}; }
     [[nodiscard]] result<ok> restore_replica(std::span<const std::byte> bytes) {
-        rounds_.set_round(rounds_.round());
+        rounds_.forget_share();
         if (!bytes.empty())
             return failure{errc::trailing,
                            "demo: replica state of " + std::to_string(bytes.size()) + " bytes, expected none"};
@@ -256,6 +273,8 @@ class demo {
     }
 
  private:
+    friend class sharded_demo;
+
     template <class Task>
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
@@ -278,41 +297,40 @@ class demo {
 
     /// `given`: what the contributions weigh; null: as their payloads say.
     step_report apply_weighted(const commit& c, const std::span<const contribution_weight>* given) {
-        rounds_.require_round(c);
         const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
-        accepted_.clear();
-        weigher_.clear();
-        read(c, given == nullptr && weigher_.needs_norms());
-        for (std::size_t i = 0; i < c.contributions.size(); ++i)
-            if (headers_[i]) accepted_.push_back(&contents_[i]);
+        const step_report report = take_in(c, given == nullptr);
         if (given != nullptr && !given->empty() && given->size() != accepted_.size())
             throw value_error("apply: " + std::to_string(given->size()) + " weights, expected one for each of " +
                               std::to_string(accepted_.size()) + " accepted contributions");
+        carry_out(report, given != nullptr ? *given : weigher_.finish());
+        return report;
+    }
+    /// Reads and counts what a commit holds, for carry_out(). All that may fail; nothing has changed then.
+    step_report take_in(const commit& c, bool weigh) {
+        rounds_.require_round(c);
+        step_report report{.round = c.round};
+        accepted_.clear();
+        weigher_.clear();
+        read(c, weigh && weigher_.needs_norms());
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
             if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
                 report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
+            if (accepted_.empty()) report.learning_rate = headers_[i]->learning_rate;
+            accepted_.push_back(&contents_[i]);
             weigher_.add(headers_[i]->tokens, norms_[i]);
         }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first, {.contents = accepted_, .weights = given != nullptr ? *given : weigher_.finish()});
-        }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
-        rounds_.next_round();
         return report;
     }
-
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? detail::sent_state::committed : detail::sent_state::none;
+    void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
+        const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
+        if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
+        if (rounds_.pending() && rounds_.pending_round() == report.round) rounds_.settle(report.own_included);
+        rounds_.next_round();
     }
 
     [[nodiscard]] detail::private_view private_part() const noexcept {
@@ -324,14 +342,21 @@ class demo {
     }
 
     void take_out_committed() {
-        if (sent_ != detail::sent_state::committed) return;
+        if (rounds_.sent() != detail::sent_state::committed) return;
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
                 workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
                                         options_.alpha);
         });
-        sent_ = detail::sent_state::none;
+        rounds_.settle(false);
+    }
+
+    /// All memory that begin_step() needs, before it changes anything.
+    void reserve() {
+        rounds_.reserve(room_of_payload(layout()));
+        for (std::size_t i = 0; i < encoded_.size(); ++i)
+            encoded_[i].reserve(room_of_section(layout().sections[i], *layout().codec));
     }
 
     /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
@@ -351,7 +376,7 @@ class demo {
             next.from = next.to;
             next.first_piece = piece;
         }
-        encoded_.resize(workers_.size() > 1 ? parameters_.size() : 0);
+        encoded_.resize(workers_.size() > 1 && options_.codec == nullptr ? parameters_.size() : 0);
     }
 
     [[nodiscard]] payload_info header(peer_id self) {
@@ -409,7 +434,7 @@ class demo {
     template <class PassOn>
     void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
         const payload_layout& shape = layout();
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1 && options_.codec == nullptr;
+        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1;
         if (parallel)
             detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
                 const std::size_t i = batch.from + n;
@@ -432,6 +457,7 @@ class demo {
     void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
@@ -442,7 +468,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
         });
@@ -536,8 +565,7 @@ class demo {
     std::vector<detail::chunk_worker> workers_;
     aligned_vector<float> momentum_;
     gradient_meter meter_;
-    sparse_content own_;  ///< what this peer last sent; with sign values, what the signs stand for
-    detail::sent_state sent_ = detail::sent_state::none;
+    sparse_content own_;               ///< what this peer last sent; with sign values, what the signs stand for
     aligned_vector<float> direction_;  ///< D of the tensors whose rule needs whole matrices
     update_workspace work_;
     detail::round_keeper rounds_;
@@ -548,6 +576,7 @@ class demo {
     std::vector<tensor_batch> batches_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
     std::vector<const sparse_content*> accepted_;
     std::vector<std::uint64_t> norms_;  ///< of the contributions
     contribution_weights weigher_;

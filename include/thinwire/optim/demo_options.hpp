@@ -175,12 +175,17 @@ struct tensor_settings {
     bool keeps_rest = false;  ///< what is sent is rounded: its difference to the coefficients stays in the momentum
 };
 
-/// The settings of each parameter. Throws value_error for a group that holds none.
+/// The settings of each parameter. Throws value_error for a group that holds none, or one that is not there.
 [[nodiscard]] inline std::vector<tensor_settings> settle_groups(std::span<const parameter> parameters,
                                                                 const demo_options& o) {
     const standard_float_mode mode;  // what a rule's rate() rounds is part of the fingerprint
     std::vector<tensor_settings> out(parameters.size());
     std::vector<bool> used(o.groups.size());
+    for (std::size_t g = 0; g < o.groups.size(); ++g)
+        for (const std::size_t position : o.groups[g].parameters)
+            if (position >= parameters.size())
+                throw value_error("demo: groups[" + std::to_string(g) + "].parameters: " + std::to_string(position) +
+                                  ", expected below " + std::to_string(parameters.size()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
         out[i].k = o.k;
         out[i].rule = o.rule.get();

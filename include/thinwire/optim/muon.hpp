@@ -64,7 +64,8 @@ class muon final : public update_rule {
         const std::size_t m = detail::round_to_panel(std::min(rows, cols));
         return 2 * m * detail::round_to_panel(std::max(rows, cols)) + 3 * m * m;
     }
-    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const override {
+    void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                       update_workspace& work) const noexcept override {
         const bool tall = rows > cols;
         const std::size_t m = detail::round_to_panel(tall ? cols : rows),
                           n = detail::round_to_panel(tall ? rows : cols);

@@ -33,6 +33,7 @@ struct update_workspace {
 /// Replicas stay equal only if every one of them computes the same bits: an own rule must not depend on the machine,
 /// the number of threads, or on how a compiler contracts or reorders floating-point operations. Safe are comparisons,
 /// choices, single operations from memory to memory, and powers of two. Const calls from several threads at once.
+/// direct() and direct_matrix() must not throw: a replica that stopped halfway through a tensor could never go on.
 class update_rule {
  public:
     update_rule() = default;
@@ -47,11 +48,12 @@ class update_rule {
     /// Multiplies the learning rate of a tensor of this shape; not its weight decay. In 2^-20..2^20.
     [[nodiscard]] virtual float rate(const shape&) const { return 1.0F; }
     /// Scope elements: d <- phi(d). Numbers must stay finite and below 2^100.
-    virtual void direct(std::span<float> d) const { static_cast<void>(d); }
+    virtual void direct(std::span<float> d) const noexcept { static_cast<void>(d); }
     /// Scope matrix: floats of working memory for one matrix.
     [[nodiscard]] virtual std::size_t workspace(std::size_t rows, std::size_t cols) const { return 0 * rows * cols; }
     /// Scope matrix: d <- phi(d), row-major. Called from one thread.
-    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols, update_workspace& work) const {
+    virtual void direct_matrix(std::span<float> d, std::size_t rows, std::size_t cols,
+                               update_workspace& work) const noexcept {
         static_cast<void>(rows + cols + work.memory.size());
         direct(d);
     }

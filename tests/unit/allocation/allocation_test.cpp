@@ -1,15 +1,20 @@
+#include <thinwire/c.h>
 #include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/demo_shards.hpp>
 #include <thinwire/optim/muon.hpp>
 
 #include "support/optimizer_peer.hpp"
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -19,10 +24,14 @@ namespace {
 
 std::atomic<std::size_t> allocations{0};
 std::atomic<std::size_t> live_bytes{0};  ///< asked for and not given back
+constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
+std::atomic<std::int64_t> until_failure{never};  ///< so many allocations succeed, then one fails
 
 /// Memory with `alignment` bytes before it, which hold its size.
 void* count_and_allocate(std::size_t size, std::size_t alignment) {
     allocations.fetch_add(1, std::memory_order_relaxed);
+    if (until_failure.load(std::memory_order_relaxed) != never && until_failure.fetch_sub(1) == 0)
+        throw std::bad_alloc();
     live_bytes.fetch_add(size, std::memory_order_relaxed);
     const std::size_t rounded = (size + alignment - 1) / alignment * alignment;
     void* memory = std::aligned_alloc(alignment, alignment + rounded);
@@ -164,6 +173,36 @@ TEST_CASE("demo allocates nothing once it runs") {
             }
 }
 
+namespace {
+
+/// For optimizer_peer, which gives it what it gives a demo.
+struct three_shards : sharded_demo {
+    three_shards(std::span<const parameter> parameters, const demo_options& options, thread_pool* pool)
+        : sharded_demo(parameters, options, 3, pool) {}
+};
+
+}  // namespace
+
+TEST_CASE("shards allocate nothing once they run, and know what they hold") {
+    const std::vector<demo_options> all = many_options();
+    thread_pool two(2);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &two})
+        for (const std::vector<shape>& shapes : models)
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
+                CHECK(steady_allocations<three_shards>(shapes, all[i], pool) == 0);
+                optimizer_peer<three_shards> peer(shapes, all[i], pool, 1);
+                peer.optimizer.reset();
+                const std::size_t before = live_bytes.load();
+                peer.optimizer = std::make_unique<three_shards>(peer.parameters, all[i], pool);
+                static_cast<void>(peer.optimizer->begin_step(1));
+                const std::size_t held = live_bytes.load() - before - sizeof(three_shards);
+                const std::size_t told = peer.optimizer->memory_bytes().total();
+                CHECK(told <= held);
+                CHECK(told + 4096 >= held);  // names, reference counts
+            }
+}
+
 TEST_CASE("memory_bytes() is what the allocator gave") {
     thread_pool three(3);
     // Tables that last as long as the program are made once; two that coders share have reference counts beside them.
@@ -210,4 +249,143 @@ TEST_CASE("adamw allocates nothing once it runs") {
                 CHECK(steady_allocations<adamw>(shapes, adamw_options{.weight_decay = 0.1F, .weights = weights},
                                                 pool) == 0);
         }
+}
+
+namespace {
+
+/// Calls attempt() with one allocation that fails, first its first one, then its second, until none is left to fail;
+/// after every failure, check(). Returns how many failed.
+template <class Attempt, class Check>
+int fail_every_allocation(const Attempt& attempt, const Check& check) {
+    for (int n = 0;; ++n) {
+        bool done = false;
+        until_failure = n;
+        try {
+            attempt();
+            done = true;
+        } catch (const std::bad_alloc&) {
+        }
+        until_failure = never;
+        if (done) return n;
+        check();
+    }
+}
+
+/// A peer whose allocations fail beside one whose do not; the others of the run send fewer coefficients, of which
+/// larger batches are made, and noise.
+template <class Optimizer>
+void compare_with_failures(const std::vector<shape>& shapes, const demo_options& options, thread_pool* pool) {
+    optimizer_peer<Optimizer> shaky(shapes, options, pool, 1), steady(shapes, options, pool, 1);
+    optimizer_peer<demo> other(shapes, options, nullptr, 2);
+    int failures = 0;
+    for (std::uint64_t round = 0; round < 4; ++round) {
+        for (auto* p : {&shaky, &steady}) p->new_gradients();
+        other.new_gradients();
+        const int k = round == 2 ? 1 : options.k;
+        fail_every_allocation([&] { shaky.optimizer->set_k(k); }, [] {});
+        steady.optimizer->set_k(k);
+        other.optimizer->set_k(round == 1 ? 1 : options.k);
+        std::vector<std::byte> before = shaky.optimizer->save_private();
+        const digest replica = shaky.optimizer->replica_digest();
+        std::span<const std::byte> found;
+        const auto unchanged = [&] {
+            REQUIRE(shaky.optimizer->save_private() == before);
+            REQUIRE(shaky.optimizer->replica_digest() == replica);
+            REQUIRE(shaky.optimizer->round() == round);
+        };
+        failures += fail_every_allocation([&] { found = shaky.optimizer->begin_step(1); }, unchanged);
+        const auto expected = steady.optimizer->begin_step(1);
+        REQUIRE(std::ranges::equal(found, expected));
+        before = shaky.optimizer->save_private();
+        const std::vector<std::byte> noise(300, std::byte{9});
+        const std::array<contribution, 3> list = {{{.peer = 2, .payload = other.optimizer->begin_step(2)},
+                                                   {.peer = 3, .payload = noise},
+                                                   {.peer = 1, .payload = expected}}};
+        const commit agreed = {.round = round, .contributions = std::span(list).first(round == 3 ? 2 : 3)};
+        failures += fail_every_allocation([&] { shaky.optimizer->end_step({&agreed, 1}); }, unchanged);
+        steady.optimizer->end_step({&agreed, 1});
+        other.optimizer->end_step({&agreed, 1});
+        REQUIRE(shaky.values == steady.values);
+        REQUIRE(shaky.optimizer->save_private() == steady.optimizer->save_private());
+    }
+    CHECK(failures > 0);
+}
+
+}  // namespace
+
+TEST_CASE("a step that has no memory changes nothing") {
+    const std::vector<demo_options> all = many_options();
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
+        for (const std::vector<shape>& shapes : models)
+            for (std::size_t i = 0; i < all.size(); ++i) {
+                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
+                compare_with_failures<demo>(shapes, all[i], pool);
+                compare_with_failures<three_shards>(shapes, all[i], pool);
+            }
+}
+
+TEST_CASE("a C caller that has no memory is told so, and nothing has changed") {
+    const std::array<std::int64_t, 2> sides = {40, 50};
+    std::vector<float> x(2000), y(2000), gradient(2000);
+    for (const int threads : {1, 2}) {
+        thinwire_options options;
+        REQUIRE(thinwire_options_init(&options, sizeof options) == THINWIRE_OK);
+        options.k = 5;
+        options.chunk = 8;
+        options.threads = threads;
+        options.values = THINWIRE_VALUES_Q4;
+        const std::array<thinwire_tensor, 2> tensors = {
+            {{.name = "first of all", .shape = sides.data(), .rank = 2, .values = x.data(), .count = x.size()},
+             {.name = nullptr, .shape = sides.data(), .rank = 2, .values = y.data(), .count = y.size()}}};
+        const thinwire_floats given = {.data = gradient.data(), .count = gradient.size()};
+        const std::array<thinwire_floats, 2> gradients = {given, given};
+        thinwire_demo* handle = nullptr;
+        const auto until_done = [&](const auto& call, const auto& check) {
+            int failures = 0;
+            for (thinwire_status status = THINWIRE_NO_MEMORY; status != THINWIRE_OK; ++failures) {
+                until_failure = failures;
+                status = call();
+                until_failure = never;
+                if (status == THINWIRE_OK) break;
+                REQUIRE(status == THINWIRE_NO_MEMORY);
+                REQUIRE(std::string(thinwire_last_error()).find("out of memory") != std::string::npos);
+                check();
+            }
+            return failures;
+        };
+        const auto state = [&] {
+            thinwire_bytes found;
+            REQUIRE(thinwire_save(handle, &found) == THINWIRE_OK);
+            return std::vector<std::uint8_t>(found.data, found.data + found.size);
+        };
+        CHECK(until_done([&] { return thinwire_demo_create(tensors.data(), 2, &options, &handle); },
+                         [&] { REQUIRE(handle == nullptr); }) > 0);
+        thinwire_demo* plain = nullptr;
+        CHECK(until_done([&] { return thinwire_demo_create(tensors.data(), 2, nullptr, &plain); },
+                         [&] { REQUIRE(plain == nullptr); }) > 0);
+        thinwire_demo_destroy(plain);
+        random_stream random(3);
+        for (std::uint64_t round = 0; round < 3; ++round) {
+            for (float& g : gradient) g = random.normal();
+            std::vector<std::uint8_t> before = state();
+            const std::vector<float> weights = x;
+            const auto unchanged = [&] {
+                REQUIRE(state() == before);
+                REQUIRE(x == weights);
+            };
+            thinwire_payload payload = {.peer = 1, .bytes = {}};
+            until_done(
+                [&] { return thinwire_begin_step(handle, 1, gradients.data(), gradients.size(), &payload.bytes); },
+                unchanged);
+            before = state();
+            until_done([&] { return thinwire_end_step(handle, round, &payload, 1, nullptr); }, unchanged);
+            thinwire_bytes saved;
+            const std::vector<std::uint8_t> after = state();
+            CHECK(until_done([&] { return thinwire_save(handle, &saved); }, [] {}) > 0);
+            CHECK(until_done([&] { return thinwire_restore(handle, after.data(), after.size()); },
+                             [&] { REQUIRE(state() == after); }) > 0);
+        }
+        thinwire_demo_destroy(handle);
+    }
 }

@@ -7,9 +7,16 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
+
+#if defined(__unix__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 using namespace thinwire;
 
@@ -364,9 +371,9 @@ TEST_CASE("every option out of range is reported with its value") {
     CHECK(thinwire_set_learning_rate(p.handle, nan) == THINWIRE_INVALID);
     CHECK(said("thinwire_set_learning_rate: demo: learning_rate nan"));
     CHECK(thinwire_set_k(p.handle, 0) == THINWIRE_INVALID);
-    CHECK(said("thinwire_set_k: set_k: 0, expected 1.."));
+    CHECK(said("thinwire_set_k: 0, expected 1.."));
     CHECK(thinwire_set_tokens(p.handle, (1U << 24U) + 1) == THINWIRE_INVALID);
-    CHECK(said("thinwire_set_tokens: set_tokens: 16777217, expected at most 16777216"));
+    CHECK(said("thinwire_set_tokens: 16777217, expected at most 16777216"));
 }
 
 TEST_CASE("wrong sizes, bad gradients and calls out of turn are reported and change nothing") {
@@ -404,7 +411,7 @@ TEST_CASE("wrong sizes, bad gradients and calls out of turn are reported and cha
 
     const thinwire_payload sent = p.begin(1);
     CHECK(thinwire_begin_step(p.handle, 1, p.gradients.data(), 3, &payload) == THINWIRE_INVALID);
-    CHECK(said("the payload of round 0 is still in flight"));
+    CHECK(said("thinwire_begin_step: the payload of round 0 is still in flight"));
     CHECK(thinwire_end_step(p.handle, 1, &sent, 1, nullptr) == THINWIRE_INVALID);
     CHECK(said("commit of round 1, expected round 0"));
     CHECK(thinwire_end_step(p.handle, 0, &sent, 1, nullptr) == THINWIRE_OK);
@@ -426,6 +433,17 @@ TEST_CASE("names, version and memory") {
     CHECK(memory.momentum == 4 * (24 * 40 + 2 * 6 * 10 + 33));
     CHECK(memory.workspace > 0);
     CHECK(memory.codec > 0);
+    thinwire_bytes saved;
+    REQUIRE(thinwire_save(made, &saved) == THINWIRE_OK);
+    thinwire_memory more;
+    REQUIRE(thinwire_memory_bytes(made, &more) == THINWIRE_OK);
+    CHECK(more.codec >= memory.codec + saved.size);
+    std::swap(tensors[1].values, tensors[0].values);
+    tensors[2].values = tensors[1].values + 100;
+    thinwire_demo* tied = nullptr;
+    CHECK(thinwire_demo_create(tensors.data(), 3, nullptr, &tied) == THINWIRE_INVALID);
+    CHECK(said("parameters 'tensor1' and '2': the same weights are in both, expected each weight once"));
+    tensors = p.tensors;
     thinwire_demo_destroy(made);
 
     // A name longer than the error text is cut, not written past its end.
@@ -435,3 +453,21 @@ TEST_CASE("names, version and memory") {
     CHECK(thinwire_demo_create(tensors.data(), 3, nullptr, &made) == THINWIRE_INVALID);
     CHECK(std::string(thinwire_last_error()).size() == 1023);
 }
+
+#if defined(__unix__)
+TEST_CASE("the options of an older caller, which are smaller, are refused and not read past their end") {
+    c_peer p(default_options());
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    void* memory = mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    REQUIRE(mprotect(static_cast<char*>(memory) + page, page, PROT_NONE) == 0);
+    const std::size_t size = 64;
+    void* options = static_cast<char*>(memory) + page - size;
+    std::memcpy(options, &size, sizeof size);
+    thinwire_demo* made = nullptr;
+    CHECK(thinwire_demo_create(p.tensors.data(), 3, static_cast<const thinwire_options*>(options), &made) ==
+          THINWIRE_INVALID);
+    CHECK(said("options.struct_size 64, expected "));
+    munmap(memory, 2 * page);
+}
+#endif

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -182,5 +183,55 @@ TEST_CASE("support coder: altered, cut and random bytes never do harm, and what 
             REQUIRE(encode_section(layout, found) == bytes);
         }
         CHECK(accepted > 0);
+    }
+}
+
+// Places that lie close together leave the windows of likely counts on every level: the most symbols and the most bits.
+TEST_CASE("support coder: sections that nobody would guess need no more memory than there is from the start") {
+    random_stream random(11);
+    for (const std::uint32_t size : {65536U, 65535U, 32770U, 32769U, 4096U, 4095U, 1000U, 64U, 63U, 7U})
+        for (const std::uint32_t wanted : {1U, 2U, 3U, 4U, 8U, 18U, 19U, 20U, 32U, 64U, 300U}) {
+            const std::uint32_t kept = std::min(wanted, size);
+            CAPTURE(size);
+            CAPTURE(kept);
+            const payload_layout layout = layout_of(150, size, kept);
+            sparse_content content;
+            content.resize(layout);
+            for (const std::uint32_t wider : {0U, 1U, 3U, 30U}) {
+                CAPTURE(wider);
+                for (std::uint32_t chunk = 0; chunk < 150; ++chunk) {
+                    const std::uint32_t count =
+                        chunk % 3 == 0 ? 1 + static_cast<std::uint32_t>(random.below(kept)) : kept;
+                    content.counts[chunk] = count;
+                    const std::uint32_t block =
+                        std::min(size, std::bit_ceil(count) << std::min<std::uint32_t>(wider, 16));
+                    const auto base = static_cast<std::uint32_t>(
+                        chunk % 2 == 0 ? random.below((size - block) / block + 1) * block : size - block);
+                    std::uint16_t* to = content.positions.data() + chunk * kept;
+                    for (std::uint32_t n = 0, p = 0; n < count; ++p)
+                        if (random.below(block - p) < count - n) to[n++] = static_cast<std::uint16_t>(base + p);
+                }
+                std::fill(content.values.begin(), content.values.end(), 1.0F);
+                section_coder coder(layout);
+                std::vector<std::byte> bytes;
+                bytes.reserve(room_of_section(layout.sections[0], *layout.codec));
+                const std::size_t memory = coder.memory_bytes(), room = bytes.capacity();
+                coder.encode(layout.sections[0], content.slice(layout.sections[0], 0, 0), bytes);
+                CHECK(coder.memory_bytes() == memory);
+                CHECK(bytes.capacity() == room);
+            }
+        }
+}
+
+TEST_CASE("support coder: what is reserved for a lower k is enough for it") {
+    for (const std::uint32_t k : {1U, 2U, 5U, 40U}) {
+        const payload_layout most = layout_of(3000, 64, 40), layout = layout_of(3000, 64, k);
+        sparse_content content = make(layout, amount::all, place::anywhere, 3);
+        section_coder coder(most);
+        coder.reserve(most, k);
+        const std::size_t memory = coder.memory_bytes();
+        std::vector<std::byte> bytes;
+        coder.encode(layout.sections[0], content.slice(layout.sections[0], 0, 0), bytes);
+        CHECK(coder.memory_bytes() == memory);
     }
 }

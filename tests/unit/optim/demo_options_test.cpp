@@ -1,13 +1,20 @@
+#include <thinwire/core/bytes.hpp>
+#include <thinwire/optim/adamw.hpp>
 #include <thinwire/optim/demo.hpp>
+#include <thinwire/optim/demo_shards.hpp>
 
 #include <doctest/doctest.h>
 #include <support/optim_peer.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using namespace thinwire;
@@ -41,8 +48,30 @@ bool holds(const std::string& text, const std::string& part) {
 class halved final : public update_rule {
  public:
     [[nodiscard]] std::string name() const override { return "halved"; }
-    void direct(std::span<float> d) const override {
+    void direct(std::span<float> d) const noexcept override {
         for (float& v : d) v *= 0.5F;
+    }
+};
+
+/// Sends float32 in one byte a value; breaks its word when told to.
+class faulty_code final : public value_codec {
+ public:
+    bool faulty = false;
+
+    [[nodiscard]] value_code id() const noexcept override { return static_cast<value_code>(200); }
+    [[nodiscard]] std::string_view name() const noexcept override { return "faulty"; }
+    [[nodiscard]] bool sends_zero() const noexcept override { return true; }
+    [[nodiscard]] std::uint64_t bits(std::size_t count) const noexcept override { return 8 * std::uint64_t{count}; }
+    void round(std::span<float> values) const noexcept override {
+        for (float& v : values) v = std::copysign(0.5F, v);
+    }
+    void encode(std::span<const float> values, bit_writer& out) const noexcept override {
+        for (const float v : values) out.put(v < 0.0F ? 1 : 0, 8);
+        if (faulty) out.put(1, 32);
+    }
+    [[nodiscard]] std::optional<errc> decode(bit_reader& in, std::span<float> values) const noexcept override {
+        for (float& v : values) v = in.get(8) == 0 ? 0.5F : -0.5F;
+        return std::nullopt;
     }
 };
 
@@ -57,6 +86,7 @@ TEST_CASE("options: errors name field, value and expectation") {
     CHECK(holds(refusal({.rule = nullptr}), "rule null, expected an update rule"));
     CHECK(holds(refusal({.groups = {{.prefix = "nothing"}}}), "groups[0] holds no parameter (prefix 'nothing'"));
     CHECK(holds(refusal({.groups = {{.parameters = {0}}, {.parameters = {0}}}}), "groups[1] holds no parameter"));
+    CHECK(holds(refusal({.groups = {{.parameters = {0, 3}}}}), "groups[0].parameters: 3, expected below 3"));
     CHECK(holds(refusal({.groups = {{.prefix = "tensor", .learning_rate = -1.0F}}}), "groups[0].learning_rate -1."));
     CHECK(holds(refusal({.groups = {{.prefix = "tensor", .weight_decay = 2000.0F}}}), "groups[0].weight_decay 2000."));
     CHECK(holds(refusal({.groups = {{.prefix = "tensor", .k = 5000}}}), "groups[0].k 5000"));
@@ -199,12 +229,17 @@ TEST_CASE("peers whose groups, rules or k differ do not accept each other's payl
         demo_peer a(0, one), b(1, two);
         const auto payload = a.begin(0);
         const contribution from = {.peer = 0, .payload = payload};
-        return b.optimizer->apply({.round = 0, .contributions = {&from, 1}}).contributors == 1;
+        const step_report report = b.optimizer->apply({.round = 0, .contributions = {&from, 1}});
+        CHECK(report.rejected == 1 - report.contributors);
+        CHECK(report.rejection.has_value() == (report.rejected == 1));
+        if (report.rejection) CHECK(*report.rejection == errc::mismatch);
+        return report.contributors == 1;
     };
     CHECK(accepted({}, {}));
     CHECK(accepted({.alpha = 0.5F}, {}));  // how a peer chooses is its own affair
     CHECK(accepted({.gradient = gradient_scale::none}, {.momentum_decay = 0.5F}));
     CHECK_FALSE(accepted({.rule = std::make_shared<const sgd>()}, {}));
+    CHECK_FALSE(accepted({.k = 8}, {.k = 16}));
     CHECK_FALSE(accepted({.groups = {{.parameters = {1}, .learning_rate = 0.5F}}}, {}));
     CHECK_FALSE(accepted({.groups = {{.parameters = {1}, .weight_decay = 0.0F}}}, {}));
     CHECK_FALSE(accepted({.groups = {{.parameters = {2}, .k = 31}}}, {}));
@@ -242,4 +277,89 @@ TEST_CASE("a gradient that lies elsewhere is the one that is measured and taken"
     }
     CHECK_THROWS_AS(there.optimizer->set_gradient(3, there.gradients[0]), value_error);
     CHECK_THROWS_AS(there.optimizer->set_gradient(1, there.gradients[0]), shape_error);
+}
+
+TEST_CASE("an own value code that breaks its word: the gradients are in the momentum, as after abandon()") {
+    thread_pool two(2);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &two}) {
+        const auto code = std::make_shared<faulty_code>();
+        const demo_options options = {.alpha = 0.5F, .k = 3, .chunk = 4, .error_feedback = true, .codec = code};
+        demo_peer told(0, options, pool), abandoned(0, options, pool);
+        for (std::uint64_t round = 0; round < 4; ++round) {
+            for (demo_peer* p : {&told, &abandoned}) p->new_gradients();
+            code->faulty = true;
+            CHECK_THROWS_WITH_AS(static_cast<void>(told.optimizer->begin_step(0)),
+                                 "value codec 'faulty': wrote another number of bits than it announced", value_error);
+            code->faulty = false;
+            static_cast<void>(abandoned.optimizer->begin_step(0));
+            abandoned.optimizer->abandon();
+            CHECK(told.optimizer->in_flight().empty());
+            REQUIRE(momentum_of(told) == momentum_of(abandoned));
+            const auto payload = told.begin(0);
+            REQUIRE(payload == abandoned.begin(0));
+            for (demo_peer* p : {&told, &abandoned}) finish(*p->optimizer, round, {{.peer = 0, .payload = payload}});
+        }
+    }
+}
+
+TEST_CASE("for_each_item: what an item throws passes through when all others are done") {
+    thread_pool three(3);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three}) {
+        std::array<int, 50> done{};
+        CHECK_THROWS_WITH_AS(detail::for_each_item(pool, done.size(),
+                                                   [&](std::size_t, std::size_t i) {
+                                                       done[i] = 1;
+                                                       if (i == 7) throw value_error("seven");
+                                                   }),
+                             "seven", value_error);
+        CHECK(std::ranges::count(done, 1) == 50);
+    }
+}
+
+TEST_CASE("private state: numbers from which payloads would follow that nobody takes are refused") {
+    demo_peer a(0, {.k = 8});
+    a.step();
+    static_cast<void>(a.begin(0));
+    const auto saved = a.optimizer->save_private();
+    constexpr std::size_t header = 64, values_sent = header + 8 + 4 * (64 * 128 + 130 + 31 * 12) + 8 + 8 + 8;
+    const auto with = [&](std::size_t at, float value) {
+        std::vector<std::byte> altered(saved.begin(), saved.begin() + static_cast<std::ptrdiff_t>(at));
+        byte_writer out(std::move(altered));
+        out.put(value);
+        out.put(std::span(saved).subspan(at + 4, saved.size() - at - 12));
+        out.put(checksum64(out.bytes()));
+        return a.optimizer->restore_private(out.bytes());
+    };
+    for (const std::size_t at : {header + 8, values_sent}) {
+        REQUIRE(with(at, 0x1p87F).has_value());
+        const auto refused = with(at, -0x1p89F);
+        REQUIRE_FALSE(refused.has_value());
+        CHECK(refused.error().code == errc::out_of_range);
+        CHECK_FALSE(with(at, std::numeric_limits<float>::infinity()).has_value());
+    }
+    // The largest that are taken, all of them: the payload is one that is accepted.
+    std::vector<std::byte> most(saved.begin(), saved.begin() + header + 8);
+    byte_writer out(std::move(most));
+    for (std::size_t e = 0; e < 64 * 128 + 130 + 31 * 12; ++e) out.put(0x1p88F);
+    out.put(std::span(saved).subspan(values_sent - 24, saved.size() - values_sent + 24 - 8));
+    out.put(checksum64(out.bytes()));
+    REQUIRE(a.optimizer->restore_private(out.bytes()).has_value());
+    a.optimizer->abandon();
+    CHECK(a.step().own_included);
+}
+
+TEST_CASE("the same weights in two parameters, or a parameter that is not there, are refused") {
+    demo_peer p(0, {});
+    CHECK_THROWS_WITH_AS(static_cast<void>(p.optimizer->momentum(3)), "momentum: parameter 3, expected below 3",
+                         value_error);
+    std::vector<parameter> tied = p.parameters;
+    tied[1].values = std::span(p.values[0]).subspan(64, 130);
+    const char* text = "parameters 'tensor0' and 'tensor1': the same weights are in both, expected each weight once";
+    CHECK_THROWS_WITH_AS(demo(tied, {}), text, value_error);
+    CHECK_THROWS_WITH_AS(sharded_demo(tied, {}, 2), text, value_error);
+    CHECK_THROWS_WITH_AS(adamw(tied, {}), text, value_error);
+    tied[1].values = std::span(p.values[0]).first(130);  // next to each other they may lie
+    tied[0] = {.name = "rest", .shape = {10}, .values = std::span(p.values[0]).subspan(130, 10), .gradient = {}};
+    tied[0].gradient = std::span(p.gradients[0]).first(10);
+    CHECK_NOTHROW(demo(tied, {}));
 }

@@ -1,9 +1,11 @@
+#include <thinwire/comm/loopback.hpp>
 #include <thinwire/optim/demo_shards.hpp>
 #include <thinwire/optim/muon.hpp>
 
 #include "support/optimizer_peer.hpp"
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <memory>
@@ -61,6 +63,7 @@ void compare(const demo_options& options, std::size_t count, thread_pool* pool) 
         CHECK(b.tokens == a.tokens);
         CHECK(b.contributors == a.contributors);
         CHECK(b.rejected == a.rejected);
+        CHECK(b.rejection == a.rejection);
         CHECK(b.own_included == a.own_included);
         CHECK(b.agreeing == a.agreeing);
         CHECK(b.disagreeing == a.disagreeing);
@@ -70,6 +73,8 @@ void compare(const demo_options& options, std::size_t count, thread_pool* pool) 
         CHECK(b.learning_rate == a.learning_rate);
         REQUIRE(memory.values == whole.values);
         CHECK(sharded.round() == round + 1);
+        REQUIRE(sharded.save_private() == whole.optimizer->save_private());
+        CHECK(sharded.replica_digest() == whole.optimizer->replica_digest());
     }
 }
 
@@ -135,15 +140,112 @@ TEST_CASE("a bad gradient in one shard changes none") {
     optimizer_peer<demo> peer(shapes, options, nullptr, 1);
     sharded_demo sharded(peer.parameters, options, 3);
     peer.new_gradients();
-    std::vector<std::vector<std::byte>> before;
-    for (const auto& shard : sharded.shards()) before.push_back(shard->save_private());
+    const auto before = sharded.save_private();
     peer.gradients[6][5] = std::numeric_limits<float>::quiet_NaN();
     CHECK_THROWS_WITH_AS(static_cast<void>(sharded.begin_step(1)),
                          "gradient of '6': element 5 is nan, expected a finite number", value_error);
-    for (std::size_t s = 0; s < 3; ++s) CHECK(sharded.shards()[s]->save_private() == before[s]);
+    CHECK(sharded.save_private() == before);
+    peer.gradients[6][5] = 1e30F;
+    CHECK_THROWS_AS(static_cast<void>(sharded.begin_step(1)), value_error);
+    CHECK(sharded.save_private() == before);
     peer.gradients[6][5] = 0.0F;
     static_cast<void>(sharded.begin_step(1));
     CHECK_THROWS_AS(static_cast<void>(sharded.begin_step(1)), value_error);
     sharded.abandon();
     static_cast<void>(sharded.begin_step(1));
+}
+
+// A peer that is whole, one in shards, and two that are saved and restored as the other form between any two calls.
+TEST_CASE("shards: saved and restored with a payload in flight or committed, as one demo or in others, bit for bit") {
+    thread_pool two(2);
+    const std::vector<demo_options> all = {
+        {.alpha = 0.5F, .k = 6, .chunk = 16, .values = value_code::sign},
+        {.k = 6, .chunk = 16, .values = value_code::q4, .error_feedback = true},
+        {.k = 6, .chunk = 12, .basis = basis::random_orthogonal(7, true), .rule = std::make_shared<const muon>()},
+    };
+    for (const demo_options& options : all) {
+        optimizer_peer<demo> whole(shapes, options, nullptr, 1), other(shapes, options, nullptr, 2),
+            to_whole(shapes, options, nullptr, 1), to_shards(shapes, options, nullptr, 1);
+        auto shards = std::make_unique<sharded_demo>(to_shards.parameters, options, 3, &two);
+        std::uint64_t round = 0;
+        // Each goes on as what the other was, with a number of shards that differs each time; set_round() before or
+        // after.
+        const auto swap = [&](bool first) {
+            const auto one = to_whole.optimizer->save_private(), three = shards->save_private();
+            REQUIRE(one == whole.optimizer->save_private());
+            REQUIRE(three == one);
+            to_whole.optimizer = std::make_unique<demo>(to_whole.parameters, options);
+            shards = std::make_unique<sharded_demo>(to_shards.parameters, options, 1 + round % 5, &two);
+            if (first) to_whole.optimizer->set_round(round);
+            if (first) shards->set_round(round);
+            REQUIRE(to_whole.optimizer->restore_private(three).has_value());
+            REQUIRE(shards->restore_private(one).has_value());
+            if (!first) to_whole.optimizer->set_round(round);
+            if (!first) shards->set_round(round);
+            REQUIRE(shards->save_private() == one);
+            REQUIRE(std::ranges::equal(shards->in_flight(), whole.optimizer->in_flight()));
+        };
+        for (; round < 8; ++round) {
+            whole.new_gradients();
+            other.new_gradients();
+            to_whole.gradients_from(whole);
+            to_shards.gradients_from(whole);
+            swap(round % 2 == 0);
+            const int k = round < 5 ? options.k : 2;  // which is no part of the state
+            for (auto* p : {whole.optimizer.get(), to_whole.optimizer.get()}) p->set_k(k);
+            shards->set_k(k);
+            const auto payload = copy(whole.optimizer->begin_step(1));
+            REQUIRE(copy(to_whole.optimizer->begin_step(1)) == payload);
+            REQUIRE(copy(shards->begin_step(1)) == payload);
+            swap(round % 3 == 0);
+            const auto second = copy(other.optimizer->begin_step(2));
+            const std::array<contribution, 2> list = {
+                {{.peer = 2, .payload = second}, {.peer = 1, .payload = payload}}};
+            const commit agreed = {.round = round, .contributions = std::span(list).first(round % 4 == 3 ? 1 : 2)};
+            const bool held = whole.optimizer->end_step({&agreed, 1}).own_included;
+            CHECK(held == (round % 4 != 3));
+            CHECK(to_whole.optimizer->end_step({&agreed, 1}).own_included == held);
+            CHECK(shards->end_step({&agreed, 1}).own_included == held);
+            other.optimizer->end_step({&agreed, 1});
+            REQUIRE(to_whole.values == whole.values);
+            REQUIRE(to_shards.values == whole.values);
+        }
+        const auto saved = shards->save_private();
+        for (std::size_t at = 0; at < saved.size(); at += 101) {
+            auto altered = saved;
+            altered[at] ^= std::byte{0x10};
+            CHECK_FALSE(shards->restore_private(altered).has_value());
+            CHECK_FALSE(shards->restore_private(std::span(saved).first(at)).has_value());
+        }
+        CHECK(shards->save_private() == saved);
+    }
+}
+
+TEST_CASE("shards: a snapshot that is newer than the payload in flight, a gradient that moved, a transport") {
+    const demo_options options = {.k = 6, .chunk = 16};
+    optimizer_peer<demo> whole(shapes, options, nullptr, 1), memory(shapes, options, nullptr, 1);
+    sharded_demo sharded(memory.parameters, options, 3);
+    whole.new_gradients();
+    for (std::size_t i = 0; i < shapes.size(); ++i) sharded.set_gradient(i, whole.gradients[i]);
+    CHECK_THROWS_AS(sharded.set_gradient(shapes.size(), whole.gradients[0]), value_error);
+    CHECK_THROWS_AS(sharded.set_gradient(1, whole.gradients[0]), shape_error);
+    for (const std::uint64_t round : {0U, 4U}) {
+        REQUIRE(copy(sharded.begin_step(1)) == copy(whole.optimizer->begin_step(1)));
+        sharded.set_round(round + 4);  // it was committed
+        whole.optimizer->set_round(round + 4);
+        CHECK(sharded.in_flight().empty());
+        CHECK(sharded.save_private() == whole.optimizer->save_private());
+    }
+    loopback_group one(1), another(1);
+    sharded.set_round(0);
+    whole.optimizer->set_round(0);
+    CHECK(sharded.step(one[0]).own_included);
+    CHECK(whole.optimizer->step(another[0]).own_included);
+    CHECK(memory.values == whole.values);
+    CHECK(sharded.layout().fingerprint == whole.optimizer->layout().fingerprint);
+    CHECK(sharded.memory_bytes().momentum == whole.optimizer->memory_bytes().momentum);
+    std::vector<std::byte> parts;
+    sharded.begin_step(1,
+                       [&](std::span<const std::byte> part) { parts.insert(parts.end(), part.begin(), part.end()); });
+    CHECK(parts == copy(whole.optimizer->begin_step(1)));
 }

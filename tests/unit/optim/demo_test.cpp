@@ -76,6 +76,7 @@ TEST_CASE("demo: a contribution that does not belong is skipped alike by all") {
     const step_report report = finish(*a.optimizer, 0, list);
     CHECK(report.contributors == 1);
     CHECK(report.rejected == 3);
+    CHECK(report.rejection == errc::malformed);  // a second one of the same peer
     CHECK(report.own_included);
     CHECK_FALSE(finish(*b.optimizer, 0, list).own_included);
     CHECK(watcher.optimizer->apply({.round = 0, .contributions = list}).contributors == 1);
@@ -124,6 +125,34 @@ TEST_CASE("demo: saved with a payload in flight and restored, it goes on bit for
         }
         CHECK(a.optimizer->save_private() == b.optimizer->save_private());
     }
+}
+
+TEST_CASE("demo: weights that are newer than the payload in flight, restored before or after set_round") {
+    demo_peer a(0, {.k = 4}), first(0, {.k = 4}), last(0, {.k = 4});
+    for (std::uint64_t round = 0; round < 3; ++round) a.step();
+    const auto payload = a.begin(0);
+    const auto saved = a.optimizer->save_private();
+    finish(*a.optimizer, 3, {{.peer = 0, .payload = payload}});
+    first.optimizer->set_round(4);
+    REQUIRE(first.optimizer->restore_private(saved).has_value());
+    REQUIRE(last.optimizer->restore_private(saved).has_value());
+    CHECK(std::ranges::equal(last.optimizer->in_flight(), payload));
+    last.optimizer->set_round(4);
+    for (demo_peer* p : {&first, &last}) {
+        for (std::size_t i = 0; i < a.values.size(); ++i) std::ranges::copy(a.values[i], p->values[i].begin());
+        p->random = a.random;
+        CHECK(p->optimizer->in_flight().empty());
+        CHECK(p->optimizer->save_private() == a.optimizer->save_private());
+    }
+    const auto next = a.begin(0);
+    CHECK(first.begin(0) == next);
+    CHECK(last.begin(0) == next);
+
+    // An older state and older weights in an optimizer that was ahead.
+    REQUIRE(last.optimizer->restore_private(saved).has_value());
+    last.optimizer->set_round(3);
+    CHECK(std::ranges::equal(last.optimizer->in_flight(), payload));
+    CHECK(finish(*last.optimizer, 3, {{.peer = 0, .payload = payload}}).own_included);
 }
 
 TEST_CASE("demo: set_k sends what a demo of that k sends, and payloads of any k meet in a commit") {

@@ -92,7 +92,7 @@ class demo {
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         set_bases(round());
         stage_share();
-        give_step(sent_ == ::thinwire::detail::sent_state::committed ? options_.alpha : 0.0F);
+        give_step(rounds_.sent() == ::thinwire::detail::sent_state::committed ? options_.alpha : 0.0F);
         const digest share = replica_share();
         wait_until_measured();
         refuse_bad_gradients();
@@ -116,7 +116,6 @@ class demo {
             for (const auto& c : choosers_) c->upload_values();
         out.finish();
         pass_on();
-        sent_ = ::thinwire::detail::sent_state::in_flight;
         rounds_.start(self, round(), out.take());
         if (thrown != nullptr) std::rethrow_exception(thrown);
         return rounds_.payload();
@@ -142,7 +141,7 @@ class demo {
         weigher_.clear();
         for (std::size_t i = 0; i < c.contributions.size(); ++i) {
             if (!headers_[i]) {
-                ++report.rejected;
+                ::thinwire::detail::round_keeper::reject(report, refusals_[i]);
                 continue;
             }
             rounds_.count(report, c.contributions[i], *headers_[i]);
@@ -155,7 +154,7 @@ class demo {
             report.learning_rate = first->learning_rate;
             update(*first, c.contributions.size());
         }
-        if (rounds_.pending() && rounds_.pending_round() == c.round) settle(report.own_included);
+        if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(report.own_included);
         next_round(round() + 1);
         return report;
     }
@@ -164,16 +163,13 @@ class demo {
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
     /// After loading a snapshot of the weights. A payload in flight for a round that the snapshot already holds is
     /// taken as committed.
-    void set_round(std::uint64_t round) noexcept {
-        next_round(round);
-        if (rounds_.pending() && rounds_.pending_round() < round) settle(true);
-    }
+    void set_round(std::uint64_t round) noexcept { next_round(round); }
 
     /// The payload that awaits its commit; empty when there is none. After restore_private() it may be exchanged again.
     [[nodiscard]] std::span<const std::byte> in_flight() const noexcept { return rounds_.payload(); }
     /// The payload in flight stays in the momentum: its round will never commit it.
     void abandon() noexcept {
-        if (rounds_.pending()) settle(false);
+        if (rounds_.pending()) rounds_.settle(false);
     }
 
     /// From the next begin_step on the gradient of parameter i lies there, on this device of the group. Throws
@@ -277,15 +273,15 @@ class demo {
             });
             first += c->plan().elements();
         }
-        return ::thinwire::detail::save_private_state(private_part(), momentum, sent_, rounds_, staged_own());
+        return ::thinwire::detail::save_private_state(private_part(), momentum, rounds_, staged_own());
     }
-    /// Reads what save_private() wrote for the same tensors, options and run. Total; nothing changes when refused.
+    /// Reads what save_private() wrote for the same tensors, options and run, before or after set_round(): a payload in
+    /// flight for a round before round() was committed. Total; nothing changes when refused.
     [[nodiscard]] result<ok> restore_private(std::span<const std::byte> bytes) {
         aligned_vector<float> momentum(plan_.elements());
         for (const auto& c : choosers_) c->on().synchronize();
         sparse_content sent = staged_own();
-        const auto restored =
-            ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, sent_, rounds_, sent);
+        const auto restored = ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, rounds_, sent);
         if (!restored) return restored;
         for_each_own(sent, [](auto whole, auto part) { std::ranges::copy(whole, part.begin()); });
         std::size_t first = 0;
@@ -434,10 +430,6 @@ class demo {
             chunk += own.chunks();
         }
     }
-    void settle(bool committed) noexcept {
-        rounds_.settle();
-        sent_ = committed ? ::thinwire::detail::sent_state::committed : ::thinwire::detail::sent_state::none;
-    }
     void next_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
         share_staged_ = false;
@@ -461,10 +453,10 @@ class demo {
             c->choose(options_.momentum_decay, taken, k_ < layout().k ? k_ : ~std::uint32_t{0});
     }
     void take_out_committed() {
-        if (sent_ != ::thinwire::detail::sent_state::committed) return;
+        if (rounds_.sent() != ::thinwire::detail::sent_state::committed) return;
         set_bases(rounds_.pending_round());
         for (const auto& c : choosers_) c->take_out(options_.alpha);
-        sent_ = ::thinwire::detail::sent_state::none;
+        rounds_.settle(false);
     }
     /// From here on no device waits for another.
     void wait_until_measured() {
@@ -549,6 +541,7 @@ class demo {
         static_cast<void>(replica_share());  // of the weights as they are now
         for (const auto& u : updaters_) u->wait();
         headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
         norms_.assign(n, 0);
         if (received_.payloads() < n) received_ = detail::staged_content(layout(), n);
         ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
@@ -557,7 +550,10 @@ class demo {
             const contribution& from = c.contributions[i];
             const auto info = decoders_[lane].decode(
                 from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, decoded_[lane]);
-            if (!info) return;
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
             headers_[i] = *info;
             if (weigher_.needs_norms()) norms_[i] = norm_of(layout(), decoded_[lane]);
             received_.stage(i, decoded_[lane]);
@@ -625,7 +621,6 @@ class demo {
     std::vector<event*> measured_;             ///< with a group: of all devices
     detail::staged_content received_;
     bool share_staged_ = false;
-    ::thinwire::detail::sent_state sent_ = ::thinwire::detail::sent_state::none;
     ::thinwire::detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     pinned_buffer<float> staged_share_;
@@ -638,6 +633,7 @@ class demo {
     std::vector<section_coder> coders_;
     std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
     std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;  ///< where there is no header
 };
 
 static_assert(optimizer<demo>);

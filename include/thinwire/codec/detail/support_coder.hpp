@@ -39,17 +39,31 @@ inline constexpr std::uint64_t batch_places = 4096;
     return static_cast<std::size_t>(std::max<std::uint64_t>(1, batch_places / section.kept));
 }
 
-/// How much memory the sections of a layout need at most.
+/// Symbols that the positions of a section take at most. For the parts that a chunk is cut into down to a power of two:
+/// one each but for the last. Then one for every block that neither is empty nor goes in plain bits: on each level from
+/// pair_level on those hold three of the coefficients or more, below two or more, and of the levels that are coded at
+/// once a coefficient meets one.
+[[nodiscard]] inline std::size_t most_symbols(const payload_section& section) noexcept {
+    const auto top = static_cast<unsigned>(std::bit_width(section.chunk_size) - 1);
+    const std::uint64_t wide = top < pair_level ? 0 : top - pair_level + 1, narrow = pair_level - mask_level;
+    const auto cuts = static_cast<std::uint64_t>(std::popcount(section.chunk_size) - 1);
+    return static_cast<std::size_t>(section.chunks * cuts + section.coefficients() * (2 * wide + 3 * narrow) / 6);
+}
+
+/// How much memory the sections of a layout need at most, in payloads that state `k`.
 struct support_needs {
-    std::size_t coefficients = 0, places = 0, chunks = 0;  ///< of a section, of a batch, of a batch
-    std::size_t window = 0;                                ///< of tables made on the way
+    std::size_t coefficients = 0, symbols = 0, places = 0, chunks = 0;  ///< two of a section, two of a batch
+    std::size_t window = 0;                                             ///< of tables made on the way
 
     support_needs() noexcept = default;
-    explicit support_needs(const payload_layout& layout) noexcept {
+    explicit support_needs(const payload_layout& layout) noexcept : support_needs(layout, layout.k) {}
+    support_needs(const payload_layout& layout, std::uint32_t k) noexcept {
         if (layout.kind != payload_kind::demo) return;
-        for (const payload_section& s : layout.sections) {
+        for (std::size_t i = 0; i < layout.sections.size(); ++i) {
+            const payload_section s = layout.section(i, k);
             const auto batch = static_cast<std::size_t>(std::min<std::uint64_t>(s.chunks, chunks_of_batch(s)));
             coefficients = std::max(coefficients, static_cast<std::size_t>(s.coefficients()));
+            symbols = std::max(symbols, most_symbols(s));
             places = std::max(places, batch * s.kept);
             chunks = std::max(chunks, batch);
             if (s.kept > split_tables::cached) window = 2048;
@@ -66,11 +80,8 @@ class support_coder {
         weights_.reserve(needs.window);
     }
 
-    /// Room for the batches of a section. A payload that sends fewer coefficients than most has larger ones.
-    void prepare(const payload_section& section) {
-        const auto chunks = static_cast<std::size_t>(std::min<std::uint64_t>(section.chunks, chunks_of_batch(section)));
-        walk_.reserve(chunks * section.kept, chunks);
-    }
+    /// Room for batches of a section. A payload that sends fewer coefficients than most has larger ones.
+    void prepare(std::size_t places, std::size_t chunks) { walk_.reserve(places, chunks); }
     /// Codes the chunks of a batch, whose chosen places begin at multiples of `section.kept`.
     template <class Coder>
     void walk(const payload_section& section, std::span<const std::uint32_t> counts, Coder& coder) {
@@ -137,18 +148,23 @@ class support_encoder : support_coder {
     support_encoder(const split_tables& tables, const support_needs& needs)
         : support_coder(tables, needs),
           positions_(needs.places + 16),
-          symbols_(3 * needs.coefficients + 16),
+          symbols_(needs.symbols + 16),
           words_(symbols_.size() + 8),
           plain_(4 * needs.coefficients + 64) {}
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) {
+        prepare(needs.places, needs.chunks);
+        if (positions_.size() < needs.places + 16) positions_.resize(needs.places + 16);
+    }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         return walk_bytes() + bytes_held(positions_, symbols_, words_, plain_);
     }
 
     /// Appends to `out`. Precondition: positions of each chunk rise and lie below chunk_size.
     void encode(const payload_section& section, const section_slice& in, std::vector<std::byte>& out) {
-        prepare(section);
         const std::span<const std::uint32_t> counts = in.counts;
-        const std::size_t chunks = chunks_of_batch(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         symbol_count_ = 0;
         bits_ = bit_writer(plain_);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
@@ -270,7 +286,7 @@ class support_encoder : support_coder {
         }
         bits_ = bits;
     }
-    /// For so many symbols more; no usual support has more than there is room for.
+    /// For so many symbols more; only a section of another layout has more than there is room for.
     void make_room(std::size_t more) {
         if (symbol_count_ + more >= symbols_.size()) symbols_.resize(2 * (symbol_count_ + more));
     }
@@ -311,6 +327,8 @@ class support_decoder : support_coder {
     support_decoder(const split_tables& tables, const support_needs& needs) : support_coder(tables, needs) {}
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return walk_bytes(); }
+    /// Room for the sections that these are the needs of.
+    void reserve(const support_needs& needs) { prepare(needs.places, needs.chunks); }
 
     /// Takes its part off the front of `bytes`. The positions of chunk i begin at i * section.kept.
     [[nodiscard]] std::optional<errc> decode(std::span<const std::byte>& bytes, const payload_section& section,
@@ -327,10 +345,10 @@ class support_decoder : support_coder {
         }
         if (words > (bytes.size() - prefix) / 2) return errc::truncated;
         begin(bytes.subspan(prefix, 2 * words), coder_states(section.coefficients()));
-        prepare(section);
+        const std::size_t chunks = std::min(chunks_of_batch(section), counts.size());
+        prepare(chunks * section.kept, chunks);
         bytes = bytes.subspan(prefix + 2 * words);
         bits_ = bit_reader(bytes);
-        const std::size_t chunks = chunks_of_batch(section);
         for (std::size_t first = 0; first < counts.size(); first += chunks) {
             positions_ = positions.data() + first * section.kept;
             walk(section, counts.subspan(first, std::min(chunks, counts.size() - first)), *this);

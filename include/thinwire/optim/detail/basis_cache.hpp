@@ -32,11 +32,18 @@ class basis_cache {
         return &entries_.back()->tables;
     }
 
+    /// The working memory of set_round(): once for all rounds.
+    void reserve(thread_pool* pool) {
+        if (!basis_.each_round() || lanes_.size() == lane_count(pool)) return;
+        std::size_t side = 0;
+        for (const auto& e : entries_) side = std::max(side, e->at.side);
+        lanes_.assign(lane_count(pool), std::vector<std::int32_t>(side * side));
+    }
     /// Brings the tables of a round, where the basis has others for each.
     void set_round(std::uint64_t round, thread_pool* pool) {
         if (!basis_.each_round() || round == round_) return;
+        reserve(pool);
         round_ = round;
-        prepare(lane_count(pool));
         for_each_item(pool, entries_.size(), [&](std::size_t lane, std::size_t i) {
             entry& e = *entries_[i];
             const auto memory = std::span(lanes_[lane]).first(e.at.side * e.at.side);
@@ -82,14 +89,6 @@ class basis_cache {
     }
     [[nodiscard]] basis::place place_of(const key& at) const noexcept {
         return {.round = round_, .tensor = at.tensor, .axis = at.axis};
-    }
-
-    /// The working memory of set_round(): once for all rounds.
-    void prepare(std::size_t lanes) {
-        if (lanes_.size() == lanes) return;
-        std::size_t side = 0;
-        for (const auto& e : entries_) side = std::max(side, e->at.side);
-        lanes_.assign(lanes, std::vector<std::int32_t>(side * side));
     }
 
     basis basis_;

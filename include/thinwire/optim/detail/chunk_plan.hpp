@@ -151,6 +151,8 @@ class chunk_plan {
     chunk_plan(chunk_plan&&) = default;
     chunk_plan& operator=(chunk_plan&&) = default;
 
+    /// The working memory of set_round().
+    void reserve(thread_pool* pool) { bases_.reserve(pool); }
     /// Brings the bases of a round into the tensors' tables.
     void set_round(std::uint64_t round, thread_pool* pool) { bases_.set_round(round, pool); }
 

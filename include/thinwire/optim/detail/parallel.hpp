@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <exception>
 
 namespace thinwire::detail {
 
@@ -15,18 +16,29 @@ namespace thinwire::detail {
 }
 
 /// Calls task(lane, item) once for every item, in standard_float_mode; no two calls with the same lane run at once.
+/// What a call throws passes through when all others are done: the first of several.
 template <class Task>
-void for_each_item(thread_pool* pool, std::size_t items, const Task& task) noexcept {
+void for_each_item(thread_pool* pool, std::size_t items, const Task& task) {
+    std::atomic_flag failed = ATOMIC_FLAG_INIT;
+    std::exception_ptr first;
+    const auto call = [&](std::size_t lane, std::size_t item) noexcept {
+        try {
+            task(lane, item);
+        } catch (...) {
+            if (!failed.test_and_set()) first = std::current_exception();
+        }
+    };
     if (lane_count(pool) == 1) {
         const standard_float_mode mode;
-        for (std::size_t i = 0; i < items; ++i) task(std::size_t{0}, i);
-        return;
+        for (std::size_t i = 0; i < items; ++i) call(0, i);
+    } else {
+        std::atomic<std::size_t> next{0};
+        pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
+            const standard_float_mode mode;
+            for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) call(lane, i);
+        });
     }
-    std::atomic<std::size_t> next{0};
-    pool->parallel_for(lane_count(pool), [&](std::size_t lane) {
-        const standard_float_mode mode;
-        for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) task(lane, i);
-    });
+    if (first != nullptr) std::rethrow_exception(first);
 }
 
 }  // namespace thinwire::detail

@@ -24,13 +24,6 @@ inline constexpr std::uint16_t private_version = 2;
     return {code, "private state: " + what + " (" + std::string(to_string(code)) + ")"};
 }
 
-/// Where the coefficients that were last sent are.
-enum class sent_state : std::uint8_t {
-    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
-    in_flight = 1,  ///< it awaits its commit and is still in the momentum
-    committed = 2,  ///< still in the momentum, to be taken out of it next
-};
-
 /// What a peer's private state consists of, and what it was made with.
 struct private_view {
     const payload_layout* layout;
@@ -54,17 +47,19 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Header, momentum, then round, peer, values and payload of what was last sent, then a checksum.
 [[nodiscard]] inline std::vector<std::byte> save_private_state(const private_view& of, std::span<const float> momentum,
-                                                               sent_state state, const round_keeper& rounds,
-                                                               const sparse_content& own) {
-    byte_writer out;
+                                                               const round_keeper& rounds, const sparse_content& own) {
+    const sent_state state = rounds.sent();
+    std::vector<std::byte> room;
+    room.reserve(128 + 4 * (momentum.size() + own.values.size()) + rounds.last_payload().size());
+    byte_writer out(std::move(room));
     put_private_header(out, of, state);
     out.put(static_cast<std::uint64_t>(momentum.size()));
-    for (const float value : momentum) out.put(value);
+    out.put(momentum);
     if (state != sent_state::none) {
         out.put(rounds.pending_round());
         out.put(rounds.pending_self());
         out.put(static_cast<std::uint64_t>(own.values.size()));
-        for (const float value : own.values) out.put(value);
+        out.put(std::span<const float>(own.values));
         out.put(static_cast<std::uint64_t>(rounds.last_payload().size()));
         out.put(rounds.last_payload());
     }
@@ -72,15 +67,21 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     return out.take();
 }
 
-/// Reads `count` finite floats; false when there are fewer or one is not finite.
-[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
-    for (float& value : out) {
-        const auto bits = in.get<std::uint32_t>();
-        if ((bits & 0x7fffffffU) >= 0x7f800000U) return false;
-        value = std::bit_cast<float>(bits);
-    }
-    return !in.failed();
+/// The magnitude of the largest, as bits.
+[[nodiscard]] inline std::uint32_t largest_bits(std::span<const float> values) noexcept {
+    std::uint32_t largest = 0;
+    for (const float value : values) largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+    return largest;
 }
+/// Reads finite floats; false when there are fewer or one is not finite.
+[[nodiscard]] inline bool get_floats(byte_reader& in, std::span<float> out) noexcept {
+    in.get_floats(out);
+    return !in.failed() && largest_bits(out) < 0x7f800000U;
+}
+/// Of momenta and of what was sent. begin_step() takes gradients of a norm below 2^60 in all, so that a momentum has at
+/// most 2^60 / (1 - beta) <= 2^84. With 2^88 a chunk of 2^16 elements, less what was sent of it, has a norm of at most
+/// 2^97: what it sends is below the 2^100 that receivers take.
+inline constexpr std::uint32_t largest_private_bits = (127U + 88U) << 23U;
 
 /// The part that is there only when something was sent.
 [[nodiscard]] inline result<ok> restore_sent(byte_reader& in, const payload_layout& layout, const digest& run,
@@ -90,6 +91,7 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     std::vector<float> values(layout.coefficients());
     if (in.get<std::uint64_t>() != values.size() || !get_floats(in, values))
         return private_failure(errc::malformed, "values sent");
+    if (largest_bits(values) > largest_private_bits) return private_failure(errc::out_of_range, "values sent");
     const auto length = in.get<std::uint64_t>();
     const auto payload = in.get_bytes(length);
     if (in.failed()) return private_failure(errc::truncated, "payload sent");
@@ -102,8 +104,8 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
 
 /// Total; changes nothing when it refuses.
 [[nodiscard]] inline result<ok> restore_private_state(std::span<const std::byte> bytes, const private_view& of,
-                                                      aligned_vector<float>& momentum, sent_state& state,
-                                                      round_keeper& rounds, sparse_content& own) {
+                                                      aligned_vector<float>& momentum, round_keeper& rounds,
+                                                      sparse_content& own) {
     constexpr std::size_t frame = 72 + 8;
     byte_reader in(bytes);
     if (in.get<std::uint32_t>() != private_magic) return private_failure(errc::bad_magic, "not one of thinwire");
@@ -123,19 +125,19 @@ inline void put_private_header(byte_writer& out, const private_view& of, sent_st
     if (in.remaining() < 8 + 4 * momentum.size()) return private_failure(errc::truncated, "momentum");
     aligned_vector<float> read(momentum.size());
     if (!get_floats(in, read)) return private_failure(errc::not_finite, "momentum");
+    if (largest_bits(read) > largest_private_bits) return private_failure(errc::out_of_range, "momentum");
     round_keeper next = rounds;
     sparse_content sent = own;
-    next.settle();
+    next.settle(false);
     const auto found = static_cast<sent_state>(flag);
     if (found != sent_state::none) {
         if (auto part = restore_sent(in, *of.layout, *of.run, next, sent); !part) return part;
-        if (found == sent_state::committed) next.settle();
+        if (found == sent_state::committed) next.settle(true);
     }
     if (in.remaining() != 8) return private_failure(errc::trailing, "bytes after the end");
     momentum = std::move(read);
     rounds = std::move(next);
     own = std::move(sent);
-    state = found;
     return ok{};
 }
 

@@ -18,26 +18,43 @@
 
 namespace thinwire::detail {
 
+/// Where the coefficients that were last sent are.
+enum class sent_state : std::uint8_t {
+    none = 0,       ///< nothing was sent, or it came back: it is in the momentum, to stay
+    in_flight = 1,  ///< it awaits its commit and is still in the momentum
+    committed = 2,  ///< still in the momentum, to be taken out of it next
+};
+
 /// Rounds, the own payload in flight and replica shares: what every optimizer keeps in the same way.
 class round_keeper {
  public:
     [[nodiscard]] std::uint64_t round() const noexcept { return round_; }
+    /// What is in flight for an earlier round was committed.
     void set_round(std::uint64_t round) noexcept {
         round_ = round;
+        sent_ = sent();
+        forget_share();
+    }
+    /// The weights have changed.
+    void forget_share() noexcept {
         share_known_ = false;
         share_ahead_ = {};
     }
     void next_round() noexcept { set_round(round_ + 1); }
 
-    [[nodiscard]] bool pending() const noexcept { return pending_; }
+    /// A payload may be restored when the round is set already, or before.
+    [[nodiscard]] sent_state sent() const noexcept {
+        return sent_ == sent_state::in_flight && pending_round_ < round_ ? sent_state::committed : sent_;
+    }
+    [[nodiscard]] bool pending() const noexcept { return sent() == sent_state::in_flight; }
     [[nodiscard]] std::span<const std::byte> payload() const noexcept {
-        return pending_ ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
+        return pending() ? std::span<const std::byte>(payload_) : std::span<const std::byte>();
     }
     [[nodiscard]] std::uint64_t pending_round() const noexcept { return pending_round_; }
     [[nodiscard]] peer_id pending_self() const noexcept { return pending_self_; }
 
     void require_none_pending() const {
-        if (pending_)
+        if (pending())
             throw value_error("begin_step: the payload of round " + std::to_string(pending_round_) +
                               " is still in flight, expected end_step() or abandon() first");
     }
@@ -56,22 +73,32 @@ class round_keeper {
         tokens_ = tokens;
     }
 
+    /// Room for a payload of so many bytes; the last one stays.
+    void reserve(std::size_t bytes) { payload_.reserve(bytes); }
     /// The buffer of the last payload, to write the next one into.
     [[nodiscard]] std::vector<std::byte> reuse() noexcept { return std::move(payload_); }
     void start(peer_id self, std::uint64_t round, std::vector<std::byte>&& payload) noexcept {
         payload_ = std::move(payload);
-        pending_ = true;
+        sent_ = sent_state::in_flight;
         pending_self_ = self;
         pending_round_ = round;
     }
-    void settle() noexcept { pending_ = false; }
+    /// A part of what another one started, in bytes of its own.
+    void start_as(const round_keeper& whole, std::vector<std::byte>&& payload) noexcept {
+        payload_ = std::move(payload);
+        sent_ = whole.sent_;
+        pending_self_ = whole.pending_self_;
+        pending_round_ = whole.pending_round_;
+    }
+    /// Nothing is in flight any longer.
+    void settle(bool committed) noexcept { sent_ = committed ? sent_state::committed : sent_state::none; }
     /// What start() was last given, in flight or settled.
     [[nodiscard]] std::span<const std::byte> last_payload() const noexcept { return payload_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept { return bytes_held(payload_); }
 
     /// Whether this is, byte for byte, what is in flight.
     [[nodiscard]] bool is_own(const contribution& c) const noexcept {
-        return pending_ && c.peer == pending_self_ &&
+        return pending() && c.peer == pending_self_ &&
                std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
@@ -108,6 +135,11 @@ class round_keeper {
         if (is_own(c)) report.own_included = true;
     }
 
+    /// Counts one that is skipped.
+    static void reject(step_report& report, errc why) noexcept {
+        if (report.rejected++ == 0) report.rejection = why;
+    }
+
     /// Whether an earlier contribution of the commit is from the same peer: only the first counts.
     [[nodiscard]] static bool repeated(const commit& c, std::size_t i) noexcept {
         for (std::size_t j = 0; j < i; ++j)
@@ -120,6 +152,7 @@ class round_keeper {
         total.round = one.round;
         total.contributors += one.contributors;
         total.tokens += one.tokens;
+        if (total.rejected == 0) total.rejection = one.rejection;
         total.rejected += one.rejected;
         total.own_included = total.own_included || one.own_included;
         total.agreeing += one.agreeing;
@@ -131,7 +164,7 @@ class round_keeper {
  private:
     std::uint64_t round_ = 0;
     std::uint32_t tokens_ = 0;
-    bool pending_ = false;
+    sent_state sent_ = sent_state::none;
     peer_id pending_self_ = 0;
     std::uint64_t pending_round_ = 0;
     std::vector<std::byte> payload_;

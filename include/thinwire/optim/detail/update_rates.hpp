@@ -2,6 +2,8 @@
 #define THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
 
 #include <thinwire/codec/payload.hpp>
+#include <thinwire/core/error.hpp>
+#include <thinwire/optim/clip.hpp>
 #include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/detail/update_kernels.hpp>
 
@@ -9,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <string>
 
 namespace thinwire::detail {
 
@@ -29,6 +32,14 @@ struct update_rates {
     if (o.gradient == gradient_scale::none) return 1.0;
     if (o.gradient == gradient_scale::complement) return 1.0 - static_cast<double>(o.momentum_decay);
     return static_cast<double>(o.learning_rate);
+}
+/// The same and clipped, for gradients of this norm together. Throws value_error where they would be absurdly large.
+[[nodiscard]] inline double checked_gain(const demo_options& o, double norm) {
+    const double gain = gradient_gain(o) * clip_factor(norm, o.clip_norm);
+    if (!(norm * gain < 0x1p60))
+        throw value_error("begin_step: gradient norm " + std::to_string(norm) + " times " + std::to_string(gain) +
+                          " (gradient " + std::string(to_string(o.gradient)) + "), expected below 2^60");
+    return gain;
 }
 
 /// Replaces what a chunk sends by what receivers decode. A sign has no length: here it is the mean magnitude.
