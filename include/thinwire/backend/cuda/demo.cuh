@@ -89,6 +89,7 @@ class demo {
     std::span<const std::byte> begin_step(peer_id self, Sink&& sink) {
         rounds_.require_none_pending();
         const standard_float_mode mode;
+        rounds_.reserve(room_of_payload(layout()));
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         set_bases(round());
         stage_share();
