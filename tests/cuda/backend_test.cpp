@@ -340,6 +340,18 @@ TEST_CASE("cuda::backend: memory that was given back is used again, and a full d
     CHECK(backend.allocate(30'000).size() == 30'000);
 }
 
+TEST_CASE("cuda::backend: what lies idle makes room for the working memory of an operation") {
+    cuda::stream stream;
+    cuda::backend backend(stream, matmul_precision::bf16);
+    const auto a = backend.allocate(64 * 64), b = backend.allocate(64 * 64), c = backend.allocate(64 * 64);
+    { const auto idle = backend.allocate(1 << 17); }
+    // The narrow copies of the operands do not fit into what is left.
+    emulated_memory::get().capacity = sizeof(float) * (3 * 64 * 64 + (1 << 17)) + 1000;
+    backend.matmul(c.data(), a.data(), b.data(), 64, 64, 64, false, false, false);
+    stream.synchronize();
+    emulated_memory::get().capacity = std::numeric_limits<std::size_t>::max();
+}
+
 TEST_CASE("emulated cuBLAS: what the library refuses is refused, and no element outside a matrix is touched") {
     cuda::stream stream;
     for (const matmul_precision precision : {matmul_precision::f32, matmul_precision::bf16}) {

@@ -94,7 +94,7 @@ class backend {
             if (!accumulate) fill(c, 0.0F, area(m, n));
             return;
         }
-        matmul_.run(*stream_, c, a, b, wide(m), wide(n), wide(k), transpose_a, transpose_b, accumulate);
+        matmul_.run(pool_, c, a, b, wide(m), wide(n), wide(k), transpose_a, transpose_b, accumulate);
     }
 
     void add_bias(float* y, const float* bias, int rows, int columns) {
@@ -177,7 +177,7 @@ class backend {
     }
     void attention_backward(float* dq, float* dk, float* dv, const float* dout, const float* q, const float* k,
                             const float* v, const float* o, const float* lse, nn::attention_shape s) {
-        const device_span<float> delta = delta_.take(*stream_, lse_of(s));
+        const device_span<float> delta = delta_.take(pool_, lse_of(s));
         by_tile(s.head_dim, [&]<class QueryTile, class KeyTile>() {
             const std::size_t queries = heads_of(s, s.q_stride, s.heads), outputs = heads_of(s, s.o_stride, s.heads);
             const std::size_t keys = heads_of(s, s.kv_stride, s.kv_heads);
@@ -224,14 +224,14 @@ class backend {
         const std::array parts = {std::span(ids, wide(rows))};
         const std::int32_t last = rows == 0 ? -1 : *std::max_element(ids, ids + rows);
         map(detail::embedding_map{out(y, area(rows, columns)), in(table, area(last + 1, columns)),
-                                  stage_.bring(*stream_, parts), narrow(columns)},
+                                  stage_.bring(pool_, parts), narrow(columns)},
             area(rows, columns));
     }
     void embedding_backward(float* dtable, const float* dy, const std::int32_t* ids, int rows, int columns) {
         if (rows == 0) return;
         by_id_.sort({ids, wide(rows)});
         const std::array parts = {by_id_.rows(), by_id_.ids(), by_id_.ends()};
-        const device_span<const std::int32_t> all = stage_.bring(*stream_, parts);
+        const device_span<const std::int32_t> all = stage_.bring(pool_, parts);
         const std::size_t distinct = by_id_.ids().size();
         using kernel = detail::embedding_backward_kernel;
         const std::size_t strips = (wide(columns) + kernel::threads - 1) / kernel::threads;
@@ -249,11 +249,11 @@ class backend {
     /// Waits for the sum.
     double cross_entropy(float* logits, const std::int32_t* targets, int rows, int vocabulary, float gradient_scale) {
         const std::array parts = {std::span(targets, wide(rows))};
-        const device_span<double> losses = losses_.take(*stream_, wide(rows));
+        const device_span<double> losses = losses_.take(pool_, wide(rows));
         using kernel = detail::cross_entropy_kernel;
         launch(*stream_,
                kernel{.logits = out(logits, area(rows, vocabulary)),
-                      .targets = stage_.bring(*stream_, parts),
+                      .targets = stage_.bring(pool_, parts),
                       .losses = losses,
                       .vocabulary = wide(vocabulary),
                       .gradient_scale = gradient_scale},
@@ -304,7 +304,7 @@ class backend {
                      int columns) {
         if (rows == 0 || columns == 0) return;
         const detail::column_parts cut = {wide(rows), wide(columns)};
-        const device_span<float> parts = parts_.take(*stream_, cut.elements());
+        const device_span<float> parts = parts_.take(pool_, cut.elements());
         using kernel = detail::column_sum_kernel;
         launch(*stream_,
                kernel{.parts = parts,

@@ -36,16 +36,23 @@ class device_pool {
             return out;
         }
         idle_.reserve(++made_);  // so that give_back() needs no memory
+        return make<float>(wanted, "pool");
+    }
+    void give_back(device_buffer<float>&& buffer) noexcept { idle_.push_back(std::move(buffer)); }
+
+    /// Memory that does not come back here. What lies idle makes room for it, too.
+    template <class T>
+    [[nodiscard]] device_buffer<T> make(std::size_t elements, const char* what) {
         try {
-            return device_buffer<float>(wanted, "pool");
+            return device_buffer<T>(elements, what);
         } catch (const error&) {
             if (idle_.empty()) throw;
             stream_->synchronize();
             idle_.clear();
-            return device_buffer<float>(wanted, "pool");
+            return device_buffer<T>(elements, what);
         }
     }
-    void give_back(device_buffer<float>&& buffer) noexcept { idle_.push_back(std::move(buffer)); }
+    [[nodiscard]] stream& on() const noexcept { return *stream_; }
 
  private:
     /// Small ones by powers of two, large ones by two million floats: sizes that come again meet.
@@ -65,10 +72,11 @@ template <class T>
 class device_scratch {
  public:
     /// Not initialised; the last one that was handed out is void.
-    [[nodiscard]] device_span<T> take(stream& on, std::size_t elements) {
+    [[nodiscard]] device_span<T> take(device_pool& pool, std::size_t elements) {
         if (elements > buffer_.size()) {
-            on.synchronize();  // the old one may be in use
-            buffer_ = device_buffer<T>(elements + elements / 8, "scratch");
+            pool.on().synchronize();  // the old one may be in use
+            buffer_ = {};
+            buffer_ = pool.make<T>(elements + elements / 8, "scratch");
         }
         return buffer_.span().subspan(0, elements);
     }
@@ -82,15 +90,16 @@ class device_scratch {
 class id_stage {
  public:
     /// The numbers of all parts, one after the other, at their turn in the stream; `ids` itself is free on return.
-    [[nodiscard]] device_span<const std::int32_t> bring(stream& on,
+    [[nodiscard]] device_span<const std::int32_t> bring(device_pool& pool,
                                                         std::span<const std::span<const std::int32_t>> parts) {
+        stream& on = pool.on();
         std::size_t count = 0;
         for (const auto& part : parts) count += part.size();
         if (count > room_) {
             on.synchronize();  // all places are free, and no kernel reads what they brought
             const std::size_t room = count + count / 8;
             pinned_buffer<std::int32_t> pinned(room * places);  // both, or nothing has changed
-            device_buffer<std::int32_t> ids(room * places, "ids");
+            device_buffer<std::int32_t> ids = pool.make<std::int32_t>(room * places, "ids");
             pinned_ = std::move(pinned);
             ids_ = std::move(ids);
             room_ = room;

@@ -24,10 +24,10 @@ class matmul {
     explicit matmul(matmul_precision precision) : precision_(precision), library_(precision) {}
 
     /// c[m,n] = (or +=) op(a)[m,k] op(b)[k,n]. Precondition: no size is 0.
-    void run(stream& on, float* c, const float* a, const float* b, std::size_t m, std::size_t n, std::size_t k,
+    void run(device_pool& pool, float* c, const float* a, const float* b, std::size_t m, std::size_t n, std::size_t k,
              bool transpose_a, bool transpose_b, bool accumulate) {
-        const operand left = of(on, narrow_a_, a, transpose_a ? k : m, transpose_a ? m : k);
-        const operand right = of(on, narrow_b_, b, transpose_b ? n : k, transpose_b ? k : n);
+        const operand left = of(pool, narrow_a_, a, transpose_a ? k : m, transpose_a ? m : k);
+        const operand right = of(pool, narrow_b_, b, transpose_b ? n : k, transpose_b ? k : n);
         const matmul_plan plan = {.m = n,
                                   .n = m,
                                   .k = k,
@@ -40,7 +40,7 @@ class matmul {
                                   .a_align = alignment_of(right.data),
                                   .b_align = alignment_of(left.data),
                                   .c_align = alignment_of(c)};
-        library_.run(on, plan, right.data, left.data, c);
+        library_.run(pool.on(), plan, right.data, left.data, c);
     }
 
  private:
@@ -50,12 +50,12 @@ class matmul {
     };
 
     /// A row-major matrix as the library takes it: itself, or its bfloat16 with rows at multiples of 16 bytes.
-    [[nodiscard]] operand of(stream& on, device_scratch<std::uint16_t>& room, const float* x, std::size_t rows,
+    [[nodiscard]] operand of(device_pool& pool, device_scratch<std::uint16_t>& room, const float* x, std::size_t rows,
                              std::size_t columns) const {
         if (precision_ != matmul_precision::bf16) return {x, static_cast<std::int64_t>(columns)};
         const std::size_t pitch = (columns + 7) / 8 * 8;
-        const device_span<std::uint16_t> narrow = room.take(on, rows * pitch);
-        launch_map(on, to_bfloat16_map{narrow, {x, rows * columns}, columns, pitch}, rows * columns);
+        const device_span<std::uint16_t> narrow = room.take(pool, rows * pitch);
+        launch_map(pool.on(), to_bfloat16_map{narrow, {x, rows * columns}, columns, pitch}, rows * columns);
         return {narrow.data(), static_cast<std::int64_t>(pitch)};
     }
 
