@@ -3880,7 +3880,8 @@ namespace thinwire {
 /// bits, for c < 4 (without escapes for c = 1) too less than 2 c width + 4.
 [[nodiscard]] inline std::size_t room_of_section(const payload_section& section, const value_codec& codec) noexcept {
     const auto width = static_cast<std::uint64_t>(std::bit_width(section.chunk_size));
-    const std::uint64_t bits = section.chunks * (codec.bits(section.kept) + 2 * section.kept * width + 32);
+    const std::uint64_t bits =
+        section.chunks * (codec.bits(section.kept) + std::uint64_t{2} * section.kept * width + 32);
     return static_cast<std::size_t>(bits / 8 + 128);
 }
 
