@@ -228,11 +228,14 @@ inline std::string participant::neighbour(timestamp now) const {
     if (all.empty()) return {};
     return *all[static_cast<std::size_t>(now / settings_.keepalive_interval) % all.size()];
 }
-/// Fewer links than the view's members, or than a mesh has.
+/// Whether a member is not linked, and there is room: links to those that are no members do not count for it.
 inline bool participant::lacks_links() const {
     const auto count = static_cast<std::size_t>(
         std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; }));
-    return count + 1 < contacts_.view.members.size() && count < settings_.mesh;
+    const auto& members = contacts_.view.members;
+    return count < settings_.mesh && std::any_of(members.begin(), members.end(), [&](const view_member& m) {
+               return m.peer != settings_.self && linked(m.peer) == nullptr;
+           });
 }
 inline bool participant::reaches(const std::string& address) const {
     return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {

@@ -183,7 +183,7 @@ inline bool participant::stand_aside(timestamp now) {
             return true;
         }
     }
-    if (!settings_.address.empty() || !collected_.empty()) return false;
+    if (!settings_.address.empty() || (assembled() && !collected_.empty())) return false;
     if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
     const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
         const link_state* l = linked(m.peer);
@@ -208,6 +208,8 @@ inline void participant::consider(timestamp now) {
     if (urgent) return close_round(!state_.paused, now);
     if (!assembled()) {
         if (!collected_.empty()) first_payload_ = now;
+        // Others may be missing because nobody can dial this one: who can be dialled is to enter, and then to lead.
+        if (change && settings_.address.empty() && final_ > 0) close_round(false, now);
         return;
     }
     const bool waits =
