@@ -130,7 +130,7 @@ inline run_view participant::next_roster(timestamp now) const {
 }
 
 /// What the next record makes of the state: the roster, then the requests, each unless those who are here could not
-/// decide then.
+/// decide then; a removal takes those who are away along rather than wait for them.
 inline participant::next_step participant::next_state(timestamp now) const {
     next_step next{state_, {}};
     next.state.stopped = false;
