@@ -275,3 +275,98 @@ TEST_CASE("request: the newest word about an object counts, and is not said agai
     CHECK_FALSE(one.machine.state().banned.contains(8));
     CHECK_FALSE(one.machine.state().paused);
 }
+
+namespace {
+
+/// A peer that came back to a run whose view holds it and one that is away, and to which peers connect.
+struct returned_peer {
+    thinwire::participant machine;
+    thinwire::timestamp now = 0;
+
+    explicit returned_peer(const thinwire::participant_settings& s) : machine(s, 0) {}
+    /// Peer 1 and, before or behind it in the view, peer 2; a log of five rounds.
+    static thinwire::participant_settings settings(bool first) {
+        thinwire::participant_settings s = lone_peer::settings(0);
+        s.state.view.members.insert(s.state.view.members.begin() + (first ? 1 : 0), {2, 5, true, true, "stale", ""});
+        auto last = std::make_shared<thinwire::commit_record>();
+        last->term = 1;
+        last->round = 4;
+        last->control = thinwire::encode_state(s.state);
+        s.log_begin = 4;
+        s.last = std::move(last);
+        s.last_final = true;
+        s.local_round = 5;
+        return s;
+    }
+    /// Lets a peer in that has all records and hears nobody order the rounds; `names`: where another is dialled.
+    thinwire::link_id let_in(thinwire::peer_id peer, const std::string& address, const std::string& names = "") {
+        const thinwire::link_id link = machine.link_opened(++now);
+        thinwire::hello_message hello;
+        hello.run = lone_peer::settings(0).run;
+        hello.peer = hello.session = hello.incarnation = peer;
+        hello.next_round = machine.round();
+        hello.address = address;
+        machine.received(link, hello, ++now);
+        thinwire::status_message says;
+        says.final = machine.round();
+        says.address = names;
+        machine.received(link, says, ++now);
+        return link;
+    }
+    /// Who is linked has rounds below `final`, and has stored the record of the term behind them.
+    void says(thinwire::link_id link, std::uint64_t final, std::uint64_t accepted) {
+        thinwire::status_message m;
+        m.term = machine.term();
+        m.sequencer = 1;
+        m.final = final;
+        m.accepted = accepted;
+        machine.received(link, m, ++now);
+    }
+    /// Does what the machine asks for, for so long; the addresses that it dials, which do not answer.
+    std::vector<std::string> run(thinwire::timestamp length) {
+        std::vector<std::string> dialled;
+        for (const thinwire::timestamp end = now + length;;) {
+            for (auto effects = machine.take_effects(); !effects.empty(); effects = machine.take_effects())
+                for (auto& e : effects) {
+                    if (std::holds_alternative<thinwire::store_effect>(e)) machine.stored(++now);
+                    if (std::holds_alternative<thinwire::vote_effect>(e)) machine.voted(++now);
+                    if (const auto* d = std::get_if<thinwire::dial_effect>(&e)) {
+                        dialled.push_back(d->address);
+                        machine.dial_failed(d->link, "nobody is there", ++now);
+                    }
+                }
+            const auto at = machine.wake_at();
+            if (!at || *at > end) return dialled;
+            machine.tick(now = std::max(now + 1, *at));
+        }
+    }
+};
+
+}  // namespace
+
+TEST_CASE("links: to those that are no members are none to a member, which is looked for where they say") {
+    returned_peer one(returned_peer::settings(false));
+    one.let_in(3, "three");
+    one.let_in(4, "four", "two");
+    CHECK_FALSE(one.machine.leading());
+    const std::vector<std::string> dialled = one.run(500'000);
+    CHECK(std::ranges::find(dialled, "two") != dialled.end());
+}
+
+TEST_CASE("first round: a sequencer that nobody can dial lets one enter that can, and gives way to it") {
+    thinwire::participant_settings s = returned_peer::settings(true);
+    s.min_peers = 3;
+    returned_peer one(s);
+    one.run(0);
+    one.machine.payload_ready(5, thinwire::share({std::byte{7}}), ++one.now);
+    const thinwire::link_id link = one.let_in(3, "three");
+    one.run(1'000);
+    one.says(link, 5, one.machine.term());
+    one.run(1'000);
+    REQUIRE(one.machine.leading());
+    one.says(link, 6, 0);
+    one.run(1'000);
+    CHECK(one.machine.state().view.find(3) != nullptr);
+    CHECK(one.machine.round() == 6);
+    CHECK_FALSE(one.machine.leading());
+}
