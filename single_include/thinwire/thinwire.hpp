@@ -5186,6 +5186,18 @@ inline void check(const parameter& p) {
     if (p.gradient.size() != expected) complain("gradient", p.gradient.size());
 }
 
+/// The gradient of parameter i lies there from now on. Throws value_error where there is no such parameter, shape_error
+/// for another number of elements.
+inline void set_gradient(std::span<parameter> parameters, std::size_t i, std::span<float> gradient) {
+    if (i >= parameters.size())
+        throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
+                          std::to_string(parameters.size()));
+    parameter changed = parameters[i];
+    changed.gradient = gradient;
+    check(changed);
+    parameters[i].gradient = gradient;
+}
+
 /// Throws value_error when two of them hold the same weights, which would be updated twice: of tied weights one is
 /// given.
 inline void check_apart(std::span<const parameter> parameters) {
@@ -11913,13 +11925,7 @@ class demo {
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
     /// Throws value_error where there is no such parameter, shape_error for another number of elements.
     void set_gradient(std::size_t i, std::span<float> gradient) {
-        if (i >= parameters_.size())
-            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
-                              std::to_string(parameters_.size()));
-        parameter changed = parameters_[i];
-        changed.gradient = gradient;
-        check(changed);
-        parameters_[i].gradient = gradient;
+        thinwire::set_gradient(parameters_, i, gradient);
         meter_.move_gradient(i, gradient);
     }
 

@@ -186,13 +186,7 @@ class demo {
     /// From the next begin_step on the gradient of parameter i lies there: two buffers in turn, or one that moves.
     /// Throws value_error where there is no such parameter, shape_error for another number of elements.
     void set_gradient(std::size_t i, std::span<float> gradient) {
-        if (i >= parameters_.size())
-            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
-                              std::to_string(parameters_.size()));
-        parameter changed = parameters_[i];
-        changed.gradient = gradient;
-        check(changed);
-        parameters_[i].gradient = gradient;
+        thinwire::set_gradient(parameters_, i, gradient);
         meter_.move_gradient(i, gradient);
     }
 

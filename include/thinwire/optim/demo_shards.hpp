@@ -274,13 +274,7 @@ class sharded_demo {
     }
 
     void set_gradient(std::size_t i, std::span<float> gradient) {
-        if (i >= parameters_.size())
-            throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
-                              std::to_string(parameters_.size()));
-        parameter changed = parameters_[i];
-        changed.gradient = gradient;
-        check(changed);
-        parameters_[i].gradient = gradient;
+        thinwire::set_gradient(parameters_, i, gradient);
         meter_.move_gradient(i, gradient);
         for (std::size_t s = 0; s < shards_.size(); ++s)
             for (std::size_t n = 0; n < parts_[s].size(); ++n)

@@ -160,17 +160,25 @@ std::vector<demo_options> many_options() {
     };
 }
 
-}  // namespace
-
-TEST_CASE("demo allocates nothing once it runs") {
+/// Calls use(shapes, options, pool) with all models and options, without a pool and with one of so many threads.
+template <class Use>
+void for_many_settings(int threads, const Use& use) {
     const std::vector<demo_options> all = many_options();
-    thread_pool three(3);
-    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
+    thread_pool threaded(threads);
+    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &threaded})
         for (const std::vector<shape>& shapes : models)
             for (std::size_t i = 0; i < all.size(); ++i) {
                 INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
-                CHECK(steady_allocations<demo>(shapes, all[i], pool) == 0);
+                use(shapes, all[i], pool);
             }
+}
+
+}  // namespace
+
+TEST_CASE("demo allocates nothing once it runs") {
+    for_many_settings(3, [](const std::vector<shape>& shapes, const demo_options& options, thread_pool* pool) {
+        CHECK(steady_allocations<demo>(shapes, options, pool) == 0);
+    });
 }
 
 namespace {
@@ -184,23 +192,18 @@ struct three_shards : sharded_demo {
 }  // namespace
 
 TEST_CASE("shards allocate nothing once they run, and know what they hold") {
-    const std::vector<demo_options> all = many_options();
-    thread_pool two(2);
-    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &two})
-        for (const std::vector<shape>& shapes : models)
-            for (std::size_t i = 0; i < all.size(); ++i) {
-                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
-                CHECK(steady_allocations<three_shards>(shapes, all[i], pool) == 0);
-                optimizer_peer<three_shards> peer(shapes, all[i], pool, 1);
-                peer.optimizer.reset();
-                const std::size_t before = live_bytes.load();
-                peer.optimizer = std::make_unique<three_shards>(peer.parameters, all[i], pool);
-                static_cast<void>(peer.optimizer->begin_step(1));
-                const std::size_t held = live_bytes.load() - before - sizeof(three_shards);
-                const std::size_t told = peer.optimizer->memory_bytes().total();
-                CHECK(told <= held);
-                CHECK(told + 4096 >= held);  // names, reference counts
-            }
+    for_many_settings(2, [](const std::vector<shape>& shapes, const demo_options& options, thread_pool* pool) {
+        CHECK(steady_allocations<three_shards>(shapes, options, pool) == 0);
+        optimizer_peer<three_shards> peer(shapes, options, pool, 1);
+        peer.optimizer.reset();
+        const std::size_t before = live_bytes.load();
+        peer.optimizer = std::make_unique<three_shards>(peer.parameters, options, pool);
+        static_cast<void>(peer.optimizer->begin_step(1));
+        const std::size_t held = live_bytes.load() - before - sizeof(three_shards);
+        const std::size_t told = peer.optimizer->memory_bytes().total();
+        CHECK(told <= held);
+        CHECK(told + 4096 >= held);  // names, reference counts
+    });
 }
 
 TEST_CASE("memory_bytes() is what the allocator gave") {
@@ -314,15 +317,10 @@ void compare_with_failures(const std::vector<shape>& shapes, const demo_options&
 }  // namespace
 
 TEST_CASE("a step that has no memory changes nothing") {
-    const std::vector<demo_options> all = many_options();
-    thread_pool three(3);
-    for (thread_pool* pool : {static_cast<thread_pool*>(nullptr), &three})
-        for (const std::vector<shape>& shapes : models)
-            for (std::size_t i = 0; i < all.size(); ++i) {
-                INFO("options ", i, ", tensors ", shapes.size(), ", pool ", pool != nullptr);
-                compare_with_failures<demo>(shapes, all[i], pool);
-                compare_with_failures<three_shards>(shapes, all[i], pool);
-            }
+    for_many_settings(3, [](const std::vector<shape>& shapes, const demo_options& options, thread_pool* pool) {
+        compare_with_failures<demo>(shapes, options, pool);
+        compare_with_failures<three_shards>(shapes, options, pool);
+    });
 }
 
 TEST_CASE("a C caller that has no memory is told so, and nothing has changed") {
