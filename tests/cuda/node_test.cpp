@@ -302,6 +302,8 @@ TEST_CASE("node: gradients that move, weights that are loaded, momentum by devic
     CHECK_THROWS_AS(many.optimizer->set_gradient(0, moved.span().subspan(0, 3), 1), shape_error);
     CHECK_THROWS_WITH_AS(static_cast<void>(many.optimizer->momentum(0)), doctest::Contains("is not on one device"),
                          value_error);
+    CHECK_THROWS_WITH_AS(static_cast<void>(many.optimizer->momentum(9)),
+                         doctest::Contains("parameter 9, expected below"), value_error);
     CHECK(many.optimizer->momentum(1).size() == 40);
     CHECK_THROWS_AS(static_cast<void>(many.optimizer->replica_digest(2)), value_error);
 

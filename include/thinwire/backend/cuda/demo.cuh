@@ -234,8 +234,11 @@ class demo {
     /// What every payload of this run looks like: for a sequencer's payload_decoder.
     [[nodiscard]] const payload_layout& layout() const noexcept { return plan_.layout(); }
     /// The private momentum of parameter i, without what is committed, once the stream is done; what is in flight is
-    /// still in it. Throws value_error where it is cut over several devices.
+    /// still in it. Throws value_error where there is no such parameter, or where it is cut over several devices.
     [[nodiscard]] device_span<const float> momentum(std::size_t i) {
+        if (i >= plan_.tensors().size())
+            throw value_error("momentum: parameter " + std::to_string(i) + ", expected below " +
+                              std::to_string(plan_.tensors().size()));
         take_out_committed();
         for (const auto& c : choosers_)
             for (std::size_t p = 0; p < c->parts().size(); ++p)
