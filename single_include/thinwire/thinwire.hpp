@@ -10758,9 +10758,10 @@ class round_keeper {
         }
     }
 
-    /// Counts an accepted contribution.
+    /// Counts an accepted contribution. The numbers of the first are applied.
     void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
-        ++report.contributors;
+        if (report.contributors++ == 0) report.learning_rate = info.learning_rate;
+        if (!pending() || c.peer != pending_self_) report.bytes_received += c.payload.size();
         report.tokens += info.tokens;
         ++(info.replica == share_ ? report.agreeing : report.disagreeing);
         if (is_own(c)) report.own_included = true;
@@ -11120,14 +11121,10 @@ class adamw {
                 continue;
             }
             rounds_.count(report, from, view.info());
-            if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             weigher_.add(view.info().tokens, 0);
             ++senders_;
         }
-        if (senders_ > 0) {
-            report.learning_rate = accepted_.front().info().learning_rate;
-            update();
-        }
+        if (senders_ > 0) update();
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;
@@ -11700,6 +11697,137 @@ class chunk_worker {
 
 #endif  // THINWIRE_OPTIM_DETAIL_CHUNK_WORKER_HPP
 
+// ---- thinwire/optim/detail/payload_lanes.hpp
+#ifndef THINWIRE_OPTIM_DETAIL_PAYLOAD_LANES_HPP
+#define THINWIRE_OPTIM_DETAIL_PAYLOAD_LANES_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace thinwire::detail {
+
+/// Sections are encoded and contributions decoded by all threads of a pool, wherever the coefficients come from and go
+/// to. Refers to the layout and the pool.
+class payload_lanes {
+ public:
+    /// An own value code may throw and encodes on one thread: `own_code`.
+    payload_lanes(const payload_layout& layout, thread_pool* pool, bool own_code)
+        : layout_(&layout),
+          pool_(pool),
+          decoders_(lane_count(pool), payload_decoder(layout)),
+          coders_(lane_count(pool), section_coder(layout)),
+          encoded_(lane_count(pool) > 1 && !own_code ? layout.sections.size() : 0) {}
+
+    /// All memory that encode() needs.
+    void reserve() {
+        for (std::size_t i = 0; i < encoded_.size(); ++i)
+            encoded_[i].reserve(room_of_section(layout_->sections[i], *layout_->codec));
+    }
+    /// The same for payloads that state `k`.
+    void reserve(std::uint32_t k) {
+        for (section_coder& coder : coders_) coder.reserve(*layout_, k);
+    }
+
+    /// Sections [from, to) -> out, slice_of(i) being what section i holds; calls pass_on() after each.
+    template <class Slice, class PassOn>
+    void encode(std::size_t from, std::size_t to, std::uint32_t k, const Slice& slice_of, payload_writer& out,
+                const PassOn& pass_on) {
+        const bool parallel = !encoded_.empty() && to - from > 1;
+        if (parallel)
+            for_each_item(pool_, to - from, [&](std::size_t lane, std::size_t n) {
+                const std::size_t i = from + n;
+                encoded_[i].clear();
+                coders_[lane].encode(layout_->section(i, k), slice_of(i), encoded_[i]);
+            });
+        for (std::size_t i = from; i < to; ++i) {
+            if (parallel) {
+                out.append_section(encoded_[i]);
+            } else {
+                coders_[0].encode(layout_->section(i, k), slice_of(i), out.begin_section());
+                out.end_section();
+            }
+            pass_on();
+        }
+    }
+
+    /// Decodes contribution i of a commit into content_of(lane, i), then calls decoded(lane, i), unless it is refused;
+    /// and their norms where they are wanted. Beside all that calls beside().
+    template <class Content, class Decoded, class Beside>
+    void decode(const commit& c, const digest& run, bool with_norms, const Content& content_of, const Decoded& decoded,
+                const Beside& beside) {
+        const std::size_t n = c.contributions.size();
+        headers_.assign(n, std::nullopt);
+        refusals_.assign(n, errc::malformed);
+        norms_.assign(n, 0);
+        for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
+            if (item == 0) return beside();
+            const std::size_t i = item - 1;
+            if (round_keeper::repeated(c, i)) return;
+            const contribution& from = c.contributions[i];
+            sparse_content& content = content_of(lane, i);
+            const auto info =
+                decoders_[lane].decode(from.payload, {.run = run, .round = c.round, .peer = from.peer}, content);
+            if (!info) {
+                refusals_[i] = info.error().code;
+                return;
+            }
+            headers_[i] = *info;
+            if (with_norms) norms_[i] = norm_of(*layout_, content);
+            decoded(lane, i);
+        });
+    }
+    /// Counts what decode() found, and what it weighs; calls accept(i) for each that was accepted, in their order.
+    template <class Accept>
+    [[nodiscard]] step_report count(const commit& c, const round_keeper& rounds, contribution_weights& weigher,
+                                    const Accept& accept) const {
+        step_report report{.round = c.round};
+        weigher.clear();
+        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
+            if (!headers_[i]) {
+                round_keeper::reject(report, refusals_[i]);
+                continue;
+            }
+            rounds.count(report, c.contributions[i], *headers_[i]);
+            weigher.add(headers_[i]->tokens, norms_[i]);
+            accept(i);
+        }
+        return report;
+    }
+    [[nodiscard]] bool accepted(std::size_t i) const noexcept { return headers_[i].has_value(); }
+    /// Whose numbers are applied: the header of the first that was accepted; null when none was.
+    [[nodiscard]] const payload_info* first() const noexcept {
+        const auto it = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
+        return it == headers_.end() ? nullptr : &**it;
+    }
+
+    [[nodiscard]] std::size_t memory_bytes() const noexcept {
+        std::size_t held = bytes_held(decoders_, coders_, encoded_, headers_, refusals_, norms_) +
+                           decoders_.front().table_bytes() + coders_.front().table_bytes();
+        for (const auto& decoder : decoders_) held += decoder.memory_bytes();
+        for (const auto& coder : coders_) held += coder.memory_bytes();
+        for (const auto& section : encoded_) held += bytes_held(section);
+        return held;
+    }
+
+ private:
+    const payload_layout* layout_;
+    thread_pool* pool_;
+    std::vector<payload_decoder> decoders_;
+    std::vector<section_coder> coders_;
+    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
+    std::vector<std::optional<payload_info>> headers_;
+    std::vector<errc> refusals_;        ///< where there is no header
+    std::vector<std::uint64_t> norms_;  ///< of the contributions
+};
+
+}  // namespace thinwire::detail
+
+#endif  // THINWIRE_OPTIM_DETAIL_PAYLOAD_LANES_HPP
+
 // ---- thinwire/optim/detail/update_rates.hpp
 #ifndef THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
 #define THINWIRE_OPTIM_DETAIL_UPDATE_RATES_HPP
@@ -11763,7 +11891,6 @@ inline void round_sent(std::span<float> values, const value_codec& codec) noexce
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -11805,13 +11932,12 @@ class demo {
           k_(plan_.layout().k),
           momentum_(plan_.elements()),
           meter_(parameters),
+          lanes_(plan_.layout(), pool, options_.codec != nullptr),
           weigher_(options_.weights, options_.contribution_clip) {
         check_apart(parameters);
         workers_.reserve(detail::lane_count(pool));
         for (std::size_t i = 0; i < detail::lane_count(pool); ++i)
             workers_.emplace_back(plan_, kernels_for(options_.level));
-        decoders_.assign(workers_.size(), payload_decoder(layout()));
-        coders_.assign(workers_.size(), section_coder(layout()));
         own_.resize(plan_.layout());
         plan_.reserve(pool);
         prepare_matrices();
@@ -11874,7 +12000,9 @@ class demo {
         for (const tensor_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
             try {
-                if (fault == nullptr) encode(batch, out, pass_on);
+                if (fault == nullptr)
+                    lanes_.encode(
+                        batch.from, batch.to, k_, [this](std::size_t i) { return plan_.slice(own_, i); }, out, pass_on);
             } catch (...) {  // an own value code; the other tensors' gradients are still to come
                 fault = std::current_exception();
             }
@@ -11940,7 +12068,7 @@ class demo {
     /// a cap for all groups. Local to this peer, as each payload states its own. Throws value_error.
     void set_k(int k) {
         const std::uint32_t checked = detail::checked_k(k, layout());
-        for (section_coder& coder : coders_) coder.reserve(layout(), checked);
+        lanes_.reserve(checked);
         k_ = checked;
     }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
@@ -11965,16 +12093,12 @@ class demo {
     [[nodiscard]] demo_memory memory_bytes() const noexcept {
         demo_memory held = {.momentum = bytes_held(momentum_)};
         held.workspace = plan_.memory_bytes() + described() + meter_.memory_bytes() +
-                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_, norms_) +
+                         bytes_held(workers_, direction_, work_.memory, batches_, parameters_) +
                          weigher_.memory_bytes();
         for (const auto& worker : workers_) held.workspace += worker.memory_bytes();
-        held.codec = own_.memory_bytes() + rounds_.memory_bytes() +
-                     bytes_held(contents_, decoders_, coders_, encoded_, headers_, refusals_, accepted_);
+        held.codec =
+            own_.memory_bytes() + rounds_.memory_bytes() + lanes_.memory_bytes() + bytes_held(contents_, accepted_);
         for (const auto& content : contents_) held.codec += content.memory_bytes();
-        held.codec += decoders_.front().table_bytes() + coders_.front().table_bytes();
-        for (const auto& decoder : decoders_) held.codec += decoder.memory_bytes();
-        for (const auto& coder : coders_) held.codec += coder.memory_bytes();
-        for (const auto& section : encoded_) held.codec += bytes_held(section);
         return held;
     }
 
@@ -12041,27 +12165,12 @@ class demo {
     /// Reads and counts what a commit holds, for carry_out(). All that may fail; nothing has changed then.
     step_report take_in(const commit& c, bool weigh) {
         rounds_.require_round(c);
-        step_report report{.round = c.round};
-        accepted_.clear();
-        weigher_.clear();
         read(c, weigh && weigher_.needs_norms());
-        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
-            if (!headers_[i]) {
-                detail::round_keeper::reject(report, refusals_[i]);
-                continue;
-            }
-            rounds_.count(report, c.contributions[i], *headers_[i]);
-            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
-                report.bytes_received += c.contributions[i].payload.size();
-            if (accepted_.empty()) report.learning_rate = headers_[i]->learning_rate;
-            accepted_.push_back(&contents_[i]);
-            weigher_.add(headers_[i]->tokens, norms_[i]);
-        }
-        return report;
+        accepted_.clear();
+        return lanes_.count(c, rounds_, weigher_, [&](std::size_t i) { accepted_.push_back(&contents_[i]); });
     }
     void carry_out(const step_report& report, std::span<const contribution_weight> weights) noexcept {
-        const auto first = std::ranges::find_if(headers_, [](const auto& header) { return header.has_value(); });
-        if (first != headers_.end()) update(**first, {.contents = accepted_, .weights = weights});
+        if (const payload_info* first = lanes_.first()) update(*first, {.contents = accepted_, .weights = weights});
         if (rounds_.pending() && rounds_.pending_round() == report.round) rounds_.settle(report.own_included);
         rounds_.next_round();
     }
@@ -12088,8 +12197,7 @@ class demo {
     /// All memory that begin_step() needs, before it changes anything.
     void reserve() {
         rounds_.reserve(room_of_payload(layout()));
-        for (std::size_t i = 0; i < encoded_.size(); ++i)
-            encoded_[i].reserve(room_of_section(layout().sections[i], *layout().codec));
+        lanes_.reserve();
     }
 
     /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
@@ -12109,7 +12217,6 @@ class demo {
             next.from = next.to;
             next.first_piece = piece;
         }
-        encoded_.resize(workers_.size() > 1 && options_.codec == nullptr ? parameters_.size() : 0);
     }
 
     [[nodiscard]] payload_info header(peer_id self) {
@@ -12163,51 +12270,15 @@ class demo {
                     *layout().codec);
     }
 
-    /// The sections of a batch, by all lanes where there are several; an own value code may throw and runs alone.
-    template <class PassOn>
-    void encode(const tensor_batch& batch, payload_writer& out, const PassOn& pass_on) {
-        const payload_layout& shape = layout();
-        const bool parallel = !encoded_.empty() && batch.to - batch.from > 1;
-        if (parallel)
-            detail::for_each_item(pool_, batch.to - batch.from, [&](std::size_t lane, std::size_t n) {
-                const std::size_t i = batch.from + n;
-                encoded_[i].clear();
-                coders_[lane].encode(shape.section(i, k_), plan_.slice(own_, i), encoded_[i]);
-            });
-        for (std::size_t i = batch.from; i < batch.to; ++i) {
-            if (parallel) {
-                out.append_section(encoded_[i]);
-            } else {
-                coders_[0].encode(shape.section(i, k_), plan_.slice(own_, i), out.begin_section());
-                out.end_section();
-            }
-            pass_on();
-        }
-    }
-
-    /// Decodes every contribution into contents_ and headers_; no header where it is refused. Beside that, the digest
-    /// of this round's share of the weights, and the contributions' norms where they are wanted.
+    /// Decodes every contribution into contents_, and beside that makes the digest of this round's share of the
+    /// weights.
     void read(const commit& c, bool with_norms) {
         const std::size_t n = c.contributions.size();
-        headers_.assign(n, std::nullopt);
-        refusals_.assign(n, errc::malformed);
-        norms_.assign(n, 0);
         if (contents_.size() < n) contents_.resize(n);
         for (std::size_t i = 0; i < n; ++i) contents_[i].resize(layout());
-        detail::for_each_item(pool_, n + 1, [&](std::size_t lane, std::size_t item) {
-            if (item == 0) return static_cast<void>(replica_share());
-            const std::size_t i = item - 1;
-            if (detail::round_keeper::repeated(c, i)) return;
-            const contribution& from = c.contributions[i];
-            const auto info = decoders_[lane].decode(
-                from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, contents_[i]);
-            if (!info) {
-                refusals_[i] = info.error().code;
-                return;
-            }
-            headers_[i] = *info;
-            if (with_norms) norms_[i] = norm_of(layout(), contents_[i]);
-        });
+        lanes_.decode(
+            c, options_.run, with_norms, [this](std::size_t, std::size_t i) -> sparse_content& { return contents_[i]; },
+            [](std::size_t, std::size_t) {}, [this] { static_cast<void>(replica_share()); });
     }
 
     void update(const payload_info& info, const detail::chunk_worker::senders& sent) {
@@ -12304,14 +12375,9 @@ class demo {
     detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;
-    std::vector<payload_decoder> decoders_;
-    std::vector<section_coder> coders_;
+    detail::payload_lanes lanes_;
     std::vector<tensor_batch> batches_;
-    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
-    std::vector<std::optional<payload_info>> headers_;
-    std::vector<errc> refusals_;  ///< where there is no header
     std::vector<const sparse_content*> accepted_;
-    std::vector<std::uint64_t> norms_;  ///< of the contributions
     contribution_weights weigher_;
 };
 

@@ -141,14 +141,10 @@ class adamw {
                 continue;
             }
             rounds_.count(report, from, view.info());
-            if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             weigher_.add(view.info().tokens, 0);
             ++senders_;
         }
-        if (senders_ > 0) {
-            report.learning_rate = accepted_.front().info().learning_rate;
-            update();
-        }
+        if (senders_ > 0) update();
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(false);
         rounds_.next_round();
         return report;

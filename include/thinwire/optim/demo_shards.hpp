@@ -406,8 +406,6 @@ class sharded_demo {
                 detail::round_keeper::reject(report, info.error().code);
                 continue;
             }
-            if (report.contributors == 0) report.learning_rate = info->learning_rate;
-            if (!rounds_.pending() || from.peer != rounds_.pending_self()) report.bytes_received += from.payload.size();
             rounds_.count(report, from, *info);
             weigher_.add(info->tokens, weigher_.needs_norms() ? joiner_->norm() : 0);
             const bool own = rounds_.is_own(from);

@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -90,6 +89,7 @@ class demo {
         rounds_.require_none_pending();
         const standard_float_mode mode;
         rounds_.reserve(room_of_payload(layout()));
+        lanes_.reserve();
         if (options_.basis.each_round()) take_out_committed();  // its tables are not those of this round
         set_bases(round());
         stage_share();
@@ -136,25 +136,9 @@ class demo {
     step_report apply(const commit& c) {
         rounds_.require_round(c);
         const standard_float_mode mode;
-        step_report report{.round = c.round};
-        std::optional<payload_info> first;
         read(c);
-        weigher_.clear();
-        for (std::size_t i = 0; i < c.contributions.size(); ++i) {
-            if (!headers_[i]) {
-                ::thinwire::detail::round_keeper::reject(report, refusals_[i]);
-                continue;
-            }
-            rounds_.count(report, c.contributions[i], *headers_[i]);
-            if (!rounds_.pending() || c.contributions[i].peer != rounds_.pending_self())
-                report.bytes_received += c.contributions[i].payload.size();
-            if (!first) first = *headers_[i];
-            weigher_.add(headers_[i]->tokens, norms_[i]);
-        }
-        if (first) {
-            report.learning_rate = first->learning_rate;
-            update(*first, c.contributions.size());
-        }
+        const step_report report = lanes_.count(c, rounds_, weigher_, [](std::size_t) {});
+        if (const payload_info* first = lanes_.first()) update(*first, c.contributions.size());
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(report.own_included);
         next_round(round() + 1);
         return report;
@@ -225,7 +209,11 @@ class demo {
 
     /// How many coefficients a chunk of the payloads to come sends at most: 1..options().k; as thinwire::demo's. Throws
     /// value_error.
-    void set_k(int k) { k_ = ::thinwire::detail::checked_k(k, layout()); }
+    void set_k(int k) {
+        const std::uint32_t checked = ::thinwire::detail::checked_k(k, layout());
+        lanes_.reserve(checked);
+        k_ = checked;
+    }
     /// How many tokens the gradients of the payloads to come are means over; 0, as at first: not stated. Throws
     /// value_error above most_tokens.
     void set_tokens(std::uint32_t tokens) { rounds_.set_tokens(tokens); }
@@ -319,9 +307,8 @@ class demo {
           plan_(shapes_, options_),
           k_(plan_.layout().k),
           weigher_(options_.weights, options_.contribution_clip),
-          decoders_(::thinwire::detail::lane_count(pool), payload_decoder(plan_.layout())),
-          decoded_(decoders_.size()),
-          coders_(decoders_.size(), section_coder(plan_.layout())) {
+          lanes_(plan_.layout(), pool, options_.codec != nullptr),
+          decoded_(::thinwire::detail::lane_count(pool)) {
         require_supported();
         std::vector<std::vector<shard_part>> parts = cut_into_shards(shapes_, options_, streams.size());
         std::size_t pieces = 0, share = 0;
@@ -339,7 +326,6 @@ class demo {
         }
         prepare_arrays();
         gathered_ = detail::gathered_sections(choosers_, plan_);
-        encoded_.resize(coders_.size() > 1 ? plan_.tensors().size() : 0);
         for (const thinwire::parameter& p : shapes_) share += p.values.size() / ::thinwire::detail::digest_shares + 1;
         staged_share_ = pinned_buffer<float>(share);
         for (const auto& u : updaters_) u->on().synchronize();
@@ -505,8 +491,7 @@ class demo {
                 .replica = share};
     }
 
-    /// The sections that a batch of a device completes, by all lanes where there are several; an own value code may
-    /// throw and runs alone.
+    /// The sections that a batch of a device completes.
     template <class PassOn>
     void encode(detail::device_chooser& from, const detail::device_chooser::batch& batch, payload_writer& out,
                 const PassOn& pass_on) {
@@ -518,25 +503,11 @@ class demo {
                                                    *layout().codec);
             }
         const detail::gathered_sections::range done = gathered_.take(from, batch);
-        const bool parallel = !encoded_.empty() && done.to - done.from > 1 && options_.codec == nullptr;
-        if (parallel)
-            ::thinwire::detail::for_each_item(pool_, done.to - done.from, [&](std::size_t lane, std::size_t n) {
-                const std::size_t i = done.from + n;
-                encoded_[i].clear();
-                coders_[lane].encode(layout().section(i, k_), gathered_.section(i), encoded_[i]);
-            });
-        for (std::size_t i = done.from; i < done.to; ++i) {
-            if (parallel) {
-                out.append_section(encoded_[i]);
-            } else {
-                coders_[0].encode(layout().section(i, k_), gathered_.section(i), out.begin_section());
-                out.end_section();
-            }
-            pass_on();
-        }
+        lanes_.encode(
+            done.from, done.to, k_, [this](std::size_t i) { return gathered_.section(i); }, out, pass_on);
     }
 
-    /// Decodes every contribution into staged memory and headers_; no header where it is refused.
+    /// Decodes every contribution into staged memory.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
         if (n > detail::apply_kernel<true, false>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
@@ -544,24 +515,12 @@ class demo {
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
         static_cast<void>(replica_share());  // of the weights as they are now
         for (const auto& u : updaters_) u->wait();
-        headers_.assign(n, std::nullopt);
-        refusals_.assign(n, errc::malformed);
-        norms_.assign(n, 0);
         if (received_.payloads() < n) received_ = detail::staged_content(layout(), n);
-        ::thinwire::detail::for_each_item(pool_, n, [&](std::size_t lane, std::size_t i) {
-            received_.stage_nothing(i);
-            if (::thinwire::detail::round_keeper::repeated(c, i)) return;
-            const contribution& from = c.contributions[i];
-            const auto info = decoders_[lane].decode(
-                from.payload, {.run = options_.run, .round = c.round, .peer = from.peer}, decoded_[lane]);
-            if (!info) {
-                refusals_[i] = info.error().code;
-                return;
-            }
-            headers_[i] = *info;
-            if (weigher_.needs_norms()) norms_[i] = norm_of(layout(), decoded_[lane]);
-            received_.stage(i, decoded_[lane]);
-        });
+        for (std::size_t i = 0; i < n; ++i) received_.stage_nothing(i);
+        lanes_.decode(
+            c, options_.run, weigher_.needs_norms(),
+            [this](std::size_t lane, std::size_t) -> sparse_content& { return decoded_[lane]; },
+            [this](std::size_t lane, std::size_t i) { received_.stage(i, decoded_[lane]); }, [] {});
     }
     void update(const payload_info& info, std::size_t senders) {
         if (options_.basis.each_round()) {
@@ -578,7 +537,7 @@ class demo {
         if (weights.empty()) return {};
         if (staged_weights_.size() < senders) staged_weights_ = pinned_buffer<contribution_weight>(senders);
         for (std::size_t i = 0, accepted = 0; i < senders; ++i)
-            staged_weights_.span()[i] = headers_[i] ? weights[accepted++] : contribution_weight{};
+            staged_weights_.span()[i] = lanes_.accepted(i) ? weights[accepted++] : contribution_weight{};
         return std::as_const(staged_weights_).span().first(senders);
     }
 
@@ -630,14 +589,9 @@ class demo {
     pinned_buffer<float> staged_share_;
     std::size_t share_elements_ = 0;
     contribution_weights weigher_;
-    std::vector<std::uint64_t> norms_;  ///< of the contributions
     pinned_buffer<contribution_weight> staged_weights_;
-    std::vector<payload_decoder> decoders_;
+    ::thinwire::detail::payload_lanes lanes_;
     std::vector<sparse_content> decoded_;  ///< one for each lane
-    std::vector<section_coder> coders_;
-    std::vector<std::vector<std::byte>> encoded_;  ///< sections made by several lanes
-    std::vector<std::optional<payload_info>> headers_;
-    std::vector<errc> refusals_;  ///< where there is no header
 };
 
 static_assert(optimizer<demo>);

@@ -127,9 +127,10 @@ class round_keeper {
         }
     }
 
-    /// Counts an accepted contribution.
+    /// Counts an accepted contribution. The numbers of the first are applied.
     void count(step_report& report, const contribution& c, const payload_info& info) const noexcept {
-        ++report.contributors;
+        if (report.contributors++ == 0) report.learning_rate = info.learning_rate;
+        if (!pending() || c.peer != pending_self_) report.bytes_received += c.payload.size();
         report.tokens += info.tokens;
         ++(info.replica == share_ ? report.agreeing : report.disagreeing);
         if (is_own(c)) report.own_included = true;

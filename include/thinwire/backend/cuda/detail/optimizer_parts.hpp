@@ -16,6 +16,7 @@
 #include <thinwire/optim/demo_options.hpp>
 #include <thinwire/optim/detail/chunk_plan.hpp>
 #include <thinwire/optim/detail/parallel.hpp>
+#include <thinwire/optim/detail/payload_lanes.hpp>
 #include <thinwire/optim/detail/private_state.hpp>
 #include <thinwire/optim/detail/round_keeper.hpp>
 #include <thinwire/optim/detail/update_rates.hpp>
