@@ -361,8 +361,11 @@ void driver::perform(load_effect& e) {
     if (with_log([&] { record = store_.load(e.round); })) machine_.loaded(std::move(record), now());
 }
 
+/// Whoever takes the record finds the status that it led to.
 void driver::perform(deliver_effect& e) {
     note_commit(*e.record);
+    roster_changed_ = true;
+    refresh();
     box_.deliver(e.record);
 }
 

@@ -76,6 +76,7 @@ struct ledger {
     std::uint64_t rounds = 0;
     std::uint64_t contributions = 0;
     std::uint64_t own_included = 0;
+    std::uint64_t told_late = 0;  ///< commits that the node's status did not know of yet
 
     void apply(const commit& c, peer_id self) {
         sha256 sum;
@@ -107,6 +108,7 @@ inline std::uint64_t take_part(node& n, std::uint64_t round, std::uint64_t end, 
         for (const commit& c : n.exchange(round, payload_of(n.self(), round))) {
             l.apply(c, n.self());
             round = c.round + 1;
+            if (n.status().round < round) ++l.told_late;
         }
     return round;
 }

@@ -40,6 +40,7 @@ TEST_CASE("node: four nodes see equal commits with everyone in them") {
         CHECK(l.rounds == 50);
         CHECK(l.contributions == 200);
         CHECK(l.own_included == 50);
+        CHECK(l.told_late == 0);
         CHECK(l.state == ledgers[0].state);
     }
     const node_status status = founder->status();
