@@ -14,8 +14,9 @@ if(THINWIRE_SANITIZE)
         # AddressSanitizer finds what null and object-size would; the fuzzers keep all four for the parsers.
         list(APPEND sanitize -fno-sanitize-recover=undefined -fno-sanitize=null,object-size,pointer-overflow,alignment)
         if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-            # clang's check of calls through function pointers needs type information that C callbacks do not have.
-            list(APPEND sanitize -fno-sanitize=function)
+            # clang's checks of calls through function pointers and of virtual ones need type information that C
+            # callbacks and std::error_category do not have.
+            list(APPEND sanitize -fno-sanitize=function,vptr)
         endif()
     endif()
     target_compile_options(thinwire_developer INTERFACE ${sanitize})
