@@ -54,6 +54,7 @@ struct setting {
     double reach = 0;  ///< Mparam/s that is to be reached on one thread; 0: none
     value_code values = value_code::f32;
     std::string rule = "signum";
+    chunk_cut cut = chunk_cut::remainder;
 };
 
 update_rule_ptr rule_of(const std::string& name) {
@@ -77,7 +78,9 @@ struct peer {
         new_gradient();
         const std::vector<parameter> model = {{.name = "w", .shape = s.sides, .values = values, .gradient = gradient}};
         optimizer = std::make_unique<demo>(
-            model, demo_options{.k = s.k, .values = s.values, .basis = basis_of(s.basis_name), .rule = rule_of(s.rule)},
+            model,
+            demo_options{
+                .k = s.k, .cut = s.cut, .values = s.values, .basis = basis_of(s.basis_name), .rule = rule_of(s.rule)},
             &pool);
     }
     void new_gradient() {
@@ -140,7 +143,8 @@ std::vector<setting> settings() {
         for (const int k : {8, 32}) all.push_back({.sides = middle, .k = k, .basis_name = name});
     // chunks of 29 x 64, 42 x 60 and one row of 64: half of what 64 x 64 is to reach
     for (const shape& sides : {shape{29 * 67, 2048}, shape{42 * 13, 60 * 47}, shape{1 << 20}})
-        for (const int k : {8, 32}) all.push_back({.sides = sides, .k = k, .reach = k == 8 ? 350.0 : 300.0});
+        for (const int k : {8, 32})
+            all.push_back({.sides = sides, .k = k, .reach = k == 8 ? 350.0 : 300.0, .cut = chunk_cut::divisors});
     for (const shape& sides : {middle, large})
         for (const int peers : {2, 8, 32})
             all.push_back({.sides = sides, .k = 8, .peers = peers, .reach = peers == 8 ? 500.0 : 0.0});
@@ -151,15 +155,19 @@ std::vector<setting> settings() {
     for (const char* rule : {"sgd", "muon"})
         all.push_back({.sides = middle, .k = 8, .peers = 8, .values = value_code::sign, .rule = rule});
     all.push_back({.sides = middle, .k = 64, .threads = 2, .peers = 4, .values = value_code::sign, .rule = "muon"});
-    // sides without a divisor near 64: chunks of 2x4 and of one element
-    for (const shape& sides : {shape{514, 1028}, shape{509, 1021}})
+    // sides without a divisor near 64: chunks of 64 x 64 and strips of what remains, beside a neighbour without
+    for (const shape& sides :
+         {shape{8191, 768}, shape{8192, 768}, shape{514, 1028}, shape{509, 1021}, shape{512, 1024}})
         for (const int peers : {0, 8}) all.push_back({.sides = sides, .k = 8, .peers = peers});
+    all.push_back({.sides = {509, 1021}, .k = 8, .cut = chunk_cut::divisors});
     return all;
 }
 
-std::string chunk_of(const shape& sides) {
-    const chunk_grid grid(sides, 64);
-    return std::to_string(grid.rows()) + "x" + std::to_string(grid.cols());
+/// Of the chunks, and of the last where the others have another.
+std::string chunk_of(const setting& s) {
+    const std::vector<chunk_grid> regions = chunk_regions(s.sides, 64, s.cut);
+    const auto sides = [](const chunk_grid& g) { return std::to_string(g.rows()) + "x" + std::to_string(g.cols()); };
+    return sides(regions.front()) + (regions.size() > 1 ? ".." + sides(regions.back()) : "");
 }
 
 }  // namespace
@@ -175,7 +183,7 @@ int main(int count, char** arguments) {
         "level %s; best of %d (median) by the processor's time, with 2 threads by the clock;\n"
         "a copy of the tensor on one thread in between\n",
         std::string(to_string(best_isa())).c_str(), repeats);
-    std::printf("%-11s %-13s %-6s %-18s %-6s %-6s %3s %7s %16s %6s %14s %7s %9s\n", "what", "tensor", "chunk", "basis",
+    std::printf("%-11s %-13s %-12s %-18s %-6s %-6s %3s %7s %16s %6s %14s %7s %9s\n", "what", "tensor", "chunk", "basis",
                 "values", "rule", "k", "threads", "Mparam/s", "reach", "copy Mparam/s", "copies", "ns/peer");
     bool first = true;
     for (const setting& s : settings()) {
@@ -184,8 +192,8 @@ int main(int count, char** arguments) {
         const auto speed = [n](double t) { return n / t / 1e6; };
         const std::string what = s.peers == 0 ? "local step" : "apply R=" + std::to_string(s.peers);
         const double copies = found.step.best / found.pass.best;
-        std::printf("%-11s %-13s %-6s %-18s %-6s %-6s %3d %7d %8.1f (%5.0f) %6.0f %14.0f %7.1f %9.3f\n", what.c_str(),
-                    to_string(s.sides).c_str(), chunk_of(s.sides).c_str(), s.basis_name.c_str(),
+        std::printf("%-11s %-13s %-12s %-18s %-6s %-6s %3d %7d %8.1f (%5.0f) %6.0f %14.0f %7.1f %9.3f\n", what.c_str(),
+                    to_string(s.sides).c_str(), chunk_of(s).c_str(), s.basis_name.c_str(),
                     std::string(to_string(s.values)).c_str(), s.rule.c_str(), s.k, s.threads, speed(found.step.best),
                     speed(found.step.median), s.reach, speed(found.pass.best), copies,
                     found.step.best / n * 1e9 / std::max(1, s.peers));
@@ -197,7 +205,7 @@ int main(int count, char** arguments) {
                 "\"rule\": \"%s\", \"k\": %d, "
                 "\"threads\": %d, \"mparam_per_second\": %.1f, \"median_mparam_per_second\": %.1f, "
                 "\"reach\": %.0f, \"copy_mparam_per_second\": %.1f, \"copies\": %.3f}",
-                first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s.sides).c_str(),
+                first ? "[\n" : ",\n", what.c_str(), to_string(s.sides).c_str(), chunk_of(s).c_str(),
                 s.basis_name.c_str(), std::string(to_string(s.values)).c_str(), s.rule.c_str(), s.k, s.threads,
                 speed(found.step.best), speed(found.step.median), s.reach, speed(found.pass.best), copies);
         first = false;

@@ -131,6 +131,8 @@ thinwire::parameter_group group_of(const thinwire_group& g, std::size_t i) {
 
 thinwire::demo_options options_of(const thinwire_options& from) {
     require_list(from.groups, from.group_count, "options.groups");
+    if (from.cut < THINWIRE_CUT_REMAINDER || from.cut > THINWIRE_CUT_DIVISORS)
+        unknown("cut", from.cut, "a THINWIRE_CUT_ constant");
     if (from.values < THINWIRE_VALUES_F32 || from.values > THINWIRE_VALUES_Q2)
         unknown("values", from.values, "a THINWIRE_VALUES_ constant");
     if (from.gradient < THINWIRE_GRADIENT_LEARNING_RATE || from.gradient > THINWIRE_GRADIENT_COMPLEMENT)
@@ -145,6 +147,7 @@ thinwire::demo_options options_of(const thinwire_options& from) {
     out.clip_norm = from.clip_norm;
     out.k = from.k;
     out.chunk = from.chunk;
+    out.cut = static_cast<thinwire::chunk_cut>(from.cut);
     out.values = static_cast<thinwire::value_code>(from.values);
     out.error_feedback = from.error_feedback != 0;
     out.basis = basis_of(from.basis, from.basis_seed);

@@ -56,6 +56,12 @@ typedef enum thinwire_status {
     THINWIRE_INTERNAL = 4   /* a fault of the library: please report it */
 } thinwire_status;
 
+/* How a dimension is cut whose largest divisor is below half of `chunk`. */
+typedef enum thinwire_cut {
+    THINWIRE_CUT_REMAINDER = 0, /* into sides of `chunk` and, at the end, one of what remains */
+    THINWIRE_CUT_DIVISORS = 1   /* into sides of that divisor, however small, as published */
+} thinwire_cut;
+
 /* How the value of a coefficient travels. */
 typedef enum thinwire_values {
     THINWIRE_VALUES_F32 = 0,  /* as published */
@@ -123,6 +129,7 @@ typedef struct thinwire_options {
     float clip_norm;         /* 0: never; else gradients are scaled to at most this norm */
     int32_t k;               /* 32: coefficients sent per chunk, 1..chunk^2 */
     int32_t chunk;           /* 64: side of a chunk, 1..256 */
+    int32_t cut;             /* THINWIRE_CUT_REMAINDER */
     int32_t values;          /* THINWIRE_VALUES_F32 */
     int32_t error_feedback;  /* 0; else what the value code rounds away stays in the momentum */
     int32_t basis;           /* THINWIRE_BASIS_DCT */

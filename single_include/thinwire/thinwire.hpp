@@ -3321,6 +3321,7 @@ class support_walk {
 #ifndef THINWIRE_CODEC_SPARSE_CONTENT_HPP
 #define THINWIRE_CODEC_SPARSE_CONTENT_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -3334,7 +3335,22 @@ struct section_slice {
     std::span<float> values;
     std::span<std::uint32_t> counts;
     std::size_t stride = 0;
+
+    /// Some of its chunks.
+    [[nodiscard]] section_slice chunks(std::size_t first, std::size_t count) const noexcept {
+        return {.positions = positions.subspan(first * stride, count * stride),
+                .values = values.subspan(first * stride, count * stride),
+                .counts = counts.subspan(first, count),
+                .stride = stride};
+    }
 };
+
+/// Copies as many chunks of as many coefficients. Precondition: `to` is as large.
+inline void copy_section(const section_slice& from, const section_slice& to) noexcept {
+    std::ranges::copy(from.positions, to.positions.begin());
+    std::ranges::copy(from.values, to.values.begin());
+    std::ranges::copy(from.counts, to.counts.begin());
+}
 
 /// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
 /// count(chunk) are used, positions rising.
@@ -7761,7 +7777,7 @@ class basis {
     /// odd: 2^p blocks of the DCT-II of q, joined by a Hadamard matrix (q = side: the DCT).
     [[nodiscard]] static basis hadamard() noexcept { return basis(basis_kind::hadamard, 0, false); }
     /// Drawn uniformly from the orthogonal matrices, one for each side; with `each_round`, a new one for every round,
-    /// tensor and axis.
+    /// tensor, axis and side: regions of a tensor share it along an axis where their chunks have equal sides.
     [[nodiscard]] static basis random_orthogonal(std::uint64_t seed, bool each_round = false) noexcept {
         return basis(basis_kind::random_orthogonal, seed, each_round);
     }
@@ -8336,7 +8352,9 @@ THINWIRE_ALWAYS_INLINE void fast_side(const basis_tables& side, const float* in,
 #define THINWIRE_TRANSFORM_CHUNK_GRID_HPP
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace thinwire {
 
@@ -8348,22 +8366,37 @@ namespace thinwire {
     return best;
 }
 
-/// How a tensor is cut into chunks that are transformed one by one. The last two dimensions are cut, those before
-/// them are a batch; a tensor of one dimension is one row. Chunks are numbered row-major: batch, row, column.
+/// What is done where the largest divisor of a dimension is below half the target.
+enum class chunk_cut : std::uint8_t {
+    remainder = 0,  ///< chunks have the target's side; what remains at the end has chunks of its own
+    divisors = 1,   ///< chunks have that divisor's side, however small, as in the published code
+};
+
+/// A dimension as `count` sides of `side` elements and, unless that is 0, one of `rest` at the end.
+struct dimension_cut {
+    std::size_t side = 1, count = 1, rest = 0;
+};
+/// How a dimension of n elements is cut.
+[[nodiscard]] constexpr dimension_cut cut_dimension(std::size_t n, std::size_t target, chunk_cut how) noexcept {
+    const std::size_t side = chunk_side(n, target);
+    if (how == chunk_cut::divisors || n <= target || 2 * side >= target) return {side, n / side, 0};
+    return {target, n / target, n % target};
+}
+
+/// Chunks of equal sides that are transformed one by one: those of a tensor, or of a region of it. The last two
+/// dimensions are cut, those before them are a batch; a tensor of one dimension is one row. Chunks are numbered
+/// row-major: batch, row, column.
 class chunk_grid {
  public:
     static constexpr std::size_t max_target = 256;
 
-    /// Throws value_error unless 1 <= target <= 256.
-    chunk_grid(const shape& s, std::size_t target) {
-        if (target < 1 || target > max_target)
-            throw value_error("chunk_grid: chunk " + std::to_string(target) + ", expected 1..256");
-        const std::size_t rank = s.rank();
-        height_ = rank >= 2 ? static_cast<std::size_t>(s[rank - 2]) : 1;
-        width_ = rank >= 1 ? static_cast<std::size_t>(s[rank - 1]) : 1;
-        batch_ = s.count() / (height_ * width_);
+    /// The whole tensor, by chunk_cut::divisors. Throws value_error unless 1 <= target <= 256.
+    chunk_grid(const shape& s, std::size_t target) : chunk_grid(s) {
+        require_target(target);
         rows_ = chunk_side(height_, target);
         cols_ = chunk_side(width_, target);
+        down_ = height_ / rows_;
+        across_ = width_ / cols_;
     }
 
     /// Sides of one chunk.
@@ -8371,25 +8404,64 @@ class chunk_grid {
     [[nodiscard]] std::size_t cols() const noexcept { return cols_; }
     /// Elements of one chunk: at most 65,536.
     [[nodiscard]] std::size_t chunk_size() const noexcept { return rows_ * cols_; }
+    /// Chunks of one matrix, from one to the next below and beside it.
+    [[nodiscard]] std::size_t down() const noexcept { return down_; }
+    [[nodiscard]] std::size_t across() const noexcept { return across_; }
     /// Number of chunks.
-    [[nodiscard]] std::size_t count() const noexcept { return batch_ * (height_ / rows_) * (width_ / cols_); }
-    /// Elements from one row of a chunk to the next.
+    [[nodiscard]] std::size_t count() const noexcept { return batch_ * down_ * across_; }
+    /// Rows of the tensor's matrices, and elements from one to the next.
+    [[nodiscard]] std::size_t height() const noexcept { return height_; }
     [[nodiscard]] std::size_t stride() const noexcept { return width_; }
 
     /// Where the first element of a chunk lies in the tensor. Precondition: chunk < count().
     [[nodiscard]] std::size_t offset(std::size_t chunk) const noexcept {
-        const std::size_t across = width_ / cols_;
-        const std::size_t down = height_ / rows_;
-        const std::size_t column = chunk % across;
-        const std::size_t row = chunk / across % down;
-        const std::size_t batch = chunk / across / down;
-        return (batch * height_ + row * rows_) * width_ + column * cols_;
+        const std::size_t column = chunk % across_;
+        const std::size_t row = chunk / across_ % down_;
+        const std::size_t batch = chunk / across_ / down_;
+        return first_ + (batch * height_ + row * rows_) * width_ + column * cols_;
     }
 
  private:
+    friend std::vector<chunk_grid> chunk_regions(const shape& s, std::size_t target, chunk_cut how);
+
+    explicit chunk_grid(const shape& s) noexcept {
+        const std::size_t rank = s.rank();
+        height_ = rank >= 2 ? static_cast<std::size_t>(s[rank - 2]) : 1;
+        width_ = rank >= 1 ? static_cast<std::size_t>(s[rank - 1]) : 1;
+        batch_ = s.count() / (height_ * width_);
+    }
+    static void require_target(std::size_t target) {
+        if (target < 1 || target > max_target)
+            throw value_error("chunk_grid: chunk " + std::to_string(target) + ", expected 1..256");
+    }
+
     std::size_t batch_ = 1, height_ = 1, width_ = 1;
-    std::size_t rows_ = 1, cols_ = 1;
+    std::size_t rows_ = 1, cols_ = 1, down_ = 1, across_ = 1;
+    std::size_t first_ = 0;  ///< where the first chunk lies in the tensor
 };
+
+/// The regions of a tensor, each cut evenly, which cover it: rows and columns are cut by cut_dimension. First the
+/// chunks of whole sides, then the columns that remain to their right, then the rows that remain below, then the
+/// corner; regions that would be empty are left out. Throws value_error unless 1 <= target <= 256.
+[[nodiscard]] inline std::vector<chunk_grid> chunk_regions(const shape& s, std::size_t target, chunk_cut how) {
+    chunk_grid::require_target(target);
+    const chunk_grid whole(s);
+    const dimension_cut down = cut_dimension(whole.height_, target, how);
+    const dimension_cut across = cut_dimension(whole.width_, target, how);
+    std::vector<chunk_grid> regions;
+    for (const bool below : {false, true})
+        for (const bool beside : {false, true}) {
+            if ((below && down.rest == 0) || (beside && across.rest == 0)) continue;
+            chunk_grid& region = regions.emplace_back(whole);
+            region.rows_ = below ? down.rest : down.side;
+            region.down_ = below ? 1 : down.count;
+            region.cols_ = beside ? across.rest : across.side;
+            region.across_ = beside ? 1 : across.count;
+            region.first_ =
+                (below ? down.side * down.count * whole.width_ : 0) + (beside ? across.side * across.count : 0);
+        }
+    return regions;
+}
 
 }  // namespace thinwire
 
@@ -10104,10 +10176,11 @@ struct demo_options {
     float momentum_decay = 0.999F;                            ///< beta, in [0, 1)
     float alpha = 1.0F;                                       ///< part of what is sent that leaves the momentum: (0, 1]
     gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
-    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
-    int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< how a coefficient's value travels
-    bool error_feedback = false;          ///< what the value code rounds away stays in the momentum; local to each peer
+    int k = 32;                            ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                        ///< side of a chunk: 1..256
+    chunk_cut cut = chunk_cut::remainder;  ///< of dimensions without a divisor near `chunk`
+    value_code values = value_code::f32;   ///< how a coefficient's value travels
+    bool error_feedback = false;  ///< what the value code rounds away stays in the momentum; local to each peer
     std::shared_ptr<const value_codec> codec{};  ///< an own value code in place of `values`; null: none
     thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
@@ -10131,8 +10204,8 @@ struct demo_memory {
 };
 
 /// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
-/// float32 values, everything that is sent leaves the momentum, gradients scaled by the learning rate, sign of the
-/// mean.
+/// chunks whose sides divide those of the tensor, float32 values, everything that is sent leaves the momentum,
+/// gradients scaled by the learning rate, sign of the mean.
 [[nodiscard]] inline demo_options reference_compatible(float learning_rate = 1e-3F, float momentum_decay = 0.999F,
                                                        int k = 32, int chunk = 64, float weight_decay = 0.0F) {
     demo_options options;
@@ -10142,6 +10215,7 @@ struct demo_memory {
     options.gradient = gradient_scale::learning_rate;
     options.k = k;
     options.chunk = chunk;
+    options.cut = chunk_cut::divisors;
     options.values = value_code::f32;
     options.error_feedback = false;
     options.basis = basis::dct();
@@ -10195,6 +10269,8 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
+    if (o.cut > chunk_cut::divisors)
+        throw value_error("demo: cut " + std::to_string(static_cast<int>(o.cut)) + ", expected remainder or divisors");
     if (o.codec == nullptr)
         static_cast<void>(codec_of(o.values));
     else
@@ -10391,10 +10467,11 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     return checksum64(bytes.bytes());
 }
 
-/// A number that differs when shapes differ, or anything else that all replicas must have in common.
+/// A number that differs when shapes differ, or anything else that all replicas must have in common. `remainders`:
+/// whether some tensor has more than one region.
 [[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
                                                        std::span<const tensor_settings> settings,
-                                                       std::uint64_t basis_fingerprint) {
+                                                       std::uint64_t basis_fingerprint, bool remainders) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
     bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
@@ -10410,6 +10487,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
         bytes.put(static_cast<std::uint32_t>(s.k));
         bytes.put(std::string_view(s.rule->name()));
     }
+    if (remainders) bytes.put(std::uint8_t{1});
     return checksum64(bytes.bytes());
 }
 
@@ -10434,24 +10512,31 @@ struct plan_origin {
     std::vector<tensor_settings> settings;
 };
 
-/// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
+/// How all tensors are cut into regions and those into chunks, their transforms, and pieces of work of about equal
+/// size.
 class chunk_plan {
  public:
-    /// A tensor's chunks. The totals count those of the tensors before it.
+    /// The totals count those of the tensors before it.
     struct tensor {
+        std::size_t first_region, last_region;  ///< [first, last)
+        std::size_t first_element;
+        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
+        tensor_settings settings;
+    };
+    /// The chunks of a region of a tensor: a section of every payload. The totals count those of the regions before it.
+    struct region {
+        std::size_t tensor;
         chunk_grid grid;
         const basis_tables* rows;
         const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
-        std::size_t first_element;
-        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
-        tensor_settings settings;
+        bool keeps_rest;  ///< tensor_settings::keeps_rest
     };
-    /// Chunks [from, to) of a tensor, all in one row of chunks.
+    /// Chunks [from, to) of a region, all in one row of chunks.
     struct piece {
-        std::size_t tensor;
+        std::size_t region;
         std::size_t from, to;
     };
 
@@ -10471,34 +10556,13 @@ class chunk_plan {
                    .sections = {}};
         const std::vector<tensor_settings> settings =
             origin != nullptr ? origin->settings : settle_groups(parameters, options);
-        std::size_t chunks = 0, coefficients = 0;
-        for (const parameter& p : parameters) {
-            check(p);
-            const tensor_settings& own = settings[tensors_.size()];
-            const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
-            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
-            require_section_fits(p, 1024 + 16 * grid.count() * kept);
-            cut(grid);
-            const std::size_t i = tensors_.size();
-            const std::size_t number = origin != nullptr ? origin->tensors[i] : i;
-            tensors_.push_back({grid, bases_.get(grid.rows(), number, 0), bases_.get(grid.cols(), number, 1), kept,
-                                chunks, coefficients, elements_, directions_, own});
-            layout_.sections.push_back({.chunks = grid.count(),
-                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
-                                        .kept = static_cast<std::uint32_t>(kept),
-                                        .columns = static_cast<std::uint32_t>(grid.cols())});
-            chunks += grid.count();
-            coefficients += grid.count() * kept;
-            elements_ += p.shape.count();
-            if (own.scope == update_scope::matrix) directions_ += p.shape.count();
-            max_rows_ = std::max(max_rows_, grid.rows());
-            max_cols_ = std::max(max_cols_, grid.cols());
-            max_size_ = std::max(max_size_, grid.chunk_size());
-        }
-        if (options.contribution_clip > 0.0F && coefficients > 0xffffffffU)
-            throw value_error("demo: " + std::to_string(coefficients) +
+        for (std::size_t i = 0; i < parameters.size(); ++i)
+            add(parameters[i], options, settings[i], origin != nullptr ? origin->tensors[i] : i);
+        if (options.contribution_clip > 0.0F && coefficients_ > 0xffffffffU)
+            throw value_error("demo: " + std::to_string(coefficients_) +
                               " coefficients in a payload, expected fewer than 2^32 for contribution_clip");
-        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
+        layout_.fingerprint =
+            replica_fingerprint(parameters, options, settings, bases_.fingerprint(), regions_.size() > tensors_.size());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
@@ -10512,6 +10576,8 @@ class chunk_plan {
 
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
+    /// In the order of the tensors; as many as sections.
+    [[nodiscard]] std::span<const region> regions() const noexcept { return regions_; }
     [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
     [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
     /// Elements of the tensors whose rule needs whole matrices.
@@ -10521,36 +10587,58 @@ class chunk_plan {
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, pieces_);
+        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, regions_, pieces_);
     }
 
-    /// The places of one chunk of tensor t in a content of this layout.
-    [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {
-        return t.first_coefficient + chunk * t.kept;
+    /// The places of one chunk of a region in a content of this layout.
+    [[nodiscard]] static std::size_t first_place(const region& r, std::size_t chunk) noexcept {
+        return r.first_coefficient + chunk * r.kept;
     }
 
-    /// The part of a content that belongs to one tensor.
+    /// The part of a content that belongs to one region.
     [[nodiscard]] section_slice slice(sparse_content& content, std::size_t i) const noexcept {
-        const tensor& t = tensors_[i];
-        return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count()),
-                .stride = t.kept};
+        return content.slice(layout_.sections[i], regions_[i].first_coefficient, regions_[i].first_chunk);
     }
 
  private:
+    /// `number`: of the tensor, in what its bases depend on.
+    void add(const parameter& p, const demo_options& options, const tensor_settings& own, std::size_t number) {
+        check(p);
+        const std::size_t first = regions_.size();
+        for (const chunk_grid& grid : chunk_regions(p.shape, static_cast<std::size_t>(options.chunk), options.cut)) {
+            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
+            require_section_fits(p, 1024 + 16 * grid.count() * kept);
+            cut(grid);
+            regions_.push_back({tensors_.size(), grid, bases_.get(grid.rows(), number, 0),
+                                bases_.get(grid.cols(), number, 1), kept, chunks_, coefficients_, own.keeps_rest});
+            layout_.sections.push_back({.chunks = grid.count(),
+                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
+                                        .kept = static_cast<std::uint32_t>(kept),
+                                        .columns = static_cast<std::uint32_t>(grid.cols())});
+            chunks_ += grid.count();
+            coefficients_ += grid.count() * kept;
+            max_rows_ = std::max(max_rows_, grid.rows());
+            max_cols_ = std::max(max_cols_, grid.cols());
+            max_size_ = std::max(max_size_, grid.chunk_size());
+        }
+        tensors_.push_back({first, regions_.size(), elements_, directions_, own});
+        elements_ += p.shape.count();
+        if (own.scope == update_scope::matrix) directions_ += p.shape.count();
+    }
     void cut(const chunk_grid& grid) {
         const std::size_t per_piece = std::max<std::size_t>(1, 65536 / grid.chunk_size());
-        const std::size_t across = grid.stride() / grid.cols();
+        const std::size_t across = grid.across();
         for (std::size_t row = 0; row < grid.count(); row += across)
             for (std::size_t from = row; from < row + across; from += per_piece)
-                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
+                pieces_.push_back({regions_.size(), from, std::min(from + per_piece, row + across)});
     }
 
     payload_layout layout_;
     basis_cache bases_;
     std::vector<tensor> tensors_;
+    std::vector<region> regions_;
     std::vector<piece> pieces_;
+    std::size_t chunks_ = 0, coefficients_ = 0;
     std::size_t elements_ = 0, directions_ = 0;
     std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
 };
@@ -11455,14 +11543,14 @@ class chunk_worker {
     struct step {
         float decay, gain;
         float taken;       ///< of what `content` holds
-        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the tensor keeps
+        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the region keeps
     };
 
     /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
     /// m <- m - taken * what `content` holds of the chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
-    void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
+    void encode(const chunk_plan::region& t, std::size_t from, std::size_t to, float* m, const float* g,
                 const step& how, const value_codec& codec, sparse_content& content) {
         const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
         const bool line = spectrum_layout{*t.rows, *t.cols}.line();
@@ -11483,7 +11571,7 @@ class chunk_worker {
     }
 
     /// m <- m - factor * inverse transform of what `content` holds of this chunk.
-    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+    void take_out(const chunk_plan::region& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
         if (factor == 1.0F && all_sent(t, chunk, content)) {
@@ -11503,7 +11591,7 @@ class chunk_worker {
 
     /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
-    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
+    void apply(const chunk_plan::region& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
                float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
         const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
@@ -11520,7 +11608,7 @@ class chunk_worker {
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
-    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent) {
+    const float* decode_mean(const chunk_plan::region& t, std::size_t chunk, const senders& sent) {
         decode_mean(t, chunk, sent, scratch_.tile.data());
         return scratch_.tile.data();
     }
@@ -11535,7 +11623,7 @@ class chunk_worker {
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
     static constexpr std::size_t panel_elements = 65536;
 
-    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent, float* tile) {
+    void decode_mean(const chunk_plan::region& t, std::size_t chunk, const senders& sent, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
         mean_.clear();
@@ -11566,7 +11654,7 @@ class chunk_worker {
 
     /// How far from row r of a panel of `count` chunks lies what is wanted next but one: two rows down, or in the panel
     /// to the right.
-    static std::ptrdiff_t ahead(const chunk_plan::tensor& t, std::size_t r, std::size_t count) noexcept {
+    static std::ptrdiff_t ahead(const chunk_plan::region& t, std::size_t r, std::size_t count) noexcept {
         const std::size_t h = t.grid.rows(), row = (r + 2) % h;
         return (static_cast<std::ptrdiff_t>(row) - static_cast<std::ptrdiff_t>(r)) *
                    static_cast<std::ptrdiff_t>(t.grid.stride()) +
@@ -11574,7 +11662,7 @@ class chunk_worker {
     }
 
     /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
-    void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
+    void fill_panel(const chunk_plan::region& t, std::size_t first, std::size_t count, float* m, const float* g,
                     const step& how, const sparse_content& content) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         const std::size_t full = t.cols->full(), tile = h * full;
@@ -11596,12 +11684,12 @@ class chunk_worker {
                 how.gain, whole == count ? 0.0F : how.taken, ahead(t, r, count));
     }
     /// Whether nothing of a chunk stays in the momentum, not even what rounding would leave.
-    static bool all_sent(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) noexcept {
-        return !t.settings.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
+    static bool all_sent(const chunk_plan::region& t, std::size_t chunk, const sparse_content& content) noexcept {
+        return !t.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
     }
 
     /// choose() for at most line_batch chunks in panel_, of one row each.
-    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, std::size_t k,
+    void choose_lines(const chunk_plan::region& t, std::size_t first, std::size_t count, std::size_t k,
                       const value_codec& codec, sparse_content& content) {
         const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
         kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
@@ -11618,7 +11706,7 @@ class chunk_worker {
         }
     }
     /// The marked coefficients, none of them 0, of a chunk of one row -> content.
-    static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
+    static void take_marked(const chunk_plan::region& t, std::size_t chunk, const float* c, std::uint64_t marks,
                             sparse_content& content) noexcept {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         std::uint32_t count = 0;
@@ -11631,7 +11719,7 @@ class chunk_worker {
     }
 
     /// The k largest of a chunk's coefficients -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, std::size_t k,
+    void choose(const chunk_plan::region& t, std::size_t chunk, const float* coefficients, std::size_t k,
                 const value_codec& codec, sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
@@ -11648,7 +11736,7 @@ class chunk_worker {
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
-    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, const float* c,
+    void select(const chunk_plan::region& t, const spectrum_layout& layout, const float* c,
                 std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
@@ -11665,7 +11753,7 @@ class chunk_worker {
     }
 
     /// The inverse transform of what `content` holds of a chunk -> tile.
-    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
+    void decode(const chunk_plan::region& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         if (spectrum_layout{*t.rows, *t.cols}.line()) {
@@ -11997,7 +12085,7 @@ class demo {
                 thrown = std::current_exception();
             }
         };
-        for (const tensor_batch& batch : batches_) {
+        for (const region_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
             try {
                 if (fault == nullptr)
@@ -12136,7 +12224,7 @@ class demo {
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[i];
-            task(lane, plan_.tensors()[piece.tensor], piece);
+            task(lane, plan_.regions()[piece.region], piece);
         });
     }
 
@@ -12188,8 +12276,7 @@ class demo {
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
-                                        options_.alpha);
+                workers_[lane].take_out(t, chunk, momentum_of(t) + t.grid.offset(chunk), own_, options_.alpha);
         });
         rounds_.settle(false);
     }
@@ -12200,19 +12287,24 @@ class demo {
         lanes_.reserve();
     }
 
-    /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
-    struct tensor_batch {
+    /// Where the momentum of the region's tensor begins.
+    [[nodiscard]] float* momentum_of(const detail::chunk_plan::region& t) noexcept {
+        return momentum_.data() + plan_.tensors()[t.tensor].first_element;
+    }
+
+    /// Regions [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
+    struct region_batch {
         std::size_t from, to, first_piece, last_piece;
     };
     /// Batches large enough to keep all lanes busy.
     void prepare_batches() {
         const std::size_t least = 16 * workers_.size();
-        tensor_batch next = {0, 0, 0, 0};
-        for (std::size_t piece = 0, tensor = 0; tensor < parameters_.size(); ++tensor) {
-            while (piece < plan_.pieces().size() && plan_.pieces()[piece].tensor == tensor) ++piece;
-            next.to = tensor + 1;
+        region_batch next = {0, 0, 0, 0};
+        for (std::size_t piece = 0, region = 0; region < plan_.regions().size(); ++region) {
+            while (piece < plan_.pieces().size() && plan_.pieces()[piece].region == region) ++piece;
+            next.to = region + 1;
             next.last_piece = piece;
-            if (piece - next.first_piece < least && next.to < parameters_.size()) continue;
+            if (piece - next.first_piece < least && next.to < plan_.regions().size()) continue;
             batches_.push_back(next);
             next.from = next.to;
             next.first_piece = piece;
@@ -12238,8 +12330,8 @@ class demo {
         return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
 
-    /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
-    void choose(const tensor_batch& batch, float gain, float taken) {
+    /// Gradients into the momentum of a batch's regions, their largest coefficients into own_.
+    void choose(const region_batch& batch, float gain, float taken) {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
             choose_piece(lane, plan_.pieces()[batch.first_piece + i], gain, taken);
         });
@@ -12253,14 +12345,13 @@ class demo {
         });
     }
     void choose_piece(std::size_t lane, const detail::chunk_plan::piece& piece, float gain, float taken) {
-        const auto& t = plan_.tensors()[piece.tensor];
+        const auto& t = plan_.regions()[piece.region];
         const std::size_t at = t.grid.offset(piece.from);
-        workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
-                              parameters_[piece.tensor].gradient.data() + at,
+        workers_[lane].encode(t, piece.from, piece.to, momentum_of(t) + at, parameters_[t.tensor].gradient.data() + at,
                               {.decay = options_.momentum_decay,
                                .gain = gain,
                                .taken = taken,
-                               .most = layout().section(piece.tensor, k_).kept},
+                               .most = layout().section(piece.region, k_).kept},
                               *layout().codec, own_);
         if (options_.error_feedback)
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
@@ -12284,21 +12375,21 @@ class demo {
     void update(const payload_info& info, const detail::chunk_worker::senders& sent) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            const detail::update_rates r = detail::rates_of(t.settings, info);
-            if (t.settings.scope == update_scope::sign)
-                return workers_[lane].apply(t, piece.from, piece.to,
-                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from), sent,
-                                            r.step, r.factor);
+            const auto& of = plan_.tensors()[t.tensor];
+            const detail::update_rates r = detail::rates_of(of.settings, info);
+            float* const values = parameters_[t.tensor].values.data();
+            if (of.settings.scope == update_scope::sign)
+                return workers_[lane].apply(t, piece.from, piece.to, values + t.grid.offset(piece.from), sent, r.step,
+                                            r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
-                float* x = parameters_[piece.tensor].values.data() + at;
-                if (t.settings.scope == update_scope::elements)
-                    apply_elements(workers_[lane], t, chunk, sent, x, r);
+                if (of.settings.scope == update_scope::elements)
+                    apply_elements(workers_[lane], t, chunk, sent, values + at, r);
                 else
                     decode_rows(workers_[lane], t, chunk, sent, [&](std::size_t row, std::span<const float> d) {
                         std::copy(d.begin(), d.end(),
                                   direction_.begin() +
-                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
+                                      static_cast<std::ptrdiff_t>(of.first_direction + at + row * t.grid.stride()));
                     });
             }
         });
@@ -12309,7 +12400,7 @@ class demo {
 
     /// Calls use(row, D of that row) for the rows of a chunk.
     template <class Use>
-    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::region& t, std::size_t chunk,
                      const detail::chunk_worker::senders& sent, const Use& use) {
         const float* decoded = worker.decode_mean(t, chunk, sent);
         std::array<float, chunk_grid::max_target> row;
@@ -12320,20 +12411,18 @@ class demo {
         }
     }
 
-    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::region& t, std::size_t chunk,
                         const detail::chunk_worker::senders& sent, float* x, const detail::update_rates& r) {
         decode_rows(worker, t, chunk, sent, [&](std::size_t row, std::span<float> d) {
-            t.settings.rule->direct(d);
+            plan_.tensors()[t.tensor].settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
     void apply_matrices(std::size_t i, const detail::update_rates& r) {
         const auto& t = plan_.tensors()[i];
-        const shape& sides = parameters_[i].shape;
-        const std::size_t rank = sides.rank();
-        const std::size_t rows = rank >= 2 ? static_cast<std::size_t>(sides[rank - 2]) : 1;
-        const std::size_t cols = t.grid.stride(), size = rows * cols;
+        const chunk_grid& grid = plan_.regions()[t.first_region].grid;
+        const std::size_t rows = grid.height(), cols = grid.stride(), size = rows * cols;
         const std::span<float> x = parameters_[i].values;
         const std::span<float> d = std::span(direction_).subspan(t.first_direction, x.size());
         for (std::size_t at = 0; at < d.size(); at += size)
@@ -12348,12 +12437,10 @@ class demo {
     /// Memory for the tensors whose rule needs whole matrices.
     void prepare_matrices() {
         std::size_t memory = 0;
-        for (std::size_t i = 0; i < parameters_.size(); ++i) {
-            const auto& t = plan_.tensors()[i];
+        for (const auto& t : plan_.tensors()) {
             if (t.settings.scope != update_scope::matrix) continue;
-            const shape& sides = parameters_[i].shape;
-            const std::size_t rows = sides.rank() >= 2 ? static_cast<std::size_t>(sides[sides.rank() - 2]) : 1;
-            memory = std::max(memory, t.settings.rule->workspace(rows, t.grid.stride()));
+            const chunk_grid& grid = plan_.regions()[t.first_region].grid;
+            memory = std::max(memory, t.settings.rule->workspace(grid.height(), grid.stride()));
         }
         direction_.resize(plan_.direction_elements());
         work_.pool = pool_;
@@ -12376,7 +12463,7 @@ class demo {
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;
     detail::payload_lanes lanes_;
-    std::vector<tensor_batch> batches_;
+    std::vector<region_batch> batches_;
     std::vector<const sparse_content*> accepted_;
     contribution_weights weigher_;
 };

@@ -21,6 +21,7 @@ from payload_decode import checksum  # noqa: E402
 
 OK, INVALID, REFUSED = 0, 1, 2
 VALUES_BF16 = 2
+CUT_REMAINDER, CUT_DIVISORS = 0, 1
 FLOATS = ctypes.POINTER(ctypes.c_float)
 BYTES = ctypes.POINTER(ctypes.c_uint8)
 
@@ -28,7 +29,7 @@ BYTES = ctypes.POINTER(ctypes.c_uint8)
 class Options(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("learning_rate", ctypes.c_float),
                 ("momentum_decay", ctypes.c_float), ("alpha", ctypes.c_float), ("weight_decay", ctypes.c_float),
-                ("clip_norm", ctypes.c_float), ("k", ctypes.c_int32), ("chunk", ctypes.c_int32),
+                ("clip_norm", ctypes.c_float), ("k", ctypes.c_int32), ("chunk", ctypes.c_int32), ("cut", ctypes.c_int32),
                 ("values", ctypes.c_int32), ("error_feedback", ctypes.c_int32), ("basis", ctypes.c_int32),
                 ("basis_seed", ctypes.c_uint64), ("rule", ctypes.c_int32), ("gradient", ctypes.c_int32),
                 ("weights", ctypes.c_int32), ("contribution_clip", ctypes.c_float),
@@ -166,7 +167,16 @@ def fingerprint(shapes, options):
                         options.weights, options.contribution_clip)
     for _ in shapes:
         data += struct.pack("<ffBfII", 1, 1, 0, 0, options.k, len(b"signum")) + b"signum"
+    cut_sides = [side for shape in shapes.values() for side in shape[-2:]]
+    if options.cut == CUT_REMAINDER and any(remains(side, options.chunk) for side in cut_sides):
+        data += b"\1"
     return checksum(data)
+
+
+def remains(side, chunk):
+    """Whether a dimension is cut with a remainder."""
+    divisor = max(d for d in range(1, min(side, chunk) + 1) if side % d == 0)
+    return side > chunk and 2 * divisor < chunk
 
 
 def share(peer, round_number):
@@ -178,9 +188,9 @@ def share(peer, round_number):
     return digest.digest()
 
 
-def train(library):
-    shapes = {"weight": (32, 24), "bias": (24,)}
-    options = library.options(learning_rate=0.01, momentum_decay=0.9, k=32, values=VALUES_BF16)
+def train(library, **settings):
+    shapes = {"weight": (32, 24), "bias": (24,), "odd": (67, 5)}
+    options = library.options(learning_rate=0.01, momentum_decay=0.9, k=32, values=VALUES_BF16, **settings)
     peers = [Peer(library, number, shapes, options) for number in (10, 11)]
     draws = [random.Random(peer.number) for peer in peers]
     for round_number in range(60):
@@ -196,7 +206,7 @@ def train(library):
                    f"round {round_number}: {report.contributors} contributors, {report.disagreeing} disagree")
         expect(peers[0].digest() == peers[1].digest(), f"round {round_number}: digests differ")
     distance = sum((w - 1.0) ** 2 for v in peers[0].values.values() for w in v)
-    expect(distance < 0.6 * (32 * 24 + 24), f"squared distance {distance}: nothing was learnt")
+    expect(distance < 0.6 * sum(len(v) for v in peers[0].values.values()), f"squared distance {distance}: nothing was learnt")
     peers[1].restore(peers[1].save())
     return peers
 
@@ -207,7 +217,7 @@ def errors(library, peers):
     gradients[1][5] = math.nan
     expect_error(INVALID, "thinwire_begin_step: gradient of 'bias': element 5 is nan, expected a finite number",
                  lambda: peer.begin(gradients))
-    expect_error(INVALID, "gradient_count 1, expected 2", lambda: peer.begin(gradients[:1]))
+    expect_error(INVALID, "gradient_count 1, expected 3", lambda: peer.begin(gradients[:1]))
     gradients[1] = gradients[1][:20]
     expect_error(INVALID, "gradient of 'bias': 20 elements, expected 24", lambda: peer.begin(gradients))
     expect_error(INVALID, "commit of round 3, expected round 60", lambda: peer.end(3, []))
@@ -224,6 +234,7 @@ def errors(library, peers):
 def main():
     library = Library(sys.argv[1])
     expect(re.fullmatch(rb"\d+\.\d+\.\d+", library.c.thinwire_version()), "version")
+    train(library, cut=CUT_DIVISORS)
     peers = train(library)
     errors(library, peers)
     for peer in peers:

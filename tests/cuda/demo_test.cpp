@@ -84,7 +84,7 @@ void train_together(const demo_options& options, const std::vector<shape>& shape
 }  // namespace
 
 TEST_CASE("cuda::demo: every basis, value code and rule: a device and a host hold the same bits in one run") {
-    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}};
+    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}, {2, 19, 21}};  // the last in regions
     const std::vector<basis> bases = {basis::dct(), basis::hadamard(), basis::random_orthogonal(7),
                                       basis::random_orthogonal(7, true), basis::identity()};
     const std::vector<update_rule_ptr> rules = {std::make_shared<const signum>(), std::make_shared<const sgd>()};
@@ -95,7 +95,7 @@ TEST_CASE("cuda::demo: every basis, value code and rule: a device and a host hol
                 CAPTURE(rule->name());
                 CAPTURE(to_string(transform.kind()));
                 CAPTURE(to_string(values));
-                demo_options options = {.momentum_decay = 0.9F, .alpha = 0.5F, .k = 6, .values = values};
+                demo_options options = {.momentum_decay = 0.9F, .alpha = 0.5F, .k = 6, .chunk = 16, .values = values};
                 options.gradient = gradient_scale::none;
                 options.error_feedback = transform.kind() != basis_kind::dct;
                 options.basis = transform;
@@ -109,6 +109,7 @@ TEST_CASE("cuda::demo: chunks of every size, in shared memory and beyond it, all
     demo_options options = {.learning_rate = 0.01F, .momentum_decay = 0.9F, .k = 32};
     options.weight_decay = 0.1F;
     train_together(options, {{64, 128}, {29, 64}, {42, 60}, {130}, {1, 64}, {64, 1}, {}}, 2);
+    train_together(options, {{67, 130}, {131}, {2, 67, 65}}, 2);
     options.chunk = 128;  // 128 x 128 does not fit
     train_together(options, {{128, 128}, {256, 100}, {13}}, 2);
     train_together(options, {{128, 64}, {125, 127}}, 1);  // no row of the second begins at a multiple of 16 bytes
@@ -141,7 +142,7 @@ TEST_CASE("cuda::demo: contributions that weigh their tokens, in shared memory a
 }
 
 TEST_CASE("cuda::demo: where arithmetic is exact the payload has the host's bytes: ties, zeros, losses and returns") {
-    const std::vector<shape> shapes = {{64, 64}, {16, 64}, {16, 4}, {64}};  // Hadamard of entries 2^-n
+    const std::vector<shape> shapes = {{64, 64}, {16, 64}, {16, 4}, {64}, {65, 65}};  // Hadamard of entries 2^-n
     for (const basis& transform : {basis::identity(), basis::hadamard()})
         for (const value_code values : {value_code::f32, value_code::sign, value_code::bf16, value_code::q4})
             for (const int k : {1, 7, 32, 4096}) {
@@ -365,7 +366,7 @@ TEST_CASE("cuda::demo: a gradient that is not finite, or absurd, is refused and 
 }
 
 TEST_CASE("cuda::demo: private state goes from device to host and back, bit for bit") {
-    const std::vector<shape> shapes = {{64, 64}, {40}};
+    const std::vector<shape> shapes = {{64, 64}, {40}, {67, 65}};
     demo_options options = {.momentum_decay = 0.5F, .k = 4, .values = value_code::sign};
     options.gradient = gradient_scale::none;
     options.basis = basis::identity();  // exact: both go on alike
@@ -401,12 +402,12 @@ TEST_CASE("cuda::demo: private state goes from device to host and back, bit for 
 }
 
 TEST_CASE("cuda::demo: gradients in two buffers in turn, other learning rates, a transport") {
-    const std::vector<shape> shapes = {{16, 16}};
-    const demo_options options = {.momentum_decay = 0.9F, .k = 4};
+    const std::vector<shape> shapes = {{17, 17}};  // four regions
+    const demo_options options = {.momentum_decay = 0.9F, .k = 4, .chunk = 16};
     device_peer device(0, options, nullptr, shapes);
     loopback_group group(1);
     CHECK(device.optimizer->step(group[0]).own_included);
-    const std::vector<float> second(256, 1.0F);
+    const std::vector<float> second(17 * 17, 1.0F);
     const auto buffer = test::on_device(device.stream, second, "second");
     device.optimizer->set_gradient(0, buffer.span());
     device.optimizer->set_learning_rate(0.5F);
@@ -415,7 +416,7 @@ TEST_CASE("cuda::demo: gradients in two buffers in turn, other learning rates, a
     const std::vector<float> after = device.weights(0);
     for (std::size_t i = 0; i < after.size(); ++i) CHECK(after[i] == before[i] - 0.5F);  // only frequency 0 is there
     CHECK_THROWS_AS(device.optimizer->set_gradient(1, buffer.span()), value_error);
-    CHECK_THROWS_AS(device.optimizer->set_gradient(0, buffer.span().subspan(0, 255)), shape_error);
+    CHECK_THROWS_AS(device.optimizer->set_gradient(0, buffer.span().subspan(0, 288)), shape_error);
     CHECK_THROWS_AS(device.optimizer->set_learning_rate(-1.0F), value_error);
 }
 

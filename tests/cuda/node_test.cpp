@@ -138,7 +138,7 @@ void train_together(std::size_t count, const demo_options& options, const std::v
 
 TEST_CASE("node: every basis, value code and rule: the bytes of one device with the mean gradient, and its weights") {
     const machine here(4);
-    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}};
+    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}, {35, 21}, {3, 19, 6}};  // the last two in regions
     const std::vector<basis> bases = {basis::dct(), basis::hadamard(), basis::random_orthogonal(7, true),
                                       basis::identity()};
     for (const std::size_t count : counts())
@@ -164,6 +164,7 @@ TEST_CASE("node: tensors cut between devices, devices with nothing, chunks beyon
         demo_options options = {.learning_rate = 0.01F, .momentum_decay = 0.9F, .k = 32};
         train_together(count, options, {{256, 64}, {64, 128}, {29, 64}, {130}, {1, 64}, {}}, 3, &pool);
         train_together(count, options, {{20, 20}}, 2);  // one chunk
+        train_together(count, options, {{131, 67}, {2, 67, 5}}, 2, &pool);
         options.chunk = 128;
         train_together(count, options, {{256, 128}, {13}}, 2);
         options.chunk = 8;
@@ -180,7 +181,7 @@ TEST_CASE("node: tensors cut between devices, devices with nothing, chunks beyon
 
 TEST_CASE("node: where arithmetic is exact the payload is that of a host with the mean gradient, clipped or not") {
     const machine here(4);
-    const std::vector<shape> shapes = {{64, 64}, {16, 64}, {64}};
+    const std::vector<shape> shapes = {{64, 64}, {16, 64}, {64}, {131, 65}};
     for (const std::size_t count : counts()) {
         if (count == 3) continue;  // a third is not exact
         for (const float clip : {0.0F, 8.0F}) {
@@ -249,7 +250,7 @@ TEST_CASE("node: in which order gradients are added may change a payload, and ne
 TEST_CASE("node: a gradient that is not finite is named by its place, and changes nothing") {
     const machine here(4);
     if (too_few_devices(2)) return;
-    const std::vector<shape> shapes = {{64, 64}, {256, 64}, {40}};
+    const std::vector<shape> shapes = {{64, 64}, {257, 64}, {40}};
     const demo_options options = {.momentum_decay = 0.9F, .k = 4};
     node many(2, options, shapes);
     random_stream random(4);
@@ -263,7 +264,8 @@ TEST_CASE("node: a gradient that is not finite is named by its place, and change
     const std::vector<std::byte> sent(payload.begin(), payload.end());
     finish(*many.optimizer, 0, {{.peer = 0, .payload = sent}});
     const std::vector<std::byte> before = many.optimizer->save_private();
-    for (const std::size_t element : {std::size_t{5}, std::size_t{200 * 64 + 3}}) {  // of either device's part
+    // of the first device's part, of the second's and of the row that remains below
+    for (const std::size_t element : {std::size_t{5}, std::size_t{200 * 64 + 3}, std::size_t{256 * 64 + 7}}) {
         tensors bad = good;
         bad[1][element] = std::numeric_limits<float>::infinity();
         give(bad);

@@ -4,6 +4,7 @@
 #include <thinwire/codec/payload_layout.hpp>
 #include <thinwire/core/aligned.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -17,7 +18,22 @@ struct section_slice {
     std::span<float> values;
     std::span<std::uint32_t> counts;
     std::size_t stride = 0;
+
+    /// Some of its chunks.
+    [[nodiscard]] section_slice chunks(std::size_t first, std::size_t count) const noexcept {
+        return {.positions = positions.subspan(first * stride, count * stride),
+                .values = values.subspan(first * stride, count * stride),
+                .counts = counts.subspan(first, count),
+                .stride = stride};
+    }
 };
+
+/// Copies as many chunks of as many coefficients. Precondition: `to` is as large.
+inline void copy_section(const section_slice& from, const section_slice& to) noexcept {
+    std::ranges::copy(from.positions, to.positions.begin());
+    std::ranges::copy(from.values, to.values.begin());
+    std::ranges::copy(from.counts, to.counts.begin());
+}
 
 /// The coefficients of one payload, unpacked: for every chunk of every section `kept` places, of which the first
 /// count(chunk) are used, positions rising.

@@ -131,7 +131,7 @@ class demo {
                 thrown = std::current_exception();
             }
         };
-        for (const tensor_batch& batch : batches_) {
+        for (const region_batch& batch : batches_) {
             if (&batch != batches_.data()) choose(batch, static_cast<float>(gain), taken);
             try {
                 if (fault == nullptr)
@@ -270,7 +270,7 @@ class demo {
     void for_each_piece(const Task& task) {
         detail::for_each_item(pool_, plan_.pieces().size(), [&](std::size_t lane, std::size_t i) {
             const auto& piece = plan_.pieces()[i];
-            task(lane, plan_.tensors()[piece.tensor], piece);
+            task(lane, plan_.regions()[piece.region], piece);
         });
     }
 
@@ -322,8 +322,7 @@ class demo {
         plan_.set_round(rounds_.pending_round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
-                workers_[lane].take_out(t, chunk, momentum_.data() + t.first_element + t.grid.offset(chunk), own_,
-                                        options_.alpha);
+                workers_[lane].take_out(t, chunk, momentum_of(t) + t.grid.offset(chunk), own_, options_.alpha);
         });
         rounds_.settle(false);
     }
@@ -334,19 +333,24 @@ class demo {
         lanes_.reserve();
     }
 
-    /// Tensors [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
-    struct tensor_batch {
+    /// Where the momentum of the region's tensor begins.
+    [[nodiscard]] float* momentum_of(const detail::chunk_plan::region& t) noexcept {
+        return momentum_.data() + plan_.tensors()[t.tensor].first_element;
+    }
+
+    /// Regions [from, to), whose pieces are [first_piece, last_piece): what is encoded between two parts of a payload.
+    struct region_batch {
         std::size_t from, to, first_piece, last_piece;
     };
     /// Batches large enough to keep all lanes busy.
     void prepare_batches() {
         const std::size_t least = 16 * workers_.size();
-        tensor_batch next = {0, 0, 0, 0};
-        for (std::size_t piece = 0, tensor = 0; tensor < parameters_.size(); ++tensor) {
-            while (piece < plan_.pieces().size() && plan_.pieces()[piece].tensor == tensor) ++piece;
-            next.to = tensor + 1;
+        region_batch next = {0, 0, 0, 0};
+        for (std::size_t piece = 0, region = 0; region < plan_.regions().size(); ++region) {
+            while (piece < plan_.pieces().size() && plan_.pieces()[piece].region == region) ++piece;
+            next.to = region + 1;
             next.last_piece = piece;
-            if (piece - next.first_piece < least && next.to < parameters_.size()) continue;
+            if (piece - next.first_piece < least && next.to < plan_.regions().size()) continue;
             batches_.push_back(next);
             next.from = next.to;
             next.first_piece = piece;
@@ -372,8 +376,8 @@ class demo {
         return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
 
-    /// Gradients into the momentum of a batch's tensors, their largest coefficients into own_.
-    void choose(const tensor_batch& batch, float gain, float taken) {
+    /// Gradients into the momentum of a batch's regions, their largest coefficients into own_.
+    void choose(const region_batch& batch, float gain, float taken) {
         detail::for_each_item(pool_, batch.last_piece - batch.first_piece, [&](std::size_t lane, std::size_t i) {
             choose_piece(lane, plan_.pieces()[batch.first_piece + i], gain, taken);
         });
@@ -387,14 +391,13 @@ class demo {
         });
     }
     void choose_piece(std::size_t lane, const detail::chunk_plan::piece& piece, float gain, float taken) {
-        const auto& t = plan_.tensors()[piece.tensor];
+        const auto& t = plan_.regions()[piece.region];
         const std::size_t at = t.grid.offset(piece.from);
-        workers_[lane].encode(t, piece.from, piece.to, momentum_.data() + t.first_element + at,
-                              parameters_[piece.tensor].gradient.data() + at,
+        workers_[lane].encode(t, piece.from, piece.to, momentum_of(t) + at, parameters_[t.tensor].gradient.data() + at,
                               {.decay = options_.momentum_decay,
                                .gain = gain,
                                .taken = taken,
-                               .most = layout().section(piece.tensor, k_).kept},
+                               .most = layout().section(piece.region, k_).kept},
                               *layout().codec, own_);
         if (options_.error_feedback)
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk)
@@ -418,21 +421,21 @@ class demo {
     void update(const payload_info& info, const detail::chunk_worker::senders& sent) {
         plan_.set_round(round(), pool_);
         for_each_piece([&](std::size_t lane, const auto& t, const auto& piece) {
-            const detail::update_rates r = detail::rates_of(t.settings, info);
-            if (t.settings.scope == update_scope::sign)
-                return workers_[lane].apply(t, piece.from, piece.to,
-                                            parameters_[piece.tensor].values.data() + t.grid.offset(piece.from), sent,
-                                            r.step, r.factor);
+            const auto& of = plan_.tensors()[t.tensor];
+            const detail::update_rates r = detail::rates_of(of.settings, info);
+            float* const values = parameters_[t.tensor].values.data();
+            if (of.settings.scope == update_scope::sign)
+                return workers_[lane].apply(t, piece.from, piece.to, values + t.grid.offset(piece.from), sent, r.step,
+                                            r.factor);
             for (std::size_t chunk = piece.from; chunk < piece.to; ++chunk) {
                 const std::size_t at = t.grid.offset(chunk);
-                float* x = parameters_[piece.tensor].values.data() + at;
-                if (t.settings.scope == update_scope::elements)
-                    apply_elements(workers_[lane], t, chunk, sent, x, r);
+                if (of.settings.scope == update_scope::elements)
+                    apply_elements(workers_[lane], t, chunk, sent, values + at, r);
                 else
                     decode_rows(workers_[lane], t, chunk, sent, [&](std::size_t row, std::span<const float> d) {
                         std::copy(d.begin(), d.end(),
                                   direction_.begin() +
-                                      static_cast<std::ptrdiff_t>(t.first_direction + at + row * t.grid.stride()));
+                                      static_cast<std::ptrdiff_t>(of.first_direction + at + row * t.grid.stride()));
                     });
             }
         });
@@ -443,7 +446,7 @@ class demo {
 
     /// Calls use(row, D of that row) for the rows of a chunk.
     template <class Use>
-    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+    void decode_rows(detail::chunk_worker& worker, const detail::chunk_plan::region& t, std::size_t chunk,
                      const detail::chunk_worker::senders& sent, const Use& use) {
         const float* decoded = worker.decode_mean(t, chunk, sent);
         std::array<float, chunk_grid::max_target> row;
@@ -454,20 +457,18 @@ class demo {
         }
     }
 
-    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::tensor& t, std::size_t chunk,
+    void apply_elements(detail::chunk_worker& worker, const detail::chunk_plan::region& t, std::size_t chunk,
                         const detail::chunk_worker::senders& sent, float* x, const detail::update_rates& r) {
         decode_rows(worker, t, chunk, sent, [&](std::size_t row, std::span<float> d) {
-            t.settings.rule->direct(d);
+            plan_.tensors()[t.tensor].settings.rule->direct(d);
             detail::apply_direction(x + row * t.grid.stride(), d.data(), d.size(), r.step, r.factor);
         });
     }
 
     void apply_matrices(std::size_t i, const detail::update_rates& r) {
         const auto& t = plan_.tensors()[i];
-        const shape& sides = parameters_[i].shape;
-        const std::size_t rank = sides.rank();
-        const std::size_t rows = rank >= 2 ? static_cast<std::size_t>(sides[rank - 2]) : 1;
-        const std::size_t cols = t.grid.stride(), size = rows * cols;
+        const chunk_grid& grid = plan_.regions()[t.first_region].grid;
+        const std::size_t rows = grid.height(), cols = grid.stride(), size = rows * cols;
         const std::span<float> x = parameters_[i].values;
         const std::span<float> d = std::span(direction_).subspan(t.first_direction, x.size());
         for (std::size_t at = 0; at < d.size(); at += size)
@@ -482,12 +483,10 @@ class demo {
     /// Memory for the tensors whose rule needs whole matrices.
     void prepare_matrices() {
         std::size_t memory = 0;
-        for (std::size_t i = 0; i < parameters_.size(); ++i) {
-            const auto& t = plan_.tensors()[i];
+        for (const auto& t : plan_.tensors()) {
             if (t.settings.scope != update_scope::matrix) continue;
-            const shape& sides = parameters_[i].shape;
-            const std::size_t rows = sides.rank() >= 2 ? static_cast<std::size_t>(sides[sides.rank() - 2]) : 1;
-            memory = std::max(memory, t.settings.rule->workspace(rows, t.grid.stride()));
+            const chunk_grid& grid = plan_.regions()[t.first_region].grid;
+            memory = std::max(memory, t.settings.rule->workspace(grid.height(), grid.stride()));
         }
         direction_.resize(plan_.direction_elements());
         work_.pool = pool_;
@@ -510,7 +509,7 @@ class demo {
     float gradient_norm_ = 0.0F;
     std::vector<sparse_content> contents_;
     detail::payload_lanes lanes_;
-    std::vector<tensor_batch> batches_;
+    std::vector<region_batch> batches_;
     std::vector<const sparse_content*> accepted_;
     contribution_weights weigher_;
 };

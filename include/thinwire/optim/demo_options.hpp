@@ -10,6 +10,7 @@
 #include <thinwire/optim/contribution_weights.hpp>
 #include <thinwire/optim/update_rule.hpp>
 #include <thinwire/transform/basis.hpp>
+#include <thinwire/transform/chunk_grid.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -60,10 +61,11 @@ struct demo_options {
     float momentum_decay = 0.999F;                            ///< beta, in [0, 1)
     float alpha = 1.0F;                                       ///< part of what is sent that leaves the momentum: (0, 1]
     gradient_scale gradient = gradient_scale::learning_rate;  ///< local to each peer, as alpha and momentum_decay are
-    int k = 32;                           ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
-    int chunk = 64;                       ///< side of a chunk: 1..256
-    value_code values = value_code::f32;  ///< how a coefficient's value travels
-    bool error_feedback = false;          ///< what the value code rounds away stays in the momentum; local to each peer
+    int k = 32;                            ///< coefficients sent per chunk: 1..chunk^2; small chunks send all they have
+    int chunk = 64;                        ///< side of a chunk: 1..256
+    chunk_cut cut = chunk_cut::remainder;  ///< of dimensions without a divisor near `chunk`
+    value_code values = value_code::f32;   ///< how a coefficient's value travels
+    bool error_feedback = false;  ///< what the value code rounds away stays in the momentum; local to each peer
     std::shared_ptr<const value_codec> codec{};  ///< an own value code in place of `values`; null: none
     thinwire::basis basis{};                     ///< the transform of a chunk; the same on all peers of a run
     update_rule_ptr rule = std::make_shared<const signum>();
@@ -87,8 +89,8 @@ struct demo_memory {
 };
 
 /// The options with which demo computes what the published code does (github.com/bloc97/DeMo, its defaults): DCT,
-/// float32 values, everything that is sent leaves the momentum, gradients scaled by the learning rate, sign of the
-/// mean.
+/// chunks whose sides divide those of the tensor, float32 values, everything that is sent leaves the momentum,
+/// gradients scaled by the learning rate, sign of the mean.
 [[nodiscard]] inline demo_options reference_compatible(float learning_rate = 1e-3F, float momentum_decay = 0.999F,
                                                        int k = 32, int chunk = 64, float weight_decay = 0.0F) {
     demo_options options;
@@ -98,6 +100,7 @@ struct demo_memory {
     options.gradient = gradient_scale::learning_rate;
     options.k = k;
     options.chunk = chunk;
+    options.cut = chunk_cut::divisors;
     options.values = value_code::f32;
     options.error_feedback = false;
     options.basis = basis::dct();
@@ -151,6 +154,8 @@ inline demo_options checked(const demo_options& o) {
     if (o.gradient > gradient_scale::complement)
         throw value_error("demo: gradient " + std::to_string(static_cast<int>(o.gradient)) +
                           ", expected learning_rate, none or complement");
+    if (o.cut > chunk_cut::divisors)
+        throw value_error("demo: cut " + std::to_string(static_cast<int>(o.cut)) + ", expected remainder or divisors");
     if (o.codec == nullptr)
         static_cast<void>(codec_of(o.values));
     else

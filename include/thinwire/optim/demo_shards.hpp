@@ -30,6 +30,7 @@ class shard_joiner {
         : whole_(whole),
           parts_(std::move(parts)),
           layouts_(std::move(layouts)),
+          places_(detail::section_places(parts_, layouts_, whole_.sections.size())),
           run_(run),
           decoder_(whole_),
           coder_(whole_) {
@@ -40,7 +41,10 @@ class shard_joiner {
         split_.resize(layouts_.size());
         content_.resize(whole_);
         for (const payload_layout& layout : layouts_) part_.resize(layout);
-        begin_places();
+        for (const payload_section& section : whole_.sections) {
+            coefficient_.push_back(coefficient_.back() + section.coefficients());
+            chunk_.push_back(chunk_.back() + section.chunks);
+        }
     }
 
     /// The peer's payload from those of all its shards, in their order. `replica`: the digest of the peer's share of
@@ -48,7 +52,6 @@ class shard_joiner {
     [[nodiscard]] result<std::vector<std::byte>> join(std::span<const std::span<const std::byte>> shards,
                                                       std::uint64_t round, peer_id self, const digest& replica,
                                                       std::vector<std::byte>&& reuse = {}) {
-        begin_places();
         payload_info info;
         for (std::size_t s = 0; s < layouts_.size(); ++s) {
             const auto read = decoders_[s].decode(shards[s], {.run = run_, .round = round, .peer = self}, part_);
@@ -58,7 +61,7 @@ class shard_joiner {
                                                    std::to_string(read->k) + ", expected " + std::to_string(info.k) +
                                                    " as those before it"};
             info = *read;
-            move_parts(s, true);
+            move_part(s, content_, part_, true);
         }
         info.fingerprint = whole_.fingerprint;
         info.replica = replica;
@@ -74,10 +77,9 @@ class shard_joiner {
     [[nodiscard]] result<payload_info> read(std::span<const std::byte> bytes, std::uint64_t round, peer_id peer) {
         auto info = decoder_.decode(bytes, {.run = run_, .round = round, .peer = peer}, content_);
         if (!info) return info;
-        begin_places();
         for (std::size_t s = 0; s < layouts_.size(); ++s) {
             part_.resize(layouts_[s]);
-            move_parts(s, false);
+            move_part(s, content_, part_, false);
             payload_info cut = *info;
             cut.fingerprint = layouts_[s].fingerprint;
             split_[s] = write(cut, layouts_[s], coders_[s], part_, std::move(split_[s]));
@@ -91,8 +93,9 @@ class shard_joiner {
     [[nodiscard]] const payload_layout& layout() const noexcept { return whole_; }
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
         std::size_t sum =
-            bytes_held(whole_.sections, parts_, layouts_, decoders_, coders_, coefficient_, chunk_, split_);
+            bytes_held(whole_.sections, parts_, layouts_, places_, decoders_, coders_, coefficient_, chunk_, split_);
         for (const auto& held : parts_) sum += bytes_held(held);
+        for (const auto& places : places_) sum += bytes_held(places);
         for (const auto& layout : layouts_) sum += bytes_held(layout.sections);
         const auto add = [&](const auto& each) { sum += each.memory_bytes() + each.table_bytes(); };
         add(decoder_);
@@ -104,31 +107,20 @@ class shard_joiner {
     }
 
  private:
-    void begin_places() {
-        coefficient_.assign(1, 0);
-        chunk_.assign(1, 0);
-        for (const payload_section& section : whole_.sections) {
-            coefficient_.push_back(coefficient_.back() + section.coefficients());
-            chunk_.push_back(chunk_.back() + section.chunks);
-        }
-    }
-    /// Copies part_, the content of shard s, to the next places of content_, or from there.
-    void move_parts(std::size_t s, bool into_whole) {
-        std::size_t at = 0, at_chunk = 0;
-        for (std::size_t i = 0; i < parts_[s].size(); ++i) {
+    friend class sharded_demo;
+
+    /// Copies `part`, coefficients of shard s, to their places in `whole`, or from there.
+    void move_part(std::size_t s, sparse_content& whole, sparse_content& part, bool into_whole) const {
+        std::size_t coefficient = 0, chunk = 0;
+        for (std::size_t i = 0; i < places_[s].size(); ++i) {
+            const auto& [number, first] = places_[s][i];
             const payload_section& section = layouts_[s].sections[i];
-            const std::size_t tensor = parts_[s][i].tensor;
-            section_slice one = part_.slice(section, at, at_chunk);
-            section_slice other = content_.slice(section, coefficient_[tensor], chunk_[tensor]);
-            const section_slice& from = into_whole ? one : other;
-            const section_slice& to = into_whole ? other : one;
-            std::ranges::copy(from.positions, to.positions.begin());
-            std::ranges::copy(from.values, to.values.begin());
-            std::ranges::copy(from.counts, to.counts.begin());
-            at += section.coefficients();
-            at_chunk += section.chunks;
-            coefficient_[tensor] += section.coefficients();
-            chunk_[tensor] += section.chunks;
+            const section_slice one = part.slice(section, coefficient, chunk);
+            const section_slice other = whole.slice(whole_.sections[number], coefficient_[number], chunk_[number])
+                                            .chunks(first, section.chunks);
+            into_whole ? copy_section(one, other) : copy_section(other, one);
+            coefficient += section.coefficients();
+            chunk += section.chunks;
         }
     }
 
@@ -151,21 +143,22 @@ class shard_joiner {
     payload_layout whole_;
     std::vector<std::vector<shard_part>> parts_;
     std::vector<payload_layout> layouts_;
+    std::vector<std::vector<detail::section_place>> places_;  ///< of the shards' sections
     digest run_;
     payload_decoder decoder_;
     section_coder coder_;
     std::vector<payload_decoder> decoders_;
     std::vector<section_coder> coders_;
     sparse_content content_, part_;
-    std::vector<std::size_t> coefficient_, chunk_;  ///< of each tensor: the next places in content_
+    std::vector<std::size_t> coefficient_ = {0}, chunk_ = {0};  ///< where the sections begin in content_
     std::vector<std::vector<std::byte>> split_;
 };
 
-/// A demo whose tensors are split over shards by rows of chunks: payloads, weights and saved states are, bit for bit,
-/// those of one demo over all of them, and a peer may go from one form to the other. Every shard is a demo of its own,
-/// with its own momentum and working memory, and hands over nothing but payloads: the pattern for shards on several
-/// devices, or in several processes, of which one speaks for the peer. Here they share a process; with a pool, its
-/// threads take a shard each.
+/// A demo whose tensors are split over shards by rows of chunks (cut_into_shards): payloads, weights and saved states
+/// are, bit for bit, those of one demo over all of them, and a peer may go from one form to the other. Every shard is a
+/// demo of its own, with its own momentum and working memory, and hands over nothing but payloads: the pattern for
+/// shards on several devices, or in several processes, of which one speaks for the peer. Here they share a process;
+/// with a pool, its threads take a shard each.
 ///
 /// Refers to the parameters' memory, which must outlive it. Not thread-safe. Functions and errors as those of demo.
 class sharded_demo {
@@ -321,9 +314,10 @@ class sharded_demo {
     [[nodiscard]] std::vector<std::byte> save_private() const {
         aligned_vector<float> momentum;
         sparse_content own;
-        for (const auto& shard : shards_) {
-            momentum.insert(momentum.end(), shard->momentum_.begin(), shard->momentum_.end());
-            own.values.insert(own.values.end(), shard->own_.values.begin(), shard->own_.values.end());
+        own.resize(layout());
+        for (std::size_t s = 0; s < shards_.size(); ++s) {
+            momentum.insert(momentum.end(), shards_[s]->momentum_.begin(), shards_[s]->momentum_.end());
+            joiner_->move_part(s, own, shards_[s]->own_, true);
         }
         return detail::save_private_state(private_part(), momentum, rounds_, own);
     }
@@ -344,19 +338,11 @@ class sharded_demo {
         }
         rounds_ = std::move(next);
         const float* m = momentum.data();
-        std::size_t coefficient = 0, chunk = 0;
-        const auto take = [](const auto& from, std::size_t& at, auto& to) {
-            std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(at), to.size(), to.begin());
-        };
         for (std::size_t s = 0; s < shards_.size(); ++s) {
             demo& shard = *shards_[s];
             std::copy_n(m, shard.momentum_.size(), shard.momentum_.begin());
-            take(own.positions, coefficient, shard.own_.positions);
-            take(own.values, coefficient, shard.own_.values);
-            take(own.counts, chunk, shard.own_.counts);
+            joiner_->move_part(s, own, shard.own_, false);
             m += shard.momentum_.size();
-            coefficient += shard.own_.values.size();
-            chunk += shard.own_.counts.size();
             shard.rounds_.start_as(rounds_, std::move(cut[s]));
         }
         return ok{};
@@ -379,7 +365,7 @@ class sharded_demo {
     const digest& share() {
         return rounds_.share(parameters_, [](sha256&, std::size_t) {});
     }
-    /// As that of a shard, whose momenta and coefficients, one after the other, are those of all tensors.
+    /// As that of a shard, whose momenta, one after the other, are those of all tensors.
     [[nodiscard]] detail::private_view private_part() const noexcept {
         detail::private_view part = shards_.front()->private_part();
         part.layout = &layout();

@@ -42,7 +42,7 @@ class basis {
     /// odd: 2^p blocks of the DCT-II of q, joined by a Hadamard matrix (q = side: the DCT).
     [[nodiscard]] static basis hadamard() noexcept { return basis(basis_kind::hadamard, 0, false); }
     /// Drawn uniformly from the orthogonal matrices, one for each side; with `each_round`, a new one for every round,
-    /// tensor and axis.
+    /// tensor, axis and side: regions of a tensor share it along an axis where their chunks have equal sides.
     [[nodiscard]] static basis random_orthogonal(std::uint64_t seed, bool each_round = false) noexcept {
         return basis(basis_kind::random_orthogonal, seed, each_round);
     }

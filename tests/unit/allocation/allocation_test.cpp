@@ -79,6 +79,7 @@ namespace {
 const std::vector<std::vector<shape>> models = {
     {{128, 192}, {64}, {1000}},                    // matrices in whole chunks, vectors
     {{61, 53}, {2, 12, 40}, {7}, {1}, {29, 130}},  // odd sides, a batch
+    {{67, 65}, {131}, {2, 67, 5}},                 // strips on all sides
 };
 
 /// Three peers and a replica that only watches, driven for `rounds`; every fourth round only the first is committed.

@@ -22,7 +22,7 @@ using namespace thinwire;
 
 namespace {
 
-const std::vector<shape> shapes = {{24, 40}, {2, 6, 10}, {33}};
+const std::vector<shape> shapes = {{24, 40}, {2, 6, 10}, {131}};
 
 thinwire_options default_options() {
     thinwire_options options;
@@ -92,6 +92,7 @@ TEST_CASE("what the C interface computes is what demo computes") {
     options.basis = THINWIRE_BASIS_HADAMARD;
     options.gradient = THINWIRE_GRADIENT_COMPLEMENT;
     options.rule = THINWIRE_RULE_MUON;
+    options.cut = THINWIRE_CUT_DIVISORS;
     options.weight_decay = 0.1F;
     options.clip_norm = 2.0F;
     options.weights = THINWIRE_WEIGHTS_TOKENS;
@@ -114,6 +115,7 @@ TEST_CASE("what the C interface computes is what demo computes") {
     demo_options same = {.alpha = 0.5F,
                          .gradient = gradient_scale::complement,
                          .k = 8,
+                         .cut = chunk_cut::divisors,
                          .values = value_code::q4,
                          .error_feedback = true,
                          .basis = basis::hadamard(),
@@ -341,6 +343,7 @@ TEST_CASE("every option out of range is reported with its value") {
     bad([](thinwire_options& o) { o.clip_norm = nan; }, "clip_norm nan");
     bad([](thinwire_options& o) { o.k = 0; }, "k 0, expected 1..4096");
     bad([](thinwire_options& o) { o.chunk = 257; }, "chunk 257, expected 1..256");
+    bad([](thinwire_options& o) { o.cut = 2; }, "cut 2, expected a THINWIRE_CUT_ constant");
     bad([](thinwire_options& o) { o.values = 5; }, "values 5, expected a THINWIRE_VALUES_ constant");
     bad([](thinwire_options& o) { o.values = -1; }, "values -1");
     bad([](thinwire_options& o) { o.basis = 4; }, "basis 4, expected a THINWIRE_BASIS_ constant");
@@ -402,7 +405,7 @@ TEST_CASE("wrong sizes, bad gradients and calls out of turn are reported and cha
     thinwire_floats gradients[3] = {p.gradients[0], p.gradients[1], p.gradients[2]};
     gradients[2].count = 32;
     CHECK(thinwire_begin_step(p.handle, 1, gradients, 3, &payload) == THINWIRE_INVALID);
-    CHECK(said("gradient of '2': 32 elements, expected 33"));
+    CHECK(said("gradient of '2': 32 elements, expected 131"));
     p.memory.gradients[1][7] = std::numeric_limits<float>::quiet_NaN();
     CHECK(thinwire_begin_step(p.handle, 1, p.gradients.data(), 3, &payload) == THINWIRE_INVALID);
     CHECK(said("thinwire_begin_step: gradient of '1': element 7 is nan, expected a finite number"));
@@ -430,7 +433,7 @@ TEST_CASE("names, version and memory") {
     CHECK(said("gradient of 'tensor1': element 0 is inf"));
     thinwire_memory memory;
     REQUIRE(thinwire_memory_bytes(made, &memory) == THINWIRE_OK);
-    CHECK(memory.momentum == 4 * (24 * 40 + 2 * 6 * 10 + 33));
+    CHECK(memory.momentum == 4 * (24 * 40 + 2 * 6 * 10 + 131));
     CHECK(memory.workspace > 0);
     CHECK(memory.codec > 0);
     thinwire_bytes saved;

@@ -1,3 +1,4 @@
+#include <thinwire/codec/payload_size.hpp>
 #include <thinwire/comm/loopback.hpp>
 #include <thinwire/optim/demo.hpp>
 #include <thinwire/optim/muon.hpp>
@@ -19,7 +20,8 @@ using test::finish;
 using demo_peer = test::peer<demo, demo_options>;
 
 TEST_CASE("every rule with every basis and value code: instruction sets and threads do not change the replica") {
-    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}};
+    // the last three have strips of 3 rows or 1 column
+    const std::vector<shape> shapes = {{24, 40}, {30}, {2, 16, 8}, {67, 65}, {131}, {2, 67, 6}};
     const std::vector<update_rule_ptr> rules = {std::make_shared<const signum>(), std::make_shared<const sgd>(),
                                                 std::make_shared<const muon>()};
     const std::vector<basis> bases = {basis::dct(), basis::hadamard(), basis::random_orthogonal(7),
@@ -61,6 +63,45 @@ TEST_CASE("every rule with every basis and value code: instruction sets and thre
             }
         }
     }
+}
+
+TEST_CASE("tensors of awkward sides: one payload for 1 to 4 threads, about as large as a neighbour's") {
+    struct neighbours {
+        shape awkward, even;
+        std::vector<int> ks;
+        double ratio;  ///< of the payloads: a strip has as many chunks as a row of chunks, or a column
+    };
+    const std::vector<neighbours> all = {
+        {{8191, 768}, {8192, 768}, {8}, 1.02},        {{50257, 96}, {50240, 96}, {8}, 1.02},
+        {{509, 1021}, {512, 1024}, {1, 8, 32}, 1.05}, {{514, 1028}, {512, 1024}, {1, 8, 32}, 1.2},
+        {{8193}, {8192}, {1, 8, 32}, 1.05},           {{3, 67, 130}, {3, 64, 128}, {1, 8, 32}, 2.0}};
+    for (const neighbours& pair : all)
+        for (const int k : pair.ks) {
+            const shape& awkward = pair.awkward;
+            INFO(to_string(awkward), ", k ", k);
+            demo_options options = {.k = k, .values = value_code::sign};
+            demo_peer one(0, options, nullptr, {awkward});
+            const auto payload = one.begin(0);
+            const demo_peer neighbour(0, options, nullptr, {pair.even});
+            CHECK(static_cast<double>(payload.size()) <
+                  pair.ratio * static_cast<double>(estimated_payload_bytes(neighbour.optimizer->layout(),
+                                                                           static_cast<std::uint32_t>(k))));
+            const std::vector<contribution> list = {{.peer = 0, .payload = payload}};
+            CHECK(finish(*one.optimizer, 0, list).own_included);
+            options.level = isa::scalar;
+            demo_peer plain(1, options, nullptr, {awkward});
+            CHECK(plain.optimizer->apply({.round = 0, .contributions = list}).agreeing == 1);
+            CHECK(plain.values == one.values);
+            options.level = best_isa();
+            for (int threads = pair.ks.size() == 1 ? 4 : 2; threads <= 4; ++threads) {
+                thread_pool pool(threads);
+                demo_peer many(0, options, &pool, {awkward});
+                CHECK(many.begin(0) == payload);
+                CHECK(finish(*many.optimizer, 0, list).own_included);
+                CHECK(many.values == one.values);
+                CHECK(many.optimizer->save_private() == one.optimizer->save_private());
+            }
+        }
 }
 
 TEST_CASE("a round travels while the gradient of the next is computed; the replicas end as without overlap") {

@@ -246,6 +246,34 @@ TEST_CASE("peers whose groups, rules or k differ do not accept each other's payl
     CHECK_FALSE(accepted({.groups = {{.parameters = {2}, .rule = std::make_shared<const halved>()}}}, {}));
 }
 
+TEST_CASE("cut: divisors for the published code; peers differ only where some tensor has a remainder") {
+    CHECK(reference_compatible().cut == chunk_cut::divisors);
+    CHECK(demo_options{}.cut == chunk_cut::remainder);
+    const demo_options even = {.k = 8, .cut = chunk_cut::divisors}, rest = {.k = 8};
+    const std::vector<shape> awkward = {{67, 65}, {131}}, ordinary = {{64, 128}, {61}, {50, 29}};
+    for (const std::vector<shape>& shapes : {awkward, ordinary}) {
+        demo_peer a(0, even, nullptr, shapes), b(0, rest, nullptr, shapes);
+        const bool alike = shapes == ordinary;
+        CHECK((a.optimizer->layout().fingerprint == b.optimizer->layout().fingerprint) == alike);
+        CHECK((a.begin(0) == b.begin(0)) == alike);
+        CHECK(b.optimizer->restore_private(a.optimizer->save_private()).has_value() == alike);
+        CHECK(a.optimizer->layout().sections.size() == shapes.size());
+        CHECK(b.optimizer->layout().sections.size() == (alike ? 3 : 6));
+    }
+    const demo_peer a(0, even, nullptr, awkward), b(0, rest, nullptr, awkward);
+    const auto chunks = [](const demo_peer& p) {
+        std::vector<std::array<std::uint64_t, 3>> out;
+        for (const payload_section& s : p.optimizer->layout().sections) out.push_back({s.chunks, s.chunk_size, s.kept});
+        return out;
+    };
+    using list = std::vector<std::array<std::uint64_t, 3>>;
+    CHECK(chunks(a) == list{{67 * 5, 13, 8}, {131, 1, 1}});
+    CHECK(chunks(b) == list{{1, 64 * 64, 8}, {1, 64, 8}, {1, 3 * 64, 8}, {1, 3, 3}, {2, 64, 8}, {1, 3, 3}});
+    demo_options wrong;
+    wrong.cut = static_cast<chunk_cut>(2);
+    CHECK(holds(refusal(wrong), "cut 2, expected remainder or divisors"));
+}
+
 TEST_CASE("private state: made with another alpha or gradient scale it is refused; what is committed is remembered") {
     demo_peer a(0, {.alpha = 0.5F, .k = 8});
     a.step();

@@ -16,7 +16,9 @@ using namespace thinwire;
 
 namespace {
 
-const std::vector<shape> shapes = {{64, 48}, {130}, {61, 53}, {3, 14, 40}, {1}, {67, 2}, {26, 30}};
+// Sides without a divisor near 16 among them: matrices with a strip below, beside, both, in a batch, and a vector.
+const std::vector<shape> shapes = {{64, 48}, {130},    {61, 53}, {3, 14, 40}, {1},
+                                   {67, 2},  {26, 30}, {131},    {5, 19, 23}, {34, 48}};
 
 std::vector<std::byte> copy(std::span<const std::byte> bytes) {
     return {bytes.begin(), bytes.end()};
@@ -103,6 +105,7 @@ TEST_CASE("shards send and apply what one demo does: rules, bases, groups, weigh
          .groups = {{.parameters = {2, 6}, .learning_rate = 0.5F, .weight_decay = 0.2F, .k = 3},
                     {.prefix = "3", .rule = std::make_shared<const muon>()}}},
         {.k = 4096, .values = value_code::bf16},
+        {.k = 6, .chunk = 16, .cut = chunk_cut::divisors},
         {.k = 6, .chunk = 16, .rule = std::make_shared<const sgd>(), .weights = mean_weights::tokens},
         {.k = 6,
          .chunk = 16,
@@ -120,16 +123,26 @@ TEST_CASE("shards send and apply what one demo does: rules, bases, groups, weigh
         }
 }
 
-TEST_CASE("shards cover every element once, whole rows of chunks") {
-    optimizer_peer<demo> peer(shapes, demo_options{}, nullptr, 1);
+TEST_CASE("shards cover every element once, whole rows of chunks, and every chunk of a section") {
     const demo_options options = {.chunk = 16};
+    optimizer_peer<demo> peer(shapes, options, nullptr, 1);
+    const payload_layout& whole = peer.optimizer->layout();
     for (const std::size_t count : {1U, 2U, 3U, 8U, 100U}) {
         std::vector<std::size_t> next(shapes.size());
+        std::vector<std::uint64_t> chunks(whole.sections.size());
         for (const auto& shard : cut_into_shards(peer.parameters, options, count))
             for (const shard_part& part : shard) {
                 CHECK(part.first == next[part.tensor]);
                 next[part.tensor] += part.shape.count();
+                const auto regions = chunk_regions(part.shape, 16, options.cut);
+                REQUIRE(regions.size() == part.sections);
+                for (std::size_t i = 0; i < regions.size(); ++i) {
+                    chunks.at(part.first_section + i) += regions[i].count();
+                    CHECK(regions[i].chunk_size() == whole.sections[part.first_section + i].chunk_size);
+                    CHECK(regions[i].cols() == whole.sections[part.first_section + i].columns);
+                }
             }
+        for (std::size_t i = 0; i < chunks.size(); ++i) CHECK(chunks[i] == whole.sections[i].chunks);
         for (std::size_t i = 0; i < shapes.size(); ++i) CHECK(next[i] == shapes[i].count());
     }
     CHECK_THROWS_AS(static_cast<void>(cut_into_shards(peer.parameters, options, 0)), value_error);

@@ -4,8 +4,10 @@
 #include <doctest/doctest.h>
 #include <support/optim_peer.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <vector>
 
 using namespace thinwire;
@@ -70,20 +72,23 @@ TEST_CASE("muon: every instruction set and number of threads gives the same bits
 }
 
 TEST_CASE("muon: in demo, matrices of a batch one by one, vectors by sign; options out of range are refused") {
-    const std::vector<shape> batched = {{2, 24, 40}, {30}, {24, 40}, {1, 50}};
+    const std::vector<shape> batched = {{2, 24, 40}, {30}, {24, 40}, {1, 50}, {67, 65}};
     demo_peer p(0, {.learning_rate = 0.5F, .k = 4096, .rule = std::make_shared<const muon>()}, nullptr, batched);
     const auto before = p.values;
     p.step();
     for (const std::size_t i : {1U, 3U})
         for (std::size_t e = 0; e < before[i].size(); ++e)
             CHECK(std::abs(std::abs(p.values[i][e] - before[i][e]) - 0.125F) < 1e-6F);
-    const float rate = 0.5F * 0.2F * std::sqrt(40.0F);
-    for (const std::size_t matrix : {0U, 1U}) {
-        std::vector<float> g(p.gradients[0].begin() + static_cast<std::ptrdiff_t>(matrix * 960),
-                             p.gradients[0].begin() + static_cast<std::ptrdiff_t>((matrix + 1) * 960));
-        const std::vector<float> expected = direction(g, 24, 40);
-        for (std::size_t e = 0; e < 960; ++e) {
-            const float moved = before[0][matrix * 960 + e] - p.values[0][matrix * 960 + e];
+    struct matrix {
+        std::size_t tensor, first, rows, cols;
+    };
+    for (const matrix& m : {matrix{0, 0, 24, 40}, {0, 960, 24, 40}, {2, 0, 24, 40}, {4, 0, 67, 65}}) {
+        CAPTURE(m.tensor);
+        const float rate = 0.5F * 0.2F * std::sqrt(static_cast<float>(std::max(m.rows, m.cols)));
+        const auto g = std::span(p.gradients[m.tensor]).subspan(m.first, m.rows * m.cols);
+        const std::vector<float> expected = direction({g.begin(), g.end()}, m.rows, m.cols);
+        for (std::size_t e = 0; e < g.size(); ++e) {
+            const float moved = before[m.tensor][m.first + e] - p.values[m.tensor][m.first + e];
             CHECK(std::abs(moved - rate * expected[e]) < 2e-4F);
         }
     }

@@ -95,7 +95,7 @@ void compare(const one_chunk& c, std::span<const sparse_content* const> senders,
         if (level > best_isa()) continue;
         INFO("isa ", to_string(level));
         detail::chunk_worker worker(c.plan, kernels_for(level));
-        const auto& t = c.plan.tensors()[0];
+        const auto& t = c.plan.regions()[0];
         const float* found = worker.decode_mean(t, 0, {.contents = senders, .weights = weights});
         std::size_t wrong = 0;
         for (std::size_t i = 0; i < expected.size(); ++i) {

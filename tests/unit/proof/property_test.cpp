@@ -37,6 +37,7 @@ struct random_case {
         }
         const int chunks[] = {1, 7, 16, 32, 64};
         options.chunk = chunks[random.below(5)];
+        if (seed % 5 == 0) options.cut = chunk_cut::divisors;
         options.k = 1 + static_cast<int>(random.below(static_cast<std::uint64_t>(
                             std::min(options.chunk * options.chunk, random.below(3) == 0 ? 4096 : 24))));
         const float alphas[] = {1.0F, 0.2F, 0.75F};
@@ -79,16 +80,18 @@ class ledger {
 
     /// Takes out alpha times the part at the positions of a payload.
     void commit(std::uint64_t round, const sparse_content& sent) {
-        std::size_t place = 0, chunk_number = 0;
-        for (std::size_t i = 0; i < momentum_.size(); ++i) {
-            const chunk_grid grid(case_.shapes[i], static_cast<std::size_t>(case_.options.chunk));
-            const auto rows = case_.options.basis.table(grid.rows(), {.round = round, .tensor = i, .axis = 0});
-            const auto cols = case_.options.basis.table(grid.cols(), {.round = round, .tensor = i, .axis = 1});
-            for (std::size_t chunk = 0; chunk < grid.count(); ++chunk, place += layout_.sections[i].kept) {
-                const std::size_t count = sent.counts[chunk_number++];
-                take_out(i, grid, chunk, rows, cols, std::span(sent.positions).subspan(place, count));
+        std::size_t place = 0, chunk_number = 0, section = 0;
+        for (std::size_t i = 0; i < momentum_.size(); ++i)
+            for (const chunk_grid& grid :
+                 chunk_regions(case_.shapes[i], static_cast<std::size_t>(case_.options.chunk), case_.options.cut)) {
+                const auto rows = case_.options.basis.table(grid.rows(), {.round = round, .tensor = i, .axis = 0});
+                const auto cols = case_.options.basis.table(grid.cols(), {.round = round, .tensor = i, .axis = 1});
+                const std::size_t kept = layout_.sections[section++].kept;
+                for (std::size_t chunk = 0; chunk < grid.count(); ++chunk, place += kept) {
+                    const std::size_t count = sent.counts[chunk_number++];
+                    take_out(i, grid, chunk, rows, cols, std::span(sent.positions).subspan(place, count));
+                }
             }
-        }
     }
 
     [[nodiscard]] double worst_error(demo& of) const {

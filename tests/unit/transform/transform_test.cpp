@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <numbers>
+#include <utility>
 #include <vector>
 
 using namespace thinwire;
@@ -38,6 +39,79 @@ TEST_CASE("chunk_grid: chunks cover a tensor once") {
     CHECK(chunk_grid({130}, 64).rows() == 1);
     CHECK_THROWS_AS(chunk_grid({4}, 0), value_error);
     CHECK_THROWS_AS(chunk_grid({4}, 257), value_error);
+}
+
+TEST_CASE("cut_dimension: the target's side and a rest, where the largest divisor is below half the target") {
+    const auto cut = [](std::size_t n, std::size_t target, chunk_cut how) {
+        const dimension_cut found = cut_dimension(n, target, how);
+        CHECK(found.side * found.count + found.rest == n);
+        CHECK(found.rest < found.side);
+        return std::pair(found.side, found.rest);
+    };
+    struct expectation {
+        std::size_t n, side, rest;
+    };
+    for (const expectation& e : {expectation{8191, 64, 63},
+                                 {50257, 64, 17},
+                                 {8193, 64, 1},
+                                 {131, 64, 3},
+                                 {67, 64, 3},
+                                 {62, 62, 0},
+                                 {61, 61, 0},
+                                 {1, 1, 0},
+                                 {96, 48, 0},
+                                 {2 * 37, 37, 0},
+                                 {2 * 101, 64, 10},
+                                 {32 * 101, 32, 0},
+                                 {31 * 101, 64, 59},
+                                 {8192, 64, 0}}) {
+        CAPTURE(e.n);
+        CHECK(cut(e.n, 64, chunk_cut::remainder) == std::pair(e.side, e.rest));
+        CHECK(cut(e.n, 64, chunk_cut::divisors) == std::pair(chunk_side(e.n, 64), std::size_t{0}));
+    }
+    CHECK(cut(13, 1, chunk_cut::remainder) == std::pair<std::size_t, std::size_t>(1, 0));
+    CHECK(cut(13, 7, chunk_cut::remainder) == std::pair<std::size_t, std::size_t>(7, 6));
+}
+
+TEST_CASE("chunk_regions: each is cut evenly, together they cover a tensor once; divisors: one region") {
+    struct expectation {
+        shape sides;
+        std::size_t regions, chunks;
+    };
+    for (const expectation& e : {expectation{{67, 67}, 4, 4},
+                                 {{131}, 2, 3},
+                                 {{3, 67, 130}, 4, 3 * 2 * 3},
+                                 {{2, 3, 67, 64}, 2, 6 * 2},
+                                 {{128, 8191}, 2, 2 * 128},
+                                 {{8191, 130}, 4, 128 * 3},
+                                 {{127, 61}, 2, 2},
+                                 {{64, 1}, 1, 1},
+                                 {{1, 67}, 2, 2},
+                                 {{67, 1}, 2, 2},
+                                 {{}, 1, 1},
+                                 {{3, 2, 96, 160}, 1, 6 * 2 * 4}}) {
+        INFO(to_string(e.sides));
+        const std::vector<chunk_grid> regions = chunk_regions(e.sides, 64, chunk_cut::remainder);
+        CHECK(regions.size() == e.regions);
+        std::vector<int> seen(e.sides.count());
+        std::size_t found = 0;
+        for (const chunk_grid& grid : regions) {
+            found += grid.count();
+            for (std::size_t chunk = 0; chunk < grid.count(); ++chunk)
+                for (std::size_t r = 0; r < grid.rows(); ++r)
+                    for (std::size_t c = 0; c < grid.cols(); ++c) ++seen.at(grid.offset(chunk) + r * grid.stride() + c);
+        }
+        CHECK(found == e.chunks);
+        for (const int times : seen) REQUIRE(times == 1);
+        const std::vector<chunk_grid> even = chunk_regions(e.sides, 64, chunk_cut::divisors);
+        REQUIRE(even.size() == 1);
+        const chunk_grid grid(e.sides, 64);
+        CHECK(even[0].rows() == grid.rows());
+        CHECK(even[0].cols() == grid.cols());
+        CHECK(even[0].count() == grid.count());
+    }
+    CHECK_THROWS_AS(static_cast<void>(chunk_regions({4}, 0, chunk_cut::remainder)), value_error);
+    CHECK_THROWS_AS(static_cast<void>(chunk_regions({4}, 257, chunk_cut::remainder)), value_error);
 }
 
 TEST_CASE("dct_entry: the cosine to the last of its 22 bits") {

@@ -108,10 +108,10 @@ class demo {
                 thrown = std::current_exception();
             }
         };
-        for (const auto& c : choosers_)
-            for (detail::device_chooser::batch& batch : c->batches()) {
+        for (std::size_t d = 0; d < choosers_.size(); ++d)
+            for (detail::device_chooser::batch& batch : choosers_[d]->batches()) {
                 batch.chosen.wait();
-                encode(*c, batch, out, pass_on);
+                encode(d, batch, out, pass_on);
             }
         if (options_.error_feedback)
             for (const auto& c : choosers_) c->upload_values();
@@ -275,7 +275,7 @@ class demo {
         sparse_content sent = staged_own();
         const auto restored = ::thinwire::detail::restore_private_state(bytes, private_part(), momentum, rounds_, sent);
         if (!restored) return restored;
-        for_each_own(sent, [](auto whole, auto part) { std::ranges::copy(whole, part.begin()); });
+        for_each_own(sent, [](const section_slice& whole, const section_slice& part) { copy_section(whole, part); });
         std::size_t first = 0;
         for (const auto& c : choosers_) {
             c->upload();
@@ -404,21 +404,18 @@ class demo {
     [[nodiscard]] sparse_content staged_own() const {
         sparse_content out;
         out.resize(layout());
-        for_each_own(out, [](auto whole, auto part) { std::ranges::copy(part, whole.begin()); });
+        for_each_own(out, [](const section_slice& whole, const section_slice& part) { copy_section(part, whole); });
         return out;
     }
-    /// Calls use(part of the whole, that part staged for a device) for positions, values and counts.
+    /// Calls use(part of the whole, that part staged for a device) for the sections of all devices.
     template <class Use>
     void for_each_own(sparse_content& whole, const Use& use) const {
-        std::size_t coefficient = 0, chunk = 0;
-        for (const auto& c : choosers_) {
-            detail::staged_content& own = c->staged();
-            use(std::span(whole.positions).subspan(coefficient, own.coefficients()), own.positions());
-            use(std::span(whole.values).subspan(coefficient, own.coefficients()), own.values());
-            use(std::span(whole.counts).subspan(chunk, own.chunks()), own.counts());
-            coefficient += own.coefficients();
-            chunk += own.chunks();
-        }
+        for (std::size_t d = 0; d < choosers_.size(); ++d)
+            for (std::size_t r = 0; r < choosers_[d]->plan().regions().size(); ++r) {
+                const section_slice part = choosers_[d]->slice(r);
+                const auto& [section, chunk] = gathered_.places(d)[r];
+                use(plan_.slice(whole, section).chunks(chunk, part.counts.size()), part);
+            }
     }
     void next_round(std::uint64_t round) noexcept {
         rounds_.set_round(round);
@@ -466,10 +463,11 @@ class demo {
         std::size_t d = 0, piece = n.piece;
         for (; piece >= choosers_[d]->pieces().size(); ++d) piece -= choosers_[d]->pieces().size();
         const detail::gradient_piece& bad = choosers_[d]->pieces()[piece];
-        const shard_part& part = choosers_[d]->parts()[bad.tensor];
+        const std::size_t number = choosers_[d]->plan().regions()[bad.region].tensor;
+        const shard_part& part = choosers_[d]->parts()[number];
         const std::size_t element = part.first + bad.from + n.element;
         pinned_buffer<float> value(1);
-        copy_to_host<float>(choosers_[d]->on(), choosers_[d]->gradient(bad.tensor).subspan(bad.from + n.element, 1),
+        copy_to_host<float>(choosers_[d]->on(), choosers_[d]->gradient(number).subspan(bad.from + n.element, 1),
                             value.span());
         choosers_[d]->on().synchronize();
         throw value_error("gradient of '" + shapes_[part.tensor].name + "': element " + std::to_string(element) +
@@ -493,16 +491,17 @@ class demo {
 
     /// The sections that a batch of a device completes.
     template <class PassOn>
-    void encode(detail::device_chooser& from, const detail::device_chooser::batch& batch, payload_writer& out,
+    void encode(std::size_t device, const detail::device_chooser::batch& batch, payload_writer& out,
                 const PassOn& pass_on) {
+        detail::device_chooser& from = *choosers_[device];
         if (options_.error_feedback)
-            for (std::size_t p = batch.from; p < batch.to; ++p) {
-                const section_slice part = from.slice(p);
+            for (std::size_t r = batch.from; r < batch.to; ++r) {
+                const section_slice part = from.slice(r);
                 for (std::size_t chunk = 0; chunk < part.counts.size(); ++chunk)
                     ::thinwire::detail::round_sent(part.values.subspan(chunk * part.stride, part.counts[chunk]),
                                                    *layout().codec);
             }
-        const detail::gathered_sections::range done = gathered_.take(from, batch);
+        const detail::gathered_sections::range done = gathered_.take(device, from, batch);
         lanes_.encode(
             done.from, done.to, k_, [this](std::size_t i) { return gathered_.section(i); }, out, pass_on);
     }

@@ -37,10 +37,11 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
     return checksum64(bytes.bytes());
 }
 
-/// A number that differs when shapes differ, or anything else that all replicas must have in common.
+/// A number that differs when shapes differ, or anything else that all replicas must have in common. `remainders`:
+/// whether some tensor has more than one region.
 [[nodiscard]] inline std::uint64_t replica_fingerprint(std::span<const parameter> parameters, const demo_options& o,
                                                        std::span<const tensor_settings> settings,
-                                                       std::uint64_t basis_fingerprint) {
+                                                       std::uint64_t basis_fingerprint, bool remainders) {
     byte_writer bytes;
     put_shapes(bytes, parameters);
     bytes.put(static_cast<std::uint8_t>(o.codec != nullptr ? o.codec->id() : o.values));
@@ -56,6 +57,7 @@ inline void put_shapes(byte_writer& bytes, std::span<const parameter> parameters
         bytes.put(static_cast<std::uint32_t>(s.k));
         bytes.put(std::string_view(s.rule->name()));
     }
+    if (remainders) bytes.put(std::uint8_t{1});
     return checksum64(bytes.bytes());
 }
 
@@ -80,24 +82,31 @@ struct plan_origin {
     std::vector<tensor_settings> settings;
 };
 
-/// How all tensors are cut into chunks, their transforms, and pieces of work of about equal size.
+/// How all tensors are cut into regions and those into chunks, their transforms, and pieces of work of about equal
+/// size.
 class chunk_plan {
  public:
-    /// A tensor's chunks. The totals count those of the tensors before it.
+    /// The totals count those of the tensors before it.
     struct tensor {
+        std::size_t first_region, last_region;  ///< [first, last)
+        std::size_t first_element;
+        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
+        tensor_settings settings;
+    };
+    /// The chunks of a region of a tensor: a section of every payload. The totals count those of the regions before it.
+    struct region {
+        std::size_t tensor;
         chunk_grid grid;
         const basis_tables* rows;
         const basis_tables* cols;
         std::size_t kept;
         std::size_t first_chunk;
         std::size_t first_coefficient;
-        std::size_t first_element;
-        std::size_t first_direction;  ///< among the tensors whose rule needs whole matrices
-        tensor_settings settings;
+        bool keeps_rest;  ///< tensor_settings::keeps_rest
     };
-    /// Chunks [from, to) of a tensor, all in one row of chunks.
+    /// Chunks [from, to) of a region, all in one row of chunks.
     struct piece {
-        std::size_t tensor;
+        std::size_t region;
         std::size_t from, to;
     };
 
@@ -117,34 +126,13 @@ class chunk_plan {
                    .sections = {}};
         const std::vector<tensor_settings> settings =
             origin != nullptr ? origin->settings : settle_groups(parameters, options);
-        std::size_t chunks = 0, coefficients = 0;
-        for (const parameter& p : parameters) {
-            check(p);
-            const tensor_settings& own = settings[tensors_.size()];
-            const chunk_grid grid(p.shape, static_cast<std::size_t>(chunk));
-            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
-            require_section_fits(p, 1024 + 16 * grid.count() * kept);
-            cut(grid);
-            const std::size_t i = tensors_.size();
-            const std::size_t number = origin != nullptr ? origin->tensors[i] : i;
-            tensors_.push_back({grid, bases_.get(grid.rows(), number, 0), bases_.get(grid.cols(), number, 1), kept,
-                                chunks, coefficients, elements_, directions_, own});
-            layout_.sections.push_back({.chunks = grid.count(),
-                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
-                                        .kept = static_cast<std::uint32_t>(kept),
-                                        .columns = static_cast<std::uint32_t>(grid.cols())});
-            chunks += grid.count();
-            coefficients += grid.count() * kept;
-            elements_ += p.shape.count();
-            if (own.scope == update_scope::matrix) directions_ += p.shape.count();
-            max_rows_ = std::max(max_rows_, grid.rows());
-            max_cols_ = std::max(max_cols_, grid.cols());
-            max_size_ = std::max(max_size_, grid.chunk_size());
-        }
-        if (options.contribution_clip > 0.0F && coefficients > 0xffffffffU)
-            throw value_error("demo: " + std::to_string(coefficients) +
+        for (std::size_t i = 0; i < parameters.size(); ++i)
+            add(parameters[i], options, settings[i], origin != nullptr ? origin->tensors[i] : i);
+        if (options.contribution_clip > 0.0F && coefficients_ > 0xffffffffU)
+            throw value_error("demo: " + std::to_string(coefficients_) +
                               " coefficients in a payload, expected fewer than 2^32 for contribution_clip");
-        layout_.fingerprint = replica_fingerprint(parameters, options, settings, bases_.fingerprint());
+        layout_.fingerprint =
+            replica_fingerprint(parameters, options, settings, bases_.fingerprint(), regions_.size() > tensors_.size());
     }
     chunk_plan(const chunk_plan&) = delete;
     chunk_plan& operator=(const chunk_plan&) = delete;
@@ -158,6 +146,8 @@ class chunk_plan {
 
     [[nodiscard]] const payload_layout& layout() const noexcept { return layout_; }
     [[nodiscard]] std::span<const tensor> tensors() const noexcept { return tensors_; }
+    /// In the order of the tensors; as many as sections.
+    [[nodiscard]] std::span<const region> regions() const noexcept { return regions_; }
     [[nodiscard]] std::span<const piece> pieces() const noexcept { return pieces_; }
     [[nodiscard]] std::size_t elements() const noexcept { return elements_; }
     /// Elements of the tensors whose rule needs whole matrices.
@@ -167,36 +157,58 @@ class chunk_plan {
     [[nodiscard]] std::size_t max_chunk_size() const noexcept { return max_size_; }
 
     [[nodiscard]] std::size_t memory_bytes() const noexcept {
-        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, pieces_);
+        return bases_.memory_bytes() + bytes_held(layout_.sections, tensors_, regions_, pieces_);
     }
 
-    /// The places of one chunk of tensor t in a content of this layout.
-    [[nodiscard]] static std::size_t first_place(const tensor& t, std::size_t chunk) noexcept {
-        return t.first_coefficient + chunk * t.kept;
+    /// The places of one chunk of a region in a content of this layout.
+    [[nodiscard]] static std::size_t first_place(const region& r, std::size_t chunk) noexcept {
+        return r.first_coefficient + chunk * r.kept;
     }
 
-    /// The part of a content that belongs to one tensor.
+    /// The part of a content that belongs to one region.
     [[nodiscard]] section_slice slice(sparse_content& content, std::size_t i) const noexcept {
-        const tensor& t = tensors_[i];
-        return {.positions = std::span(content.positions).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .values = std::span(content.values).subspan(t.first_coefficient, t.grid.count() * t.kept),
-                .counts = std::span(content.counts).subspan(t.first_chunk, t.grid.count()),
-                .stride = t.kept};
+        return content.slice(layout_.sections[i], regions_[i].first_coefficient, regions_[i].first_chunk);
     }
 
  private:
+    /// `number`: of the tensor, in what its bases depend on.
+    void add(const parameter& p, const demo_options& options, const tensor_settings& own, std::size_t number) {
+        check(p);
+        const std::size_t first = regions_.size();
+        for (const chunk_grid& grid : chunk_regions(p.shape, static_cast<std::size_t>(options.chunk), options.cut)) {
+            const std::size_t kept = std::min(static_cast<std::size_t>(own.k), grid.chunk_size());
+            require_section_fits(p, 1024 + 16 * grid.count() * kept);
+            cut(grid);
+            regions_.push_back({tensors_.size(), grid, bases_.get(grid.rows(), number, 0),
+                                bases_.get(grid.cols(), number, 1), kept, chunks_, coefficients_, own.keeps_rest});
+            layout_.sections.push_back({.chunks = grid.count(),
+                                        .chunk_size = static_cast<std::uint32_t>(grid.chunk_size()),
+                                        .kept = static_cast<std::uint32_t>(kept),
+                                        .columns = static_cast<std::uint32_t>(grid.cols())});
+            chunks_ += grid.count();
+            coefficients_ += grid.count() * kept;
+            max_rows_ = std::max(max_rows_, grid.rows());
+            max_cols_ = std::max(max_cols_, grid.cols());
+            max_size_ = std::max(max_size_, grid.chunk_size());
+        }
+        tensors_.push_back({first, regions_.size(), elements_, directions_, own});
+        elements_ += p.shape.count();
+        if (own.scope == update_scope::matrix) directions_ += p.shape.count();
+    }
     void cut(const chunk_grid& grid) {
         const std::size_t per_piece = std::max<std::size_t>(1, 65536 / grid.chunk_size());
-        const std::size_t across = grid.stride() / grid.cols();
+        const std::size_t across = grid.across();
         for (std::size_t row = 0; row < grid.count(); row += across)
             for (std::size_t from = row; from < row + across; from += per_piece)
-                pieces_.push_back({tensors_.size(), from, std::min(from + per_piece, row + across)});
+                pieces_.push_back({regions_.size(), from, std::min(from + per_piece, row + across)});
     }
 
     payload_layout layout_;
     basis_cache bases_;
     std::vector<tensor> tensors_;
+    std::vector<region> regions_;
     std::vector<piece> pieces_;
+    std::size_t chunks_ = 0, coefficients_ = 0;
     std::size_t elements_ = 0, directions_ = 0;
     std::size_t max_rows_ = 1, max_cols_ = 1, max_size_ = 1;
 };

@@ -36,14 +36,14 @@ class chunk_worker {
     struct step {
         float decay, gain;
         float taken;       ///< of what `content` holds
-        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the tensor keeps
+        std::size_t most;  ///< coefficients of a chunk that are sent: at most those that the region keeps
     };
 
     /// For chunks [from, to), all in one row of chunks, m and g those of chunk `from`:
     /// m <- m - taken * what `content` holds of the chunk, if taken > 0; m <- decay * m + gain * g; the coefficients
     /// to send -> content. They stay in m until the next call, or take_out(): nothing has to be put back if they are
     /// lost.
-    void encode(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* m, const float* g,
+    void encode(const chunk_plan::region& t, std::size_t from, std::size_t to, float* m, const float* g,
                 const step& how, const value_codec& codec, sparse_content& content) {
         const std::size_t tile = t.grid.rows() * t.cols->full(), w = t.grid.cols();
         const bool line = spectrum_layout{*t.rows, *t.cols}.line();
@@ -64,7 +64,7 @@ class chunk_worker {
     }
 
     /// m <- m - factor * inverse transform of what `content` holds of this chunk.
-    void take_out(const chunk_plan::tensor& t, std::size_t chunk, float* m, const sparse_content& content,
+    void take_out(const chunk_plan::region& t, std::size_t chunk, float* m, const sparse_content& content,
                   float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols();
         if (factor == 1.0F && all_sent(t, chunk, content)) {
@@ -84,7 +84,7 @@ class chunk_worker {
 
     /// For chunks [from, to), all in one row of chunks, x that of chunk `from`:
     /// x <- factor * x - rate * sign(inverse transform of the mean over the senders).
-    void apply(const chunk_plan::tensor& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
+    void apply(const chunk_plan::region& t, std::size_t from, std::size_t to, float* x, const senders& sent, float rate,
                float factor) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride(), full = t.cols->full();
         const std::size_t most = std::max<std::size_t>(1, panel_elements / (h * full));
@@ -101,7 +101,7 @@ class chunk_worker {
 
     /// The inverse transform of the mean over the senders, as apply() uses it: rows of cols->full() elements in units
     /// of 2^exponent().
-    const float* decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent) {
+    const float* decode_mean(const chunk_plan::region& t, std::size_t chunk, const senders& sent) {
         decode_mean(t, chunk, sent, scratch_.tile.data());
         return scratch_.tile.data();
     }
@@ -116,7 +116,7 @@ class chunk_worker {
     /// read in long runs. The rows of one chunk would be far apart, in the same few cache sets.
     static constexpr std::size_t panel_elements = 65536;
 
-    void decode_mean(const chunk_plan::tensor& t, std::size_t chunk, const senders& sent, float* tile) {
+    void decode_mean(const chunk_plan::region& t, std::size_t chunk, const senders& sent, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const auto count = [&](const sparse_content& c) { return c.counts[t.first_chunk + chunk]; };
         mean_.clear();
@@ -147,7 +147,7 @@ class chunk_worker {
 
     /// How far from row r of a panel of `count` chunks lies what is wanted next but one: two rows down, or in the panel
     /// to the right.
-    static std::ptrdiff_t ahead(const chunk_plan::tensor& t, std::size_t r, std::size_t count) noexcept {
+    static std::ptrdiff_t ahead(const chunk_plan::region& t, std::size_t r, std::size_t count) noexcept {
         const std::size_t h = t.grid.rows(), row = (r + 2) % h;
         return (static_cast<std::ptrdiff_t>(row) - static_cast<std::ptrdiff_t>(r)) *
                    static_cast<std::ptrdiff_t>(t.grid.stride()) +
@@ -155,7 +155,7 @@ class chunk_worker {
     }
 
     /// Brings the momentum of `count` chunks up to date and a copy of them into panel_, one after the other.
-    void fill_panel(const chunk_plan::tensor& t, std::size_t first, std::size_t count, float* m, const float* g,
+    void fill_panel(const chunk_plan::region& t, std::size_t first, std::size_t count, float* m, const float* g,
                     const step& how, const sparse_content& content) {
         const std::size_t h = t.grid.rows(), w = t.grid.cols(), stride = t.grid.stride();
         const std::size_t full = t.cols->full(), tile = h * full;
@@ -177,12 +177,12 @@ class chunk_worker {
                 how.gain, whole == count ? 0.0F : how.taken, ahead(t, r, count));
     }
     /// Whether nothing of a chunk stays in the momentum, not even what rounding would leave.
-    static bool all_sent(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content) noexcept {
-        return !t.settings.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
+    static bool all_sent(const chunk_plan::region& t, std::size_t chunk, const sparse_content& content) noexcept {
+        return !t.keeps_rest && content.counts[t.first_chunk + chunk] == t.grid.chunk_size();
     }
 
     /// choose() for at most line_batch chunks in panel_, of one row each.
-    void choose_lines(const chunk_plan::tensor& t, std::size_t first, std::size_t count, std::size_t k,
+    void choose_lines(const chunk_plan::region& t, std::size_t first, std::size_t count, std::size_t k,
                       const value_codec& codec, sparse_content& content) {
         const std::size_t w = t.grid.cols(), whole = (count + 15) / 16 * 16;
         kernels_->forward_lines(*t.cols, panel_.data(), count, scratch_);
@@ -199,7 +199,7 @@ class chunk_worker {
         }
     }
     /// The marked coefficients, none of them 0, of a chunk of one row -> content.
-    static void take_marked(const chunk_plan::tensor& t, std::size_t chunk, const float* c, std::uint64_t marks,
+    static void take_marked(const chunk_plan::region& t, std::size_t chunk, const float* c, std::uint64_t marks,
                             sparse_content& content) noexcept {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         std::uint32_t count = 0;
@@ -212,7 +212,7 @@ class chunk_worker {
     }
 
     /// The k largest of a chunk's coefficients -> content.
-    void choose(const chunk_plan::tensor& t, std::size_t chunk, const float* coefficients, std::size_t k,
+    void choose(const chunk_plan::region& t, std::size_t chunk, const float* coefficients, std::size_t k,
                 const value_codec& codec, sparse_content& content) {
         const spectrum_layout layout = {*t.rows, *t.cols};
         const std::size_t place = chunk_plan::first_place(t, chunk);
@@ -229,7 +229,7 @@ class chunk_worker {
         content.counts[t.first_chunk + chunk] = static_cast<std::uint32_t>(count);
     }
 
-    void select(const chunk_plan::tensor& t, const spectrum_layout& layout, const float* c,
+    void select(const chunk_plan::region& t, const spectrum_layout& layout, const float* c,
                 std::span<std::uint16_t> positions) {
         if (positions.size() == t.grid.chunk_size()) {
             for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::uint16_t>(i);
@@ -246,7 +246,7 @@ class chunk_worker {
     }
 
     /// The inverse transform of what `content` holds of a chunk -> tile.
-    void decode(const chunk_plan::tensor& t, std::size_t chunk, const sparse_content& content, float* tile) {
+    void decode(const chunk_plan::region& t, std::size_t chunk, const sparse_content& content, float* tile) {
         const std::size_t place = chunk_plan::first_place(t, chunk);
         const std::size_t count = content.counts[t.first_chunk + chunk];
         if (spectrum_layout{*t.rows, *t.cols}.line()) {

@@ -71,7 +71,7 @@ struct apply_kernel {
         masks.columns = area.take<std::uint32_t>(column_masks::column_words(model.max_cols), "columns");
         const device_span<std::uint32_t> room = area.take<std::uint32_t>(reduce_room, "room");
         for (std::uint32_t chunk = self.block(); chunk < chunks; chunk += self.blocks()) {
-            const tensor_view t = model.tensors.load(tensor_of(model.first_chunks, chunk));
+            const region_view t = model.regions.load(region_of(model.first_chunks, chunk));
             masks.words = (t.rows + 31) / 32;
             masks.clear(self, t);
             const std::uint32_t top = add_up(self, t, chunk, masks, sums, middle, room);
@@ -81,7 +81,7 @@ struct apply_kernel {
                 // the nearest integer, half upwards
                 [](std::int64_t sum) { return static_cast<std::int32_t>((sum + (1 << 21)) >> 22); });
             self.barrier();
-            const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = std::size_t{t.across} * t.cols;
+            const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = t.stride;
             inverse_rows<std::int64_t>(self, t, masks, model.exact, middle,
                                        [&](std::uint32_t r, std::uint32_t x, std::int64_t decoded) {
                                            move_weight(t, offset + r * stride + x, decoded, top);
@@ -93,7 +93,7 @@ struct apply_kernel {
  private:
     /// sums[position] <- the mean of that coefficient, for all that somebody sent, which `masks` then tells. Returns
     /// the largest exponent. Barriers all around.
-    THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const tensor_view& t, std::uint32_t chunk,
+    THINWIRE_KERNEL std::uint32_t add_up(const kernel_thread& self, const region_view& t, std::uint32_t chunk,
                                          const column_masks& masks, const device_span<std::uint64_t>& sums,
                                          const device_span<std::int32_t>& weight_sums,
                                          const device_span<std::uint32_t>& room) const {
@@ -149,7 +149,7 @@ struct apply_kernel {
     }
 
     /// x <- factor * x - step * direction, one rounding each, as update_kernels.hpp and element_kernels.hpp have it.
-    THINWIRE_KERNEL static void move_weight(const tensor_view& t, std::size_t at, std::int64_t decoded,
+    THINWIRE_KERNEL static void move_weight(const region_view& t, std::size_t at, std::int64_t decoded,
                                             std::uint32_t top) {
         float value = without_tiny(t.values.load(at));
         if (t.factor != 1.0F) value = without_tiny(multiply(value, t.factor));

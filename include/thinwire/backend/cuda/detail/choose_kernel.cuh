@@ -21,7 +21,7 @@ struct content_view {
     device_span<std::uint32_t> counts;
 };
 
-/// Of chunks [from, to), counted over all tensors, one at a time in each block:
+/// Of chunks [from, to), counted over all regions, one at a time in each block:
 ///   m <- m - taken * what `sent` holds of the chunk, where taken > 0
 ///   m <- decay * m + gain * g, and the largest coefficients of its transform -> `sent`, where select
 /// Does nothing where the gradients were refused.
@@ -37,7 +37,7 @@ struct choose_kernel {
     device_span<float> work;  ///< not Shared: 2 * max_size for each block
     std::uint32_t from = 0, to = 0;
     float decay = 0.0F, taken = 0.0F;
-    std::uint32_t most = 0;  ///< coefficients of a chunk that are sent, where the tensor does not keep fewer
+    std::uint32_t most = 0;  ///< coefficients of a chunk that are sent, where the region does not keep fewer
     bool select = true, sends_zero = true;
 
     [[nodiscard]] static std::size_t shared_bytes(const model_view& m) {
@@ -66,7 +66,7 @@ struct choose_kernel {
         masks.columns = area.take<std::uint32_t>(column_masks::column_words(model.max_cols), "columns");
         const device_span<std::uint32_t> room = area.take<std::uint32_t>(reduce_room, "room");
         for (std::uint32_t chunk = from + self.block(); chunk < to; chunk += self.blocks()) {
-            const tensor_view t = model.tensors.load(tensor_of(model.first_chunks, chunk));
+            const region_view t = model.regions.load(region_of(model.first_chunks, chunk));
             masks.words = (t.rows + 31) / 32;
             update_momentum(self, t, chunk, gain, masks, tile, middle);
             self.barrier();
@@ -84,15 +84,15 @@ struct choose_kernel {
     }
 
  private:
-    THINWIRE_KERNEL static std::size_t place_of_chunk(const tensor_view& t, std::uint32_t chunk) {
+    THINWIRE_KERNEL static std::size_t place_of_chunk(const region_view& t, std::uint32_t chunk) {
         return t.first_coefficient + std::size_t{chunk - t.first_chunk} * t.kept;
     }
 
     /// The momentum of a chunk, brought up to date, in its place and in `tile`.
-    THINWIRE_KERNEL void update_momentum(const kernel_thread& self, const tensor_view& t, std::uint32_t chunk,
+    THINWIRE_KERNEL void update_momentum(const kernel_thread& self, const region_view& t, std::uint32_t chunk,
                                          float gain, const column_masks& masks, const device_span<float>& tile,
                                          const device_span<float>& middle) const {
-        const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = std::size_t{t.across} * t.cols;
+        const std::size_t offset = chunk_offset(t, chunk - t.first_chunk), stride = t.stride;
         const std::uint32_t size = t.rows * t.cols;
         const bool all = taken == 1.0F && t.keeps_rest == 0 && sent.counts.load(chunk) == size;  // nothing remains
         const auto renew = [&](std::uint32_t r, std::uint32_t x, float sent_here) {

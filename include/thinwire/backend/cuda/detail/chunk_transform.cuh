@@ -14,7 +14,7 @@ inline constexpr std::uint32_t strip = 8;
 /// First pass of the inverse: middle[column * rows + r] = finish(sum over the column's coefficients f of
 /// coefficient(f * cols + column) * basis[f][r]), for the columns that are there. A barrier before and after.
 template <class Sum, class Entry, class Number, class Middle, class Coefficient, class Finish>
-THINWIRE_KERNEL void inverse_columns(const kernel_thread& self, const tensor_view& t, const column_masks& masks,
+THINWIRE_KERNEL void inverse_columns(const kernel_thread& self, const region_view& t, const column_masks& masks,
                                      const device_span<const Entry>& basis, const Coefficient& coefficient,
                                      const device_span<Middle>& middle, const Finish& finish) {
     const std::uint32_t h = t.rows;
@@ -33,7 +33,7 @@ THINWIRE_KERNEL void inverse_columns(const kernel_thread& self, const tensor_vie
 /// Second pass: calls use(r, x, sum over columns c of middle[c * rows + r] * basis[c][x]) for every element of the
 /// chunk, once.
 template <class Sum, class Entry, class Middle, class Use>
-THINWIRE_KERNEL void inverse_rows(const kernel_thread& self, const tensor_view& t, const column_masks& masks,
+THINWIRE_KERNEL void inverse_rows(const kernel_thread& self, const region_view& t, const column_masks& masks,
                                   const device_span<const Entry>& basis, const device_span<Middle>& middle,
                                   const Use& use) {
     const std::uint32_t h = t.rows, w = t.cols;
@@ -89,7 +89,7 @@ THINWIRE_KERNEL void fold_rows(const kernel_thread& self, std::uint32_t rows, st
 }
 
 /// forward_transform() for sides that are multiples of 8, and 16 where both bases mirror: then half of the products.
-THINWIRE_KERNEL void forward_blocks(const kernel_thread& self, const tensor_view& t, const model_view& model,
+THINWIRE_KERNEL void forward_blocks(const kernel_thread& self, const region_view& t, const model_view& model,
                                     const device_span<float>& tile, const device_span<float>& middle) {
     const std::uint32_t h = t.rows, w = t.cols;
     const bool fold = t.mirrored != 0;
@@ -127,7 +127,7 @@ THINWIRE_KERNEL void forward_blocks(const kernel_thread& self, const tensor_view
 }
 
 /// tile <- the chunk's transform, both row-major; `middle` is working memory. A barrier before and after.
-THINWIRE_KERNEL void forward_transform(const kernel_thread& self, const tensor_view& t, const model_view& model,
+THINWIRE_KERNEL void forward_transform(const kernel_thread& self, const region_view& t, const model_view& model,
                                        const device_span<float>& tile, const device_span<float>& middle) {
     if (t.rows % strip == 0 && t.cols % strip == 0) return forward_blocks(self, t, model, tile, middle);
     const device_span<const float> basis = model.forward;

@@ -31,9 +31,9 @@ namespace thinwire::cuda::detail {
 /// choice of what is sent of them. Every call makes the stream's device the one in use for as long as it takes.
 class device_chooser {
  public:
-    /// Parts whose coefficients are encoded while the device chooses those of the next.
+    /// Regions of parts whose coefficients are encoded while the device chooses those of the next.
     struct batch {
-        std::size_t from = 0, to = 0;  ///< parts
+        std::size_t from = 0, to = 0;  ///< regions
         std::size_t first_coefficient = 0, coefficients = 0;
         std::size_t first_chunk = 0, chunks = 0;
         event chosen{};  ///< their coefficients are on the host
@@ -94,7 +94,7 @@ class device_chooser {
         const std::size_t count = pieces().size();
         if (count == 0) return;
         launch(*stream_,
-               measure_kernel{.tensors = model_.view().tensors,
+               measure_kernel{.regions = model_.view().regions,
                               .pieces = model_.device_pieces(),
                               .measures = measures(first_piece_, count)},
                static_cast<unsigned>(count), measure_kernel::shared_bytes());
@@ -141,10 +141,10 @@ class device_chooser {
         sent_.upload(*stream_, staged_, 1);
     }
 
-    /// The staged coefficients of a part.
-    [[nodiscard]] section_slice slice(std::size_t part) noexcept {
-        const auto& t = plan_.tensors()[part];
-        const std::size_t coefficients = plan_.layout().sections[part].coefficients();
+    /// The staged coefficients of a region.
+    [[nodiscard]] section_slice slice(std::size_t region) noexcept {
+        const auto& t = plan_.regions()[region];
+        const std::size_t coefficients = plan_.layout().sections[region].coefficients();
         return {.positions = staged_.positions().subspan(t.first_coefficient, coefficients),
                 .values = staged_.values().subspan(t.first_coefficient, coefficients),
                 .counts = staged_.counts().subspan(t.first_chunk, t.grid.count()),
@@ -181,12 +181,13 @@ class device_chooser {
     void prepare_batches() {
         const std::size_t least = std::max<std::size_t>(1, model_.chunks() / 8);
         batch next;
-        for (std::size_t i = 0; i < parts_.size(); ++i) {
+        const std::size_t regions = plan_.regions().size();
+        for (std::size_t i = 0; i < regions; ++i) {
             const payload_section& section = plan_.layout().sections[i];
             next.to = i + 1;
             next.chunks += section.chunks;
             next.coefficients += section.coefficients();
-            if (next.chunks < least && next.to < parts_.size()) continue;
+            if (next.chunks < least && next.to < regions) continue;
             batch rest = {.from = next.to,
                           .to = next.to,
                           .first_coefficient = next.first_coefficient + next.coefficients,

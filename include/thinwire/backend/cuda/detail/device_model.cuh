@@ -56,30 +56,37 @@ class device_model {
                  bool with_momentum)
         : plan_(&plan), momentum_(with_momentum ? plan.elements() : 0, "momentum") {
         launch(on, fill_kernel<float>{momentum_.span(), 0.0F}, fill_kernel<float>::blocks(momentum_.size()), 0);
-        views_ = pinned_buffer<tensor_view>(parameters.size());
-        device_views_ = device_buffer<tensor_view>(parameters.size(), "tensors");
-        pinned_buffer<std::uint32_t> first(parameters.size());
-        first_chunks_ = device_buffer<std::uint32_t>(parameters.size(), "first chunks");
-        for (std::size_t i = 0; i < parameters.size(); ++i) {
-            const auto& t = plan.tensors()[i];
-            views_.span()[i] = {.values = parameters[i].values,
-                                .gradient = parameters[i].gradient,
+        const std::size_t count = plan.regions().size();
+        views_ = pinned_buffer<region_view>(count);
+        device_views_ = device_buffer<region_view>(count, "regions");
+        pinned_buffer<std::uint32_t> first(count);
+        first_chunks_ = device_buffer<std::uint32_t>(count, "first chunks");
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto& t = plan.regions()[i];
+            const auto& of = plan.tensors()[t.tensor];
+            const parameter& tensor = parameters[t.tensor];
+            views_.span()[i] = {.values = tensor.values,
+                                .gradient = tensor.gradient,
                                 .momentum = with_momentum
-                                                ? momentum_.span().subspan(t.first_element, parameters[i].values.size())
+                                                ? momentum_.span().subspan(of.first_element, tensor.values.size())
                                                 : device_span<float>(),
+                                .first_element = t.grid.offset(0),
+                                .stride = t.grid.stride(),
+                                .matrix = t.grid.height() * t.grid.stride(),
                                 .first_coefficient = t.first_coefficient,
                                 .first_chunk = narrow(t.first_chunk),
                                 .rows = narrow(t.grid.rows()),
                                 .cols = narrow(t.grid.cols()),
-                                .across = narrow(t.grid.stride() / t.grid.cols()),
+                                .down = narrow(t.grid.down()),
+                                .across = narrow(t.grid.across()),
                                 .kept = narrow(t.kept),
                                 .row_table = place_of_table(t.rows),
                                 .column_table = place_of_table(t.cols),
                                 .row_half = half_of_table(t.rows),
                                 .column_half = half_of_table(t.cols),
                                 .mirrored = folds(t.rows) && folds(t.cols) ? 1U : 0U,
-                                .keeps_rest = t.settings.keeps_rest ? 1U : 0U,
-                                .by_sign = t.settings.scope == update_scope::sign ? 1U : 0U};
+                                .keeps_rest = t.keeps_rest ? 1U : 0U,
+                                .by_sign = of.settings.scope == update_scope::sign ? 1U : 0U};
             first.span()[i] = narrow(t.first_chunk);
             chunks_ += t.grid.count();
         }
@@ -94,7 +101,7 @@ class device_model {
     }
 
     [[nodiscard]] model_view view() const noexcept {
-        return {.tensors = device_views_.span(),
+        return {.regions = device_views_.span(),
                 .first_chunks = first_chunks_.span(),
                 .forward = device_forward_.span(),
                 .halves = device_halves_.span(),
@@ -111,14 +118,16 @@ class device_model {
 
     void set_gradient(std::size_t i, const device_span<float>& gradient) {
         wait();
-        views_.span()[i].gradient = gradient;
+        const auto& t = plan_->tensors()[i];
+        for (std::size_t r = t.first_region; r < t.last_region; ++r) views_.span()[r].gradient = gradient;
         stale_ = true;
     }
     /// The numbers of an update.
     void set_rates(const payload_info& info) {
         wait();
         for (std::size_t i = 0; i < views_.size(); ++i) {
-            const auto rates = ::thinwire::detail::rates_of(plan_->tensors()[i].settings, info);
+            const auto rates =
+                ::thinwire::detail::rates_of(plan_->tensors()[plan_->regions()[i].tensor].settings, info);
             views_.span()[i].step = rates.step;
             views_.span()[i].factor = rates.factor;
         }
@@ -127,7 +136,7 @@ class device_model {
     /// Brings what was set to the device.
     void upload(stream& on) {
         if (!std::exchange(stale_, false)) return;
-        copy_to_device<tensor_view>(on, std::as_const(views_).span(), device_views_.span());
+        copy_to_device<region_view>(on, std::as_const(views_).span(), device_views_.span());
         uploaded_.record(on);
         uploading_ = true;
     }
@@ -190,7 +199,7 @@ class device_model {
         for (std::size_t i = 0; i < parameters.size(); ++i)
             for (std::size_t from = 0; from < parameters[i].values.size(); from += most)
                 pieces.push_back({.from = from,
-                                  .tensor = narrow(i),
+                                  .region = narrow(plan_->tensors()[i].first_region),
                                   .count = narrow(std::min(most, parameters[i].values.size() - from))});
         pieces_ = pinned_buffer<gradient_piece>(pieces.size());
         device_pieces_ = device_buffer<gradient_piece>(pieces.size(), "pieces");
@@ -200,8 +209,8 @@ class device_model {
     const ::thinwire::detail::chunk_plan* plan_;
     device_buffer<float> momentum_;
     std::size_t chunks_ = 0;
-    pinned_buffer<tensor_view> views_;
-    device_buffer<tensor_view> device_views_;
+    pinned_buffer<region_view> views_;
+    device_buffer<region_view> device_views_;
     device_buffer<std::uint32_t> first_chunks_;
     std::vector<std::pair<const basis_tables*, std::size_t>> tables_;
     std::size_t table_elements_ = 0;

@@ -27,7 +27,7 @@ struct step_numbers {
 /// Part of a tensor's gradient that one block measures.
 struct gradient_piece {
     std::uint64_t from = 0;
-    std::uint32_t tensor = 0;
+    std::uint32_t region = 0;  ///< the first of the tensor
     std::uint32_t count = 0;
 };
 struct piece_measure {
@@ -42,7 +42,7 @@ struct measure_kernel {
     static constexpr unsigned threads = 256;
     static constexpr unsigned resident = 4;
 
-    device_span<const tensor_view> tensors;
+    device_span<const region_view> regions;
     device_span<const gradient_piece> pieces;
     device_span<piece_measure> measures;
 
@@ -53,7 +53,7 @@ struct measure_kernel {
         const device_span<std::uint32_t> room = area.take<std::uint32_t>(reduce_room, "room");
         const device_span<double> sums = area.take<double>(32, "sums");
         const gradient_piece piece = pieces.load(self.block());
-        const device_span<float> gradient = tensors.load(piece.tensor).gradient;
+        const device_span<float> gradient = regions.load(piece.region).gradient;
         double squares = 0.0;
         std::uint32_t good = 0;  // ~ of the first that is not finite
         for (std::uint32_t i = self.index(); i < piece.count; i += self.threads()) {

@@ -9,13 +9,16 @@
 
 namespace thinwire::cuda::detail {
 
-/// A tensor as kernels see it: its memory, and how it is cut into chunks (chunk_grid).
-struct tensor_view {
+/// A region of a tensor as kernels see it: the tensor's memory, and how the region is cut into chunks (chunk_grid).
+struct region_view {
     device_span<float> values, gradient, momentum;
-    std::uint64_t first_coefficient = 0;  ///< those of the tensors before it: places of coefficients that are sent
+    std::uint64_t first_element = 0;      ///< of the tensor, where the first chunk begins
+    std::uint64_t stride = 1;             ///< elements from one row of the tensor to the next
+    std::uint64_t matrix = 1;             ///< elements from one matrix of the tensor to the next
+    std::uint64_t first_coefficient = 0;  ///< those of the regions before it: places of coefficients that are sent
     std::uint32_t first_chunk = 0;        ///< likewise
     std::uint32_t rows = 1, cols = 1;     ///< of a chunk
-    std::uint32_t across = 1;             ///< chunks in a row of chunks
+    std::uint32_t down = 1, across = 1;   ///< chunks of one matrix
     std::uint32_t kept = 1;               ///< coefficients of a chunk that are sent
     std::uint32_t row_table = 0, column_table = 0;  ///< where their bases begin in the tables
     std::uint32_t row_half = 0, column_half = 0;    ///< likewise in `halves`, where mirrored
@@ -25,14 +28,14 @@ struct tensor_view {
     float step = 0.0F, factor = 1.0F;               ///< x <- factor * x - step * direction
 };
 
-/// Where element (0, 0) of a chunk lies in its tensor, whose rows are across * cols long.
-THINWIRE_KERNEL std::size_t chunk_offset(const tensor_view& t, std::uint32_t chunk) {
+/// Where element (0, 0) of a chunk lies in its tensor.
+THINWIRE_KERNEL std::size_t chunk_offset(const region_view& t, std::uint32_t chunk) {
     const std::uint32_t column = chunk % t.across, row = chunk / t.across;
-    return (std::size_t{row} * t.rows * t.across + column) * t.cols;
+    return t.first_element + row / t.down * t.matrix + row % t.down * t.rows * t.stride + std::size_t{column} * t.cols;
 }
 
-/// The tensor that a chunk, counted over all tensors, belongs to.
-THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint32_t>& first_chunks, std::uint32_t chunk) {
+/// The region that a chunk, counted over all regions, belongs to.
+THINWIRE_KERNEL std::size_t region_of(const device_span<const std::uint32_t>& first_chunks, std::uint32_t chunk) {
     std::size_t from = 0, to = first_chunks.size();
     while (to - from > 1) {
         const std::size_t middle = (from + to) / 2;
@@ -44,9 +47,9 @@ THINWIRE_KERNEL std::size_t tensor_of(const device_span<const std::uint32_t>& fi
     return from;
 }
 
-/// What kernels know of all tensors.
+/// What kernels know of all regions of the tensors.
 struct model_view {
-    device_span<const tensor_view> tensors;
+    device_span<const region_view> regions;
     device_span<const std::uint32_t> first_chunks;
     device_span<const float> forward;  ///< bases by [position][frequency]
     /// Of mirrored bases of even sides, the first half of the positions: [position][frequency], even frequencies first.
@@ -70,7 +73,7 @@ struct column_masks {
         return (max_cols + 31) / 32;
     }
     /// All none; a barrier must follow.
-    THINWIRE_KERNEL void clear(const kernel_thread& self, const tensor_view& t) const {
+    THINWIRE_KERNEL void clear(const kernel_thread& self, const region_view& t) const {
         for (unsigned i = self.index(); i < t.cols * words; i += self.threads()) rows.store(i, 0U);
         for (unsigned i = self.index(); i < (t.cols + 31) / 32; i += self.threads()) columns.store(i, 0U);
     }
