@@ -64,9 +64,18 @@ class backend {
         detail::device_pool* pool_ = nullptr;
     };
 
-    /// Throws device_error where there is no device or not enough memory for the workspace of cuBLAS, 32 MiB.
+    /// Throws device_error where there is no device or not enough memory for the workspace of cuBLAS, 32 MiB;
+    /// value_error where tf32 or bf16 is asked for and the device is below compute capability 8.0, or, with bf16, these
+    /// sources were compiled for one that is.
     backend(stream& on, matmul_precision precision)
-        : stream_(&on), precision_(precision), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {}
+        : stream_(&on), precision_(precision), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {
+        if (precision != matmul_precision::bf16) return;
+        const int compiled = compiled_for<detail::attention_kernel<detail::bfloat16_tile<64, 64>>>();
+        if (compiled < 80)
+            throw value_error("cuda::backend: precision bf16 in code for compute capability " +
+                              std::to_string(compiled / 10) + "." + std::to_string(compiled % 10) +
+                              ", expected 8.0 at least (nvcc -arch, CMAKE_CUDA_ARCHITECTURES)");
+    }
     backend(const backend&) = delete;
     backend& operator=(const backend&) = delete;
     /// Waits: what was given to the stream uses memory that goes here.

@@ -234,6 +234,12 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
     });
 }
 
+/// The compute capability, times ten, whose instructions a kernel may use.
+template <class Kernel>
+[[nodiscard]] int compiled_for() noexcept {
+    return 100;
+}
+
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
 /// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
 /// multiprocessor shall have registers for.

@@ -144,15 +144,25 @@ class kernel_thread {
             : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
             : "r"(a.value[0]), "r"(a.value[1]), "r"(a.value[2]), "r"(a.value[3]), "r"(b.value[0]), "r"(b.value[1]));
 #else
-        asm volatile("trap;");  // cuda::backend refuses such a device
+        asm volatile("trap;");  // cuda::backend refuses such a device, and such code
 #endif
     }
-    /// Over the warp.
+    /// Over the warp. By shuffles where there is no instruction for it, below compute capability 8.0.
     [[nodiscard]] __device__ __forceinline__ std::uint32_t sum(std::uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
         return __reduce_add_sync(all, value);
+#else
+        for (unsigned mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+        return value;
+#endif
     }
     [[nodiscard]] __device__ __forceinline__ std::uint32_t largest(std::uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
         return __reduce_max_sync(all, value);
+#else
+        for (unsigned mask = 16; mask > 0; mask /= 2) value = max(value, shuffle_xor(value, mask));
+        return value;
+#endif
     }
 };
 
@@ -333,6 +343,15 @@ __global__ void __launch_bounds__(Kernel::threads, Kernel::resident) run_kernel(
 }
 
 }  // namespace detail
+
+/// The compute capability, times ten, whose instructions the code has that the device in use would run of a kernel:
+/// that of nvcc's -arch, the device's own or an older one. Throws device_error, also where there is no such code.
+template <class Kernel>
+[[nodiscard]] int compiled_for() {
+    cudaFuncAttributes code{};
+    detail::require(cudaFuncGetAttributes(&code, detail::run_kernel<Kernel>), "cudaFuncGetAttributes");
+    return code.ptxVersion;
+}
 
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
 /// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
