@@ -64,11 +64,17 @@ class backend {
         detail::device_pool* pool_ = nullptr;
     };
 
-    /// Throws device_error where there is no device or not enough memory for the workspace of cuBLAS, 32 MiB;
-    /// value_error where tf32 or bf16 is asked for and the device is below compute capability 8.0, or, with bf16, these
+    /// The stream's device is to be the one in use (device_scope), here and in all calls. Throws device_error where
+    /// there is no device or not enough memory for the workspace of cuBLAS, 32 MiB; value_error where another device is
+    /// in use, where tf32 or bf16 is asked for and the device is below compute capability 8.0, or, with bf16, these
     /// sources were compiled for one that is.
     backend(stream& on, matmul_precision precision)
-        : stream_(&on), precision_(precision), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {
+        : stream_(&on_current_device(on)),
+          precision_(precision),
+          pool_(on),
+          matmul_(precision),
+          total_(1, "total"),
+          staged_total_(1) {
         if (precision != matmul_precision::bf16) return;
         const int compiled = compiled_for<detail::attention_kernel<detail::bfloat16_tile<64, 64>>>();
         if (compiled < 80)
@@ -274,6 +280,12 @@ class backend {
     }
 
  private:
+    [[nodiscard]] static stream& on_current_device(stream& on) {
+        if (const int used = current_device(), device = on.device(); used != device)
+            throw value_error("cuda::backend: a stream of device " + std::to_string(device) + " while device " +
+                              std::to_string(used) + " is in use, expected that of the stream (cuda::device_scope)");
+        return on;
+    }
     [[nodiscard]] static std::size_t wide(int n) noexcept { return static_cast<std::size_t>(n); }
     [[nodiscard]] static unsigned narrow(int n) noexcept { return static_cast<unsigned>(n); }
     [[nodiscard]] static std::size_t area(int rows, int columns) noexcept { return wide(rows) * wide(columns); }

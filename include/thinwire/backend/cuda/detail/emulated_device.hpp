@@ -30,6 +30,11 @@ inline constexpr bool is_emulated = true;
 /// Shared memory that one block may have: what the smallest device that CUDA 13 supports grants.
 inline constexpr std::size_t most_shared_bytes = 64 * 1024;
 
+/// The device that this thread allocates on and launches on.
+[[nodiscard]] inline int current_device() noexcept {
+    return detail::device_in_use;
+}
+
 /// Makes a device the one that this thread allocates on and launches on, until it goes.
 class device_scope {
  public:
@@ -204,6 +209,18 @@ namespace detail {
 }
 
 }  // namespace detail
+
+/// Where memory lies.
+struct memory_place {
+    bool on_device = false;  ///< else in host memory, or nowhere
+    bool managed = false;    ///< moves to whoever touches it
+    int device = 0;          ///< whose it is
+};
+[[nodiscard]] inline memory_place place_of_memory(const void* address) {
+    const detail::allocation* memory = detail::emulated_memory::get().look_up(address);
+    if (memory == nullptr || !memory->alive) return {};
+    return {.on_device = true, .device = memory->device};
+}
 
 /// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
 template <class T>
