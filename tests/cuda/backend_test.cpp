@@ -32,6 +32,11 @@ void for_each_device_operation(const Visit& visit) {
     visit(test::rms_norm_op{300, 193, true}, "rms_norm, parts of rows");
     visit(test::layer_norm_op{129, 65}, "layer_norm, parts of rows");
     visit(test::embedding_op{300, 600, 50}, "embedding, strips of columns");
+    visit(test::embedding_op{5, 1540, 4}, "embedding, rows of several warps, four columns at once");
+    visit(test::embedding_op{5, 1541, 4}, "embedding, rows of several warps, column by column");
+    visit(test::add_bias_op{3, 2052}, "add_bias, rows of several warps, four columns at once");
+    visit(test::rope_op{12, 6, 3, 16, 60, 2}, "rope, four pairs at once");
+    visit(test::rope_op{12, 6, 3, 12, 60, 2}, "rope, pair by pair");
     visit(test::cross_entropy_op{20, 1100}, "cross_entropy of many words");
 }
 
