@@ -504,6 +504,8 @@ TEST_CASE("node: a communicator whose streams hang is gone when its patience is"
         nccl::detail::failure = {.device = 1, .reported = false};
         devices.average({&all, 1});
         CHECK_THROWS_AS(streams.all[0]->synchronize(), cuda::emulation_error);  // who waits by himself, waits
+        streams.all[0]->drain();                                                // noexcept, and counted
+        CHECK(cuda::detail::endless_drains.exchange(0) == 1);
     }
     CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
     streams.all[0]->synchronize();

@@ -5,6 +5,7 @@
 #include <thinwire/backend/cuda/detail/emulated_memory.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -53,6 +54,13 @@ class device_scope {
     int before_;
 };
 
+namespace detail {
+
+/// How often a destructor waited for a stream that waits for ever; a device would never have come back.
+inline std::atomic<int> endless_drains{0};
+
+}  // namespace detail
+
 /// Work that is done in the order in which it was given, later than the call, on the device that was in use when it was
 /// made. Emulated, nothing happens before synchronize() or event::wait(), so that a host that does not wait is found
 /// out. Belongs to one thread.
@@ -71,6 +79,9 @@ class stream {
     void drain() noexcept {
         try {
             run_until(given_);
+        } catch (const emulation_error& e) {
+            if (e.kind() == defect::hang) ++detail::endless_drains;
+            kept_ = std::current_exception();
         } catch (...) {
             kept_ = std::current_exception();
         }
