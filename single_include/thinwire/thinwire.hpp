@@ -10821,6 +10821,8 @@ class round_keeper {
                std::equal(c.payload.begin(), c.payload.end(), payload_.begin(), payload_.end());
     }
 
+    /// Whether share() has been made for this round.
+    [[nodiscard]] bool share_known() const noexcept { return share_known_; }
     /// The digest of this round's share of the weights; `add` adds an optimizer's own replica state to it.
     template <class Add>
     [[nodiscard]] const digest& share(std::span<const parameter> parameters, const Add& add) {

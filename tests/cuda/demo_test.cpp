@@ -250,6 +250,55 @@ TEST_CASE("cuda::demo: a thread pool, a sink and the order of threads and blocks
 #endif
 }
 
+#if defined(THINWIRE_CUDA_EMULATE)
+TEST_CASE("cuda::demo: the next digest waits for the last update alone, not for what was given to the stream since") {
+    const std::vector<shape> shapes = {{64, 128}, {130}};
+    const demo_options options = {.momentum_decay = 0.9F, .k = 12};
+    device_peer device(0, options, nullptr, shapes);
+    host_peer host(0, options, nullptr, shapes);
+    for (std::uint64_t round = 0; round < 3; ++round) {
+        const auto payload = device.begin(0);
+        static_cast<void>(host.begin(0));
+        const std::vector<contribution> list = {{.peer = 0, .payload = payload}};
+        CHECK(finish(*device.optimizer, round, list).agreeing == 1);
+        CHECK(finish(*host.optimizer, round, list).agreeing == 1);
+        bool backward_ran = false;
+        device.stream.give([&] { backward_ran = true; });
+        const std::uint64_t given = device.stream.given();
+        device.optimizer->digest_ahead();
+        CHECK_FALSE(backward_ran);
+        CHECK(device.stream.given() == given);
+        device.stream.synchronize();
+    }
+    // What is brought for a round that set_round() leaves is brought anew, from the weights as they are then.
+    std::vector<float> weights(64 * 128, 0.25F);
+    cuda::copy_to_device<float>(device.stream, weights, device.values[0].span());
+    std::ranges::copy(weights, host.values[0].begin());
+    for (const std::uint64_t round : {3U, 20U}) {
+        device.optimizer->set_round(round);
+        host.optimizer->set_round(round);
+        const auto payload = host.begin(0);
+        const std::vector<contribution> list = {{.peer = 0, .payload = payload}};
+        CHECK(device.optimizer->apply({.round = round, .contributions = list}).agreeing == 1);
+        CHECK(finish(*host.optimizer, round, list).agreeing == 1);
+    }
+}
+
+TEST_CASE("cuda::demo: the transform of a chunk leaves no bank of shared memory waiting for another") {
+    demo_options options = {.k = 8};
+    device_peer peer(0, options, nullptr, {{64, 64}});
+    cuda::detail::bank_meter meter;
+    cuda::detail::banks = &meter;
+    static_cast<void>(peer.begin(0));
+    cuda::detail::banks = nullptr;
+    const auto found = meter.from("chunk_transform.cuh");
+    CAPTURE(found.accesses);
+    CAPTURE(found.wavefronts);
+    CHECK(found.accesses > 1000);
+    CHECK(found.wavefronts <= 2 * found.accesses);  // two rows are read at once where the basis mirrors
+}
+#endif
+
 TEST_CASE("cuda::demo: many senders, repeated, foreign and damaged payloads: report and bits as on the host") {
     const std::vector<shape> shapes = {{32, 32}, {20}};
     demo_options options = {.momentum_decay = 0.9F, .k = 9};
@@ -430,4 +479,20 @@ TEST_CASE("cuda::demo: what has no kernel is refused") {
     const std::vector<cuda::parameter> wrong = {
         {.name = "w", .shape = {8}, .values = values.span(), .gradient = values.span()}};
     CHECK_THROWS_AS(cuda::demo(wrong, {}, s), shape_error);
+}
+
+TEST_CASE("cuda::demo: memory that is not the device's is refused with the tensor's name") {
+    cuda::stream s;
+    const auto good = test::on_device(s, std::vector<float>(8));
+    std::vector<float> host(8);
+    const auto make = [&](float* values, float* gradient) {
+        const std::vector<parameter> of = {
+            {.name = "embedding", .shape = {8}, .values = {values, 8}, .gradient = {gradient, 8}}};
+        cuda::demo(of, {}, s);
+    };
+    CHECK_NOTHROW(make(good.data(), good.data()));
+    CHECK_THROWS_WITH_AS(make(host.data(), good.data()),
+                         doctest::Contains("values of 'embedding' not in a device's memory"), value_error);
+    CHECK_THROWS_WITH_AS(make(good.data(), host.data()),
+                         doctest::Contains("gradient of 'embedding' not in a device's memory"), value_error);
 }

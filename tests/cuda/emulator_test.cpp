@@ -205,6 +205,16 @@ TEST_CASE("emulator: synchronising a warp orders that warp only, and a shuffle o
         static_cast<void>(self.shuffle(self.index(), 0));
         out.store(self.index(), values.load(self.index() ^ 1U));
     });
+    expect(defect::race, "thread", [](const kernel_thread& self, const words& out) {
+        const std::uint32_t value = out.load(0);  // of both warps
+        self.sync_warp();
+        if (self.index() == 0) out.store(0, value + 1);
+    });
+    CHECK_FALSE(judge([](const kernel_thread& self, const words& out) {
+                    const std::uint32_t value = self.warp() == 0 ? out.load(0) : 0U;
+                    self.sync_warp();
+                    if (self.index() == 0) out.store(0, value + 1);
+                }).has_value());
 }
 
 TEST_CASE("emulator: blocks of a launch are not ordered, launches are") {
@@ -253,6 +263,59 @@ TEST_CASE("emulator: several elements at once, at multiples of their size") {
     expect(defect::out_of_bounds, "array 'data'", [](const kernel_thread& self, const words& out) {
         static_cast<void>(out.load_pack<2>(256 + 2 * self.index()));
     });
+}
+
+TEST_CASE("emulator: writing several elements at once: all of them, aligned, and compared with other accesses") {
+    CHECK_FALSE(judge([](const kernel_thread& self, const words& out) {
+                    out.store_pack<4>(4 * self.index(), {{1, 2, 3, self.index()}});
+                    self.barrier();
+                    if (out.load(255 - self.index()) == 9) out.store(0, 1);
+                }).has_value());
+    expect(defect::misaligned, "writes 2 elements at once from element 3 on",
+           [](const kernel_thread&, const words& out) {
+               out.store_pack<2>(3, {{1, 2}});
+           });
+    expect(defect::race, "array 'data'", [](const kernel_thread& self, const words& out) {
+        out.store_pack<2>(2 * (self.index() / 2), {{1, 2}});
+    });
+}
+
+TEST_CASE("emulator: how many turns the banks of shared memory take for the accesses of a warp") {
+    struct pattern {
+        std::uint64_t accesses, wavefronts;
+    };
+    const auto count = [](const auto& body) {
+        detail::bank_meter meter;
+        detail::banks = &meter;
+        CHECK_FALSE(judge(body, 2, 64 * 64 * 4).has_value());  // three orders of threads
+        detail::banks = nullptr;
+        const auto found = meter.from("emulator_test.cpp");
+        return pattern{found.accesses / 3, found.wavefronts / 3};
+    };
+    const auto with = [&](auto place) {
+        return count([place](const kernel_thread& self, const words&) {
+            shared_memory area(self);
+            const auto values = area.take<std::uint32_t>(64 * 64, "values");
+            values.store(place(self.index()), self.index());
+        });
+    };
+    const pattern neighbours = with([](unsigned i) { return i; });
+    CHECK(neighbours.accesses == 4);  // two blocks of two warps
+    CHECK(neighbours.wavefronts == 4);
+    CHECK(with([](unsigned i) { return i * 2; }).wavefronts == 4 * 2);
+    CHECK(with([](unsigned i) { return i * 33; }).wavefronts == 4);
+    CHECK(with([](unsigned i) { return i * 64; }).wavefronts == 4 * 32);
+    const pattern reads = count([](const kernel_thread& self, const words&) {
+        shared_memory area(self);
+        const auto values = area.take<std::uint32_t>(64 * 64, "values");
+        for (unsigned i = self.index(); i < 256; i += 64) values.store(i, i);  // 4 accesses of each warp
+        self.barrier();
+        static_cast<void>(values.load(7));
+        static_cast<void>(values.load_pack<4>(8));
+        static_cast<void>(values.load_pack<4>(4 * self.index()));
+    });
+    CHECK(reads.accesses == 4 * (4 + 3));
+    CHECK(reads.wavefronts == 4 * (4 + 1 + 1 + 4));
 }
 
 TEST_CASE("emulator: reading what nobody wrote") {

@@ -5,6 +5,7 @@
 #include <thinwire/nccl/communicator.cuh>
 
 #include "peer.hpp"
+#include <doctest/doctest.h>
 
 #include <chrono>
 #include <cstddef>
@@ -25,7 +26,8 @@ namespace thinwire::test {
 #endif
 }
 
-/// Has so many emulated devices while it lives, none of which fails, and all communicators gone after it.
+/// Has so many emulated devices while it lives, none of which fails, and all communicators gone after it. No destructor
+/// may have waited for a device that does not come.
 struct machine {
     explicit machine([[maybe_unused]] int devices) {
 #if defined(THINWIRE_CUDA_EMULATE)
@@ -38,6 +40,7 @@ struct machine {
     ~machine() {
         cuda::detail::emulated_devices = 1;
         nccl::detail::failure = {};
+        CHECK(cuda::detail::endless_drains.exchange(0) == 0);
     }
 #endif
 };

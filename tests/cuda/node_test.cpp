@@ -17,6 +17,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -307,6 +308,9 @@ TEST_CASE("node: gradients that move, weights that are loaded, momentum by devic
     CHECK_THROWS_WITH_AS(static_cast<void>(many.optimizer->momentum(9)),
                          doctest::Contains("parameter 9, expected below"), value_error);
     CHECK(many.optimizer->momentum(1).size() == 40);
+    CHECK_THROWS_WITH_AS(many.optimizer->set_gradient(0, moved.span(), 0),
+                         doctest::Contains("gradient of 'tensor0' on device 1, expected memory of device 0"),
+                         value_error);
     CHECK_THROWS_AS(static_cast<void>(many.optimizer->replica_digest(2)), value_error);
 
     cuda::copy_to_device<float>(*many.streams.all[0], ones, many.values[0][0].span());
@@ -320,6 +324,11 @@ TEST_CASE("node: gradients that move, weights that are loaded, momentum by devic
     CHECK_THROWS_WITH_AS(make({many.parameters[0]}), doctest::Contains("expected those of the group's 2"), value_error);
     CHECK_THROWS_WITH_AS(make({many.parameters[0], {many.parameters[1][0]}}),
                          doctest::Contains("1 parameters of device 1, expected 2"), value_error);
+    CHECK_THROWS_WITH_AS(make({many.parameters[0], many.parameters[0]}),
+                         doctest::Contains("values of 'tensor0' on device 0, expected memory of device 1"),
+                         value_error);
+    CHECK_THROWS_WITH_AS(cuda::backend(*many.streams.all[1], cuda::matmul_precision::f32),
+                         doctest::Contains("a stream of device 1 while device 0 is in use"), value_error);
     auto turned = many.parameters[1];
     turned[0].shape = {64, 256};
     CHECK_THROWS_WITH_AS(make({many.parameters[0], turned}), doctest::Contains("as on the first"), shape_error);
@@ -384,15 +393,17 @@ TEST_CASE("node: a transformer on each device, each with its part of the batch, 
     for (std::size_t i = 0; i < targets.size(); ++i) targets[i] = tokens[i / 16 * 16 + (i + 1) % 16];
     std::vector<float> losses;
     for (std::uint64_t round = 0; round < 8; ++round) {
-        float loss = 0.0F;
-        for (std::size_t d = 0; d < 2; ++d) {
+        std::array<float, 2> loss{};
+        const auto train = [&](std::size_t d) {
             const cuda::device_scope on(static_cast<int>(d));
             models[d]->zero_gradient();
-            loss += models[d]->loss_and_gradient(std::span(tokens).subspan(d * 32, 32),
-                                                 std::span(targets).subspan(d * 32, 32), 2, 16) /
-                    2.0F;
-        }
-        losses.push_back(loss);
+            loss[d] = models[d]->loss_and_gradient(std::span(tokens).subspan(d * 32, 32),
+                                                   std::span(targets).subspan(d * 32, 32), 2, 16);
+        };
+        std::thread second(train, 1);
+        train(0);
+        second.join();
+        losses.push_back((loss[0] + loss[1]) / 2.0F);
         const auto payload = optimizer.begin_step(0);
         const std::vector<contribution> list = {{.peer = 0, .payload = payload}};
         CHECK(finish(optimizer, round, list).own_included);
@@ -468,6 +479,18 @@ TEST_CASE("node: a gradient on the wrong device is found, and no group stays ope
     CHECK_THROWS_AS(devices.broadcast({&all, 1}), nccl::collective_error);
 }
 
+TEST_CASE("node: a communicator that cannot be destroyed takes the others with it, each once") {
+    const machine here(3);
+    const test::device_streams streams(3);
+    const std::size_t before = nccl::detail::emulated_nccl::get().aborted_after_destroy;
+    {
+        const nccl::communicator devices(streams.all);
+        nccl::detail::failure.undying = 1;
+    }
+    CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
+    CHECK(nccl::detail::emulated_nccl::get().aborted_after_destroy == before);
+}
+
 TEST_CASE("node: a communicator whose streams hang is gone when its patience is") {
     const machine here(2);
     const test::device_streams streams(2);
@@ -483,6 +506,8 @@ TEST_CASE("node: a communicator whose streams hang is gone when its patience is"
         nccl::detail::failure = {.device = 1, .reported = false};
         devices.average({&all, 1});
         CHECK_THROWS_AS(streams.all[0]->synchronize(), cuda::emulation_error);  // who waits by himself, waits
+        streams.all[0]->drain();                                                // noexcept, and counted
+        CHECK(cuda::detail::endless_drains.exchange(0) == 1);
     }
     CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
     streams.all[0]->synchronize();

@@ -83,12 +83,19 @@ double compare_step(const test::small_model& small, matmul_precision precision) 
                                                           std::vector<float>(p.gradient.begin(), p.gradient.end()),
                                                           static_cast<double>(largest)));
     }
-    CHECK(device.loss(b.tokens, b.targets, b.rows, b.length) == found);
+    const float without_gradient = device.loss(b.tokens, b.targets, b.rows, b.length);
+    if (cuda::is_emulated) CHECK(without_gradient == found);
+    CHECK(without_gradient == doctest::Approx(found).epsilon(0.001));
     std::vector<std::vector<float>> kept;
     for (const parameter& p : device.parameters()) kept.push_back(fetch(backend, p.gradient));
     device.recompute_activations(true);
-    CHECK(loss_of(device, b) == found);
-    for (std::size_t i = 0; i < kept.size(); ++i) CHECK(fetch(backend, device.parameters()[i].gradient) == kept[i]);
+    const float again = loss_of(device, b);
+    // cuBLASLt may take another algorithm for memory that begins at other multiples
+    const double most = cuda::is_emulated ? 0.0 : precision == matmul_precision::f32 ? 1e-5 : 0.02;
+    CHECK(std::abs(static_cast<double>(again) - static_cast<double>(found)) <= most);
+    for (std::size_t i = 0; i < kept.size(); ++i)
+        CHECK(test::relative_difference(fetch(backend, device.parameters()[i].gradient), kept[i],
+                                        static_cast<double>(largest)) <= most);
     return worst;
 }
 

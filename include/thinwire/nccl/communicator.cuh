@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace thinwire::nccl {
@@ -112,7 +113,10 @@ class communicator final : public cuda::device_group {
         }
         watch("end", [&] { return std::all_of(ends.begin(), ends.end(), [](cuda::event& e) { return e.reached(); }); });
         in_group("ncclCommFinalize", [this](std::size_t d) { return ncclCommFinalize(comms_[d]); });
-        for (std::size_t d = 0; d < comms_.size(); ++d) require(ncclCommDestroy(comms_[d]), "ncclCommDestroy", d);
+        for (std::size_t d = 0; d < comms_.size(); ++d) {  // what is destroyed, or failed to be, is not aborted as well
+            const ncclResult_t result = ncclCommDestroy(std::exchange(comms_[d], nullptr));
+            require(result, "ncclCommDestroy", d);
+        }
         comms_.clear();
     }
     /// Ends what NCCL does on the devices, and all communicators.

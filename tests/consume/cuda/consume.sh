@@ -4,6 +4,7 @@
 #
 #     consume.sh NVCC CMAKE SOURCE FOLDER GENERATOR COMPILER
 #
+# CMAKE_CUDA_ARCHITECTURES is not set: the sources have to compile for the oldest device that nvcc knows, which is its default.
 # Ends with 77 (skipped) where there is no nvcc. Needs no device: without one the program expects to be told.
 set -eu
 nvcc=$1 cmake=$2 source=$3 out=$4 generator=$5 compiler=$6
@@ -21,7 +22,7 @@ if "$nvcc" -E "$out/has_nccl.cu" > /dev/null 2>&1; then nccl=ON; else echo "cons
     -DTHINWIRE_RUNTIME=OFF -DTHINWIRE_LAUNCHER=OFF -DTHINWIRE_TESTS=OFF -DTHINWIRE_EXAMPLES=OFF -DTHINWIRE_BENCHMARKS=OFF
 "$cmake" --install "$out/thinwire"
 "$cmake" -S "$source/tests/consume/cuda" -B "$out/consumer" -G "$generator" "-DCMAKE_CXX_COMPILER=$compiler" \
-    "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_HOST_COMPILER=$compiler" -DCMAKE_CUDA_ARCHITECTURES=90 -DCMAKE_BUILD_TYPE=Release \
+    "-DCMAKE_CUDA_COMPILER=$nvcc" "-DCMAKE_CUDA_HOST_COMPILER=$compiler" -DCMAKE_BUILD_TYPE=Release \
     "-Dthinwire_DIR=$out/installed/lib/cmake/thinwire"
 "$cmake" --build "$out/consumer"
 "$out/consumer/consumer"

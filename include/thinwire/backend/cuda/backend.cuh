@@ -64,9 +64,24 @@ class backend {
         detail::device_pool* pool_ = nullptr;
     };
 
-    /// Throws device_error where there is no device or not enough memory for the workspace of cuBLAS, 32 MiB.
+    /// The stream's device is to be the one in use (device_scope), here and in all calls. Throws device_error where
+    /// there is no device or not enough memory for the workspace of cuBLAS, 32 MiB; value_error where another device is
+    /// in use, where tf32 or bf16 is asked for and the device is below compute capability 8.0, or, with bf16, these
+    /// sources were compiled for one that is.
     backend(stream& on, matmul_precision precision)
-        : stream_(&on), precision_(precision), pool_(on), matmul_(precision), total_(1, "total"), staged_total_(1) {}
+        : stream_(&on_current_device(on)),
+          precision_(precision),
+          pool_(on),
+          matmul_(precision),
+          total_(1, "total"),
+          staged_total_(1) {
+        if (precision != matmul_precision::bf16) return;
+        const int compiled = compiled_for<detail::attention_kernel<detail::bfloat16_tile<64, 64>>>();
+        if (compiled < 80)
+            throw value_error("cuda::backend: precision bf16 in code for compute capability " +
+                              std::to_string(compiled / 10) + "." + std::to_string(compiled % 10) +
+                              ", expected 8.0 at least (nvcc -arch, CMAKE_CUDA_ARCHITECTURES)");
+    }
     backend(const backend&) = delete;
     backend& operator=(const backend&) = delete;
     /// Waits: what was given to the stream uses memory that goes here.
@@ -98,7 +113,8 @@ class backend {
     }
 
     void add_bias(float* y, const float* bias, int rows, int columns) {
-        map(detail::add_bias_map{out(y, area(rows, columns)), in(bias, wide(columns))}, area(rows, columns));
+        detail::launch_rows(*stream_, detail::add_bias_map{out(y, area(rows, columns)), in(bias, wide(columns))},
+                            wide(rows), wide(columns));
     }
     void bias_backward(float* dbias, const float* dy, int rows, int columns) {
         add_columns(dbias, dy, nullptr, nullptr, nullptr, rows, columns);
@@ -149,16 +165,16 @@ class backend {
     void rope(float* x, const float* cosine, const float* sine, int rows, int tokens, int heads, int head_dim,
               int stride, int first_position, bool inverse) {
         const std::size_t half = wide(head_dim / 2), table = (wide(first_position) + wide(tokens)) * half;
-        map(detail::rope_map{.x = out(x, strided(rows, stride, heads * head_dim)),
-                             .cosine = in(cosine, table),
-                             .sine = in(sine, table),
-                             .tokens = narrow(tokens),
-                             .heads = narrow(heads),
-                             .half = narrow(head_dim / 2),
-                             .stride = narrow(stride),
-                             .first_position = narrow(first_position),
-                             .direction = inverse ? -1.0F : 1.0F},
-            area(rows, heads) * half);
+        detail::launch_rows(*stream_,
+                            detail::rope_map{.x = out(x, strided(rows, stride, heads * head_dim)),
+                                             .cosine = in(cosine, table),
+                                             .sine = in(sine, table),
+                                             .tokens = narrow(tokens),
+                                             .half = narrow(head_dim / 2),
+                                             .stride = wide(stride),
+                                             .first_position = wide(first_position),
+                                             .direction = inverse ? -1.0F : 1.0F},
+                            wide(rows), wide(heads) * half);
     }
 
     /// Throws value_error for a head_dim above 128.
@@ -223,9 +239,10 @@ class backend {
     void embedding(float* y, const float* table, const std::int32_t* ids, int rows, int columns) {
         const std::array parts = {std::span(ids, wide(rows))};
         const std::int32_t last = rows == 0 ? -1 : *std::max_element(ids, ids + rows);
-        map(detail::embedding_map{out(y, area(rows, columns)), in(table, area(last + 1, columns)),
-                                  stage_.bring(pool_, parts), narrow(columns)},
-            area(rows, columns));
+        detail::launch_rows(*stream_,
+                            detail::embedding_map{out(y, area(rows, columns)), in(table, area(last + 1, columns)),
+                                                  stage_.bring(pool_, parts), wide(columns)},
+                            wide(rows), wide(columns));
     }
     void embedding_backward(float* dtable, const float* dy, const std::int32_t* ids, int rows, int columns) {
         if (rows == 0) return;
@@ -265,6 +282,12 @@ class backend {
     }
 
  private:
+    [[nodiscard]] static stream& on_current_device(stream& on) {
+        if (const int used = current_device(), device = on.device(); used != device)
+            throw value_error("cuda::backend: a stream of device " + std::to_string(device) + " while device " +
+                              std::to_string(used) + " is in use, expected that of the stream (cuda::device_scope)");
+        return on;
+    }
     [[nodiscard]] static std::size_t wide(int n) noexcept { return static_cast<std::size_t>(n); }
     [[nodiscard]] static unsigned narrow(int n) noexcept { return static_cast<unsigned>(n); }
     [[nodiscard]] static std::size_t area(int rows, int columns) noexcept { return wide(rows) * wide(columns); }
@@ -317,7 +340,8 @@ class backend {
                       .strips = cut.strips(),
                       .part_rows = (wide(rows) + cut.parts() - 1) / cut.parts()},
                static_cast<unsigned>(cut.parts() * cut.strips()), kernel::shared_bytes());
-        map(detail::add_parts_map{out(sums, wide(columns)), parts}, wide(columns));
+        launch(*stream_, detail::add_parts_kernel{out(sums, wide(columns)), parts}, static_cast<unsigned>(cut.strips()),
+               detail::add_parts_kernel::shared_bytes());
     }
 
     [[nodiscard]] static std::size_t heads_of(const nn::attention_shape& s, int stride, int heads) noexcept {

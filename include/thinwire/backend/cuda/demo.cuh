@@ -32,7 +32,9 @@ namespace thinwire::cuda {
 /// Everything runs in the stream's order. begin_step() waits for the payload; end_step() and apply() wait only for a
 /// digest that begin_step() did not need before, and return while the device still updates the weights. Coefficients
 /// and digests travel through pinned memory of the host, 6 bytes for each coefficient and 4 for every 16th weight;
-/// positions are entropy-coded and weights digested on the host while the device goes on.
+/// positions are entropy-coded and weights digested on the host while the device goes on. What the next digest needs
+/// leaves the device behind the update: begin_step() digests it beside all that was given to the stream since. Who
+/// changes weights from outside calls set_round() or spread_weights() then.
 ///
 /// Several devices of one host form one peer with one momentum, cut over them as sharded_demo cuts it. Each has all
 /// weights and the gradient of its part of the batch. begin_step() has the group take the mean of the gradients, each
@@ -45,13 +47,14 @@ namespace thinwire::cuda {
 /// Refers to the parameters' memory and to the streams or the group, which must outlive it. Not thread-safe.
 class demo {
  public:
-    /// Throws value_error for an option out of range or an update rule that has no kernel, shape_error for a parameter
-    /// whose spans do not fit its shape. Uses the pool for the codec.
+    /// Throws value_error for an option out of range, an update rule that has no kernel, or a parameter that does not
+    /// lie in memory of the stream's device (or managed memory), shape_error for one whose spans do not fit its shape.
+    /// Uses the pool for the codec.
     demo(std::span<const parameter> parameters, demo_options options, stream& on, thread_pool* pool = nullptr)
         : demo({{parameters.begin(), parameters.end()}}, std::move(options), {&on}, nullptr, pool) {}
     /// The same for spans that lie in device memory, as those of nn::transformer<cuda::backend>::parameters() do.
     demo(std::span<const thinwire::parameter> parameters, demo_options options, stream& on, thread_pool* pool = nullptr)
-        : demo({detail::on_device(parameters)}, std::move(options), {&on}, nullptr, pool) {}
+        : demo({detail::on_device(parameters, on.device())}, std::move(options), {&on}, nullptr, pool) {}
     /// Of several devices: the parameters of each, in the group's order, which differ in their memory alone. Copies the
     /// weights of the first device to all. Throws value_error, too, where these are not as many as the group has.
     demo(std::span<const std::vector<parameter>> parameters, demo_options options, device_group& group,
@@ -59,7 +62,7 @@ class demo {
         : demo({parameters.begin(), parameters.end()}, std::move(options), streams_of(group), &group, pool) {}
     demo(std::span<const std::vector<thinwire::parameter>> parameters, demo_options options, device_group& group,
          thread_pool* pool = nullptr)
-        : demo(of_devices(parameters), std::move(options), streams_of(group), &group, pool) {}
+        : demo(of_devices(parameters, group), std::move(options), streams_of(group), &group, pool) {}
     demo(const demo&) = delete;
     demo& operator=(const demo&) = delete;
     /// Waits: what was given to the streams uses memory that goes here.
@@ -141,8 +144,13 @@ class demo {
         if (const payload_info* first = lanes_.first()) update(*first, c.contributions.size());
         if (rounds_.pending() && rounds_.pending_round() == c.round) rounds_.settle(report.own_included);
         next_round(round() + 1);
+        stage_share();
         return report;
     }
+    /// The digest of this round's share of the weights, which begin_step() or apply() would take: waits for the last
+    /// update, and for nothing that was given to the stream later. For a thread that has nothing to do while another
+    /// computes gradients; meanwhile no other function of this object may run.
+    void digest_ahead() { static_cast<void>(replica_share()); }
 
     /// The next round to contribute to or to apply.
     [[nodiscard]] std::uint64_t round() const noexcept { return rounds_.round(); }
@@ -158,7 +166,8 @@ class demo {
     }
 
     /// From the next begin_step on the gradient of parameter i lies there, on this device of the group. Throws
-    /// value_error where there is no such parameter or device, shape_error for another number of elements.
+    /// value_error where there is no such parameter or device or the memory is not of that device, shape_error for
+    /// another number of elements.
     void set_gradient(std::size_t i, const device_span<float>& gradient, std::size_t device = 0) {
         if (i >= plan_.tensors().size())
             throw value_error("set_gradient: parameter " + std::to_string(i) + ", expected below " +
@@ -169,6 +178,7 @@ class demo {
         parameter changed = updaters_[device]->tensors()[i];
         changed.gradient = gradient;
         check(detail::shapes_of({&changed, 1})[0]);
+        detail::require_on_device(gradient, "gradient", changed.name, updaters_[device]->on().device());
         std::size_t number = 0;
         for (std::size_t owner = 0; owner < choosers_.size(); ++owner)
             for (std::size_t p = 0; p < choosers_[owner]->parts().size(); ++p, ++number) {
@@ -181,6 +191,7 @@ class demo {
     }
     /// After the weights of the first device were changed from outside: brings them to all others.
     void spread_weights() {
+        next_round(round());
         if (group_ == nullptr) return;
         std::vector<group_array> weights;
         for (std::size_t i = 0; i < plan_.tensors().size(); ++i) {
@@ -310,6 +321,11 @@ class demo {
           lanes_(plan_.layout(), pool, options_.codec != nullptr),
           decoded_(::thinwire::detail::lane_count(pool)) {
         require_supported();
+        for (std::size_t d = 0; d < streams.size(); ++d)
+            for (const parameter& p : parameters[d]) {
+                detail::require_on_device(p.values, "values", p.name, streams[d]->device());
+                detail::require_on_device(p.gradient, "gradient", p.name, streams[d]->device());
+            }
         std::vector<std::vector<shard_part>> parts = cut_into_shards(shapes_, options_, streams.size());
         std::size_t pieces = 0, share = 0;
         for (std::size_t d = 0; d < streams.size(); ++d) {
@@ -338,17 +354,22 @@ class demo {
         return out;
     }
     [[nodiscard]] static std::vector<std::vector<parameter>> of_devices(
-        std::span<const std::vector<thinwire::parameter>> parameters) {
+        std::span<const std::vector<thinwire::parameter>> parameters, const device_group& group) {
+        require_as_many(parameters.size(), group.size());
         std::vector<std::vector<parameter>> out;
-        for (const auto& of_one : parameters) out.push_back(detail::on_device(of_one));
+        for (std::size_t d = 0; d < parameters.size(); ++d)
+            out.push_back(detail::on_device(parameters[d], group.on(d).device()));
         return out;
+    }
+    static void require_as_many(std::size_t parameters, std::size_t devices) {
+        if (parameters != devices)
+            throw value_error("cuda::demo: parameters of " + std::to_string(parameters) +
+                              " devices, expected those of the group's " + std::to_string(devices));
     }
     /// The parameters of the first device, when there are as many devices as streams and all have the same shapes.
     [[nodiscard]] static std::span<const parameter> alike(const std::vector<std::vector<parameter>>& parameters,
                                                           std::size_t devices) {
-        if (parameters.size() != devices)
-            throw value_error("cuda::demo: parameters of " + std::to_string(parameters.size()) +
-                              " devices, expected those of the group's " + std::to_string(devices));
+        require_as_many(parameters.size(), devices);
         for (std::size_t d = 1; d < devices; ++d) {
             if (parameters[d].size() != parameters[0].size())
                 throw value_error("cuda::demo: " + std::to_string(parameters[d].size()) + " parameters of device " +
@@ -506,20 +527,21 @@ class demo {
             done.from, done.to, k_, [this](std::size_t i) { return gathered_.section(i); }, out, pass_on);
     }
 
-    /// Decodes every contribution into staged memory.
+    /// Decodes every contribution into staged memory, and beside that makes the digest of this round's share.
     void read(const commit& c) {
         const std::size_t n = c.contributions.size();
         if (n > detail::apply_kernel<true, false>::most_senders || n * plan_.max_chunk_size() >= std::size_t{1} << 31U)
             throw value_error("apply: " + std::to_string(n) + " contributions, expected below 2^20, and below 2^31 / " +
                               std::to_string(plan_.max_chunk_size()) + " for chunks of that size");
-        static_cast<void>(replica_share());  // of the weights as they are now
+        if (!rounds_.share_known()) bring_share();  // of the weights as they are now
         for (const auto& u : updaters_) u->wait();
         if (received_.payloads() < n) received_ = detail::staged_content(layout(), n);
         for (std::size_t i = 0; i < n; ++i) received_.stage_nothing(i);
         lanes_.decode(
             c, options_.run, weigher_.needs_norms(),
             [this](std::size_t lane, std::size_t) -> sparse_content& { return decoded_[lane]; },
-            [this](std::size_t lane, std::size_t i) { received_.stage(i, decoded_[lane]); }, [] {});
+            [this](std::size_t lane, std::size_t i) { received_.stage(i, decoded_[lane]); },
+            [this] { static_cast<void>(replica_share()); });
     }
     void update(const payload_info& info, std::size_t senders) {
         if (options_.basis.each_round()) {
@@ -546,13 +568,21 @@ class demo {
     }
     /// Asks for this round's share of the weights.
     void stage_share() {
-        if (std::exchange(share_staged_, true)) return;
-        share_elements_ = watched().stage_share(round() % ::thinwire::detail::digest_shares, staged_share_.span());
+        if (share_staged_) return;
+        if (share_from_ != nullptr) share_from_->wait_for_share();  // of another round, to the same place
+        share_from_ = &watched();
+        share_elements_ = share_from_->stage_share(round() % ::thinwire::detail::digest_shares, staged_share_.span());
+        share_staged_ = true;
+    }
+    /// Returns when it is on the host.
+    void bring_share() {
+        stage_share();
+        if (share_from_ != nullptr) share_from_->wait_for_share();
+        share_from_ = nullptr;
     }
     const digest& replica_share() {
         return rounds_.share({}, [this](sha256& sum, std::size_t) {
-            stage_share();
-            watched().wait_for_share();
+            bring_share();
             ::thinwire::detail::digest_floats(sum, std::as_const(staged_share_).span().first(share_elements_));
         });
     }
@@ -582,11 +612,12 @@ class demo {
     std::vector<group_array> group_measures_;  ///< of the choosers that have any
     std::vector<event*> measured_;             ///< with a group: of all devices
     detail::staged_content received_;
-    bool share_staged_ = false;
     ::thinwire::detail::round_keeper rounds_;
     float gradient_norm_ = 0.0F;
     pinned_buffer<float> staged_share_;
     std::size_t share_elements_ = 0;
+    bool share_staged_ = false;                     ///< that of this round was asked for
+    detail::device_updater* share_from_ = nullptr;  ///< whose copy to staged_share_ nobody has waited for
     contribution_weights weigher_;
     pinned_buffer<contribution_weight> staged_weights_;
     ::thinwire::detail::payload_lanes lanes_;

@@ -47,6 +47,7 @@ struct emulated_comm;
 struct emulated_failure {
     int device = -1;        ///< the collectives of this one do not come
     bool reported = false;  ///< and NCCL notices
+    int undying = -1;       ///< ncclCommDestroy of the communicator of this one fails, which is gone all the same
 };
 inline thread_local emulated_failure failure;
 
@@ -99,6 +100,7 @@ struct emulated_nccl {
     std::vector<std::unique_ptr<emulated_comm>> comms;
     std::map<std::string, std::shared_ptr<emulated_clique>> cliques;
     std::uint64_t ids = 0;
+    std::size_t aborted_after_destroy = 0;  ///< what NCCL takes for the memory of a communicator and is none
     int depth = 0;
     ncclResult_t refused = ncclSuccess;                                     ///< by a call of the group
     std::vector<emulated_comm*> initialised;                                ///< in the group
@@ -407,9 +409,10 @@ using ncclComm_t = detail::emulated_comm*;
     if (!comm->finalized || comm->polls > 0)
         throw detail::misuse(cuda::defect::arguments, "ncclCommDestroy of a communicator that is not finalized");
     comm->alive = false;
-    return ncclSuccess;
+    return comm->device == detail::failure.undying ? ncclUnhandledCudaError : ncclSuccess;
 }
 [[nodiscard]] inline ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    if (comm != nullptr && !comm->alive) ++detail::emulated_nccl::get().aborted_after_destroy;
     if (const ncclResult_t refused = detail::usable(comm, "ncclCommAbort"); refused != ncclSuccess) return refused;
     comm->alive = false;
     comm->aborted = true;

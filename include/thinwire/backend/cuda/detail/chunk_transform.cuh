@@ -52,31 +52,6 @@ THINWIRE_KERNEL void inverse_rows(const kernel_thread& self, const region_view& 
     }
 }
 
-/// use(i, j, sums) for blocks of 8 x 2 of the matrix whose element (i, j) is the sum over d < depth of a[d][i] *
-/// b[d][j], row d of a beginning at row_a(d, j), row d of b at row_b(d, i). rows is a multiple of 8, cols of 2; rows of
-/// a begin at multiples of 4, those of b at multiples of 2. Three reads for 16 products.
-template <class RowA, class RowB, class Use>
-THINWIRE_KERNEL void product_blocks(const kernel_thread& self, std::uint32_t rows, std::uint32_t cols,
-                                    std::uint32_t depth, const device_span<const float>& a, const RowA& row_a,
-                                    const device_span<const float>& b, const RowB& row_b, const Use& use) {
-    const std::uint32_t pairs = cols / 2;
-    for (std::uint32_t item = self.index(); item < rows / strip * pairs; item += self.threads()) {
-        const std::uint32_t i = item / pairs * strip, j = item % pairs * 2;
-        float sums[strip][2] = {};
-        for (std::uint32_t d = 0; d < depth; ++d) {
-            const std::uint32_t at = row_a(d, j) + i;
-            const auto low = a.template load_pack<4>(at), high = a.template load_pack<4>(at + 4);
-            const auto right = b.template load_pack<2>(row_b(d, i) + j);
-            for (std::uint32_t n = 0; n < 4; ++n)
-                for (std::uint32_t m = 0; m < 2; ++m) {
-                    sums[n][m] += low.value[n] * right.value[m];
-                    sums[n + 4][m] += high.value[n] * right.value[m];
-                }
-        }
-        use(i, j, sums);
-    }
-}
-
 /// The first half of `rows` rows <- their sums with their mirror images, the second half, in reverse, the differences.
 THINWIRE_KERNEL void fold_rows(const kernel_thread& self, std::uint32_t rows, std::uint32_t cols,
                                const device_span<float>& matrix) {
@@ -88,42 +63,54 @@ THINWIRE_KERNEL void fold_rows(const kernel_thread& self, std::uint32_t rows, st
     }
 }
 
+/// A matrix of `rows` rows of `cols` times a basis of that many positions, by columns: to[c * rows + n-th frequency] =
+/// sum over d < depth of from[d * cols + c] * basis[table + d * rows + n], where `place` says which the n-th is.
+/// Folded, depth is half of the rows, and the second half of the frequencies takes the second half of the rows in
+/// reverse. Sides are multiples of 8. A thread takes 8 columns x 2 frequencies, three reads for 16 products; the lanes
+/// of a warp go along the frequencies, which are neighbours where the table and the result lie, and share the columns.
+template <class Place>
+THINWIRE_KERNEL void transform_columns(const kernel_thread& self, std::uint32_t rows, std::uint32_t cols, bool fold,
+                                       const device_span<float>& from, const device_span<const float>& basis,
+                                       std::uint32_t table, const device_span<float>& to, const Place& place) {
+    const std::uint32_t pairs = rows / 2, depth = fold ? rows / 2 : rows;
+    for (std::uint32_t item = self.index(); item < cols / strip * pairs; item += self.threads()) {
+        const std::uint32_t i = item / pairs * strip, j = item % pairs * 2;
+        const bool reversed = fold && j >= rows / 2;
+        float sums[strip][2] = {};
+        for (std::uint32_t d = 0; d < depth; ++d) {
+            const std::uint32_t at = (reversed ? rows - 1 - d : d) * cols + i;
+            const auto low = from.template load_pack<4>(at), high = from.template load_pack<4>(at + 4);
+            const auto entries = basis.template load_pack<2>(table + d * rows + j);
+            for (std::uint32_t n = 0; n < 4; ++n)
+                for (std::uint32_t m = 0; m < 2; ++m) {
+                    sums[n][m] += low.value[n] * entries.value[m];
+                    sums[n + 4][m] += high.value[n] * entries.value[m];
+                }
+        }
+        for (std::uint32_t n = 0; n < strip; ++n)
+            for (std::uint32_t m = 0; m < 2; ++m) to.store((i + n) * rows + place(j + m, rows), sums[n][m]);
+    }
+}
+
 /// forward_transform() for sides that are multiples of 8, and 16 where both bases mirror: then half of the products.
 THINWIRE_KERNEL void forward_blocks(const kernel_thread& self, const region_view& t, const model_view& model,
                                     const device_span<float>& tile, const device_span<float>& middle) {
-    const std::uint32_t h = t.rows, w = t.cols;
     const bool fold = t.mirrored != 0;
     const device_span<const float> basis = fold ? model.halves : model.forward;
-    const std::uint32_t row_table = fold ? t.row_half : t.row_table,
-                        column_table = fold ? t.column_half : t.column_table;
     const auto place = [fold](std::uint32_t n, std::uint32_t side) {  // of the n-th frequency of the table
         return !fold ? n : n < side / 2 ? 2 * n : 2 * n - side + 1;
     };
-    if (fold) {
-        fold_rows(self, h, w, tile);
-        self.barrier();
-    }
-    product_blocks(
-        self, h, w, fold ? h / 2 : h, basis, [&](std::uint32_t d, std::uint32_t) { return row_table + d * h; },
-        device_span<const float>(tile),
-        [&](std::uint32_t d, std::uint32_t i) { return (fold && i >= h / 2 ? h - 1 - d : d) * w; },
-        [&](std::uint32_t i, std::uint32_t j, const float(&sums)[strip][2]) {
-            for (std::uint32_t n = 0; n < strip; ++n)
-                for (std::uint32_t m = 0; m < 2; ++m) middle.store((j + m) * h + place(i + n, h), sums[n][m]);
-        });
+    const auto pass = [&](std::uint32_t rows, std::uint32_t cols, std::uint32_t table, const device_span<float>& from,
+                          const device_span<float>& to) {
+        if (fold) {
+            fold_rows(self, rows, cols, from);
+            self.barrier();
+        }
+        transform_columns(self, rows, cols, fold, from, basis, table, to, place);
+    };
+    pass(t.rows, t.cols, fold ? t.row_half : t.row_table, tile, middle);
     self.barrier();
-    if (fold) {
-        fold_rows(self, w, h, middle);
-        self.barrier();
-    }
-    product_blocks(
-        self, h, w, fold ? w / 2 : w, device_span<const float>(middle),
-        [&](std::uint32_t d, std::uint32_t j) { return (fold && j >= w / 2 ? w - 1 - d : d) * h; }, basis,
-        [&](std::uint32_t d, std::uint32_t) { return column_table + d * w; },
-        [&](std::uint32_t i, std::uint32_t j, const float(&sums)[strip][2]) {
-            for (std::uint32_t n = 0; n < strip; ++n)
-                for (std::uint32_t m = 0; m < 2; ++m) tile.store((i + n) * w + place(j + m, w), sums[n][m]);
-        });
+    pass(t.cols, t.rows, fold ? t.column_half : t.column_table, middle, tile);
 }
 
 /// tile <- the chunk's transform, both row-major; `middle` is working memory. A barrier before and after.

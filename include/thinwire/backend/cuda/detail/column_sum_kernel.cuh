@@ -20,6 +20,16 @@ struct column_parts {
     [[nodiscard]] std::size_t parts() const { return std::clamp<std::size_t>(rows / 64, 1, 128); }
     [[nodiscard]] std::size_t strips() const { return (columns + width - 1) / width; }
     [[nodiscard]] std::size_t elements() const { return parts() * columns; }
+
+    /// The sums of what the warps of a block have for their lane's column, for the first of them. `room` has one for
+    /// each thread and is used once.
+    THINWIRE_KERNEL static float of_block(const kernel_thread& self, float sum, const device_span<float>& room) {
+        room.store(self.index(), sum);
+        self.barrier();
+        if (self.warp() == 0)
+            for (unsigned i = 1; i < depth; ++i) sum += room.load(i * width + self.lane());
+        return sum;
+    }
 };
 
 /// parts[p, j]: the sum over part p of the rows of dy[r, j], or with x of dy[r, j] (x[r, j] - mean[r]) rstd[r], or,
@@ -47,11 +57,8 @@ struct column_sum_kernel {
                 const float g = dy.load(row * columns + column);
                 sum += x.size() == 0 ? g : g * normal(row, column);
             }
-        room.store(self.index(), sum);
-        self.barrier();
-        if (self.warp() != 0 || column >= columns) return;
-        for (unsigned i = 1; i < column_parts::depth; ++i) sum += room.load(i * column_parts::width + self.lane());
-        parts.store(part * columns + column, sum);
+        sum = column_parts::of_block(self, sum, room);
+        if (self.warp() == 0 && column < columns) parts.store(part * columns + column, sum);
     }
 
  private:
@@ -61,15 +68,29 @@ struct column_sum_kernel {
     }
 };
 
-/// sums[j] += all parts of column j.
-struct add_parts_map {
+/// sums[j] += all parts of column j. A block for every 32 columns.
+struct add_parts_kernel {
     static constexpr std::string_view name = "add_parts";
+    static constexpr unsigned threads = column_parts::width * column_parts::depth;
+    static constexpr unsigned resident = 4;
+
     device_span<float> sums;
     device_span<const float> parts;
-    THINWIRE_KERNEL void operator()(std::size_t i) const {
+
+    [[nodiscard]] static constexpr std::size_t shared_bytes() { return sizeof(float) * threads; }
+
+    THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
+        shared_memory area(self);
+        const device_span<float> room = area.take<float>(threads, "sums");
+        const std::size_t columns = sums.size();
+        const std::size_t column = std::size_t{self.block()} * column_parts::width + self.lane();
         float sum = 0.0F;
-        for (std::size_t at = i; at < parts.size(); at += sums.size()) sum += parts.load(at);
-        sums.store(i, sums.load(i) + sum);
+        if (column < columns)
+            for (std::size_t at = self.warp() * columns + column; at < parts.size();
+                 at += column_parts::depth * columns)
+                sum += parts.load(at);
+        sum = column_parts::of_block(self, sum, room);
+        if (self.warp() == 0 && column < columns) sums.store(column, sums.load(column) + sum);
     }
 };
 

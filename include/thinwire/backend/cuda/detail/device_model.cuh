@@ -37,14 +37,31 @@ namespace detail {
     return out;
 }
 
-/// Of spans that lie in device memory.
-[[nodiscard]] inline std::vector<parameter> on_device(std::span<const thinwire::parameter> parameters) {
+/// Throws value_error unless first and last of these elements of parameter `name`, which may lie anywhere, are in
+/// memory that the device has, or that is managed.
+template <class Elements>
+void require_on_device(const Elements& elements, const char* what, const std::string& name, int device) {
+    if (elements.size() == 0) return;
+    for (const float* at : {elements.data(), elements.data() + elements.size() - 1}) {
+        const memory_place place = place_of_memory(at);
+        if (place.on_device && (place.managed || place.device == device)) continue;
+        throw value_error(std::string("cuda::demo: ") + what + " of '" + name + "' " +
+                          (place.on_device ? "on device " + std::to_string(place.device) : "not in a device's memory") +
+                          ", expected memory of device " + std::to_string(device) + ", as the stream");
+    }
+}
+
+/// Of spans that lie in the memory of that device; throws value_error where they do not.
+[[nodiscard]] inline std::vector<parameter> on_device(std::span<const thinwire::parameter> parameters, int device) {
     std::vector<parameter> out;
-    for (const thinwire::parameter& p : parameters)
+    for (const thinwire::parameter& p : parameters) {
+        require_on_device(p.values, "values", p.name, device);
+        require_on_device(p.gradient, "gradient", p.name, device);
         out.push_back({.name = p.name,
                        .shape = p.shape,
                        .values = {p.values.data(), p.values.size()},
                        .gradient = {p.gradient.data(), p.gradient.size()}});
+    }
     return out;
 }
 

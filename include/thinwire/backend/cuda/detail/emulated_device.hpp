@@ -5,6 +5,7 @@
 #include <thinwire/backend/cuda/detail/emulated_memory.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +31,11 @@ inline constexpr bool is_emulated = true;
 /// Shared memory that one block may have: what the smallest device that CUDA 13 supports grants.
 inline constexpr std::size_t most_shared_bytes = 64 * 1024;
 
+/// The device that this thread allocates on and launches on.
+[[nodiscard]] inline int current_device() noexcept {
+    return detail::device_in_use;
+}
+
 /// Makes a device the one that this thread allocates on and launches on, until it goes.
 class device_scope {
  public:
@@ -47,6 +53,13 @@ class device_scope {
  private:
     int before_;
 };
+
+namespace detail {
+
+/// How often a destructor waited for a stream that waits for ever; a device would never have come back.
+inline std::atomic<int> endless_drains{0};
+
+}  // namespace detail
 
 /// Work that is done in the order in which it was given, later than the call, on the device that was in use when it was
 /// made. Emulated, nothing happens before synchronize() or event::wait(), so that a host that does not wait is found
@@ -66,6 +79,9 @@ class stream {
     void drain() noexcept {
         try {
             run_until(given_);
+        } catch (const emulation_error& e) {
+            if (e.kind() == defect::hang) ++detail::endless_drains;
+            kept_ = std::current_exception();
         } catch (...) {
             kept_ = std::current_exception();
         }
@@ -205,6 +221,18 @@ namespace detail {
 
 }  // namespace detail
 
+/// Where memory lies.
+struct memory_place {
+    bool on_device = false;  ///< else in host memory, or nowhere
+    bool managed = false;    ///< moves to whoever touches it
+    int device = 0;          ///< whose it is
+};
+[[nodiscard]] inline memory_place place_of_memory(const void* address) {
+    const detail::allocation* memory = detail::emulated_memory::get().look_up(address);
+    if (memory == nullptr || !memory->alive) return {};
+    return {.on_device = true, .device = memory->device};
+}
+
 /// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
 template <class T>
 void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
@@ -232,6 +260,12 @@ void copy_to_host(stream& s, device_span<const T> from, std::span<T> to) {
                     "a copy to the host reads " + detail::describe(memory, first + i) + ", which nothing has written");
         std::memcpy(to.data(), from.data(), to.size_bytes());
     });
+}
+
+/// The compute capability, times ten, whose instructions a kernel may use.
+template <class Kernel>
+[[nodiscard]] int compiled_for() noexcept {
+    return 100;
 }
 
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a

@@ -31,6 +31,8 @@ class matmul_library {
         const std::size_t a_extent = matmul_plan::extent(p.a_rows(), p.a_columns(), p.a_pitch);
         const std::size_t b_extent = matmul_plan::extent(p.b_rows(), p.b_columns(), p.b_pitch);
         const device_span<float> to(c, matmul_plan::extent(p.m, p.n, p.c_pitch));
+        require(apart(c, to.size() * sizeof(float), a, a_extent * bytes), p, "expected c apart from a");
+        require(apart(c, to.size() * sizeof(float), b, b_extent * bytes), p, "expected c apart from b");
         if (narrow)
             give<std::uint16_t>(on, p, {static_cast<const std::uint16_t*>(a), a_extent},
                                 {static_cast<const std::uint16_t*>(b), b_extent}, to);
@@ -51,6 +53,12 @@ class matmul_library {
         require(align >= bytes && reinterpret_cast<std::uintptr_t>(address) % align == 0, p,
                 side + " does not lie at a multiple of " + std::to_string(align) + " bytes, as was stated, of " +
                     std::to_string(bytes) + " at least");
+    }
+
+    [[nodiscard]] static bool apart(const void* first, std::size_t first_bytes, const void* second,
+                                    std::size_t second_bytes) {
+        const auto one = reinterpret_cast<std::uintptr_t>(first), other = reinterpret_cast<std::uintptr_t>(second);
+        return one + first_bytes <= other || other + second_bytes <= one;
     }
 
     /// As the tensor cores take an input: TF32 has 10 bits behind the first, ties away from zero as cvt.rna has them.

@@ -1,10 +1,12 @@
 #ifndef THINWIRE_BACKEND_CUDA_DETAIL_EMULATED_MEMORY_HPP
 #define THINWIRE_BACKEND_CUDA_DETAIL_EMULATED_MEMORY_HPP
 
+#include <thinwire/backend/cuda/detail/emulated_banks.hpp>
 #include <thinwire/backend/cuda/detail/shadow.hpp>
 #include <thinwire/core/error.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -147,6 +149,11 @@ class emulated_memory {
     }
     /// The allocation that an address lies in; throws emulation_error where there is none.
     [[nodiscard]] allocation* find(const void* address) {
+        if (allocation* found = look_up(address)) return found;
+        throw emulation_error(defect::freed, "a span of memory that no device_buffer holds");
+    }
+    /// The same; null where there is none.
+    [[nodiscard]] allocation* look_up(const void* address) {
         const std::lock_guard lock(mutex_);
         const auto* at = static_cast<const std::byte*>(address);
         auto next = by_address_.upper_bound(at);
@@ -154,12 +161,17 @@ class emulated_memory {
             allocation* before = std::prev(next)->second.get();
             if (at < before->base + before->elements * before->element_bytes) return before;
         }
-        throw emulation_error(defect::freed, "a span of memory that no device_buffer holds");
+        return nullptr;
     }
     /// A new interval of the clock that accesses are ordered by.
-    [[nodiscard]] std::uint64_t next_interval() noexcept { return ++interval_; }
+    [[nodiscard]] std::uint64_t next_interval() noexcept {
+        return interval_.fetch_add(1, std::memory_order_relaxed) + 1;
+    }
     /// How often memory was allocated.
-    [[nodiscard]] std::uint64_t allocations() const noexcept { return allocations_; }
+    [[nodiscard]] std::uint64_t allocations() {
+        const std::lock_guard lock(mutex_);
+        return allocations_;
+    }
 
     /// Bytes that the device has.
     std::size_t capacity = std::numeric_limits<std::size_t>::max();
@@ -168,7 +180,8 @@ class emulated_memory {
     std::mutex mutex_;
     std::map<const std::byte*, std::unique_ptr<allocation>> by_address_;
     std::vector<std::unique_ptr<std::byte[]>> bytes_;
-    std::uint64_t interval_ = 1, allocations_ = 0;
+    std::atomic<std::uint64_t> interval_{1};  ///< a thread for each device may run kernels
+    std::uint64_t allocations_ = 0;
     std::size_t live_bytes_ = 0;
 };
 
@@ -226,30 +239,34 @@ class device_span {
 
     [[nodiscard]] value_type load(std::size_t i,
                                   const detail::source_place& at = detail::source_place::current()) const {
-        detail::shadow_cell& cell = cell_at(i, "reads", at);
-        const detail::collision with = cell.read(detail::running->who);
-        if (with.did != nullptr) detail::refuse_race(with, "reads", *memory_, number(i), at);
-        if (!cell.written_since(memory_->shared ? detail::running->who.block : 1))
-            detail::refuse_later(defect::uninitialised,
-                                 "reads " + detail::describe(*memory_, number(i)) + ", which nothing has written", at);
-        return data_[i];
+        meter(i, 1, at);
+        return read(i, at);
     }
     /// Elements i to i + N - 1, which begin at a multiple of N * sizeof(T) bytes; N is 2 or 4.
     template <std::size_t N>
     [[nodiscard]] pack<value_type, N> load_pack(
         std::size_t i, const detail::source_place& at = detail::source_place::current()) const {
-        if (reinterpret_cast<std::uintptr_t>(data_ + i) % (N * sizeof(T)) != 0)
-            detail::refuse(defect::misaligned,
-                           "reads " + std::to_string(N) + " elements at once from element " + std::to_string(i) + " on",
-                           at);
+        require_aligned(i, N, "reads", at);
+        meter(i, N, at);
         pack<value_type, N> out;
-        for (std::size_t n = 0; n < N; ++n) out.value[n] = load(i + n, at);
+        for (std::size_t n = 0; n < N; ++n) out.value[n] = read(i + n, at);
         return out;
     }
     void store(std::size_t i, value_type value,
                const detail::source_place& at = detail::source_place::current()) const {
+        meter(i, 1, at);
         touch(i, "writes", false, at);
         data_[i] = value;
+    }
+    template <std::size_t N>
+    void store_pack(std::size_t i, const pack<value_type, N>& values,
+                    const detail::source_place& at = detail::source_place::current()) const {
+        require_aligned(i, N, "writes", at);
+        meter(i, N, at);
+        for (std::size_t n = 0; n < N; ++n) {
+            touch(i + n, "writes", false, at);
+            data_[i + n] = values.value[n];
+        }
     }
     /// Each returns what was there before.
     value_type atomic_add(std::size_t i, value_type value,
@@ -292,6 +309,27 @@ class device_span {
                                std::to_string(detail::running->device),
                            at);
         return memory_->cells[number(i)];
+    }
+    void require_aligned(std::size_t i, std::size_t count, const char* does, const detail::source_place& at) const {
+        if (reinterpret_cast<std::uintptr_t>(data_ + i) % (count * sizeof(T)) != 0)
+            detail::refuse(defect::misaligned,
+                           std::string(does) + " " + std::to_string(count) + " elements at once from element " +
+                               std::to_string(i) + " on",
+                           at);
+    }
+    [[nodiscard]] value_type read(std::size_t i, const detail::source_place& at) const {
+        detail::shadow_cell& cell = cell_at(i, "reads", at);
+        const detail::collision with = cell.read(detail::running->who);
+        if (with.did != nullptr) detail::refuse_race(with, "reads", *memory_, number(i), at);
+        if (!cell.written_since(memory_->shared ? detail::running->who.block : 1))
+            detail::refuse_later(defect::uninitialised,
+                                 "reads " + detail::describe(*memory_, number(i)) + ", which nothing has written", at);
+        return data_[i];
+    }
+    void meter(std::size_t i, std::size_t count, const detail::source_place& at) const {
+        if (detail::banks != nullptr && memory_ != nullptr && memory_->shared && detail::running != nullptr)
+            detail::banks->touch(detail::running->who, at, reinterpret_cast<std::uintptr_t>(data_ + i),
+                                 count * sizeof(T));
     }
     void touch(std::size_t i, const char* does, bool atomic, const detail::source_place& at) const {
         const detail::collision with = cell_at(i, does, at).write(detail::running->who, atomic);

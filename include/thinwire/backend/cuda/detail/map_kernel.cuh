@@ -38,6 +38,45 @@ void launch_map(stream& on, const Map& map, std::size_t count) {
     launch(on, map_kernel<Map>{map, count}, map_kernel<Map>::blocks(count), 0);
 }
 
+/// What is done to each element of a matrix, apart from all others: map(row, column), or, where map.may_pack() says so
+/// of its memory, map.four(row, column) for it and the three behind it, from a multiple of four on. Warps take rows,
+/// their lanes neighbouring columns, so that no element costs a division by a size.
+template <class Map>
+struct rows_kernel {
+    static constexpr std::string_view name = Map::name;
+    static constexpr unsigned threads = 256;
+    static constexpr unsigned resident = 4;
+
+    Map map;
+    std::size_t rows = 0, columns = 0;
+    std::size_t strips = 1;  ///< warps of a row
+    bool packs = false;
+
+    [[nodiscard]] static std::size_t strips_of(std::size_t columns) { return columns < 1024 ? 1 : columns / 512; }
+    [[nodiscard]] unsigned blocks() const {
+        return static_cast<unsigned>((rows * strips + threads / 32 - 1) / (threads / 32));
+    }
+    THINWIRE_KERNEL void operator()(const kernel_thread& self) const {
+        const std::size_t item = std::size_t{self.block()} * self.warps() + self.warp();
+        const std::size_t row = item / strips, first = (item - row * strips) * 32 + self.lane();
+        if (row >= rows) return;
+        const std::size_t packed = packs ? columns / 4 * 4 : 0;
+        for (std::size_t column = 4 * first; column < packed; column += 128 * strips) map.four(row, column);
+        for (std::size_t column = packed + first; column < columns; column += 32 * strips) map(row, column);
+    }
+};
+
+template <class Map>
+void launch_rows(stream& on, const Map& map, std::size_t rows, std::size_t columns) {
+    const rows_kernel<Map> kernel = {map, rows, columns, rows_kernel<Map>::strips_of(columns), map.may_pack()};
+    launch(on, kernel, kernel.blocks(), 0);
+}
+
+/// Whether packs of four floats may be taken from rows that begin at multiples of `pitch` elements.
+[[nodiscard]] inline bool takes_packs(const void* address, std::size_t pitch) {
+    return pitch % 4 == 0 && reinterpret_cast<std::uintptr_t>(address) % (4 * sizeof(float)) == 0;
+}
+
 /// y += x
 struct add_map {
     static constexpr std::string_view name = "add";
@@ -58,26 +97,63 @@ struct add_bias_map {
     static constexpr std::string_view name = "add_bias";
     device_span<float> y;
     device_span<const float> bias;
-    THINWIRE_KERNEL void operator()(std::size_t i) const { y.store(i, y.load(i) + bias.load(i % bias.size())); }
+
+    [[nodiscard]] bool may_pack() const { return takes_packs(y.data(), bias.size()) && takes_packs(bias.data(), 4); }
+    THINWIRE_KERNEL void operator()(std::size_t row, std::size_t column) const {
+        const std::size_t at = row * bias.size() + column;
+        y.store(at, y.load(at) + bias.load(column));
+    }
+    THINWIRE_KERNEL void four(std::size_t row, std::size_t column) const {
+        const std::size_t at = row * bias.size() + column;
+        auto sums = y.template load_pack<4>(at);
+        const auto added = bias.template load_pack<4>(column);
+        for (unsigned n = 0; n < 4; ++n) sums.value[n] += added.value[n];
+        y.template store_pack<4>(at, sums);
+    }
 };
 
-/// One pair (i, i + head_dim / 2) of a head each.
+/// Of a matrix with a column for each pair (i, i + head_dim / 2) of every head.
 struct rope_map {
     static constexpr std::string_view name = "rope";
     device_span<float> x;
     device_span<const float> cosine, sine;
-    unsigned tokens = 0, heads = 0, half = 0, stride = 0, first_position = 0;
+    unsigned tokens = 0, half = 0;
+    std::size_t stride = 0, first_position = 0;
     float direction = 1.0F;
 
-    THINWIRE_KERNEL void operator()(std::size_t i) const {
-        const auto pair = static_cast<unsigned>(i % half);
-        const std::size_t head = i / half, row = head / heads;
-        const std::size_t entry = (first_position + row % tokens) * half + pair;
-        const std::size_t at = row * stride + head % heads * 2 * half + pair;
-        const float c = cosine.load(entry), s = direction * sine.load(entry);
-        const float first = x.load(at), second = x.load(at + half);
-        x.store(at, first * c - second * s);
-        x.store(at + half, second * c + first * s);
+    [[nodiscard]] bool may_pack() const {
+        return half % 4 == 0 && takes_packs(x.data(), stride) && takes_packs(cosine.data(), 4) &&
+               takes_packs(sine.data(), 4);
+    }
+    THINWIRE_KERNEL void operator()(std::size_t row, std::size_t column) const {
+        const place p = place_of(row, column);
+        const float c = cosine.load(p.entry), s = direction * sine.load(p.entry);
+        const float first = x.load(p.at), second = x.load(p.at + half);
+        x.store(p.at, first * c - second * s);
+        x.store(p.at + half, second * c + first * s);
+    }
+    THINWIRE_KERNEL void four(std::size_t row, std::size_t column) const {
+        const place p = place_of(row, column);
+        const auto c = cosine.template load_pack<4>(p.entry), s = sine.template load_pack<4>(p.entry);
+        const auto first = x.template load_pack<4>(p.at), second = x.template load_pack<4>(p.at + half);
+        pack<float, 4> low, high;
+        for (unsigned n = 0; n < 4; ++n) {
+            low.value[n] = first.value[n] * c.value[n] - second.value[n] * (direction * s.value[n]);
+            high.value[n] = second.value[n] * c.value[n] + first.value[n] * (direction * s.value[n]);
+        }
+        x.template store_pack<4>(p.at, low);
+        x.template store_pack<4>(p.at + half, high);
+    }
+
+ private:
+    struct place {
+        std::size_t entry;  ///< of the tables
+        std::size_t at;     ///< of the pair's first
+    };
+    THINWIRE_KERNEL place place_of(std::size_t row, std::size_t column) const {
+        const auto pair = static_cast<unsigned>(column);  // 32 bits: 64 are divided by a long sequence of instructions
+        const unsigned head = pair / half, position = static_cast<unsigned>(row) % tokens;
+        return {(first_position + position) * half + pair % half, row * stride + head * half + pair};
     }
 };
 
@@ -152,10 +228,19 @@ struct embedding_map {
     device_span<float> y;
     device_span<const float> table;
     device_span<const std::int32_t> ids;
-    unsigned columns = 0;
-    THINWIRE_KERNEL void operator()(std::size_t i) const {
-        const auto row = static_cast<std::size_t>(ids.load(i / columns));
-        y.store(i, table.load(row * columns + i % columns));
+    std::size_t columns = 0;
+
+    [[nodiscard]] bool may_pack() const { return takes_packs(y.data(), columns) && takes_packs(table.data(), columns); }
+    THINWIRE_KERNEL void operator()(std::size_t row, std::size_t column) const {
+        y.store(row * columns + column, table.load(entry(row) + column));
+    }
+    THINWIRE_KERNEL void four(std::size_t row, std::size_t column) const {
+        y.template store_pack<4>(row * columns + column, table.template load_pack<4>(entry(row) + column));
+    }
+
+ private:
+    THINWIRE_KERNEL std::size_t entry(std::size_t row) const {
+        return static_cast<std::size_t>(ids.load(row)) * columns;
     }
 };
 
@@ -172,8 +257,16 @@ struct to_bfloat16_map {
     device_span<std::uint16_t> y;
     device_span<const float> x;
     std::size_t columns = 0, pitch = 0;
-    THINWIRE_KERNEL void operator()(std::size_t i) const {
-        y.store(i / columns * pitch + i % columns, to_bfloat16(x.load(i)));
+
+    [[nodiscard]] bool may_pack() const { return pitch % 4 == 0 && takes_packs(x.data(), columns); }
+    THINWIRE_KERNEL void operator()(std::size_t row, std::size_t column) const {
+        y.store(row * pitch + column, to_bfloat16(x.load(row * columns + column)));
+    }
+    THINWIRE_KERNEL void four(std::size_t row, std::size_t column) const {
+        const auto wide = x.template load_pack<4>(row * columns + column);
+        pack<std::uint16_t, 4> narrow;
+        for (unsigned n = 0; n < 4; ++n) narrow.value[n] = to_bfloat16(wide.value[n]);
+        y.template store_pack<4>(row * pitch + column, narrow);
     }
 };
 

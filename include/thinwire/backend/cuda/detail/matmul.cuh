@@ -55,7 +55,11 @@ class matmul {
         if (precision_ != matmul_precision::bf16) return {x, static_cast<std::int64_t>(columns)};
         const std::size_t pitch = (columns + 7) / 8 * 8;
         const device_span<std::uint16_t> narrow = room.take(pool, rows * pitch);
-        launch_map(pool.on(), to_bfloat16_map{narrow, {x, rows * columns}, columns, pitch}, rows * columns);
+        if (pitch == columns)  // as one row
+            launch_rows(pool.on(), to_bfloat16_map{narrow, {x, rows * columns}, rows * columns, rows * columns}, 1,
+                        rows * columns);
+        else
+            launch_rows(pool.on(), to_bfloat16_map{narrow, {x, rows * columns}, columns, pitch}, rows, columns);
         return {narrow.data(), static_cast<std::int64_t>(pitch)};
     }
 

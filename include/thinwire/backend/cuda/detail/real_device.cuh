@@ -35,7 +35,7 @@ namespace detail {
 
 inline void require(cudaError_t status, const char* operation) {
     if (status == cudaSuccess) return;
-    static_cast<void>(cudaGetLastError());  // else a later launch would report it once more
+    static_cast<void>(cudaGetLastError());  // else who asks for the last error next would take it for its own
     throw device_error(std::string(operation) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) +
                        ")");
 }
@@ -78,6 +78,10 @@ class device_span {
         return *reinterpret_cast<const pack<value_type, N>*>(data_ + i);
     }
     __device__ __forceinline__ void store(std::size_t i, value_type value) const { data_[i] = value; }
+    template <std::size_t N>
+    __device__ __forceinline__ void store_pack(std::size_t i, const pack<value_type, N>& values) const {
+        *reinterpret_cast<pack<value_type, N>*>(data_ + i) = values;
+    }
     /// Each returns what was there before.
     __device__ __forceinline__ value_type atomic_add(std::size_t i, value_type value) const {
         return static_cast<value_type>(atomicAdd(word(i), static_cast<word_type>(value)));
@@ -144,15 +148,25 @@ class kernel_thread {
             : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
             : "r"(a.value[0]), "r"(a.value[1]), "r"(a.value[2]), "r"(a.value[3]), "r"(b.value[0]), "r"(b.value[1]));
 #else
-        asm volatile("trap;");  // cuda::backend refuses such a device
+        asm volatile("trap;");  // cuda::backend refuses such a device, and such code
 #endif
     }
-    /// Over the warp.
+    /// Over the warp. By shuffles where there is no instruction for it, below compute capability 8.0.
     [[nodiscard]] __device__ __forceinline__ std::uint32_t sum(std::uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
         return __reduce_add_sync(all, value);
+#else
+        for (unsigned mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+        return value;
+#endif
     }
     [[nodiscard]] __device__ __forceinline__ std::uint32_t largest(std::uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
         return __reduce_max_sync(all, value);
+#else
+        for (unsigned mask = 16; mask > 0; mask /= 2) value = max(value, shuffle_xor(value, mask));
+        return value;
+#endif
     }
 };
 
@@ -172,12 +186,19 @@ class shared_memory {
     std::size_t used_ = 0;
 };
 
+/// The device that this thread allocates on and launches on. Throws device_error.
+[[nodiscard]] inline int current_device() {
+    int device = 0;
+    detail::require(cudaGetDevice(&device), "cudaGetDevice");
+    return device;
+}
+
 /// Makes a device the one that this thread allocates on and launches on, until it goes.
 class device_scope {
  public:
     /// Throws device_error where there is no such device.
     explicit device_scope(int device) {
-        detail::require(cudaGetDevice(&before_), "cudaGetDevice");
+        before_ = current_device();
         changes_ = device != before_;
         if (changes_) detail::require(cudaSetDevice(device), "cudaSetDevice");
     }
@@ -244,7 +265,7 @@ class event {
     [[nodiscard]] bool reached() {
         const cudaError_t status = cudaEventQuery(handle_);
         if (status == cudaErrorNotReady) {
-            static_cast<void>(cudaGetLastError());  // no error, but the next launch would take it for one
+            static_cast<void>(cudaGetLastError());  // no error, but who asks for the last one would take it for that
             return false;
         }
         detail::require(status, "cudaEventQuery");
@@ -311,6 +332,21 @@ class pinned_buffer {
     std::size_t size_ = 0;
 };
 
+/// Where memory lies.
+struct memory_place {
+    bool on_device = false;  ///< else in host memory, or nowhere
+    bool managed = false;    ///< moves to whoever touches it
+    int device = 0;          ///< whose it is
+};
+/// Throws device_error where there is no device.
+[[nodiscard]] inline memory_place place_of_memory(const void* address) {
+    cudaPointerAttributes at{};
+    detail::require(cudaPointerGetAttributes(&at, address), "cudaPointerGetAttributes");
+    return {.on_device = at.type == cudaMemoryTypeDevice || at.type == cudaMemoryTypeManaged,
+            .managed = at.type == cudaMemoryTypeManaged,
+            .device = at.device};
+}
+
 /// Copies of equal size, at their turn in the stream. Host memory stays as it is until then.
 template <class T>
 void copy_to_device(stream& s, std::span<const T> from, device_span<T> to) {
@@ -334,6 +370,15 @@ __global__ void __launch_bounds__(Kernel::threads, Kernel::resident) run_kernel(
 
 }  // namespace detail
 
+/// The compute capability, times ten, whose instructions the code has that the device in use would run of a kernel:
+/// that of nvcc's -arch, the device's own or an older one. Throws device_error, also where there is no such code.
+template <class Kernel>
+[[nodiscard]] int compiled_for() {
+    cudaFuncAttributes code{};
+    detail::require(cudaFuncGetAttributes(&code, detail::run_kernel<Kernel>), "cudaFuncGetAttributes");
+    return code.ptxVersion;
+}
+
 /// Runs kernel(thread) for `blocks` blocks of Kernel::threads threads with so much shared memory each. A kernel is a
 /// plain struct whose members are its arguments, with `name`, `threads` and `resident`: how many blocks a
 /// multiprocessor shall have registers for. Throws device_error.
@@ -347,8 +392,12 @@ void launch(stream& s, const Kernel& kernel, unsigned blocks, std::size_t shared
         detail::require(cudaFuncSetAttribute(detail::run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              static_cast<int>(shared_bytes)),
                         "cudaFuncSetAttribute");
-    detail::run_kernel<Kernel><<<blocks, Kernel::threads, shared_bytes, s.handle()>>>(kernel);
-    detail::require(cudaGetLastError(), "launch");
+    void* arguments[] = {const_cast<Kernel*>(&kernel)};
+    const cudaError_t status =
+        cudaLaunchKernel(reinterpret_cast<const void*>(&detail::run_kernel<Kernel>), dim3(blocks),
+                         dim3(Kernel::threads), arguments, shared_bytes, s.handle());
+    if (status != cudaSuccess)
+        detail::require(status, ("launch of kernel '" + std::string(Kernel::name) + "'").c_str());
 }
 
 /// Single operations, rounded to nearest once each, that no compiler joins with another.

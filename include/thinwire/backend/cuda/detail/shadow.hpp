@@ -50,8 +50,10 @@ struct access {
         if (interval < who.interval) return true;
         if (several) return false;
         if (thread == who.thread) return true;
-        return thread / warp_threads == who.thread / warp_threads && warp_sync < who.warp_sync;
+        return warp() == who.thread / warp_threads && warp_sync < who.warp_sync;
     }
+    /// In its block.
+    [[nodiscard]] unsigned warp() const noexcept { return thread / warp_threads; }
     [[nodiscard]] bool of_other_block(const toucher& who) const noexcept { return interval < who.block; }
 };
 
@@ -61,8 +63,9 @@ struct collision {
     access with;
 };
 
-/// The accesses to one element that later ones are compared with: the last write and two unordered reads, so that for
-/// every thread there is one by another if any other has read.
+/// The accesses to one element that later ones are compared with: the last write and two unordered reads, of two warps
+/// if more than one has read: so that for every thread there is one by another, and for every warp one by another, if
+/// there was any.
 class shadow_cell {
  public:
     [[nodiscard]] bool written_since(std::uint64_t interval) const noexcept {
@@ -73,8 +76,10 @@ class shadow_cell {
         for (access& r : reads_)
             if (r.before(who)) {
                 r = access::of(who);
-                break;
+                return {};
             }
+        if (reads_[0].warp() == reads_[1].warp() && reads_[0].warp() != who.thread / warp_threads)
+            reads_[1] = access::of(who);
         return {};
     }
     [[nodiscard]] collision write(const toucher& who, bool atomic) noexcept {
