@@ -482,13 +482,11 @@ TEST_CASE("node: a gradient on the wrong device is found, and no group stays ope
 TEST_CASE("node: a communicator that cannot be destroyed takes the others with it, each once") {
     const machine here(3);
     const test::device_streams streams(3);
-    const std::size_t before = nccl::detail::emulated_nccl::get().aborted_after_destroy;
     {
         const nccl::communicator devices(streams.all);
         nccl::detail::failure.undying = 1;
-    }
+    }  // aborting what is gone would be an error, and end the program here
     CHECK(nccl::detail::emulated_nccl::get().alive() == 0);
-    CHECK(nccl::detail::emulated_nccl::get().aborted_after_destroy == before);
 }
 
 TEST_CASE("node: a communicator whose streams hang is gone when its patience is") {

@@ -100,7 +100,6 @@ struct emulated_nccl {
     std::vector<std::unique_ptr<emulated_comm>> comms;
     std::map<std::string, std::shared_ptr<emulated_clique>> cliques;
     std::uint64_t ids = 0;
-    std::size_t aborted_after_destroy = 0;  ///< what NCCL takes for the memory of a communicator and is none
     int depth = 0;
     ncclResult_t refused = ncclSuccess;                                     ///< by a call of the group
     std::vector<emulated_comm*> initialised;                                ///< in the group
@@ -412,7 +411,6 @@ using ncclComm_t = detail::emulated_comm*;
     return comm->device == detail::failure.undying ? ncclUnhandledCudaError : ncclSuccess;
 }
 [[nodiscard]] inline ncclResult_t ncclCommAbort(ncclComm_t comm) {
-    if (comm != nullptr && !comm->alive) ++detail::emulated_nccl::get().aborted_after_destroy;
     if (const ncclResult_t refused = detail::usable(comm, "ncclCommAbort"); refused != ncclSuccess) return refused;
     comm->alive = false;
     comm->aborted = true;
