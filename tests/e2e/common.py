@@ -103,8 +103,20 @@ class Case(unittest.TestCase):
         end = time.monotonic() + limit
         while not holds():
             if time.monotonic() > end:
-                self.fail("did not happen: " + what)
+                self.fail("did not happen: " + what + self.all_statuses())
             time.sleep(0.02)
+
+    def all_statuses(self):
+        """What every peer here says of the run: for whoever reads why a test failed."""
+        said = ""
+        for control in sorted(self.folder.glob("*/control")):
+            try:
+                done = subprocess.run([PROGRAM, "ctl", control.parent, "status"], stdin=subprocess.DEVNULL,
+                                      capture_output=True, text=True, timeout=10)
+                said += f"\n{control.parent.name}:\n{done.stdout}{done.stderr}"
+            except subprocess.TimeoutExpired:
+                said += f"\n{control.parent.name}: no answer"
+        return said
 
     def write_config(self, name="run.toml"):
         """A TOML file that says where the text is."""
