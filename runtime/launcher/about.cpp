@@ -15,9 +15,9 @@
 namespace thinwire::launcher {
 namespace {
 
-constexpr std::uint32_t none = 0xffffffffU;
+constexpr std::uint32_t no_character = 0xffffffffU;
 
-/// The code point at the front, which it takes off; `none` for a byte that begins no valid sequence.
+/// The code point at the front, which it takes off; `no_character` for a byte that begins no valid sequence.
 std::uint32_t take_code_point(std::string_view& text) {
     const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
     const std::uint32_t first = byte(0);
@@ -35,11 +35,12 @@ std::uint32_t take_code_point(std::string_view& text) {
     }
     good = good && code >= least[size] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff);
     text.remove_prefix(good ? size : 1);
-    return good ? code : none;
+    return good ? code : no_character;
 }
 
 bool shown(std::uint32_t code) {
-    const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0) || code == none || (code & 0xfffeU) == 0xfffeU;
+    const bool control =
+        code < 0x20 || (code >= 0x7f && code < 0xa0) || code == no_character || (code & 0xfffeU) == 0xfffeU;
     const bool layout = (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) ||
                         (code >= 0x2060 && code <= 0x206f) || code == 0xfeff || code == 0x061c || code >= 0xe0000;
     return !control && !layout;

@@ -26,7 +26,7 @@ namespace {
 using kind = control_change::kind;
 using clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds patience{10};
+constexpr std::chrono::seconds longest_wait{10};
 
 enum class object : std::uint8_t { none, key, peer };
 struct command {
@@ -42,14 +42,14 @@ constexpr std::array commands = {
 constexpr std::array<std::string_view, 6> settable = {"optimizer.learning_rate", "optimizer.k",  "run.batch_size",
                                                       "run.micro_batches",       "run.round_ms", "run.round_tokens"};
 
-const command* find(std::string_view name) {
+const command* command_named(std::string_view name) {
     for (const command& one : commands)
         if (one.name == name) return &one;
     return nullptr;
 }
 
 /// A peer's number; 0: it is none.
-peer_id number_of(const std::string& text) {
+peer_id peer_number(const std::string& text) {
     peer_id id = 0;
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), id);
     return problem == std::errc{} && end == text.data() + text.size() ? id : 0;
@@ -90,7 +90,7 @@ std::string resolve(const nlohmann::json& status, const command& what, const std
     std::vector<const nlohmann::json*> meant;
     for (const auto& p : status["peers"])
         if (p["id"] == peer || p["name"] == peer) meant.push_back(&p);
-    const bool by_number = meant.empty() && number_of(peer) != 0;
+    const bool by_number = meant.empty() && peer_number(peer) != 0;
     if (by_number && (what.what == kind::ban || what.what == kind::pardon)) {
         log_event(log_level::info, "ctl",
                   "no peer that was here has the number " + peer + ": it counts when one comes");
@@ -187,7 +187,7 @@ configuration tuned(const configuration& settings, const std::map<std::string, s
 nlohmann::json control(runtime::node& node, const configuration& settings, const nlohmann::json& request) {
     const std::string name = request.value("command", "");
     if (name == "status") return {{"status", status_of(node)}};
-    const command* what = find(name);
+    const command* what = command_named(name);
     if (what == nullptr) throw value_error("command '" + printable(name) + "' is not known");
     control_change change{what->what, 0, "", ""};
     if (what->of == object::key) {
@@ -201,7 +201,7 @@ nlohmann::json control(runtime::node& node, const configuration& settings, const
         if (!can_be_set(change.key)) values[change.key] = change.value;
         static_cast<void>(tuned(settings, values));
     } else if (what->of == object::peer) {
-        change.peer = number_of(request.value("peer", ""));
+        change.peer = peer_number(request.value("peer", ""));
         if (change.peer == 0) throw value_error(name + " needs the number of a peer");
         const auto peers = node.status().peers;
         const bool shows_out = change.what == control_change::kind::remove || change.what == control_change::kind::ban;
@@ -224,7 +224,7 @@ exit_code ctl(const ctl_options& options) {
             print_status(status);
         return exit_code::ok;
     }
-    const command* what = find(options.command);
+    const command* what = command_named(options.command);
     if (what == nullptr)
         throw launcher_error(exit_code::usage, "ctl: '" + options.command +
                                                    "': expected status, pause, resume, stop, set, remove, ban, pardon "
@@ -247,11 +247,11 @@ exit_code ctl(const ctl_options& options) {
     }
     static_cast<void>(
         ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));
-    for (const auto end = clock::now() + patience; !done(where, *what, of, options.value, ends);) {
+    for (const auto end = clock::now() + longest_wait; !done(where, *what, of, options.value, ends);) {
         if (clock::now() > end || stop_requested())
             throw launcher_error(exit_code::failed,
                                  "ctl: " + options.command + " was asked for and is not done after " +
-                                     std::to_string(patience.count()) +
+                                     std::to_string(longest_wait.count()) +
                                      " s: it may still be, with the next round that a majority of the members closes");
         wait_for_signal(50);
     }

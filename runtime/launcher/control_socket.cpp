@@ -2,6 +2,7 @@
 
 #include <thinwire/core/error.hpp>
 
+#include "descriptor.hpp"
 #include "exit_code.hpp"
 #include <fcntl.h>
 #include <poll.h>
@@ -27,21 +28,6 @@ namespace {
 constexpr std::size_t longest_line = 4096;
 constexpr std::size_t longest_answer = std::size_t{1} << 20U;
 constexpr timeval patience{2, 0};
-
-class descriptor {
- public:
-    explicit descriptor(int fd) : fd_(fd) {}
-    descriptor(const descriptor&) = delete;
-    descriptor& operator=(const descriptor&) = delete;
-    ~descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    [[nodiscard]] int get() const noexcept { return fd_; }
-    int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-    int fd_;
-};
 
 io_error failed(const directory& where, const char* what) {
     return io_error(std::string(what) + " '" + where.control().string() + "': " + std::strerror(errno));

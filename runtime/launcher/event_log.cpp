@@ -47,17 +47,13 @@ log_level level_of(spdlog::level::level_enum level) {
 }
 
 /// "2026-11-25T19:35:34.123Z".
-std::string utc(double unix_seconds) {
-    const auto milliseconds = static_cast<std::int64_t>(std::floor(unix_seconds * 1000));
+std::string utc(double time) {
+    const auto milliseconds = static_cast<std::int64_t>(std::floor(time * 1000));
     const std::time_t seconds = milliseconds / 1000;
     std::tm parts{};
     (void)::gmtime_r(&seconds, &parts);
     return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
                        parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, milliseconds % 1000);
-}
-
-double unix_now() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 /// The one log of this process.
@@ -122,7 +118,7 @@ void add_json_sink(spdlog::sink_ptr sink, spdlog::level::level_enum least) {
 void write_json(log_level level, std::string_view event, const std::string& message, const nlohmann::json& fields) {
     state& one = log();
     if (!one.json) return;
-    const std::string line = one.line(unix_now(), level, event, message, fields);
+    const std::string line = one.line(unix_seconds(), level, event, message, fields);
     one.json->log(spdlog_level(level), spdlog::string_view_t(line.data(), line.size()));
 }
 
@@ -154,6 +150,10 @@ void log_to_file(const std::filesystem::path& file) {
     }
 }
 
+double unix_seconds() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 void log_identity(const std::string& run, const std::string& peer) {
     const std::lock_guard lock(log().mutex);
     log().run = run;
@@ -177,14 +177,14 @@ void log_note(log_level level, std::string_view event, const nlohmann::json& fie
     write_json(level, event, "", fields);
 }
 
-std::string log_line(double unix_seconds, log_level level, std::string_view event, const std::string& message,
+std::string log_line(double time, log_level level, std::string_view event, const std::string& message,
                      const nlohmann::json& fields, const std::string& run, const std::string& peer,
                      const std::uint64_t* round) {
     const auto text_or_null = [](const std::string& text) {
         return text.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(text);
     };
     nlohmann::ordered_json line;
-    line["ts"] = utc(unix_seconds);
+    line["ts"] = utc(time);
     line["level"] = name_of(level);
     line["run"] = text_or_null(run);
     line["round"] = round != nullptr ? nlohmann::ordered_json(*round) : nlohmann::ordered_json(nullptr);

@@ -27,6 +27,9 @@ void configure_log(std::string_view least, bool json);
 /// 16 MB it is renamed, with four older ones kept. Throws io_error.
 void log_to_file(const std::filesystem::path& file);
 
+/// Seconds since 1970.
+[[nodiscard]] double unix_seconds();
+
 /// What the next lines are of.
 void log_identity(const std::string& run, const std::string& peer);
 void log_round(std::uint64_t round);
@@ -39,9 +42,9 @@ void log_event(log_level level, std::string_view event, const std::string& messa
 void log_note(log_level level, std::string_view event, const nlohmann::json& fields);
 
 /// The JSON line of an event, without its end. `run`, `peer`: empty is null.
-[[nodiscard]] std::string log_line(double unix_seconds, log_level level, std::string_view event,
-                                   const std::string& message, const nlohmann::json& fields, const std::string& run,
-                                   const std::string& peer, const std::uint64_t* round);
+[[nodiscard]] std::string log_line(double time, log_level level, std::string_view event, const std::string& message,
+                                   const nlohmann::json& fields, const std::string& run, const std::string& peer,
+                                   const std::uint64_t* round);
 
 }  // namespace thinwire::launcher
 

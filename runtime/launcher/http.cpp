@@ -1,5 +1,6 @@
 #include "http.hpp"
 
+#include "descriptor.hpp"
 #include "exit_code.hpp"
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -30,24 +31,6 @@ namespace {
 using clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds goodbye{1};  ///< how long an answered client may take to close its side
-
-/// A file descriptor that is closed with its owner.
-class descriptor {
- public:
-    explicit descriptor(int fd = -1) noexcept : fd_(fd) {}
-    descriptor(descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    descriptor& operator=(descriptor&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    ~descriptor() {
-        if (fd_ >= 0) (void)::close(fd_);
-    }
-    [[nodiscard]] int get() const noexcept { return fd_; }
-
- private:
-    int fd_;
-};
 
 bool numeric(const std::string& host) {
     std::array<unsigned char, 16> bytes{};

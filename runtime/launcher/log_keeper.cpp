@@ -12,7 +12,7 @@ namespace thinwire::launcher {
 namespace {
 
 constexpr std::string_view suffix = ".snapshot";
-constexpr std::size_t digits = 20;
+constexpr std::size_t name_digits = 20;
 
 void remove_snapshot(const std::filesystem::path& path) {
     std::error_code failed;
@@ -46,7 +46,7 @@ log_policy parse_keep_log(std::string_view text) {
 
 std::filesystem::path log_snapshot(const std::filesystem::path& log, std::uint64_t round) {
     std::string name = std::to_string(round);
-    name.insert(0, digits - name.size(), '0');
+    name.insert(0, name_digits - name.size(), '0');
     return log / (name + std::string(suffix));
 }
 

@@ -12,7 +12,7 @@
 namespace thinwire::launcher {
 namespace {
 
-[[noreturn]] void refuse(std::string_view entry, const std::string& expected) {
+[[noreturn]] void refuse_entry(std::string_view entry, const std::string& expected) {
     throw launcher_error(exit_code::usage,
                          "configuration: optimizer.groups: '" + std::string(entry) + "': expected " + expected);
 }
@@ -38,7 +38,7 @@ T number(std::string_view text, std::string_view entry, double low, double high)
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc{} || end != text.data() + text.size() ||
         !(static_cast<double>(value) >= low && static_cast<double>(value) <= high))
-        refuse(entry, "learning_rate in 0..1000, weight_decay in 0..1000, k in 1..65536");
+        refuse_entry(entry, "learning_rate in 0..1000, weight_decay in 0..1000, k in 1..65536");
     return value;
 }
 
@@ -54,7 +54,7 @@ void set(parameter_group& group, std::string_view setting, std::string_view entr
     else if (key == "rule" && rule_of(value) != nullptr)
         group.rule = rule_of(value);
     else
-        refuse(entry, "KEY=VALUE with key learning_rate, weight_decay, k or rule (signum, sgd, muon)");
+        refuse_entry(entry, "KEY=VALUE with key learning_rate, weight_decay, k or rule (signum, sgd, muon)");
 }
 
 }  // namespace
@@ -80,7 +80,7 @@ std::vector<group_setting> parse_groups(std::string_view text) {
                 set(group.values, word, entry);
         }
         if (group.pattern.empty() || std::ranges::count(group.pattern, '*') > 1)
-            refuse(entry, "a parameter's name with at most one *, then KEY=VALUE");
+            refuse_entry(entry, "a parameter's name with at most one *, then KEY=VALUE");
         groups.push_back(std::move(group));
     }
     return groups;
@@ -102,8 +102,8 @@ std::vector<parameter_group> groups_of(std::string_view text, std::span<const pa
     };
     for (group_setting& group : parse_groups(text))
         if (!add(group.pattern, std::move(group.values)))
-            refuse(group.pattern, "a pattern that a parameter's name fits, such as '" +
-                                      (parameters.empty() ? std::string() : parameters.front().name) + "'");
+            refuse_entry(group.pattern, "a pattern that a parameter's name fits, such as '" +
+                                            (parameters.empty() ? std::string() : parameters.front().name) + "'");
     if (by_sign > 0.0F)
         for (const std::string_view pattern : {"*embed_tokens.weight", "*lm_head.weight", "*wte.weight", "*wpe.weight"})
             add(pattern, {.learning_rate = by_sign, .rule = rule_of("signum")});

@@ -72,10 +72,6 @@ std::string fresh_id() {
     return id;
 }
 
-double unix_seconds() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 /// Options that the node refuses are the operator's.
 template <class Open>
 std::unique_ptr<runtime::node> configured(const configuration& settings, const Open& open) {

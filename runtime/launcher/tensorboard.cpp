@@ -42,16 +42,16 @@ void put_varint(std::string& out, std::uint64_t value) {
 // Fields of a protocol buffer: number and kind, then the value.
 enum class wire : std::uint8_t { varint = 0, eight = 1, bytes = 2, four = 5 };
 
-void put_key(std::string& out, unsigned field, wire kind) {
-    put_varint(out, field << 3U | static_cast<unsigned>(kind));
+void put_key(std::string& out, unsigned number, wire how) {
+    put_varint(out, number << 3U | static_cast<unsigned>(how));
 }
-void put_bytes(std::string& out, unsigned field, std::string_view bytes) {
-    put_key(out, field, wire::bytes);
+void put_bytes(std::string& out, unsigned number, std::string_view bytes) {
+    put_key(out, number, wire::bytes);
     put_varint(out, bytes.size());
     out += bytes;
 }
-void put_varint(std::string& out, unsigned field, std::uint64_t value) {
-    put_key(out, field, wire::varint);
+void put_varint(std::string& out, unsigned number, std::uint64_t value) {
+    put_key(out, number, wire::varint);
     put_varint(out, value);
 }
 
@@ -61,10 +61,9 @@ std::uint32_t masked(std::uint32_t sum) {
 }
 
 std::string event_at(std::uint64_t step) {
-    const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     std::string event;
     put_key(event, 1, wire::eight);  // wall_time
-    put_number(event, std::bit_cast<std::uint64_t>(now));
+    put_number(event, std::bit_cast<std::uint64_t>(unix_seconds()));
     put_varint(event, 2, step);
     return event;
 }

@@ -4043,6 +4043,7 @@ class section_coder {
 #ifndef THINWIRE_CORE_BYTES_HPP
 #define THINWIRE_CORE_BYTES_HPP
 
+#include <array>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -4066,9 +4067,10 @@ class byte_writer {
 
     template <std::integral T>
     void put(T value) {
-        auto bits = static_cast<std::make_unsigned_t<T>>(value);
-        for (std::size_t i = 0; i < sizeof(T); ++i)
-            bytes_.push_back(static_cast<std::byte>((static_cast<std::uint64_t>(bits) >> (8 * i)) & 0xffU));
+        const auto bits = static_cast<std::uint64_t>(static_cast<std::make_unsigned_t<T>>(value));
+        std::array<std::byte, sizeof(T)> raw;
+        for (std::size_t i = 0; i < sizeof(T); ++i) raw[i] = static_cast<std::byte>((bits >> (8 * i)) & 0xffU);
+        bytes_.insert(bytes_.end(), raw.begin(), raw.end());
     }
     void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
     void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }
@@ -4344,13 +4346,11 @@ class sha256 {
     /// The digest of everything so far. The object is spent afterwards.
     [[nodiscard]] digest finish() noexcept {
         const std::uint64_t bits = length_ * 8;
-        const std::array<std::byte, 1> one{std::byte{0x80}};
-        const std::array<std::byte, 1> zero{};
-        update(one);
-        while (filled_ != 56) update(zero);
-        std::array<std::byte, 8> tail{};
-        for (std::size_t i = 0; i < 8; ++i) tail[i] = static_cast<std::byte>((bits >> (56 - 8 * i)) & 0xffU);
-        update(tail);
+        // A one, zeros up to eight bytes before the end of a block, the length in bits.
+        std::array<std::byte, 72> tail{std::byte{0x80}};
+        const std::size_t padding = filled_ < 56 ? 56 - filled_ : 120 - filled_;
+        for (std::size_t i = 0; i < 8; ++i) tail[padding + i] = static_cast<std::byte>((bits >> (56 - 8 * i)) & 0xffU);
+        update(std::span(tail).first(padding + 8));
         digest out;
         for (std::size_t i = 0; i < 32; ++i)
             out.bytes[i] = static_cast<std::byte>((state_[i / 4] >> (24 - 8 * (i % 4))) & 0xffU);
@@ -8313,34 +8313,35 @@ THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, fl
         transpose_eights(in, in_stride, out, out_stride, rows, cols);
 }
 
-/// One side of a chunk: `width` columns (a multiple of Lanes) of N rows, `stride` apart in `in`. Turned: transposed on
-/// the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes through a few
-/// lines of memory, as the first cache does not hold a chunk three times.
-template <std::size_t N, int Lanes, bool Walsh, bool Turned>
+/// One side of a chunk: `width` columns (a multiple of Level::lanes) of N rows, `stride` apart in `in`. Turned:
+/// transposed on the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes
+/// through a few lines of memory, as the first cache does not hold a chunk three times.
+template <std::size_t N, class Level, bool Walsh, bool Turned>
 THINWIRE_ALWAYS_INLINE void fast_side(const float* in, float* out, std::size_t stride, std::size_t width) {
-    for (std::size_t column = 0; column < width; column += Lanes) {
+    constexpr std::size_t lanes = Level::lanes;
+    for (std::size_t column = 0; column < width; column += lanes) {
         if constexpr (Turned) {
-            alignas(64) float group[N * Lanes];
-            fast_columns<N, Lanes, Walsh>(in + column, stride, group, Lanes);
-            transpose<Lanes>(group, Lanes, out + column * N, N, N, Lanes);
+            alignas(64) float group[N * lanes];
+            Level::template fast_columns<N, Walsh>(in + column, stride, group, lanes);
+            transpose<Level::lanes>(group, lanes, out + column * N, N, N, lanes);
         } else {
-            fast_columns<N, Lanes, Walsh>(in + column, stride, out + column, stride);
+            Level::template fast_columns<N, Walsh>(in + column, stride, out + column, stride);
         }
     }
 }
 
 /// fast_side() for tables that are fast().
-template <int Lanes, bool Turned>
+template <class Level, bool Turned>
 THINWIRE_ALWAYS_INLINE void fast_side(const basis_tables& side, const float* in, float* out, std::size_t stride,
                                       std::size_t width) {
     if (side.mirrored() && side.side() == 64)
-        fast_side<64, Lanes, false, Turned>(in, out, stride, width);
+        fast_side<64, Level, false, Turned>(in, out, stride, width);
     else if (side.mirrored())
-        fast_side<32, Lanes, false, Turned>(in, out, stride, width);
+        fast_side<32, Level, false, Turned>(in, out, stride, width);
     else if (side.side() == 64)
-        fast_side<64, Lanes, true, Turned>(in, out, stride, width);
+        fast_side<64, Level, true, Turned>(in, out, stride, width);
     else
-        fast_side<32, Lanes, true, Turned>(in, out, stride, width);
+        fast_side<32, Level, true, Turned>(in, out, stride, width);
 }
 
 }  // namespace thinwire::detail
@@ -8750,8 +8751,8 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
         float* const turned = s.coefficients.data();
-        fast_side<Level::lanes, true>(rows, tile, turned, w, w);
-        fast_side<Level::lanes, false>(cols, turned, turned, h, h);
+        fast_side<Level, true>(rows, tile, turned, w, w);
+        fast_side<Level, false>(cols, turned, turned, h, h);
         return;
     }
     if (rows.identity()) {
@@ -9206,7 +9207,7 @@ THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float*
                                           transform_scratch& s) {
     const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
     transpose<Level::lanes>(lines, w, s.mirrored.data(), whole, whole, w);
-    fast_side<Level::lanes, false>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
+    fast_side<Level, false>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
     transpose<Level::lanes>(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
 }
 
@@ -9428,6 +9429,12 @@ struct lanes_avx512 {
                                 const std::uint32_t* b_at, std::size_t depth, double* c, std::size_t c_row,            \
                                 std::size_t rows, std::size_t cols) {                                                  \
             detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                  \
+        }                                                                                                              \
+        /* One copy for all who call it: unrolled as it is, it takes long to compile. */                               \
+        template <std::size_t N, bool Walsh>                                                                           \
+        [[gnu::noinline]] TARGET static void fast_columns(const float* in, std::size_t in_stride, float* out,          \
+                                                          std::size_t out_stride) {                                    \
+            detail::fast_columns<N, LANES, Walsh>(in, in_stride, out, out_stride);                                     \
         }                                                                                                              \
         TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,              \
                                    transform_scratch& s) {                                                             \

@@ -30,10 +30,10 @@ while read -r what limit; do
     echo "$what: $hundredths hundredths of an instruction a parameter, at most $limit"
     [ "$hundredths" -le "$limit" ] || { echo "  above its limit"; bad=1; }
 done << LIMITS
-step_8 1690
-step_32 2350
-hadamard_8 1490
-line_8 4000
+step_8 1630
+step_32 2290
+hadamard_8 1475
+line_8 3965
 apply_8 2960
 LIMITS
 exit $bad

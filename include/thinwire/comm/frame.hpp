@@ -8,6 +8,7 @@
 #include <thinwire/core/result.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -27,20 +28,22 @@ namespace detail::comm {
 
 /// Type and check as they stand in a header.
 [[nodiscard]] inline std::uint32_t typed_check(std::uint32_t length, std::uint32_t type) noexcept {
-    byte_writer out;
-    out.put(length);
-    out.put(type);
-    return (type & 0xffU) | (crc32(0, out.bytes()) & 0xffffff00U);
+    std::array<std::byte, 8> header{};
+    for (unsigned i = 0; i < 4; ++i) {
+        header[i] = static_cast<std::byte>((length >> (8 * i)) & 0xffU);
+        header[4 + i] = static_cast<std::byte>((type >> (8 * i)) & 0xffU);
+    }
+    return (type & 0xffU) | (crc32(0, header) & 0xffffff00U);
 }
 
 }  // namespace detail::comm
 
 /// The frame that carries a message. The message must keep the limits that the receiver checks.
 [[nodiscard]] inline std::vector<std::byte> encode_frame(const message& m) {
-    byte_writer out;
-    out.put(std::uint32_t{0});
-    out.put(std::uint32_t{0});
-    out.put(std::uint32_t{0});
+    std::vector<std::byte> room;
+    room.reserve(128);  // most are shorter
+    room.resize(frame_header_size);
+    byte_writer out(std::move(room));
     std::visit([&](const auto& body) { detail::comm::encode_body(out, body); }, m);
     const auto length = static_cast<std::uint32_t>(out.size() - frame_header_size);
     out.patch(0, length);

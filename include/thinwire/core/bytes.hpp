@@ -1,6 +1,7 @@
 #ifndef THINWIRE_CORE_BYTES_HPP
 #define THINWIRE_CORE_BYTES_HPP
 
+#include <array>
 #include <bit>
 #include <concepts>
 #include <cstddef>
@@ -24,9 +25,10 @@ class byte_writer {
 
     template <std::integral T>
     void put(T value) {
-        auto bits = static_cast<std::make_unsigned_t<T>>(value);
-        for (std::size_t i = 0; i < sizeof(T); ++i)
-            bytes_.push_back(static_cast<std::byte>((static_cast<std::uint64_t>(bits) >> (8 * i)) & 0xffU));
+        const auto bits = static_cast<std::uint64_t>(static_cast<std::make_unsigned_t<T>>(value));
+        std::array<std::byte, sizeof(T)> raw;
+        for (std::size_t i = 0; i < sizeof(T); ++i) raw[i] = static_cast<std::byte>((bits >> (8 * i)) & 0xffU);
+        bytes_.insert(bytes_.end(), raw.begin(), raw.end());
     }
     void put(float value) { put(std::bit_cast<std::uint32_t>(value)); }
     void put(double value) { put(std::bit_cast<std::uint64_t>(value)); }

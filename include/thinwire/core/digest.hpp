@@ -63,13 +63,11 @@ class sha256 {
     /// The digest of everything so far. The object is spent afterwards.
     [[nodiscard]] digest finish() noexcept {
         const std::uint64_t bits = length_ * 8;
-        const std::array<std::byte, 1> one{std::byte{0x80}};
-        const std::array<std::byte, 1> zero{};
-        update(one);
-        while (filled_ != 56) update(zero);
-        std::array<std::byte, 8> tail{};
-        for (std::size_t i = 0; i < 8; ++i) tail[i] = static_cast<std::byte>((bits >> (56 - 8 * i)) & 0xffU);
-        update(tail);
+        // A one, zeros up to eight bytes before the end of a block, the length in bits.
+        std::array<std::byte, 72> tail{std::byte{0x80}};
+        const std::size_t padding = filled_ < 56 ? 56 - filled_ : 120 - filled_;
+        for (std::size_t i = 0; i < 8; ++i) tail[padding + i] = static_cast<std::byte>((bits >> (56 - 8 * i)) & 0xffU);
+        update(std::span(tail).first(padding + 8));
         digest out;
         for (std::size_t i = 0; i < 32; ++i)
             out.bytes[i] = static_cast<std::byte>((state_[i / 4] >> (24 - 8 * (i % 4))) & 0xffU);

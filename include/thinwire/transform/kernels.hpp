@@ -94,6 +94,12 @@ struct lanes_avx512 {
                                 std::size_t rows, std::size_t cols) {                                                  \
             detail::gemm<double, LANES / 2>(a, a_row, a_depth, b, b_at, depth, c, c_row, rows, cols);                  \
         }                                                                                                              \
+        /* One copy for all who call it: unrolled as it is, it takes long to compile. */                               \
+        template <std::size_t N, bool Walsh>                                                                           \
+        [[gnu::noinline]] TARGET static void fast_columns(const float* in, std::size_t in_stride, float* out,          \
+                                                          std::size_t out_stride) {                                    \
+            detail::fast_columns<N, LANES, Walsh>(in, in_stride, out, out_stride);                                     \
+        }                                                                                                              \
         TARGET static void forward(const basis_tables& rows, const basis_tables& cols, const float* tile,              \
                                    transform_scratch& s) {                                                             \
             forward_transform<NAME>(rows, cols, tile, s);                                                              \

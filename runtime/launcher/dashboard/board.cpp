@@ -1,6 +1,7 @@
 #include "dashboard/board.hpp"
 
 #include "directory.hpp"
+#include "event_log.hpp"
 #include "watch_view.hpp"
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
@@ -13,14 +14,10 @@
 namespace thinwire::launcher {
 namespace {
 
-constexpr std::chrono::seconds interval{1};
+constexpr std::chrono::seconds look_every{1};
 constexpr std::size_t bite = std::size_t{4} << 20U;  ///< of a file between two looks at the clock
 constexpr std::size_t events_kept = 4;               ///< each reader that comes back gets a copy of what it missed
 constexpr int comment_every = 15;  ///< looks without news until viewers are told that somebody is here
-
-double unix_now() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 std::string text_of(const nlohmann::ordered_json& object) {
     return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -30,7 +27,7 @@ std::string framed(std::uint64_t number, const std::string& data) {
     return "id: " + std::to_string(number) + "\ndata: " + data + "\n\n";
 }
 
-std::optional<std::uint64_t> number_of(const std::string& text) {
+std::optional<std::uint64_t> whole_number(const std::string& text) {
     std::uint64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
@@ -54,7 +51,7 @@ std::size_t make_room_for_viewers() {
 }
 
 board::board(const http_address& where, board_source source, const std::string& key)
-    : source_(std::move(source)), number_(static_cast<std::uint64_t>(unix_now() * 1000)) {
+    : source_(std::move(source)), number_(static_cast<std::uint64_t>(unix_seconds() * 1000)) {
     if (!source_.folder.empty()) lines_.emplace(directory{source_.folder}.metrics());
     loading_ = lines_.has_value();
     http_server_limits limits;
@@ -91,7 +88,7 @@ void board::work(const std::stop_token& stop) {
             lock.lock();
             number_ = number + 1;
         }
-        (void)wake_.wait_for(lock, stop, interval, [] { return false; });
+        (void)wake_.wait_for(lock, stop, look_every, [] { return false; });
     }
 }
 
@@ -133,7 +130,7 @@ void board::ask(const std::stop_token& stop) {
     const std::lock_guard lock(mutex_);
     reached_ = status.has_value() || source_.peers.empty();
     if (status)
-        history_.take_status(*status, unix_now(), !lines_);
+        history_.take_status(*status, unix_seconds(), !lines_);
     else
         history_.take_silence();
 }
@@ -160,7 +157,7 @@ http_page board::events(const std::string& last) {
     const std::lock_guard lock(mutex_);
     http_page page{.type = "text/event-stream; charset=utf-8", .body = "retry: 2000\n\n"};
     page.stream_after = number_;
-    const std::optional<std::uint64_t> from = number_of(last);
+    const std::optional<std::uint64_t> from = whole_number(last);
     if (from && *from == number_) return page;
     const bool known = from && *from < number_ && !recent_.empty() && *from + 1 >= recent_.front().first;
     if (!known) {

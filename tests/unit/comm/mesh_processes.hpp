@@ -191,7 +191,7 @@ inline shared_bytes world::encode(std::uint64_t round, const digest& state) {
     out.put(round);
     out.put(std::span<const std::byte>(state.bytes));
     std::vector<std::byte> bytes = out.take();
-    if (round % 64 == 0) bytes.resize(bytes.size() + 3 * wire_limits::max_piece / 2);
+    if (round % 64 == 0) bytes.resize(bytes.size() + wire_limits::max_piece);
     return share(std::move(bytes));
 }
 

@@ -16,7 +16,7 @@ using thinwire::launcher::steady_time;
 namespace {
 
 const steady_time origin{};
-const std::array<peer_id, 3> all = {1, 2, 3};
+const std::array<peer_id, 3> everyone = {1, 2, 3};
 
 }  // namespace
 
@@ -26,7 +26,7 @@ TEST_CASE("the peer that came last was waited for, by as much as it came after t
     book.note(0, 1, origin + milliseconds(400));
     book.note(0, 3, origin + milliseconds(150));
     book.note(0, 3, origin + milliseconds(900));  // sent again
-    book.close(0, all);
+    book.close(0, everyone);
     CHECK(book.costs().at(1).waited_for);
     CHECK(book.costs().at(1).waited_rounds == 1);
     CHECK(book.costs().at(1).waited_seconds == doctest::Approx(0.25));
@@ -40,8 +40,8 @@ TEST_CASE("a peer that is there and sends nothing was waited for, and nobody els
     arrivals book;
     book.note(0, 1, origin);
     book.note(0, 2, origin + seconds(1));
-    CHECK(book.missing(0, all) == std::vector<peer_id>{3});
-    book.close(0, all);
+    CHECK(book.missing(0, everyone) == std::vector<peer_id>{3});
+    book.close(0, everyone);
     CHECK(book.costs().at(3).waited_for);
     CHECK_FALSE(book.costs().at(3).seconds);
     CHECK_FALSE(book.costs().at(2).waited_for);
@@ -68,7 +68,7 @@ TEST_CASE("payloads for rounds far ahead do not hide those of this round") {
     for (std::uint64_t round = 1000; round < 1100; ++round) book.note(round, 3, origin);
     book.note(0, 1, origin);
     book.note(0, 2, origin + seconds(1));
-    CHECK(book.missing(0, all) == std::vector<peer_id>{3});
+    CHECK(book.missing(0, everyone) == std::vector<peer_id>{3});
 }
 
 TEST_CASE("rounds a second over a minute and over all") {

@@ -209,10 +209,10 @@ TEST_CASE("history: another who orders the rounds is marked") {
 }
 
 TEST_CASE("history: a pause is no time of its round; it is marked once, by whoever tells of it first") {
-    const auto paused_round = [](std::uint64_t round, double time, double seconds, double paused) {
+    const auto paused_round = [](std::uint64_t round, double time, double took, double paused) {
         json one = round_line(round);
         one["time"] = time;
-        one["seconds"] = seconds;
+        one["seconds"] = took;
         one["wait_seconds"] = 0.25 * static_cast<double>(round + 1) + paused;
         one["paused_seconds"] = paused;
         return one;

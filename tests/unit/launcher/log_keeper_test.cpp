@@ -35,7 +35,7 @@ thinwire::snapshot at(std::uint64_t round) {
     return made;
 }
 
-std::string refusal(std::string_view text) {
+std::string keep_refused(std::string_view text) {
     try {
         (void)parse_keep_log(text);
     } catch (const launcher_error& problem) {
@@ -56,7 +56,7 @@ TEST_CASE("log_keeper: what run.keep_log says") {
     for (const char* text : {"", "none", "0 rounds", "0 MB", "5000", "-3 rounds", "10 TB", "1.5 GB", "10 GB ", "10  GB",
                              "99999999999999999999 GB", "18446744074 GB"}) {
         CAPTURE(text);
-        CHECK(refusal(text).find("run.keep_log = " + std::string(text) + ": expected all, ") != std::string::npos);
+        CHECK(keep_refused(text).find("run.keep_log = " + std::string(text) + ": expected all, ") != std::string::npos);
     }
     CHECK(parse_keep_log("all").segment_bytes() == 64U << 20U);
     CHECK(parse_keep_log("9 rounds").segment_bytes() == 64U << 20U);

@@ -108,7 +108,7 @@ TEST_CASE("a peer's name cannot leave its label, nor spoil the encoding") {
     CHECK(has_line(
         page, "thinwire_peer_present{peer_id=\"7\",name=\"a\\\"} 1\\nthinwire_loss 0\\\\\xef\xbf\xbd\x1b[2J\"} 1"));
     CHECK_FALSE(has_line(page, "thinwire_loss 0\\\\"));
-    const std::string json = to_json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    CHECK(json.find('\x1b') == std::string::npos);
-    CHECK(nlohmann::json::parse(json)["peers"][1]["name"] == "a\"} 1\nthinwire_loss 0\\\xef\xbf\xbd\x1b[2J");
+    const std::string text = to_json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    CHECK(text.find('\x1b') == std::string::npos);
+    CHECK(nlohmann::json::parse(text)["peers"][1]["name"] == "a\"} 1\nthinwire_loss 0\\\xef\xbf\xbd\x1b[2J");
 }

@@ -40,7 +40,7 @@ unsigned mode_of(const std::filesystem::path& file) {
     return about.st_mode & 0777U;
 }
 
-std::string refusal(const std::filesystem::path& file) {
+std::string loading_fails(const std::filesystem::path& file) {
     try {
         (void)identity::load_or_create(file);
     } catch (const io_error& problem) {
@@ -132,7 +132,7 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
     (void)identity::load_or_create(file);
     for (const mode_t mode : {0640U, 0604U, 0620U, 0602U, 0610U}) {
         REQUIRE(::chmod(file.c_str(), mode) == 0);
-        CHECK(refusal(file).find("expected mode 600") != std::string::npos);
+        CHECK(loading_fails(file).find("expected mode 600") != std::string::npos);
     }
     const auto broken = dir.path() / "broken.key";
     const std::vector<std::string> contents = {
@@ -148,14 +148,14 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
         "-----END ENCRYPTED PRIVATE KEY-----\n"};
     for (const std::string& content : contents) {
         write_key(broken, content);
-        CHECK(refusal(broken).find("broken.key") != std::string::npos);
+        CHECK(loading_fails(broken).find("broken.key") != std::string::npos);
         CHECK(std::filesystem::file_size(broken) == content.size());
     }
-    CHECK(refusal(dir.path()).find("no regular file") != std::string::npos);
-    CHECK(refusal(dir.path() / std::string(300, 'x')).find("File name too long") != std::string::npos);
-    CHECK(refusal(dir.path() / "none" / "key").find("No such file") != std::string::npos);
+    CHECK(loading_fails(dir.path()).find("no regular file") != std::string::npos);
+    CHECK(loading_fails(dir.path() / std::string(300, 'x')).find("File name too long") != std::string::npos);
+    CHECK(loading_fails(dir.path() / "none" / "key").find("No such file") != std::string::npos);
     std::filesystem::create_symlink(dir.path() / "nowhere", dir.path() / "link");
-    CHECK_FALSE(refusal(dir.path() / "link").empty());
+    CHECK_FALSE(loading_fails(dir.path() / "link").empty());
 }
 
 TEST_CASE("identity: the peer's number is the beginning of the fingerprint") {

@@ -39,8 +39,8 @@ THINWIRE_ALWAYS_INLINE void forward_transform(const basis_tables& rows, const ba
     const std::size_t h = rows.side(), w = cols.side(), stride = cols.full();
     if (rows.fast() && cols.fast()) {
         float* const turned = s.coefficients.data();
-        fast_side<Level::lanes, true>(rows, tile, turned, w, w);
-        fast_side<Level::lanes, false>(cols, turned, turned, h, h);
+        fast_side<Level, true>(rows, tile, turned, w, w);
+        fast_side<Level, false>(cols, turned, turned, h, h);
         return;
     }
     if (rows.identity()) {

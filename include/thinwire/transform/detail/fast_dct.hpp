@@ -215,34 +215,35 @@ THINWIRE_ALWAYS_INLINE void transpose(const float* in, std::size_t in_stride, fl
         transpose_eights(in, in_stride, out, out_stride, rows, cols);
 }
 
-/// One side of a chunk: `width` columns (a multiple of Lanes) of N rows, `stride` apart in `in`. Turned: transposed on
-/// the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes through a few
-/// lines of memory, as the first cache does not hold a chunk three times.
-template <std::size_t N, int Lanes, bool Walsh, bool Turned>
+/// One side of a chunk: `width` columns (a multiple of Level::lanes) of N rows, `stride` apart in `in`. Turned:
+/// transposed on the way, rows of `out` have N elements; else as in `in`, which may be the same memory. Turning goes
+/// through a few lines of memory, as the first cache does not hold a chunk three times.
+template <std::size_t N, class Level, bool Walsh, bool Turned>
 THINWIRE_ALWAYS_INLINE void fast_side(const float* in, float* out, std::size_t stride, std::size_t width) {
-    for (std::size_t column = 0; column < width; column += Lanes) {
+    constexpr std::size_t lanes = Level::lanes;
+    for (std::size_t column = 0; column < width; column += lanes) {
         if constexpr (Turned) {
-            alignas(64) float group[N * Lanes];
-            fast_columns<N, Lanes, Walsh>(in + column, stride, group, Lanes);
-            transpose<Lanes>(group, Lanes, out + column * N, N, N, Lanes);
+            alignas(64) float group[N * lanes];
+            Level::template fast_columns<N, Walsh>(in + column, stride, group, lanes);
+            transpose<Level::lanes>(group, lanes, out + column * N, N, N, lanes);
         } else {
-            fast_columns<N, Lanes, Walsh>(in + column, stride, out + column, stride);
+            Level::template fast_columns<N, Walsh>(in + column, stride, out + column, stride);
         }
     }
 }
 
 /// fast_side() for tables that are fast().
-template <int Lanes, bool Turned>
+template <class Level, bool Turned>
 THINWIRE_ALWAYS_INLINE void fast_side(const basis_tables& side, const float* in, float* out, std::size_t stride,
                                       std::size_t width) {
     if (side.mirrored() && side.side() == 64)
-        fast_side<64, Lanes, false, Turned>(in, out, stride, width);
+        fast_side<64, Level, false, Turned>(in, out, stride, width);
     else if (side.mirrored())
-        fast_side<32, Lanes, false, Turned>(in, out, stride, width);
+        fast_side<32, Level, false, Turned>(in, out, stride, width);
     else if (side.side() == 64)
-        fast_side<64, Lanes, true, Turned>(in, out, stride, width);
+        fast_side<64, Level, true, Turned>(in, out, stride, width);
     else
-        fast_side<32, Lanes, true, Turned>(in, out, stride, width);
+        fast_side<32, Level, true, Turned>(in, out, stride, width);
 }
 
 }  // namespace thinwire::detail

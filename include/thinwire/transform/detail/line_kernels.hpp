@@ -22,7 +22,7 @@ THINWIRE_ALWAYS_INLINE void forward_lines(const basis_tables& cols, const float*
                                           transform_scratch& s) {
     const std::size_t w = cols.side(), whole = (count + 15) / 16 * 16;
     transpose<Level::lanes>(lines, w, s.mirrored.data(), whole, whole, w);
-    fast_side<Level::lanes, false>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
+    fast_side<Level, false>(cols, s.mirrored.data(), s.middle.data(), whole, whole);
     transpose<Level::lanes>(s.middle.data(), whole, s.coefficients.data(), w, w, whole);
 }
 
