@@ -155,7 +155,7 @@ inline void world::perform(const process_ptr& p, snapshot_effect& e) {
     p->held.clear();
     p->ready = d.used = true;
     d.log.clear();
-    d.synced = 0;
+    d.unsynced.clear();
     d.log_begin = d.final = p->round;
     d.begin_term = e.term;
     d.base = decode_state(*e.state).value();

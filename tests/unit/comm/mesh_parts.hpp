@@ -53,7 +53,7 @@ struct disk {
     std::uint64_t log_begin = 0;
     std::uint64_t begin_term = 0;
     std::vector<commit_ptr> log;
-    std::size_t synced = 0;
+    std::vector<commit_ptr> unsynced;  ///< what each write since the last sync took the place of; null: of nothing
     std::uint64_t final = 0;
     run_state base;
     std::uint64_t voted_term = 0;

@@ -56,7 +56,7 @@ inline void world::fold(disk& d) {
     if (count > 0) d.begin_term = d.log[count - 1]->term;
     d.log.erase(d.log.begin(), d.log.begin() + static_cast<std::ptrdiff_t>(count));
     d.log_begin += count;
-    d.synced = d.log.size();
+    d.unsynced.clear();
 }
 
 /// What a driver finds on the disk.
@@ -179,7 +179,7 @@ inline void world::take(process& p, const commit_record& record) {
 inline void world::save(const process_ptr& p) {
     disk& d = disks_[p->peer];
     if (d.log_begin + d.log.size() < p->round || !p->writing.empty()) return;
-    d.synced = d.log.size();
+    d.unsynced.clear();
     d.final = std::max(d.final, p->round);
     d.replica_round = p->round;
     d.replica = p->state;
@@ -195,7 +195,8 @@ inline shared_bytes world::encode(std::uint64_t round, const digest& state) {
     return share(std::move(bytes));
 }
 
-/// The process is gone. Of what it wrote and did not sync, a prefix is on the disk.
+/// The process is gone. Of what it wrote and did not sync, a prefix is on the disk; a record that took the place of
+/// another was written behind it, which counts again when it is lost.
 inline void world::kill(const process_ptr& p) {
     if (!p->alive) return;
     p->alive = false;
@@ -206,7 +207,11 @@ inline void world::kill(const process_ptr& p) {
             p->writing.pop_front();
         }
     if (p->voting && chance(50)) std::tie(d.voted_term, d.voted_for) = *p->voting;
-    if (d.synced < d.log.size()) d.log.resize(d.synced + random_.below(d.log.size() - d.synced + 1));
+    for (std::uint64_t lost = random_.below(d.unsynced.size() + 1); lost > 0; --lost) {
+        d.log.pop_back();
+        if (d.unsynced.back()) d.log.push_back(d.unsynced.back());
+        d.unsynced.pop_back();
+    }
     d.final = std::min<std::uint64_t>(d.final, d.log_begin + d.log.size());
     for (const link_ptr& l : links_)
         for (int side = 0; side < 2; ++side)
@@ -222,15 +227,15 @@ inline void world::write(disk& d, const commit_ptr& record) {
     const std::size_t at = record->round - d.log_begin;
     require(at <= d.log.size() && at + 1 >= d.log.size(),
             "round " + std::to_string(record->round) + " is stored where the log has " + std::to_string(d.log.size()));
+    d.unsynced.push_back(at < d.log.size() ? d.log.back() : nullptr);
     d.log.resize(at);
-    d.synced = std::min(d.synced, at);
     d.log.push_back(record);
 }
 
 inline void world::complete_write(process& p) {
     disk& d = disks_[p.peer];
     write(d, p.writing.front().first);
-    if (p.writing.front().second) d.synced = d.log.size();
+    if (p.writing.front().second) d.unsynced.clear();
     p.writing.pop_front();
 }
 
