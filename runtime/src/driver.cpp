@@ -341,7 +341,7 @@ bool driver::with_log(Work&& work) {
 }
 
 void driver::perform(store_effect& e) {
-    if (!with_log([&] { store_.append(*e.record, e.durable); })) return;
+    if (!with_log([&] { store_.append(*e.record); })) return;
     machine_.stored(now());
     note_log();
 }

@@ -232,14 +232,13 @@ void log_store::describe(participant_settings& settings, const std::string& addr
     }
 }
 
-void log_store::append(const commit_record& record, bool durable) {
+void log_store::append(const commit_record& record) {
     std::vector<logged_payload> parts;
     for (const committed_payload& c : record.contributions)
         parts.push_back({.peer = c.peer, .payload_digest = c.payload_digest, .payload = *c.payload});
     const std::span<const std::byte> control =
         record.control ? std::span<const std::byte>(*record.control) : std::span<const std::byte>{};
-    log_->append(log_record{.term = record.term, .round = record.round, .control = control, .contributions = parts},
-                 !durable);
+    log_->append(log_record{.term = record.term, .round = record.round, .control = control, .contributions = parts});
     control_.reset();
     if (record.control) control_ = {record.round, record.control};
 }

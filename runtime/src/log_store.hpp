@@ -37,7 +37,7 @@ class log_store {
     /// What a participant has to know of it. `address`: where this peer is dialled.
     void describe(participant_settings& settings, const std::string& address);
 
-    void append(const commit_record& record, bool durable);
+    void append(const commit_record& record);
     void vote(std::uint64_t term, peer_id peer);
     [[nodiscard]] commit_ptr load(std::uint64_t round) const;
     /// Records below `round` are final; whether the last of them changed the state of the run.

@@ -54,7 +54,7 @@ byte chosen[ROUNDS]; /* by whoever finds it final first */
 
 inline campaign(i) {
     atomic {
-        !p[i].leads && p[i].term < TERMS && has(view_of(i) | (changing(i) -> view_after(p[i].value[0]) : 0), i);
+        !p[i].leads && p[i].term < TERMS; /* also one that is not in the view: its own vote does not count then */
         p[i].term++;
         votes[i] = 1 << i
     }

@@ -51,10 +51,9 @@ struct close_effect {
 };
 
 /// Append a record to the log, then call stored(). It replaces what the log holds for its round, which is the last one
-/// or the next. `durable`: it must be on the disk before that; otherwise whenever something else is.
+/// or the next, and must be on the disk before that.
 struct store_effect {
     commit_ptr record;
-    bool durable = true;
 };
 
 /// Make a vote durable, then call voted(). It replaces an earlier one.

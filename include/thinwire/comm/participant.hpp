@@ -376,6 +376,7 @@ class participant {
     void follow(link_id link, std::uint64_t term, timestamp now);
     [[nodiscard]] bool hears_sequencer(timestamp now) const;
     [[nodiscard]] bool eligible() const;
+    [[nodiscard]] bool stands_in() const;
     [[nodiscard]] bool none_hears() const;
     [[nodiscard]] timestamp rank() const;
     [[nodiscard]] std::optional<timestamp> campaign_at() const;

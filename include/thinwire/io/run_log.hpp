@@ -71,9 +71,8 @@ class run_log {
     /// Takes round next_round(), or replaces the tentative last record by one of a higher term. The digests are those
     /// of the payloads: one that is not makes the round unreadable. Throws value_error for any other round and for a
     /// term below last_term(); io_error when it cannot be written whole: the log then stands as before, or, when it is
-    /// unknown what reached the device, throws at every later change until it is opened again. `lazily`: even a durable
-    /// log does not wait for the device, which gets it with whatever is next waited for.
-    void append(const log_record& record, bool lazily = false);
+    /// unknown what reached the device, throws at every later change until it is opened again.
+    void append(const log_record& record);
     /// The same in term 0 without control, whose digests it computes.
     void append(const commit& c);
 
@@ -120,7 +119,7 @@ class run_log {
     void require_writable() const;
     void begin_segment();
     void begin_segment(const detail::log_header& header);
-    void write_frame(bool lazily = false);
+    void write_frame();
     void put_payloads(std::span<const logged_payload> parts);
     template <class Visitor>
     [[nodiscard]] result<ok> read_segment(std::size_t which, std::uint64_t from, std::uint64_t to,

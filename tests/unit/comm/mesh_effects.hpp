@@ -62,8 +62,7 @@ inline void world::perform(const process_ptr& p, close_effect& e) {
 
 inline void world::perform(const process_ptr& p, store_effect& e) {
     const commit_ptr record = e.record;
-    const bool durable = e.durable;
-    p->writing.emplace_back(record, durable);
+    p->writing.push_back(record);
     if (buggy(*p, bug::acknowledges_before_storing)) {
         to(p, now_ + 400'000, [this, p] { complete_write(*p); });
         p->held[record->round] = record;
@@ -155,7 +154,6 @@ inline void world::perform(const process_ptr& p, snapshot_effect& e) {
     p->held.clear();
     p->ready = d.used = true;
     d.log.clear();
-    d.unsynced.clear();
     d.log_begin = d.final = p->round;
     d.begin_term = e.term;
     d.base = decode_state(*e.state).value();

@@ -33,7 +33,7 @@ enum class fault : std::uint8_t {
     stall,        ///< a connection stands still for a while
     corrupt,      ///< a bit of a frame flips
     split,        ///< two groups of peers cannot reach each other for a while
-    kill,         ///< a process dies: what was not synced is lost in part
+    kill,         ///< a process dies: of what it was writing a part is lost
     kill_leader,  ///< the same for the one that sequences
     pause,        ///< a process stands still
     leave,        ///< a process says goodbye
@@ -53,7 +53,6 @@ struct disk {
     std::uint64_t log_begin = 0;
     std::uint64_t begin_term = 0;
     std::vector<commit_ptr> log;
-    std::vector<commit_ptr> unsynced;  ///< what each write since the last sync took the place of; null: of nothing
     std::uint64_t final = 0;
     run_state base;
     std::uint64_t voted_term = 0;
@@ -73,7 +72,7 @@ struct process {
     timestamp paused_until = 0;
     std::optional<timestamp> armed;
     std::map<std::uint64_t, commit_ptr> held;  ///< what its machine believes to have stored
-    std::deque<std::pair<commit_ptr, bool>> writing;
+    std::deque<commit_ptr> writing;
     std::optional<std::pair<std::uint64_t, peer_id>> voting;
 
     bool ready = false;

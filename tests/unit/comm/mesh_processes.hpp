@@ -56,7 +56,6 @@ inline void world::fold(disk& d) {
     if (count > 0) d.begin_term = d.log[count - 1]->term;
     d.log.erase(d.log.begin(), d.log.begin() + static_cast<std::ptrdiff_t>(count));
     d.log_begin += count;
-    d.unsynced.clear();
 }
 
 /// What a driver finds on the disk.
@@ -179,7 +178,6 @@ inline void world::take(process& p, const commit_record& record) {
 inline void world::save(const process_ptr& p) {
     disk& d = disks_[p->peer];
     if (d.log_begin + d.log.size() < p->round || !p->writing.empty()) return;
-    d.unsynced.clear();
     d.final = std::max(d.final, p->round);
     d.replica_round = p->round;
     d.replica = p->state;
@@ -195,23 +193,17 @@ inline shared_bytes world::encode(std::uint64_t round, const digest& state) {
     return share(std::move(bytes));
 }
 
-/// The process is gone. Of what it wrote and did not sync, a prefix is on the disk; a record that took the place of
-/// another was written behind it, which counts again when it is lost.
+/// The process is gone. Of what it was writing, the first records are on the disk.
 inline void world::kill(const process_ptr& p) {
     if (!p->alive) return;
     p->alive = false;
     disk& d = disks_[p->peer];
     if (!buggy(*p, bug::acknowledges_before_storing))
         while (!p->writing.empty() && chance(50)) {
-            write(d, p->writing.front().first);
+            write(d, p->writing.front());
             p->writing.pop_front();
         }
     if (p->voting && chance(50)) std::tie(d.voted_term, d.voted_for) = *p->voting;
-    for (std::uint64_t lost = random_.below(d.unsynced.size() + 1); lost > 0; --lost) {
-        d.log.pop_back();
-        if (d.unsynced.back()) d.log.push_back(d.unsynced.back());
-        d.unsynced.pop_back();
-    }
     d.final = std::min<std::uint64_t>(d.final, d.log_begin + d.log.size());
     for (const link_ptr& l : links_)
         for (int side = 0; side < 2; ++side)
@@ -227,15 +219,13 @@ inline void world::write(disk& d, const commit_ptr& record) {
     const std::size_t at = record->round - d.log_begin;
     require(at <= d.log.size() && at + 1 >= d.log.size(),
             "round " + std::to_string(record->round) + " is stored where the log has " + std::to_string(d.log.size()));
-    d.unsynced.push_back(at < d.log.size() ? d.log.back() : nullptr);
     d.log.resize(at);
     d.log.push_back(record);
 }
 
 inline void world::complete_write(process& p) {
     disk& d = disks_[p.peer];
-    write(d, p.writing.front().first);
-    if (p.writing.front().second) d.unsynced.clear();
+    write(d, p.writing.front());
     p.writing.pop_front();
 }
 

@@ -282,6 +282,7 @@ namespace {
 struct returned_peer {
     thinwire::participant machine;
     thinwire::timestamp now = 0;
+    std::vector<std::string> closed;  ///< why links were
 
     explicit returned_peer(const thinwire::participant_settings& s) : machine(s, 0) {}
     /// Peer 1 and, before or behind it in the view, peer 2; a log of five rounds.
@@ -298,17 +299,20 @@ struct returned_peer {
         s.local_round = 5;
         return s;
     }
-    /// Lets a peer in that has all records and hears nobody order the rounds; `names`: where another is dialled.
-    thinwire::link_id let_in(thinwire::peer_id peer, const std::string& address, const std::string& names = "") {
+    /// Lets a peer in that has the records from `log_begin` to `final`, or to where this one is, and hears nobody order
+    /// the rounds; `names`: where another is dialled.
+    thinwire::link_id let_in(thinwire::peer_id peer, const std::string& address, const std::string& names = "",
+                             std::uint64_t log_begin = 0, std::uint64_t final = 0) {
         const thinwire::link_id link = machine.link_opened(++now);
         thinwire::hello_message hello;
         hello.run = lone_peer::settings(0).run;
         hello.peer = hello.session = hello.incarnation = peer;
-        hello.next_round = machine.round();
+        hello.next_round = std::max(final, machine.round());
+        hello.log_begin = log_begin;
         hello.address = address;
         machine.received(link, hello, ++now);
         thinwire::status_message says;
-        says.final = machine.round();
+        says.final = hello.next_round;
         says.address = names;
         machine.received(link, says, ++now);
         return link;
@@ -322,7 +326,7 @@ struct returned_peer {
         m.accepted = accepted;
         machine.received(link, m, ++now);
     }
-    /// Does what the machine asks for, for so long; the addresses that it dials, which do not answer.
+    /// Does what the machine asks for, for so long, and votes for it; the addresses that it dials, which do not answer.
     std::vector<std::string> run(thinwire::timestamp length) {
         std::vector<std::string> dialled;
         for (const thinwire::timestamp end = now + length;;) {
@@ -330,6 +334,10 @@ struct returned_peer {
                 for (auto& e : effects) {
                     if (std::holds_alternative<thinwire::store_effect>(e)) machine.stored(++now);
                     if (std::holds_alternative<thinwire::vote_effect>(e)) machine.voted(++now);
+                    if (const auto* c = std::get_if<thinwire::close_effect>(&e)) closed.push_back(c->reason);
+                    if (const auto* s = std::get_if<thinwire::send_effect>(&e))
+                        if (const auto* c = std::get_if<thinwire::campaign_message>(&s->what))
+                            machine.received(s->link, thinwire::vote_message{c->term, true, c->trial}, ++now);
                     if (const auto* d = std::get_if<thinwire::dial_effect>(&e)) {
                         dialled.push_back(d->address);
                         machine.dial_failed(d->link, "nobody is there", ++now);
@@ -369,4 +377,33 @@ TEST_CASE("first round: a sequencer that nobody can dial lets one enter that can
     CHECK(one.machine.state().view.find(3) != nullptr);
     CHECK(one.machine.round() == 6);
     CHECK_FALSE(one.machine.leading());
+}
+
+TEST_CASE("votes: who is not in the view stands in when its members can be reached only so, and enters") {
+    for (const bool reachable : {false, true}) {
+        thinwire::participant_settings s = returned_peer::settings(false);
+        s.address = "one";
+        s.max_deadline = 2 * s.takeover;  // nobody sends a payload
+        s.state.view.members = {{2, 2, true, true, reachable ? "two" : "", ""}, {3, 3, true, true, "", ""}};
+        returned_peer one(s);
+        const std::array links = {one.let_in(2, reachable ? "two" : ""), one.let_in(3, "")};
+        one.run(2 * s.takeover);
+        CHECK(one.machine.leading() != reachable);
+        if (reachable) continue;
+        for (thinwire::timestamp past = 0; past <= s.max_deadline; past += s.takeover / 2) {
+            for (const thinwire::link_id link : links) one.says(link, 5, one.machine.term());
+            one.run(s.takeover / 2);
+        }
+        CHECK(one.machine.entered());
+        CHECK(one.machine.leading());
+    }
+}
+
+TEST_CASE("catching up: nobody is waited for whom this peer does not talk to") {
+    thinwire::participant_settings s = returned_peer::settings(false);
+    s.state.banned = {2};
+    returned_peer one(s);
+    one.let_in(3, "three", "", 9, 12);
+    one.run(1'000);
+    CHECK(std::ranges::find(one.closed, "a snapshot is sought") != one.closed.end());
 }

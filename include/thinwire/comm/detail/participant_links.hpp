@@ -176,6 +176,14 @@ inline void participant::dial_wanted(timestamp now) {
         dial(m.address, m.peer, m.key, now);
         wanted.insert(m.address);
     }
+    // Those whom a record brings in decide about it too.
+    if (tentative_state_)
+        for (const view_member& m : tentative_state_->view.members) {
+            if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
+            if (contacts_.view.find(m.peer) != nullptr) continue;
+            dial(m.address, m.peer, m.key, now);
+            wanted.insert(m.address);
+        }
     if (hint_.first != 0 ? linked(hint_.first) != nullptr : reaches(hint_.second)) hint_ = {};
     if (!hint_.second.empty()) {
         dial(hint_.second, hint_.first, "", now);
@@ -232,10 +240,11 @@ inline std::string participant::neighbour(timestamp now) const {
 inline bool participant::lacks_links() const {
     const auto count = static_cast<std::size_t>(
         std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; }));
-    const auto& members = contacts_.view.members;
-    return count < settings_.mesh && std::any_of(members.begin(), members.end(), [&](const view_member& m) {
-               return m.peer != settings_.self && linked(m.peer) == nullptr;
-           });
+    const auto lacks = [&](const run_view& view) {
+        return std::any_of(view.members.begin(), view.members.end(),
+                           [&](const view_member& m) { return m.peer != settings_.self && linked(m.peer) == nullptr; });
+    };
+    return count < settings_.mesh && (lacks(contacts_.view) || (tentative_state_ && lacks(tentative_state_->view)));
 }
 inline bool participant::reaches(const std::string& address) const {
     return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {

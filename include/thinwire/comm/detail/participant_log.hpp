@@ -113,7 +113,7 @@ inline void participant::forget_stuck() {
 
 inline void participant::store(commit_ptr record, bool final) {
     storing_ = assembly{*record, final};
-    effects_.push_back(store_effect{std::move(record), !final});
+    effects_.push_back(store_effect{std::move(record)});
 }
 
 inline void participant::stored(timestamp now) {
@@ -277,7 +277,9 @@ inline void participant::pull(timestamp now) {
     const std::size_t own = own_position();
     for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
         const view_member& m = contacts_.view.members[i];
-        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i, own)) return;
+        const bool unwelcome = state_.banned.contains(m.peer) || state_.revoked(m.key);  // as far as this peer knows
+        if (m.peer == settings_.self || m.address.empty() || unwelcome || linked(m.peer) != nullptr) continue;
+        if (wants_link(i, own)) return;
     }
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.

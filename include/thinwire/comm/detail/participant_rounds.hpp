@@ -124,7 +124,13 @@ inline run_view participant::next_roster(timestamp now) const {
             members.push_back(entry);
         }
     }
-    if (view_member* self = next.find(settings_.self)) self->address = settings_.address;
+    const view_member own{settings_.self,        settings_.incarnation, settings_.votes,
+                          settings_.contributes, settings_.address,     settings_.key};
+    if (view_member* self = next.find(settings_.self))
+        *self = own;
+    else if (!leaving_ && members.size() < wire_limits::max_members &&  // it stands in
+             (!own.contributes || contribute < settings_.max_contributors))
+        members.push_back(own);
     if (leaving_ && !decided_here(next)) drop_absent(next);
     return next;
 }

@@ -35,14 +35,30 @@ inline bool participant::eligible() const {
     if (settings_.checks && !settings_.validate) return false;
     if (settings_.fresh || stopping_ || (leaving_ && !needed_to_go())) return false;
     if (!voter_) voter_ = voter(state_.view);
-    return *voter_ || (tentative_state_ && voter(tentative_state_->view));
+    return *voter_ || (tentative_state_ && voter(tentative_state_->view)) || stands_in();
+}
+
+/// Whether this peer, which is not in the view, may sequence for those who are: when they can be reached only through
+/// such as it is, as after the last of them that can be dialled left. It needs their votes like every other, its own
+/// does not count, and its first record lets it in.
+inline bool participant::stands_in() const {
+    if (in(state_.view) || !settings_.votes || settings_.address.empty() || seeking_) return false;
+    return std::none_of(state_.view.members.begin(), state_.view.members.end(),
+                        [&](const view_member& m) { return m.votes && !m.address.empty() && is(m, linked(m.peer)); });
 }
 
 /// How many come before this peer when a sequencer is sought: linked voters earlier in the view, and, for one that
-/// cannot be dialled, all that can.
+/// cannot be dialled, all that can. Who stands in comes after the voters, by its number.
 inline timestamp participant::rank() const {
     if (rank_) return *rank_;
     timestamp before = 0;
+    if (!in(state_.view)) {
+        before = 1;
+        for (const auto& [link, l] : links_)
+            if (l.at == phase::linked && !l.hello.address.empty() && l.peer < settings_.self) ++before;
+        rank_ = before;
+        return before;
+    }
     bool earlier = true;
     for (const view_member& m : state_.view.members) {
         if (m.peer == settings_.self) {

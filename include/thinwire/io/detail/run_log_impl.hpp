@@ -144,9 +144,9 @@ inline void run_log::begin_anew(std::uint64_t round, std::uint64_t term) {
     segments_.sync_names();
 }
 
-inline void run_log::write_frame(bool lazily) {
+inline void run_log::write_frame() {
     file_->append(parts_);
-    if (durable_ && !lazily) file_->sync();
+    if (durable_) file_->sync();
     segments_.back().bytes = file_->size();
 }
 
@@ -172,7 +172,7 @@ inline void run_log::put_payloads(std::span<const logged_payload> parts) {
     flush();
 }
 
-inline void run_log::append(const log_record& record, bool lazily) {
+inline void run_log::append(const log_record& record) {
     require_writable();
     if (const std::string why = state_.refuse_record(record.term, record.round); !why.empty())
         throw value_error("log '" + path().string() + "': " + why);
@@ -186,7 +186,7 @@ inline void run_log::append(const log_record& record, bool lazily) {
     detail::put_log_record(out, record, {.at = at, .synced = file_->synced()}, segments_.back().check);
     buffer_ = out.take();
     put_payloads(record.contributions);
-    write_frame(lazily);
+    write_frame();
     if (!replaces) newest_.note(record.round, at);
     state_.take_record(record.term, record.round);
 }
