@@ -90,7 +90,7 @@ inline void world::configure(participant_settings& s) const {
     s.absence = 20 * options_.keepalive;
     s.leave_timeout = 2'000'000;
     s.connect_timeout = 3'600'000'000;
-    s.reconnect_timeout = 20'000'000;
+    s.reconnect_timeout = 25'000'000;  // longer than the trouble and what follows from it last
     s.attempt_timeout = 1'000'000;
     s.last_pause = 500'000;
     s.window = 4000;
