@@ -54,6 +54,7 @@ void check(node_options& o, bool founder) {
                "1 ms to less than keepalive_timeout");
     if (o.takeover < 2 * o.keepalive_interval)
         refuse("takeover", std::to_string(o.takeover.count()) + " ms", "at least twice keepalive_interval");
+    if (founder && !o.votes) refuse("votes", "false", "true for the founder");
     if (!o.contributes && !o.votes) refuse("votes", "false", "true for a node that does not contribute");
     if (!o.listen.empty())
         if (const result<address> where = parse_address(o.listen); !where) throw value_error(where.error().message);

@@ -206,7 +206,7 @@ def wire_text(text):
 
 def free_port():
     """A port that no connection of this machine is given by chance, so that a founder can come back to it."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
+    for port in range(20000 + os.getpid() % 700 * 16, 32000):
         try:
             with socket.create_server(("127.0.0.1", port)):
                 return port

@@ -184,12 +184,12 @@ inline void world::save(const process_ptr& p) {
     p->machine->snapshot_published(p->round, encode(p->round, p->state), clock(*p));
 }
 
-inline shared_bytes world::encode(std::uint64_t round, const digest& state) {
+inline shared_bytes world::encode(std::uint64_t round, const digest& state) const {
     byte_writer out;
     out.put(round);
     out.put(std::span<const std::byte>(state.bytes));
     std::vector<std::byte> bytes = out.take();
-    if (round % 64 == 0) bytes.resize(bytes.size() + wire_limits::max_piece);
+    if (large_snapshots_ && round % 64 == 0) bytes.resize(bytes.size() + wire_limits::max_piece);
     return share(std::move(bytes));
 }
 

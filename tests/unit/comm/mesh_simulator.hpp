@@ -44,7 +44,7 @@ class world {
         peer_id breaker = 0;  ///< who has the bug; 0: everyone
         std::array<int, fault_kinds> weights{20, 8, 8, 8, 6, 8, 12, 10, 10, 4, 3, 6};
     };
-    world(std::uint64_t seed, options o) : random_(seed), options_(o) {
+    world(std::uint64_t seed, options o) : random_(seed), options_(o), large_snapshots_(seed % 3 == 0) {
         hidden_.resize(static_cast<std::size_t>(options_.peers) + 1);
         for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
     }
@@ -165,7 +165,7 @@ class world {
     bool advance(const process_ptr& p);
     void take(process& p, const commit_record& record);
     void save(const process_ptr& p);
-    [[nodiscard]] static shared_bytes encode(std::uint64_t round, const digest& state);
+    [[nodiscard]] shared_bytes encode(std::uint64_t round, const digest& state) const;
     void kill(const process_ptr& p);
     static void write(disk& d, const commit_ptr& record);
 
@@ -242,6 +242,7 @@ class world {
 
     random_stream random_;
     options options_;
+    bool large_snapshots_;  ///< some are of more than one piece
     timestamp now_ = 0;
     std::priority_queue<event> events_;
     std::uint64_t events_made_ = 0;

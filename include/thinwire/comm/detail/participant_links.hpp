@@ -176,11 +176,11 @@ inline void participant::dial_wanted(timestamp now) {
         dial(m.address, m.peer, m.key, now);
         wanted.insert(m.address);
     }
-    // Those whom a record brings in decide about it too.
-    if (tentative_state_)
+    // Those whom a record brings in decide about it too, when nobody else brings it to its end.
+    if (tentative_state_ && (leading() || !hears_sequencer(now)))
         for (const view_member& m : tentative_state_->view.members) {
             if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
-            if (contacts_.view.find(m.peer) != nullptr) continue;
+            if (contacts_.view.find(m.peer) != nullptr || wanted.size() >= settings_.mesh) continue;
             dial(m.address, m.peer, m.key, now);
             wanted.insert(m.address);
         }

@@ -240,7 +240,7 @@ inline void participant::apply_control(const commit_record& record, run_state ne
         for (const link_id link : surplus) refuse(link, refusal::full, no_place(), now);
     }
     // A record of an earlier sequencer, for which this peer was gone: it enters again like everyone.
-    if (!in(state_.view) && !leaving_) step_down(term_, now + settings_.takeover);
+    if (!in(state_.view) && !leaving_ && !stands_in()) step_down(term_, now + settings_.takeover);
 }
 
 // ---------------------------------------------------------------------------------------------------- catching up
@@ -271,15 +271,16 @@ inline void participant::pull(timestamp now) {
         send(link, pull_message{r}, now);
     }
     if (served) {
+        unserved_.reset();
         if (most > final_) seeking_ = false;
         return;
     }
+    // Somebody else's log may: but he may be gone, or one that this peer does not talk to.
+    if (!unserved_) unserved_ = now;
     const std::size_t own = own_position();
-    for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
+    for (std::size_t i = 0; i < contacts_.view.members.size() && now < *unserved_ + settings_.absence; ++i) {
         const view_member& m = contacts_.view.members[i];
-        const bool unwelcome = state_.banned.contains(m.peer) || state_.revoked(m.key);  // as far as this peer knows
-        if (m.peer == settings_.self || m.address.empty() || unwelcome || linked(m.peer) != nullptr) continue;
-        if (wants_link(i, own)) return;
+        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i, own)) return;
     }
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.

@@ -252,7 +252,11 @@ inline void participant::close_round(bool contributions, timestamp now) {
         if (contributions && m != nullptr && m->contributes) record->contributions.push_back(c);
     }
     if (next != state_) record->control = encode_state(next);
-    if (!record->control && record->contributions.empty()) return;
+    if (!record->control && record->contributions.empty()) {  // of peers alone that are not in the view
+        collected_.clear();
+        collected_bytes_ = 0;
+        return first_payload_.reset();
+    }
     dismissed_.clear();
     for (const control_change& c : changes_)
         if (c.what == control_change::kind::promote)

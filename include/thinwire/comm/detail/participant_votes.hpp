@@ -38,24 +38,27 @@ inline bool participant::eligible() const {
     return *voter_ || (tentative_state_ && voter(tentative_state_->view)) || stands_in();
 }
 
-/// Whether this peer, which is not in the view, may sequence for those who are: when they can be reached only through
-/// such as it is, as after the last of them that can be dialled left. It needs their votes like every other, its own
-/// does not count, and its first record lets it in.
+/// Whether this peer, which is not in the view, may sequence for those who are: they may be linked with it and not with
+/// each other, as after the last of them that can be dialled left. It needs their votes like every other, its own does
+/// not count, and its first record lets it in where there is a place.
 inline bool participant::stands_in() const {
     if (in(state_.view) || !settings_.votes || settings_.address.empty() || seeking_) return false;
-    return std::none_of(state_.view.members.begin(), state_.view.members.end(),
-                        [&](const view_member& m) { return m.votes && !m.address.empty() && is(m, linked(m.peer)); });
+    return !state_.banned.contains(settings_.self) && !state_.revoked(settings_.key);
 }
 
 /// How many come before this peer when a sequencer is sought: linked voters earlier in the view, and, for one that
-/// cannot be dialled, all that can. Who stands in comes after the voters, by its number.
+/// cannot be dialled, all that can. Who stands in waits a takeover for each voter that can be dialled.
 inline timestamp participant::rank() const {
     if (rank_) return *rank_;
     timestamp before = 0;
     if (!in(state_.view)) {
         before = 1;
-        for (const auto& [link, l] : links_)
-            if (l.at == phase::linked && !l.hello.address.empty() && l.peer < settings_.self) ++before;
+        for (const auto& [link, l] : links_) {
+            if (l.at != phase::linked || l.hello.address.empty()) continue;
+            const view_member* m = state_.view.find(l.peer);
+            if (m != nullptr && m->votes && is(*m, &l)) before += 4;
+            if (m == nullptr && l.peer < settings_.self) ++before;
+        }
         rank_ = before;
         return before;
     }
