@@ -61,7 +61,7 @@ inline campaign(i) {
 }
 inline vote(i, j) { /* j votes for i */
     atomic {
-        i != j && votes[i] != 0 && !p[i].leads && p[j].term < p[i].term && fresher(i, j);
+        i != j && votes[i] != 0 && !p[i].leads && p[j].term < p[i].term && (fresher(i, j) || p[i].final >= next_round(j));
         p[j].term = p[i].term;
         p[j].leads = false;
         votes[j] = 0;

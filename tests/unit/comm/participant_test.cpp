@@ -418,6 +418,27 @@ TEST_CASE("votes: who is not in the view stands in for members that only it reac
     }
 }
 
+TEST_CASE("votes: a candidate that knows to be final all that the voter holds is not behind") {
+    thinwire::participant_settings s = returned_peer::settings(false);
+    thinwire::commit_record last = *s.last;
+    last.term = 3;  // the candidate accepted the same record in term 2
+    s.last = std::make_shared<const thinwire::commit_record>(last);
+    for (const bool final : {false, true}) {
+        s.last_final = final;
+        s.local_round = final ? 5 : 4;
+        for (const std::uint64_t known : std::array<std::uint64_t, 2>{4, 5}) {
+            returned_peer one(s);
+            const thinwire::link_id link = one.let_in(3, "", "", 0, known);
+            one.machine.received(link, thinwire::campaign_message{4, 2, 5, true}, one.now += 2 * s.takeover);
+            bool granted = false;
+            for (const auto& e : one.machine.take_effects())
+                if (const auto* sent = std::get_if<thinwire::send_effect>(&e))
+                    if (const auto* vote = std::get_if<thinwire::vote_message>(&sent->what)) granted = vote->granted;
+            CHECK(granted == (final || known == 5));
+        }
+    }
+}
+
 TEST_CASE("votes: who was banned stands in for nobody") {
     thinwire::participant_settings s = returned_peer::settings(false);
     s.address = "one";

@@ -138,8 +138,11 @@ inline void participant::voted(timestamp now) {
 }
 
 inline void participant::on(link_id link, campaign_message& m, timestamp now) {
-    const peer_id peer = links_.at(link).peer;
-    const bool fresh = std::pair(m.last_term, m.next_round) >= last();
+    const link_state& l = links_.at(link);
+    const peer_id peer = l.peer;
+    // All that this peer holds is final there, whatever the terms in which they accepted it.
+    const bool knows_all = l.has_said && l.says.final >= last().second;
+    const bool fresh = knows_all || std::pair(m.last_term, m.next_round) >= last();
     const bool open = m.term > voted_term_ || (m.term == voted_term_ && voted_for_ == peer);
     if (m.term < term_ || !open || !fresh || hears_sequencer(now))
         return send(link, vote_message{term_, false, m.trial}, now);
