@@ -201,6 +201,11 @@ TEST_CASE("node: what cannot start says why") {
         CHECK_THROWS_WITH_AS((void)node::found(o), line.c_str(), node_error);
         CHECK(code_of([&] { (void)node::found(o); }) == node_errc::port_in_use);
     }
+    SUBCASE("a founder without a vote, alone in the view") {
+        node_options o = founder_options(other_dir, 1);
+        o.votes = false;
+        CHECK_THROWS_AS((void)node::found(o), thinwire::value_error);
+    }
     SUBCASE("unreachable") {
         node_options o = joiner_options(dir, *founder, 2);
         {

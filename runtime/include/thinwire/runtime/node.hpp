@@ -112,8 +112,8 @@ struct node_options {
     std::filesystem::path log{};
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
     std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
-    bool votes = true;                     ///< counts when it is decided what is final and who orders the rounds
-    bool contributes = true;               ///< false: a witness, which votes and calls follow() instead of exchange()
+    bool votes = true;        ///< counts when it is decided what is final and who orders the rounds; a founder must
+    bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
     std::size_t max_contributors = 65536;  ///< who would contribute is let in while the view has fewer that do
     int min_peers = 1;  ///< contributors present before the first round that this node closes, itself included
     std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
