@@ -86,7 +86,11 @@ void connection::take(std::size_t count) {
         owner_.on_message(link_, std::move(**next));
     }
     if (peer != 0 && buffer_.size() < member_bite) buffer_.resize(member_bite);
-    if (tls_ && tls_->end() == tls_end::broken && !closed_ && !finishing_) owner_.on_broken(link_, tls_->why());
+    if (!tls_ || tls_->end() != tls_end::broken || closed_ || finishing_) return;
+    // Anyone on the path can alter bytes, which says nothing of the peer: only what it said itself is a breach.
+    const std::string why = tls_->why();
+    abort();
+    owner_.on_closed(link_, why);
 }
 
 std::string connection::objection(const message& m) const {

@@ -29,7 +29,7 @@ class connection_owner {
     virtual void on_broken(link_id link, const std::string& why) = 0;
     /// Plaintext: the other side speaks TLS.
     virtual void on_other_security(link_id link) = 0;
-    /// The other side is gone.
+    /// The other side is gone, or what came was altered on its way.
     virtual void on_closed(link_id link, const std::string& why) = 0;
     virtual void on_bytes(connection& c, std::size_t sent, std::size_t received) = 0;
     /// A connection that was told to finish is closed.

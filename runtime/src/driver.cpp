@@ -86,7 +86,16 @@ participant driver::begin() {
     s.self = options_.self;
     s.name = options_.name;
     s.about = options_.about;
-    if (options_.identity) s.key = raw(options_.identity->key());
+    if (options_.identity) {
+        s.key = raw(options_.identity->key());
+        s.sign = [self = options_.identity](std::span<const std::byte> what) { return self->sign(what); };
+        s.verify = [](std::string_view key, std::span<const std::byte> what, const signature_bytes& made) {
+            public_key holder;
+            if (key.size() != holder.bytes.size()) return false;
+            std::ranges::copy(std::as_bytes(std::span(key)), holder.bytes.begin());
+            return runtime::verify(holder, what, made);
+        };
+    }
     s.manifest = options_.manifest;
     s.votes = options_.votes;
     s.contributes = options_.contributes;

@@ -110,6 +110,7 @@ class driver final : private connection_owner {
     void refused(link_id link, tls_end end, const std::string& why);
     void dial_failed(link_id link, const std::string& why);
     void abandon(link_id link);
+    [[nodiscard]] bool knows_one_address() const;
     [[nodiscard]] bool refused_everywhere() const;
     void give_up(node_errc code, const std::string& line);
     void complete_address(link_id link, std::string& address) const;

@@ -151,7 +151,7 @@ void driver::refused(link_id link, tls_end end, const std::string& why) {
     const auto it = dials_.find(link);
     if (it == dials_.end()) return;
     const std::string who = "the peer at " + it->second->address;
-    const bool first = !entered_ && seeds_.size() == 1;
+    const bool first = knows_one_address();
     if (end == tls_end::refused_there) refused_at_.insert(it->second->address);
     if (end == tls_end::refused_there && refused_everywhere())
         give_up(node_errc::refused, who + " refused: " + why + ", " + to_string(options_.identity->key()));
@@ -161,6 +161,14 @@ void driver::refused(link_id link, tls_end end, const std::string& why) {
         give_up(node_errc::protocol, who + " does not answer as a thinwire peer: " + why);
     else
         dial_failed(link, why);
+}
+
+/// Whether all that this node knows of the run is one address: what it meets there is its mistake, or its operator's.
+bool driver::knows_one_address() const {
+    const auto& members = machine_.newest_state().view.members;
+    return !entered_ && seeds_.size() == 1 && std::none_of(members.begin(), members.end(), [&](const view_member& m) {
+        return m.peer != options_.self && !m.address.empty();
+    });
 }
 
 /// Whether nobody of the run that this node knows takes its key.
@@ -220,7 +228,7 @@ void driver::on_broken(link_id link, const std::string& why) {
 /// Trying again would not help; who has met peers of the run in plaintext has other addresses for them.
 void driver::on_other_security(link_id link) {
     const std::string line = "speaks TLS, this node plaintext: expected the same on both sides";
-    if (entered_ || seeds_.size() != 1) return on_broken(link, "it " + line);
+    if (!knows_one_address()) return on_broken(link, "it " + line);
     give_up(node_errc::protocol, "the peer at " + *seeds_.begin() + " " + line);
 }
 

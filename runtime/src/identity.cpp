@@ -17,6 +17,7 @@ namespace thinwire::runtime {
 namespace {
 
 using openssl_bio = std::unique_ptr<BIO, openssl_free<BIO_free_all>>;
+using digest_context = std::unique_ptr<EVP_MD_CTX, openssl_free<EVP_MD_CTX_free>>;
 
 constexpr std::size_t largest_key_file = 16384;
 
@@ -111,6 +112,30 @@ identity identity::load(const std::filesystem::path& file) {
         throw io_error("'" + file.string() +
                        "' holds no Ed25519 private key in PEM, expected the one that thinwire wrote");
     return identity(std::make_unique<secret>(secret{std::move(key)}));
+}
+
+signature_bytes identity::sign(std::span<const std::byte> message) const {
+    const digest_context context(EVP_MD_CTX_new());
+    signature_bytes out;
+    std::size_t size = out.size();
+    require_openssl(context != nullptr &&
+                        EVP_DigestSignInit(context.get(), nullptr, nullptr, nullptr, secret_->key.get()) == 1 &&
+                        EVP_DigestSign(context.get(), reinterpret_cast<unsigned char*>(out.data()), &size,
+                                       reinterpret_cast<const unsigned char*>(message.data()), message.size()) == 1,
+                    "sign");
+    return out;
+}
+
+bool verify(const public_key& key, std::span<const std::byte> message, const signature_bytes& made) {
+    const evp_key raw(EVP_PKEY_new_raw_public_key(
+        EVP_PKEY_ED25519, nullptr, reinterpret_cast<const unsigned char*>(key.bytes.data()), key.bytes.size()));
+    const digest_context context(EVP_MD_CTX_new());
+    const bool holds = raw != nullptr && context != nullptr &&
+                       EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, raw.get()) == 1 &&
+                       EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(made.data()), made.size(),
+                                        reinterpret_cast<const unsigned char*>(message.data()), message.size()) == 1;
+    ERR_clear_error();
+    return holds;
 }
 
 identity identity::load_or_create(const std::filesystem::path& file) {

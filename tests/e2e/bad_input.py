@@ -374,7 +374,7 @@ class Network(common.Case):
             kind, body = common.receive_frame(peer)
             self.assertEqual(kind, common.REFUSE)
             self.assertEqual(body[0], 1, "the code for another version")
-            for word in (b"protocol 99", b"9.0.0", b"protocol 4"):
+            for word in (b"protocol 99", b"9.0.0", b"protocol 5"):
                 self.assertIn(word, body)
             self.assertEqual(peer.recv(1), b"", "and the connection ends")
         seen = len(self.events("run", "round"))

@@ -4,9 +4,10 @@
    a crash for good is the same as never being scheduled again. Messages are steps that read the state of another peer as it is
    now, which includes any order and loss. Weights: 2 each, 3 for the first of an even view.
 
-   Three variants must break the assertion. -DSINGLE: a record that changes the view needs a quorum of the old view alone,
+   Four variants must break the assertion. -DSINGLE: a record that changes the view needs a quorum of the old view alone,
    and a candidate likewise. -DTRUSTING: a peer that is further than the sequencer counts as if it had stored the
-   sequencer's record. -DSTUBBORN: a candidate goes on counting votes after its log, and with it the view, changed. */
+   sequencer's record. -DSTUBBORN: a candidate goes on counting votes after its log, and with it the view, changed.
+   -DACCEPTING: a record that a candidate borrows counts as stored by it. */
 
 #define N 3
 #define TERMS 3
@@ -32,6 +33,8 @@ typedef peer {
     byte final;          /* rounds below are final here */
     byte value[ROUNDS];  /* what its log holds; NONE: nothing */
     byte label[ROUNDS];  /* the term it was accepted in */
+    byte borrowed;       /* of round final, in memory: what it would propose rather than what its log holds */
+    byte borrowed_label;
     bool leads
 };
 peer p[N];
@@ -41,15 +44,18 @@ byte chosen[ROUNDS]; /* by whoever finds it final first */
 /* Term of the last record, and the round after it. */
 #define next_round(i) (p[i].value[1] != NONE -> 2 : (p[i].value[0] != NONE -> 1 : 0))
 #define last_term(i) (p[i].value[1] != NONE -> p[i].label[1] : p[i].label[0])
-#define fresher(i, j) (last_term(i) > last_term(j) || (last_term(i) == last_term(j) && next_round(i) >= next_round(j)))
+#define claim_round(i) (p[i].borrowed != NONE -> p[i].final + 1 : next_round(i))
+#define claim_term(i) (p[i].borrowed != NONE -> p[i].borrowed_label : last_term(i))
+#define fresher(i, j) (claim_term(i) > last_term(j) || (claim_term(i) == last_term(j) && claim_round(i) >= next_round(j)))
 
 /* The view in force, and the next one while a change is not final. */
 #define view_of(i) (p[i].final == 0 -> VIEW_OLD : view_after(p[i].value[0]))
-#define changing(i) (p[i].final == 0 && p[i].value[0] != NONE)
+#define open_value(i) (p[i].borrowed != NONE -> p[i].borrowed : p[i].value[0])
+#define changing(i) (p[i].final == 0 && open_value(i) != NONE)
 #ifdef SINGLE
 #define decided(i, set) quorum(view_of(i), set)
 #else
-#define decided(i, set) (quorum(view_of(i), set) && (!changing(i) || quorum(view_after(p[i].value[0]), set)))
+#define decided(i, set) (quorum(view_of(i), set) && (!changing(i) || quorum(view_after(open_value(i)), set)))
 #endif
 
 inline campaign(i) {
@@ -57,6 +63,26 @@ inline campaign(i) {
         !p[i].leads && p[i].term < TERMS; /* also one that is not in the view: its own vote does not count then */
         p[i].term++;
         votes[i] = 1 << i
+    }
+}
+#define return_borrowed(i) p[i].borrowed = NONE; p[i].borrowed_label = 0
+/* A candidate gets the newer record of a voter, to claim and to propose. */
+inline borrow(i, j) {
+    atomic {
+        i != j && votes[i] != 0 && !p[i].leads && p[i].final < ROUNDS && p[j].final == p[i].final &&
+            p[j].value[p[i].final] != NONE && p[j].label[p[i].final] <= p[i].term &&
+            p[j].label[p[i].final] > p[i].label[p[i].final] && p[j].label[p[i].final] > p[i].borrowed_label;
+#ifdef ACCEPTING
+        p[i].value[p[i].final] = p[j].value[p[i].final];
+        p[i].label[p[i].final] = p[j].label[p[i].final];
+        if
+        :: p[i].final == 0 -> p[i].value[1] = NONE; p[i].label[1] = 0
+        :: else
+        fi
+#else
+        p[i].borrowed = p[j].value[p[i].final];
+        p[i].borrowed_label = p[j].label[p[i].final]
+#endif
     }
 }
 inline vote(i, j) { /* j votes for i */
@@ -74,7 +100,12 @@ inline win(i) {
         p[i].leads = true;
         votes[i] = 0;
         if
-        :: p[i].final < ROUNDS && p[i].value[p[i].final] != NONE -> p[i].label[p[i].final] = p[i].term
+        :: p[i].borrowed != NONE ->
+            p[i].value[p[i].final] = p[i].borrowed;
+            p[i].label[p[i].final] = p[i].term;
+            return_borrowed(i)
+        :: p[i].borrowed == NONE && p[i].final < ROUNDS && p[i].value[p[i].final] != NONE ->
+            p[i].label[p[i].final] = p[i].term
         :: else
         fi
     }
@@ -103,6 +134,7 @@ inline accept(i, j) {
         :: else
         fi;
         end_candidacy(j);
+        return_borrowed(j);
         p[j].term = p[i].term;
         p[j].value[p[i].final] = p[i].value[p[i].final];
         p[j].label[p[i].final] = p[i].term;
@@ -131,6 +163,7 @@ inline finish(i) {
 inline is_final(i) {
     assert(chosen[p[i].final] == NONE || chosen[p[i].final] == p[i].value[p[i].final]);
     chosen[p[i].final] = p[i].value[p[i].final];
+    return_borrowed(i);
     p[i].final++
 }
 /* j learns from i that a round is final: of its own record by the term, or by taking i's record. */
@@ -154,6 +187,7 @@ inline restart(i) {
         p[i].final > 0 && (p[i].final == ROUNDS || p[i].value[p[i].final] == NONE);
         p[i].leads = false;
         votes[i] = 0;
+        return_borrowed(i);
         p[i].final--
     }
 }
@@ -166,6 +200,9 @@ active [N] proctype participant() {
     :: p[me].final == 0 -> propose(me, 1)
     :: p[me].final == 0 -> propose(me, 2)
     :: p[me].final == 1 -> propose(me, 1 + me)
+    :: borrow(me, 0)
+    :: borrow(me, 1)
+    :: borrow(me, 2)
     :: vote(0, me)
     :: vote(1, me)
     :: vote(2, me)

@@ -6,6 +6,7 @@
 #include <thinwire/core/digest.hpp>
 #include <thinwire/version.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,10 +20,13 @@
 namespace thinwire {
 
 /// Two peers talk only when they state the same number. Raised by every change of a message's layout or meaning.
-inline constexpr std::uint16_t protocol_version = 4;
+inline constexpr std::uint16_t protocol_version = 5;
 
 /// Bytes that several messages, peers or threads share. Never null where a message demands it.
 using shared_bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+/// Ed25519 (RFC 8032); zeros where a run has no keys.
+using signature_bytes = std::array<std::byte, 64>;
 
 /// One peer's part of a commit. `payload` is null where it is left out because the receiver has it.
 struct committed_payload {
@@ -174,15 +178,28 @@ struct offer_message {
     std::uint64_t session = 0;  ///< the author's
     digest content;
     std::uint32_t size = 0;
-    bool relay = false;  ///< the author cannot reach the sequencer: tell it
+    bool relay = false;           ///< the author cannot reach the sequencer: tell it
+    signature_bytes signature{};  ///< the author's, of the statement below
     shared_bytes bytes;
 };
+/// What an author says with an offer, whoever passes it on: this payload is mine, for this round of this run.
+[[nodiscard]] inline std::vector<std::byte> statement(const digest& run, const offer_message& m) {
+    byte_writer out;
+    out.put(std::string_view("thinwire payload"));
+    out.put(std::span<const std::byte>(run.bytes));
+    out.put(m.author);
+    out.put(m.session);
+    out.put(m.round);
+    out.put(std::span<const std::byte>(m.content.bytes));
+    out.put(m.size);
+    return out.take();
+}
 
-/// A record: proposed by the sequencer of `term`, or, `final`, as it lies in the log of who was asked. Payloads may be
+/// A record: proposed by the sequencer of `term`, or, `pulled`, as it lies in the log of who was asked. Payloads may be
 /// left out; those that are there come to at most a piece.
 struct record_message {
     std::uint64_t term = 0;
-    bool final = false;
+    bool pulled = false;
     commit_ptr record;
 };
 

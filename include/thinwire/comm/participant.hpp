@@ -18,6 +18,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -46,6 +47,10 @@ struct participant_settings {
     std::string about;    ///< what this peer tells people of itself, at most wire_limits::max_about
     std::string address;  ///< where others may dial this peer; empty: nowhere
     std::string key;
+    /// This peer's signature of a statement, and whether one is by the holder of a key. None, where peers have no keys:
+    /// then who passes a payload on is believed about whose it is.
+    std::function<signature_bytes(std::span<const std::byte> what)> sign;
+    std::function<bool(std::string_view key, std::span<const std::byte> what, const signature_bytes&)> verify;
     std::string manifest;
     bool votes = true;
     bool contributes = true;
@@ -89,7 +94,7 @@ struct participant_settings {
     std::size_t window = std::size_t{64} << 20U;        ///< bytes of commits that the replica may have untaken
     std::size_t recent = std::size_t{64} << 20U;        ///< bytes of records kept in memory
     std::size_t max_snapshot = std::size_t{16} << 30U;  ///< bytes
-    int max_strikes = 3;                                ///< then the sequencer has a peer banned
+    int max_strikes = 3;                                ///< at one peer: then it asks for a ban
 };
 
 /// The protocol of a peer, whatever its part: a pure state machine that follows, and sequences when the others vote for
@@ -220,13 +225,15 @@ class participant {
         peer_id author = 0;
         std::uint64_t session = 0;
         bool relay = false;
-        shared_bytes bytes;  ///< once it is complete
+        shared_bytes bytes;           ///< once it is complete
+        signature_bytes signature{};  ///< the author's, checked where it matters: when somebody passes it on
         detail::comm::transfer moving;
     };
     /// A record on its way into the log.
     struct assembly {
         commit_record record;
         bool final = false;
+        bool borrowed = false;        ///< not for the log, but to be proposed
         bool searched = false;        ///< `lacking` is known, and whoever has one of them is a source of it
         std::set<peer_id> lacking{};  ///< authors whose payload is not here
     };
@@ -302,7 +309,9 @@ class participant {
     void on(link_id link, fetch_message& m, timestamp now);
     void on(link_id link, piece_message& m, timestamp now);
     void on(link_id link, reject_message& m, timestamp now);
+    [[nodiscard]] static offer_message offer_of(const pool_key& key, const held_payload& held);
     [[nodiscard]] offer_message own_offer() const;
+    [[nodiscard]] bool proven(const offer_message& m, const link_state& l) const;
     void offer_own(link_id link, timestamp now);
     held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
                        std::size_t size);
@@ -329,9 +338,12 @@ class participant {
     void store(commit_ptr record, bool final);
     void finalize(timestamp now);
     void apply_control(const commit_record& record, run_state next, timestamp now);
+    [[nodiscard]] bool newest() const;
+    void heed(timestamp now);
     void learn_final(timestamp now);
     void advance(timestamp now);
     void pull(timestamp now);
+    void borrow(link_id link, timestamp now);
     void pump_local();
     [[nodiscard]] commit_ptr find(std::uint64_t round);
     [[nodiscard]] shared_bytes state_at(std::uint64_t round) const;
@@ -340,6 +352,7 @@ class participant {
     void on(link_id link, request_message& m, timestamp now);
     void collect(const pool_key& key, timestamp now);
     void strike(peer_id peer);
+    void enqueue(const control_change& change);
     void awake(peer_state& peer, timestamp now);
     void consider(timestamp now);
     [[nodiscard]] bool stand_aside(timestamp now);
@@ -381,6 +394,8 @@ class participant {
     [[nodiscard]] timestamp rank() const;
     [[nodiscard]] std::optional<timestamp> campaign_at() const;
     [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last() const;
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> claim() const;
+    [[nodiscard]] const run_state* next_in_force() const noexcept;
     template <class Has>
     [[nodiscard]] bool quorums(Has&& has) const;
 
@@ -410,6 +425,8 @@ class participant {
     run_state state_;          ///< before round final_
     commit_ptr tentative_;     ///< of round final_, in the log
     std::optional<run_state> tentative_state_;
+    commit_ptr borrowed_;  ///< of round final_, newer than what is in the log: this peer proposes it when it is elected
+    std::optional<run_state> borrowed_state_;
     std::uint64_t last_term_ = 0;            ///< of the last record in the log
     std::optional<assembly> assembly_;       ///< of round final_
     std::optional<assembly> storing_;        ///< of round final_
@@ -441,6 +458,7 @@ class participant {
     std::uint64_t voted_term_ = 0;
     peer_id voted_for_ = 0;
     bool vote_storing_ = false;
+    bool electing_ = false;  ///< whom this peer voted for does not lead yet
     role role_ = role::follower;
     peer_id sequencer_ = 0;
     timestamp sequencer_heard_ = 0;

@@ -17,13 +17,13 @@ inline void world::perform(const process_ptr& p, send_effect& e) {
         c->last_term = c->term;
         c->next_round = ~std::uint64_t{0};
     }
-    if (const auto* r = std::get_if<record_message>(&e.what); r && !r->final)
+    if (const auto* r = std::get_if<record_message>(&e.what); r && !r->pulled)
         proposed_ = std::max<std::size_t>(proposed_, r->record->round + 1);
     std::vector<std::byte> frame = encode_frame(e.what);
     ++frames_;
     end& other = l->ends[1 - side];
     if (other.deaf || !other.who->alive || other.who->ended) return;
-    if (troubled() && options_.weights[static_cast<std::size_t>(fault::corrupt)] > 0 && below(3000) == 0) {
+    if (troubled() && !strict_ && options_.weights[static_cast<std::size_t>(fault::corrupt)] > 0 && below(3000) == 0) {
         ++counts_[static_cast<std::size_t>(fault::corrupt)];
         frame[random_.below(frame.size())] ^= std::byte{4};
     }
@@ -99,8 +99,11 @@ inline void world::perform(const process_ptr& p, final_effect& e) {
     finals_.push_back(said);
     states_.push_back(mesh::apply(states_.empty() ? digest{} : states_.back(), *record));
     contributors_ = record->contributions.size();
-    for (const committed_payload& c : record->contributions)
+    for (const committed_payload& c : record->contributions) {
         require(committed_.insert(c.payload_digest).second, "a payload is committed twice");
+        require(acceptable(c.peer, *c.payload), "a payload is committed that is to be refused");
+        require(made_.contains(c.payload_digest), "a payload is committed that is not its author's");
+    }
     if (record->control) {
         ++views_;
         newest_ = decode_state(*record->control).value();
@@ -161,14 +164,17 @@ inline void world::perform(const process_ptr& p, snapshot_effect& e) {
 }
 
 inline void world::perform(const process_ptr& p, rejected_effect& e) {
-    throw violation("peer " + std::to_string(p->peer) + " was rejected: " + e.text);
+    require(hostile_.contains(p->peer), "peer " + std::to_string(p->peer) + " was rejected: " + e.text);
+    kill(p);  // its owner has an exception
+    revive(p->peer, below(4'000'000));
 }
 
 inline void world::perform(const process_ptr& p, end_effect& e) {
     kill(p);
     p->ended = true;
     const bool shown_out = e.code == run_end::refused &&
-                           (e.text.find("removed") != std::string::npos || e.text.find("banned") != std::string::npos);
+                           (e.text.find("removed") != std::string::npos || e.text.find("banned") != std::string::npos ||
+                            e.text.find("revoked") != std::string::npos);
     const bool asked = e.code == run_end::left || shown_out || (finishing_ && e.code == run_end::stopped);
     require(asked, "peer " + std::to_string(p->peer) + " ended: " + e.text);
     if (finishing_) {
@@ -181,7 +187,7 @@ inline void world::perform(const process_ptr& p, end_effect& e) {
                                                 std::to_string(p->round) + " of " + std::to_string(finals_.size()));
         return;
     }
-    revive(p->peer, below(6'000'000));
+    revive(p->peer, below(troubled() ? 6'000'000 : 2'000'000));
 }
 
 inline std::pair<world::link_ptr, int> world::find(const process_ptr& p, link_id id) {

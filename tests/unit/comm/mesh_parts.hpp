@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,6 +39,8 @@ enum class fault : std::uint8_t {
     pause,        ///< a process stands still
     leave,        ///< a process says goodbye
     lose_disk,    ///< a process dies and with it its disk
+    vanish,       ///< the same, and the peer never comes back
+    attack,       ///< a process hands in a payload that is refused, sends what is no message or a forged one
     change,       ///< not a fault: somebody asks for a setting, a pause or a resumption
     count
 };
@@ -70,6 +73,7 @@ struct process {
     timestamp offset = 0;  ///< its clock shows offset + now * rate / 1000
     timestamp rate = 1000;
     timestamp paused_until = 0;
+    std::deque<std::function<void()>> deferred;  ///< what happened to it while it stood still, in order
     std::optional<timestamp> armed;
     std::map<std::uint64_t, commit_ptr> held;  ///< what its machine believes to have stored
     std::deque<commit_ptr> writing;
@@ -80,9 +84,23 @@ struct process {
     digest state;
     std::deque<commit_ptr> queue;
     bool computing = false;
+    bool hostile = false;  ///< its next payload is to be refused
     shared_bytes offered;
 };
 using process_ptr = std::shared_ptr<process>;
+
+/// Whether a payload may be committed: it begins with its author.
+[[nodiscard]] inline bool acceptable(peer_id author, std::span<const std::byte> payload) {
+    return byte_reader(payload).get<std::uint64_t>() == author;
+}
+
+/// Stands for a signature: what nobody else would write.
+[[nodiscard]] inline signature_bytes sign(std::string_view key, std::span<const std::byte> what) {
+    signature_bytes out{};
+    const digest d = sha256{}.update(key).update(what).finish();
+    std::ranges::copy(d.bytes, out.begin());
+    return out;
+}
 
 [[nodiscard]] inline digest apply(const digest& state, const commit_record& record) {
     byte_writer out;

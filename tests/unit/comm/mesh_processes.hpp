@@ -22,6 +22,7 @@ inline void world::start(peer_id peer) {
     s.session = p->number;
     s.name = "p" + std::to_string(peer);
     s.address = address(peer);
+    s.key = "key " + std::to_string(peer);
     s.contributes = static_cast<int>(peer) <= options_.contributors;
     for (peer_id other = 1; other <= static_cast<peer_id>(std::min(options_.peers, 8)); ++other)
         if (other != peer && !address(other).empty()) s.seeds.push_back(address(other));
@@ -31,7 +32,7 @@ inline void world::start(peer_id peer) {
         d.incarnation = 1'000'000 + p->number;
         if (peer == 1 && !founded_) {
             founded_ = d.used = true;
-            s.state.view.members = {{1, d.incarnation, true, true, address(1), ""}};
+            s.state.view.members = {{1, d.incarnation, true, true, address(1), s.key}};
             d.base = s.state;
             s.min_peers = chance(50) ? std::min(options_.peers, options_.contributors) : 1;
         } else {
@@ -97,7 +98,15 @@ inline void world::configure(participant_settings& s) const {
     s.recent = 4000;
     s.mesh = options_.mesh;
     s.max_commit = limits().max_commit;
-    s.max_strikes = 1'000'000;
+    s.max_strikes = strict_ ? 3 : 1'000'000;
+    s.sign = [key = s.key](std::span<const std::byte> what) { return sign(key, what); };
+    s.verify = [](std::string_view key, std::span<const std::byte> what, const signature_bytes& made) {
+        return sign(key, what) == made;
+    };
+    s.validate = [](std::uint64_t, peer_id author, std::span<const std::byte> payload) -> result<ok> {
+        if (acceptable(author, payload)) return ok{};
+        return failure{errc::out_of_range, "it does not begin with its author"};
+    };
 }
 
 /// Performs what the machine asks for, lets the replica go on, sets the timer.
@@ -142,13 +151,14 @@ inline bool world::advance(const process_ptr& p) {
         p->computing = false;
         if (p->round != round) return;  // its replica was replaced
         byte_writer out;
-        out.put(p->peer);
+        out.put(std::exchange(p->hostile, false) ? ~p->peer : p->peer);
         out.put(p->number);
         out.put(round);
         for (timestamp i = below(static_cast<timestamp>(options_.payload_words)); i > 0; --i) out.put(random_.bits32());
         if (options_.payload_words < 1000 && below(1500) == 0)
             for (std::uint32_t i = 0; i < 70'000 + random_.below(70'000); ++i) out.put(i);
         p->offered = share(out.take());
+        made_.insert(digest_of(*p->offered));
         p->machine->payload_ready(round, p->offered, clock(*p));
     });
     return false;

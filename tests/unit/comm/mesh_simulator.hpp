@@ -42,9 +42,10 @@ class world {
         bool waits_for_slow = true;
         bug broken = bug::none;
         peer_id breaker = 0;  ///< who has the bug; 0: everyone
-        std::array<int, fault_kinds> weights{20, 8, 8, 8, 6, 8, 12, 10, 10, 4, 3, 6};
+        std::array<int, fault_kinds> weights{20, 8, 8, 8, 6, 8, 12, 10, 10, 4, 3, 3, 6, 6};
     };
-    world(std::uint64_t seed, options o) : random_(seed), options_(o), large_snapshots_(seed % 3 == 0) {
+    world(std::uint64_t seed, options o)
+        : random_(seed), options_(o), large_snapshots_(seed % 3 == 0), strict_(seed % 2 == 0), bans_(seed % 4 != 3) {
         hidden_.resize(static_cast<std::size_t>(options_.peers) + 1);
         for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
     }
@@ -67,8 +68,9 @@ class world {
         calm_frames_ = frames_ - frames_before;
         require(calm_rounds_ >= options_.progress, "no progress: round " + std::to_string(before) + " in the calm, " +
                                                        std::to_string(finals_.size()) + " later" + describe());
-        require(contributors_ == static_cast<std::size_t>(std::min(options_.peers, options_.contributors)),
+        require(contributors_ == std::min(present(), static_cast<std::size_t>(options_.contributors)),
                 "the last record has " + std::to_string(contributors_) + " payloads" + describe());
+        if (strict_) check_strikes();
         finish();
     }
 
@@ -128,9 +130,20 @@ class world {
     void to(const process_ptr& p, timestamp when, std::function<void()> action) {
         at(when, [this, p, action = std::move(action)] {
             if (!p->alive || p->ended) return;
-            if (p->paused_until > now_) return to(p, p->paused_until, action);
+            if (p->paused_until > now_ || !p->deferred.empty()) return p->deferred.push_back(action);
             action();
             settle(p);
+        });
+    }
+    void pause(const process_ptr& p, timestamp until) {
+        p->paused_until = until;
+        at(until, [this, p, until] {
+            if (p->paused_until != until) return;
+            for (const auto& action : std::exchange(p->deferred, {})) {
+                if (!p->alive || p->ended) return;
+                action();
+                settle(p);
+            }
         });
     }
     void drain(timestamp until) {
@@ -203,7 +216,14 @@ class world {
     void trouble();
     void inflict(fault kind);
     void ask(process& p);
+    void attack(const process_ptr& p);
+    void destroy(const process_ptr& p);
     [[nodiscard]] bool may_lose(peer_id peer);
+    [[nodiscard]] bool may_vanish(peer_id peer);
+    /// Peers that take part in the end.
+    [[nodiscard]] std::size_t present() const noexcept {
+        return static_cast<std::size_t>(options_.peers) - gone_.size();
+    }
     void split();
     void revive(peer_id peer, timestamp wait);
     void heal();
@@ -211,11 +231,20 @@ class world {
     /// Somebody stops the run: all end, with everything and in the same state.
     void finish() {
         finishing_ = true;
-        const process_ptr who = now_at_[static_cast<peer_id>(1 + below(options_.peers))];
+        process_ptr who;
+        do who = now_at_[static_cast<peer_id>(1 + below(options_.peers))];
+        while (gone_.contains(who->peer));
         to(who, now_, [this, who] { who->machine->request({control_change::kind::stop, 0, "", ""}, clock(*who)); });
         drain(now_ + 10'000'000);
-        require(stopped_ == static_cast<std::size_t>(options_.peers),
-                std::to_string(stopped_) + " peers were stopped" + describe());
+        require(stopped_ == present(), std::to_string(stopped_) + " peers were stopped" + describe());
+    }
+
+    /// Nobody breaks the rules but those that were told to.
+    void check_strikes() const {
+        for (const auto& [peer, p] : now_at_)
+            for (const member_status& m : p->machine->members())
+                require(m.strikes == 0 || hostile_.contains(m.peer),
+                        "peer " + std::to_string(m.peer) + " has strikes at peer " + std::to_string(peer) + describe());
     }
 
     [[nodiscard]] std::string describe() const {
@@ -243,6 +272,8 @@ class world {
     random_stream random_;
     options options_;
     bool large_snapshots_;  ///< some are of more than one piece
+    bool strict_;           ///< three strikes are a ban; no frame breaks on its way
+    bool bans_;             ///< peers are banned and keys revoked on request
     timestamp now_ = 0;
     std::priority_queue<event> events_;
     std::uint64_t events_made_ = 0;
@@ -258,10 +289,13 @@ class world {
     std::uint64_t processes_ = 0;
     std::vector<digest> finals_;  ///< of each round, whoever finds it final first
     std::vector<digest> states_;
+    std::set<digest> made_;  ///< payloads of those whose they are
     std::set<digest> committed_;
     std::map<std::uint64_t, peer_id> leaders_;
     run_state newest_;
     peer_id lost_ = 0;
+    std::set<peer_id> gone_;     ///< for good
+    std::set<peer_id> hostile_;  ///< that attacked at some time
     timestamp left_at_ = 0;
     std::size_t proposed_ = 0;  ///< rounds below were proposed by somebody
     std::size_t contributors_ = 0, returned_ = 0, replaced_ = 0, views_ = 0, frames_ = 0, stopped_ = 0;

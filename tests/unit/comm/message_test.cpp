@@ -52,7 +52,7 @@ std::vector<message> samples() {
             piece_message{d, 30, bytes_of("piece")},
             ping_message{},
             goodbye_message{true, "done"},
-            offer_message{5, 7, 99, d, 9, true, bytes_of("beginning")},
+            offer_message{5, 7, 99, d, 9, true, {std::byte{3}}, bytes_of("beginning")},
             record_message{2, true, proposed},
             status_message{3, 7, 9, 2, 8, true, "peer.example:4411"},
             pull_message{4},

@@ -464,3 +464,274 @@ TEST_CASE("catching up: a member that does not come is not waited for longer tha
     one.run(2 * s.takeover);
     CHECK(sought());
 }
+
+namespace {
+
+/// A member of three with a log of five rounds, linked with both of the others.
+struct member_of_three : returned_peer {
+    thinwire::link_id two, three;
+
+    explicit member_of_three(thinwire::participant_settings s = settings()) : returned_peer(s) {
+        two = let_in(2, "two");
+        three = let_in(3, "three");
+        sent();
+    }
+    static thinwire::participant_settings settings() {
+        thinwire::participant_settings s = returned_peer::settings(false);
+        s.address = "one";
+        s.max_deadline = 2 * s.takeover;
+        s.state.view.members.clear();
+        for (const thinwire::peer_id member : std::array<thinwire::peer_id, 3>{1, 2, 3})
+            s.state.view.members.push_back({member, member, true, true, "", "key " + std::to_string(member)});
+        return s;
+    }
+    /// What it sends next, to whom; it stores and votes meanwhile.
+    std::vector<std::pair<thinwire::link_id, thinwire::message>> sent() {
+        std::vector<std::pair<thinwire::link_id, thinwire::message>> all;
+        for (auto effects = machine.take_effects(); !effects.empty(); effects = machine.take_effects())
+            for (auto& e : effects) {
+                if (std::holds_alternative<thinwire::store_effect>(e)) machine.stored(++now);
+                if (std::holds_alternative<thinwire::vote_effect>(e)) machine.voted(++now);
+                if (auto* s = std::get_if<thinwire::send_effect>(&e)) all.emplace_back(s->link, std::move(s->what));
+                if (const auto* c = std::get_if<thinwire::close_effect>(&e)) closed.push_back(c->reason);
+                if (const auto* end = std::get_if<thinwire::end_effect>(&e)) ended = end->text;
+            }
+        return all;
+    }
+    template <class M>
+    std::optional<M> sent_to(thinwire::link_id link) {
+        std::optional<M> last;
+        for (auto& [to, what] : sent())
+            if (auto* m = std::get_if<M>(&what); m != nullptr && to == link) last = std::move(*m);
+        return last;
+    }
+    /// Time passes until it asks for votes, on trial or not.
+    thinwire::campaign_message campaign() {
+        for (;;) {
+            if (auto c = sent_to<thinwire::campaign_message>(two)) return *c;
+            REQUIRE(machine.wake_at());
+            machine.heard(two, now);
+            machine.heard(three, now);
+            machine.tick(now = std::max(now + 1, *machine.wake_at()));
+        }
+    }
+    void status(thinwire::link_id link, std::uint64_t term, thinwire::peer_id sequencer, std::uint64_t final,
+                std::uint64_t accepted) {
+        thinwire::status_message m;
+        m.term = term;
+        m.sequencer = sequencer;
+        m.final = final;
+        m.accepted = accepted;
+        machine.received(link, m, ++now);
+    }
+    std::string ended;
+};
+
+thinwire::shared_bytes bytes(std::string_view text) {
+    const auto raw = std::as_bytes(std::span(text));
+    return thinwire::share({raw.begin(), raw.end()});
+}
+
+}  // namespace
+
+TEST_CASE("votes: a candidate takes over the record for which it is refused, claims it and proposes it") {
+    member_of_three one;
+    one.status(one.three, 1, 0, 5, 0);
+    one.machine.received(one.three, thinwire::campaign_message{2, 1, 5, false}, ++one.now);  // its term is 2 now
+    one.status(one.three, 3, 0, 5, 2);  // and it has accepted a record in it
+    const thinwire::campaign_message first = one.campaign();
+    CHECK(first.last_term == 1);
+    CHECK(first.next_round == 5);
+    one.machine.received(one.three, thinwire::vote_message{3, false, true}, ++one.now);
+    const auto pull = one.sent_to<thinwire::pull_message>(one.three);
+    REQUIRE(pull);
+    CHECK(pull->round == 5);
+
+    auto record = std::make_shared<thinwire::commit_record>();
+    record->term = 2;
+    record->round = 5;
+    const auto payload = bytes("a payload");
+    record->contributions.push_back({3, thinwire::digest_of(*payload), payload, 9});
+    one.machine.received(one.three, thinwire::record_message{3, true, record}, ++one.now);
+    const thinwire::campaign_message second = one.campaign();
+    CHECK(second.last_term == 2);
+    CHECK(second.next_round == 6);
+    one.machine.received(one.two, thinwire::vote_message{second.term, true, true}, ++one.now);
+    const thinwire::campaign_message real = one.campaign();
+    CHECK_FALSE(real.trial);
+    one.machine.received(one.two, thinwire::vote_message{real.term, true, false}, ++one.now);
+    REQUIRE(one.machine.leading());
+    bool proposed = false;
+    for (const auto& [to, what] : one.sent()) {
+        if (const auto* s = std::get_if<thinwire::status_message>(&what)) CHECK(s->accepted != 2);  // it has not
+        const auto* p = std::get_if<thinwire::record_message>(&what);
+        if (p == nullptr || to != one.two) continue;
+        proposed = true;
+        CHECK(p->record->term == real.term);
+        REQUIRE(p->record->contributions.size() == 1);
+        CHECK(p->record->contributions[0].payload_digest == thinwire::digest_of(*payload));
+    }
+    CHECK(proposed);
+    one.status(one.two, real.term, 1, 5, real.term);
+    CHECK(one.machine.round() == 6);
+}
+
+TEST_CASE("votes: whom a peer voted for gets the time to lead before it campaigns itself") {
+    member_of_three one;
+    one.status(one.two, 2, 0, 5, 0);
+    one.status(one.three, 2, 0, 5, 0);
+    const thinwire::timestamp takeover = member_of_three::settings().takeover;
+    one.machine.received(one.three, thinwire::campaign_message{3, 1, 5, false}, one.now += 10 * takeover);
+    one.status(one.two, 3, 0, 5, 0);
+    one.status(one.three, 3, 0, 5, 0);
+    bool voted = false;
+    for (const auto& [to, what] : one.sent()) {
+        if (const auto* vote = std::get_if<thinwire::vote_message>(&what)) voted = vote->granted && !vote->trial;
+        if (voted) CHECK_FALSE(std::holds_alternative<thinwire::campaign_message>(what));
+    }
+    CHECK(voted);
+    const thinwire::timestamp then = one.now;
+    one.campaign();
+    CHECK(one.now >= then + takeover / 2);
+}
+
+TEST_CASE("links: those who are linked and hear nobody order the rounds look where they began") {
+    thinwire::participant_settings s = member_of_three::settings();
+    s.seeds = {"seed"};
+    member_of_three one(s);
+    const thinwire::timestamp takeover = s.takeover;
+    const auto dials = [&](thinwire::timestamp length) {
+        bool seed = false;
+        for (const thinwire::timestamp end = one.now + length; one.now < end;) {
+            one.machine.heard(one.two, one.now);
+            one.machine.heard(one.three, one.now);
+            for (auto& e : one.machine.take_effects())
+                if (const auto* d = std::get_if<thinwire::dial_effect>(&e)) {
+                    seed = seed || d->address == "seed";
+                    one.machine.dial_failed(d->link, "nobody is there", ++one.now);
+                }
+            one.machine.tick(one.now = std::max(one.now + 1, *one.machine.wake_at()));
+        }
+        return seed;
+    };
+    CHECK_FALSE(dials(takeover));
+    CHECK(dials(3 * takeover));
+}
+
+TEST_CASE("ban: the owner of a peer that knows of one may let its peer talk to the banned, whatever its log says") {
+    thinwire::participant_settings s = member_of_three::settings();
+    s.state.apply({thinwire::control_change::kind::ban, 4, "", ""});
+    s.state.apply({thinwire::control_change::kind::revoke, 0, "key", ""});
+    for (const bool asked : {false, true}) {
+        member_of_three one(s);
+        if (asked) {
+            one.machine.request({thinwire::control_change::kind::pardon, 4, "", ""}, ++one.now);
+            one.machine.request({thinwire::control_change::kind::allow, 0, "key", ""}, ++one.now);
+        }
+        for (const thinwire::peer_id peer : std::array<thinwire::peer_id, 2>{4, 5}) {
+            thinwire::hello_message hello;
+            hello.run = s.run;
+            hello.peer = hello.session = hello.incarnation = peer;
+            hello.key = peer == 5 ? "key" : "";
+            const thinwire::link_id link = one.machine.link_opened(++one.now);
+            one.machine.received(link, hello, ++one.now);
+            CHECK(one.sent_to<thinwire::welcome_message>(link).has_value() == asked);
+        }
+    }
+}
+
+TEST_CASE("strikes: three have whoever counts them ask the run for a ban, which alone shows a peer out") {
+    member_of_three one;
+    one.status(one.three, 2, 3, 5, 0);
+    REQUIRE(one.machine.sequencer() == 3);
+    for (int strike = 1; strike <= 3; ++strike) {
+        one.sent();
+        one.machine.broken(one.two, "no message", ++one.now);
+        const auto asked = one.sent_to<thinwire::request_message>(one.three);
+        CHECK(asked.has_value() == (strike == 3));
+        if (asked) {
+            CHECK(asked->change.what == thinwire::control_change::kind::ban);
+            CHECK(asked->change.peer == 2);
+        }
+        one.two = one.let_in(2, "two");
+        CHECK(one.sent_to<thinwire::welcome_message>(one.two).has_value());
+    }
+}
+
+TEST_CASE("ban: one that was taken back since does not end a peer that returns, one in force does") {
+    for (const bool taken_back : {true, false}) {
+        member_of_three one;
+        one.status(one.three, 2, 3, 7, 0);
+        REQUIRE(one.machine.round() == 5);
+        thinwire::run_state banned = member_of_three::settings().state;
+        banned.apply({thinwire::control_change::kind::ban, 1, "", ""});
+        for (const std::uint64_t round : std::array<std::uint64_t, 2>{5, 6}) {
+            auto record = std::make_shared<thinwire::commit_record>();
+            record->term = 2;
+            record->round = round;
+            if (round == 6 && taken_back) banned.apply({thinwire::control_change::kind::pardon, 1, "", ""});
+            record->control = thinwire::encode_state(banned);
+            CHECK(one.ended.empty());
+            one.machine.received(one.three, thinwire::record_message{2, true, record}, ++one.now);
+            one.sent();
+        }
+        CHECK(one.machine.round() == 7);
+        CHECK(one.ended.empty() == taken_back);
+    }
+}
+
+TEST_CASE("offers: what another passes on counts when its author signed it, and is no strike at the author") {
+    thinwire::participant_settings s = member_of_three::settings();
+    s.verify = [](std::string_view key, std::span<const std::byte> what, const thinwire::signature_bytes& made) {
+        return mesh::sign(key, what) == made;
+    };
+    const auto payload = bytes("a payload");
+    thinwire::offer_message offer;
+    offer.round = 5;
+    offer.author = offer.session = 2;
+    offer.content = thinwire::digest_of(*payload);
+    offer.size = static_cast<std::uint32_t>(payload->size());
+    offer.bytes = payload;
+    const auto strikes = [](const member_of_three& one, thinwire::peer_id peer) {
+        for (const thinwire::member_status& m : one.machine.members())
+            if (m.peer == peer) return m.strikes;
+        return -1;
+    };
+    const auto leads = [](member_of_three& one) {
+        one.campaign();
+        one.machine.received(one.two, thinwire::vote_message{one.machine.term() + 1, true, true}, ++one.now);
+        one.campaign();
+        one.machine.received(one.two, thinwire::vote_message{one.machine.term(), true, false}, ++one.now);
+        REQUIRE(one.machine.leading());
+    };
+    SUBCASE("unsigned") {
+        member_of_three one(s);
+        leads(one);
+        one.machine.received(one.three, offer, ++one.now);
+        CHECK(strikes(one, 3) == 1);
+        CHECK(strikes(one, 2) == 0);
+        one.machine.received(one.two, offer, ++one.now);  // over its own link
+        CHECK(strikes(one, 2) == 0);
+    }
+    SUBCASE("signed for another round") {
+        member_of_three one(s);
+        leads(one);
+        offer.round = 4;
+        offer.signature = mesh::sign("key 2", thinwire::statement(s.run, offer));
+        offer.round = 5;
+        one.machine.received(one.three, offer, ++one.now);
+        CHECK(strikes(one, 3) == 1);
+    }
+    SUBCASE("signed") {
+        member_of_three one(s);
+        leads(one);
+        offer.signature = mesh::sign("key 2", thinwire::statement(s.run, offer));
+        one.machine.received(one.three, offer, ++one.now);
+        CHECK(strikes(one, 3) == 0);
+        offer.content = thinwire::digest_of(*bytes("b payload"));
+        offer.bytes = bytes("b payload");
+        offer.signature = mesh::sign("key 2", thinwire::statement(s.run, offer));
+        one.machine.received(one.two, offer, ++one.now);  // two for one round, both its own
+        CHECK(strikes(one, 2) == 1);
+    }
+}

@@ -158,6 +158,22 @@ TEST_CASE("identity: a file that others may read, or that holds no key, is refus
     CHECK_FALSE(loading_fails(dir.path() / "link").empty());
 }
 
+TEST_CASE("identity: a signature is of one message, by one key") {
+    const auto bytes_of = [](std::string_view text) { return std::as_bytes(std::span(text)); };
+    const identity self = identity::make();
+    const signature_bytes made = self.sign(bytes_of("a statement"));
+    CHECK(verify(self.key(), bytes_of("a statement"), made));
+    CHECK_FALSE(verify(self.key(), bytes_of("b statement"), made));
+    CHECK_FALSE(verify(identity::make().key(), bytes_of("a statement"), made));
+    CHECK_FALSE(verify(public_key{}, bytes_of("a statement"), made));
+    for (std::size_t i = 0; i < made.size(); ++i) {
+        signature_bytes other = made;
+        other[i] ^= std::byte{1};
+        CHECK_FALSE(verify(self.key(), bytes_of("a statement"), other));
+    }
+    CHECK(verify(self.key(), {}, self.sign({})));
+}
+
 TEST_CASE("identity: the peer's number is the beginning of the fingerprint") {
     public_key key;
     for (std::size_t i = 0; i < 32; ++i) key.bytes[i] = static_cast<std::byte>(i);

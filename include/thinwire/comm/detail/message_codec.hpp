@@ -31,7 +31,7 @@ inline constexpr std::uint32_t hello_magic = 0x52495754;  // "TWIR"
         case message_type::piece: return wire_limits::max_piece + 44;
         case message_type::ping: return 0;
         case message_type::goodbye: return wire_limits::max_text + 8;
-        case message_type::offer: return wire_limits::max_piece + 65;
+        case message_type::offer: return wire_limits::max_piece + 129;
         case message_type::record:
             return wire_limits::max_piece + wire_limits::max_contributors * entry + wire_limits::max_control + 33;
         case message_type::status: return 41 + 4 + wire_limits::max_address;
@@ -122,11 +122,12 @@ inline void encode_body(byte_writer& out, const offer_message& m) {
     put_digest(out, m.content);
     out.put(m.size);
     put_flag(out, m.relay);
+    out.put(std::span<const std::byte>(m.signature));
     put_bytes(out, m.bytes);
 }
 inline void encode_body(byte_writer& out, const record_message& m) {
     out.put(m.term);
-    put_flag(out, m.final);
+    put_flag(out, m.pulled);
     out.put(m.record->term);
     out.put(m.record->round);
     put_bytes(out, m.record->control);
@@ -265,6 +266,8 @@ inline offer_message decode_offer(body_reader& in, const wire_limits& limits) {
     m.content = in.get_digest();
     m.size = in.get<std::uint32_t>();
     m.relay = in.get_flag();
+    const auto raw = in.get_bytes(m.signature.size());
+    std::copy(raw.begin(), raw.end(), m.signature.begin());
     m.bytes = in.get_shared(wire_limits::max_piece);
     if (m.size == 0 || m.size > limits.max_payload) in.refuse("a size outside the limit");
     if (m.bytes->size() > m.size) in.refuse("more bytes than the payload has");
@@ -275,7 +278,7 @@ inline record_message decode_record(body_reader& in, const wire_limits& limits) 
     record_message m;
     auto record = std::make_shared<commit_record>();
     m.term = in.get<std::uint64_t>();
-    m.final = in.get_flag();
+    m.pulled = in.get_flag();
     record->term = in.get<std::uint64_t>();
     record->round = in.get<std::uint64_t>();
     record->control = in.get_shared(wire_limits::max_control);

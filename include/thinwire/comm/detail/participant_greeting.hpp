@@ -40,10 +40,16 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
                   "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
     if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
-    if (state_.banned.contains(hello.peer)) return no(refusal::banned, peer + " is banned from the run");
-    if (state_.revoked(hello.key)) return no(refusal::removed, "the key of " + peer + " was revoked");
-    if (const auto p = peers_.find(hello.peer); p != peers_.end() && p->second.strikes >= settings_.max_strikes)
-        return no(refusal::banned, peer + " is banned after " + std::to_string(p->second.strikes) + " strikes");
+    // Who was shown out is let in again by the run, or by this peer's owner, who may know that the run did so since.
+    const auto asks = [&](const control_change& what) {
+        return std::any_of(requests_.begin(), requests_.end(), [&](const control_change& c) {
+            return c.what == what.what && c.peer == what.peer && c.key == what.key;
+        });
+    };
+    if (state_.banned.contains(hello.peer) && !asks({control_change::kind::pardon, hello.peer, "", ""}))
+        return no(refusal::banned, peer + " is banned from the run");
+    if (state_.revoked(hello.key) && !asks({control_change::kind::allow, 0, hello.key, ""}))
+        return no(refusal::removed, "the key of " + peer + " was revoked");
     if (const auto p = peers_.find(hello.peer); p != peers_.end() && hello.session < p->second.session)
         return no(refusal::replaced, "another process, begun later, takes part as " + peer);
     if (hello.last != digest{} && hello.next_round > 0 && hello.next_round <= final_ && !recent_.empty() &&

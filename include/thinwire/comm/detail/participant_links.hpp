@@ -177,8 +177,8 @@ inline void participant::dial_wanted(timestamp now) {
         wanted.insert(m.address);
     }
     // Those whom a record brings in decide about it too, when nobody else brings it to its end.
-    if (tentative_state_ && (leading() || !hears_sequencer(now)))
-        for (const view_member& m : tentative_state_->view.members) {
+    if (const run_state* next = next_in_force(); next != nullptr && (leading() || !hears_sequencer(now)))
+        for (const view_member& m : next->view.members) {
             if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
             if (contacts_.view.find(m.peer) != nullptr || wanted.size() >= settings_.mesh) continue;
             dial(m.address, m.peer, m.key, now);
@@ -189,8 +189,10 @@ inline void participant::dial_wanted(timestamp now) {
         dial(hint_.second, hint_.first, "", now);
         wanted.insert(hint_.second);
     }
-    if (!any)
+    // Those whom it is linked with may have been left behind like this peer.
+    if (!any || now >= ordered_ + 2 * settings_.takeover)
         for (const std::string& seed : settings_.seeds) {
+            if (reaches(seed)) continue;
             dial(seed, 0, "", now);
             wanted.insert(seed);
         }
@@ -244,7 +246,8 @@ inline bool participant::lacks_links() const {
         return std::any_of(view.members.begin(), view.members.end(),
                            [&](const view_member& m) { return m.peer != settings_.self && linked(m.peer) == nullptr; });
     };
-    return count < settings_.mesh && (lacks(contacts_.view) || (tentative_state_ && lacks(tentative_state_->view)));
+    const run_state* next = next_in_force();
+    return count < settings_.mesh && (lacks(contacts_.view) || (next != nullptr && lacks(next->view)));
 }
 inline bool participant::reaches(const std::string& address) const {
     return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {

@@ -14,11 +14,16 @@ inline void participant::on(link_id link, record_message& m, timestamp now) {
     for (const committed_payload& c : r.contributions)
         if (c.payload && digest_of(*c.payload) != c.payload_digest)
             return broken(link, "a record whose payloads do not match their digests", now);
-    if (m.final) {
+    if (m.pulled) {
         const auto it = pulls_.find(r.round);
         if (it == pulls_.end() || it->second.first != link) return;
         pulls_.erase(it);
-        if (r.round >= final_) pulled_[r.round] = m.record;
+        if (links_.at(link).says.final > r.round) {
+            if (r.round >= final_) pulled_[r.round] = m.record;
+        } else if (r.round == final_ && r.term <= term_ && std::pair(r.term, r.round + 1) > claim() && !leading() &&
+                   !storing_ && (!assembly_ || assembly_->borrowed)) {
+            assembly_ = assembly{r, false, true};
+        }
         return;
     }
     if (r.term != m.term) return broken(link, "a proposal of another term than its own", now);
@@ -46,7 +51,8 @@ inline void participant::advance(timestamp now) {
         } else if (pending_ && pending_->record->round <= final_) {
             const record_message m = *std::exchange(pending_, std::nullopt);
             const bool accepted = tentative_ && tentative_->term == m.term;
-            const bool under_way = assembly_ && (assembly_->final || assembly_->record.term == m.term);
+            const bool under_way =
+                assembly_ && (assembly_->final || (assembly_->record.term == m.term && !assembly_->borrowed));
             if (m.record->round == final_ && m.term == term_ && !leading() && !accepted && !under_way)
                 assembly_ = assembly{*m.record, false};
         }
@@ -65,6 +71,12 @@ inline void participant::assemble(timestamp now) {
     const assembly done = *std::exchange(assembly_, std::nullopt);
     auto record = std::make_shared<commit_record>(done.record);
     if (done.final && tentative_ && record_digest(*tentative_) == record_digest(*record)) return finalize(now);
+    if (done.borrowed && !done.final) {
+        borrowed_state_.reset();
+        if (record->control) borrowed_state_ = decode_state(*record->control).value();
+        borrowed_ = std::move(record);
+        return;
+    }
     store(std::move(record), done.final);
 }
 
@@ -184,11 +196,28 @@ inline void participant::finalize(timestamp now) {
     for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
     if (record->control)
         apply_control(*record, next_state ? std::move(*next_state) : decode_state(*record->control).value(), now);
+    else
+        heed(now);
     if (!leading() || over_) return;
     std::vector<pool_key> next;
     for (const auto& [key, held] : pool_)
         if (held.bytes) next.push_back(key);
     for (const pool_key& key : next) collect(key, now);
+}
+
+/// Nobody who is linked says that more is final.
+inline bool participant::newest() const {
+    return std::none_of(links_.begin(), links_.end(),
+                        [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
+}
+
+/// Goes when the run has shown this peer out, by the newest state: what was taken back since is only passed through.
+inline void participant::heed(timestamp now) {
+    const bool banned = contacts_.banned.contains(settings_.self);
+    const bool revoked = !settings_.key.empty() && contacts_.revoked(settings_.key);
+    if ((!banned && !revoked) || !newest()) return;
+    farewell(banned ? "banned from the run" : "its key was revoked", false, now);
+    end(run_end::refused, banned ? "this peer was banned from the run" : "this peer's key was revoked");
 }
 
 inline void participant::apply_control(const commit_record& record, run_state next, timestamp now) {
@@ -204,18 +233,9 @@ inline void participant::apply_control(const commit_record& record, run_state ne
     requests_told_ = {};  // the others again: the sequencer takes a bounded number at a time
     for (const peer_id peer : before.banned)
         if (!state_.banned.contains(peer)) peers_[peer].strikes = 0;
-    // By the newest state: what was taken back since is only passed through.
-    if (contacts_.banned.contains(settings_.self)) {
-        farewell("banned from the run", false, now);
-        return end(run_end::refused, "this peer was banned from the run");
-    }
-    const bool newest = std::none_of(links_.begin(), links_.end(),
-                                     [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
-    if (!settings_.key.empty() && contacts_.revoked(settings_.key)) {
-        farewell("its key was revoked", false, now);
-        return end(run_end::refused, "this peer's key was revoked");
-    }
-    if (state_.stopped && !before.stopped && newest) {
+    heed(now);
+    if (over_) return;
+    if (state_.stopped && !before.stopped && newest()) {
         stopping_ = true;
         leave_by_ = now + settings_.leave_timeout;
     }
@@ -226,10 +246,13 @@ inline void participant::apply_control(const commit_record& record, run_state ne
             farewell("removed from the run", false, now);
             return end(run_end::refused, "this peer was removed from the run");
         }
-        const bool banned = state_.banned.contains(peer);
-        if (linked(peer) != nullptr)
-            refuse(peers_[peer].link, banned ? refusal::banned : refusal::removed,
-                   banned ? "banned from the run" : "removed from the run", now);
+        const link_state* l = linked(peer);
+        if (l == nullptr) continue;
+        if (state_.banned.contains(peer))
+            refuse(peers_[peer].link, refusal::banned, "banned from the run", now);
+        else
+            refuse(peers_[peer].link, refusal::removed,
+                   state_.revoked(l->hello.key) ? "this peer's key was revoked" : "removed from the run", now);
     }
     // Those for whom no place is left; they may come when there is one.
     if (contributors() >= settings_.max_contributors) {
@@ -291,8 +314,20 @@ inline void participant::pull(timestamp now) {
     while (!links_.empty()) close(links_.begin()->first, "a snapshot is sought", false, now);
 }
 
+/// A voter refuses this candidate, whose log is behind its own by the record that is not final yet. It may be that
+/// nobody who has the record reaches enough voters: this candidate gets it from there, to claim and to propose. It has
+/// not accepted it, so that it does not count among those who stored it before it does so in a term of its own.
+inline void participant::borrow(link_id link, timestamp now) {
+    const link_state& l = links_.at(link);
+    const bool newer = l.says.accepted != 0 && std::pair(l.says.accepted, final_ + 1) > claim();
+    if (l.says.final != final_ || !newer || pulls_.contains(final_)) return;
+    pulls_[final_] = {link, now};
+    send(link, pull_message{final_}, now);
+}
+
 inline void participant::on(link_id link, pull_message& m, timestamp now) {
-    if (m.round >= final_) return broken(link, "a pull of a round that was not offered", now);
+    if (m.round > final_ || (m.round == final_ && !tentative_))
+        return broken(link, "a pull of a round that was not offered", now);
     if (m.round < log_begin_) return close(link, "the log begins later by now", false, now);  // the next hello says so
     ask(question{link, m.round, std::nullopt}, now);
 }

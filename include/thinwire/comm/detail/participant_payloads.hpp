@@ -17,6 +17,8 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     own_ = {round, content};
     held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
     held->bytes = std::move(payload);
+    if (settings_.sign)
+        held->signature = settings_.sign(statement(settings_.run, offer_of({content, settings_.self, round}, *held)));
     const bool member = entered();
     const offer_message offer = own_offer();
     for (const auto& [link, l] : links_)
@@ -30,15 +32,24 @@ inline void participant::check_payloads_with(payload_check check, timestamp now)
     settle(now);
 }
 
-/// The local payload with its beginning. Precondition: there is one.
-inline offer_message participant::own_offer() const {
-    const held_payload& held = pool_.at({own_->second, settings_.self, own_->first});
+/// Of a payload that is here, without its bytes.
+inline offer_message participant::offer_of(const pool_key& key, const held_payload& held) {
     offer_message m;
     m.round = held.round;
-    m.author = settings_.self;
-    m.session = settings_.session;
-    m.content = own_->second;
+    m.author = held.author;
+    m.session = held.session;
+    m.content = key.content;
     m.size = static_cast<std::uint32_t>(held.bytes->size());
+    m.signature = held.signature;
+    m.bytes = share({});
+    return m;
+}
+
+/// The local payload with its beginning. Precondition: there is one.
+inline offer_message participant::own_offer() const {
+    const pool_key key{own_->second, settings_.self, own_->first};
+    const held_payload& held = pool_.at(key);
+    offer_message m = offer_of(key, held);
     m.relay = sequencer_ != settings_.self && linked(sequencer_) == nullptr;
     const auto begin = held.bytes->begin();
     const std::size_t count = std::min(held.bytes->size(), wire_limits::max_piece);
@@ -57,7 +68,7 @@ inline participant::held_payload* participant::hold(const digest& content, std::
                                                     std::uint64_t session, std::size_t size) {
     const auto [it, fresh] = pool_.try_emplace(
         {content, author, round},
-        held_payload{round, author, session, false, nullptr, detail::comm::transfer(content, round, size)});
+        held_payload{round, author, session, false, nullptr, {}, detail::comm::transfer(content, round, size)});
     if (fresh) {
         pool_bytes_ += size;
         authored_.emplace(author, round, content);
@@ -80,6 +91,14 @@ inline void participant::drop(const pool_key& key) {
     if (assembly_) assembly_->searched = false;
 }
 
+/// Whether it is the author who says so. That of a link is proven, unless others are to be told.
+inline bool participant::proven(const offer_message& m, const link_state& l) const {
+    if (!settings_.verify || (m.author == l.peer && !m.relay)) return true;
+    const view_member* author = state_.view.find(m.author);
+    const std::string& key = m.author == l.peer || author == nullptr ? l.hello.key : author->key;
+    return settings_.verify(key, statement(settings_.run, m), m.signature);
+}
+
 inline void participant::on(link_id link, offer_message& m, timestamp now) {
     const link_state& l = links_.at(link);
     if (settings_.fresh || m.round < final_ || m.round > final_ + 1 || m.author == settings_.self) return;
@@ -87,6 +106,7 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     if (!direct && !state_.view.find(m.author)) return;
     if (direct && m.session != l.hello.session) return broken(link, "an offer of another process", now);
     if (!direct && linked(m.author) != nullptr && peers_[m.author].session != m.session) return;
+    if (!proven(m, l)) return broken(link, "a payload that its author did not sign", now);
     const pool_key key{m.content, m.author, m.round};
     if (!pool_.contains(key)) {
         std::vector<pool_key> older;
@@ -106,6 +126,7 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     if (held->moving.size() != m.size) return broken(link, "an offer of another size", now);
     if (held->author == m.author && held->session == 0) held->session = m.session;
     held->relay = held->relay || m.relay;
+    held->signature = m.signature;
     if (held->bytes) return;
     add_source(key, link, now);
     bool asked = false;
@@ -127,14 +148,7 @@ inline void participant::completed(const pool_key& key, timestamp now) {
     if (leading()) {
         collect(key, now);
     } else if (held.relay && held.author != settings_.self && linked(sequencer_) != nullptr) {
-        offer_message m;
-        m.round = held.round;
-        m.author = held.author;
-        m.session = held.session;
-        m.content = key.content;
-        m.size = static_cast<std::uint32_t>(held.bytes->size());
-        m.bytes = share({});
-        send(peers_[sequencer_].link, std::move(m), now);
+        send(peers_[sequencer_].link, offer_of(key, held), now);
     }
     if (assembly_ && assembly_->record.round == key.round && assembly_->lacking.contains(key.author)) {
         auto& all = assembly_->record.contributions;
@@ -253,6 +267,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     ordered_ = now;
     tentative_.reset();
     tentative_state_.reset();
+    end_candidacy();
     assembly_.reset();
     pulled_.clear();
     pulls_.clear();
@@ -320,7 +335,7 @@ inline bool participant::try_answer(const question& q, timestamp now) {
         send(q.link, piece_message{m.content, m.offset, share(std::move(part))}, now);
         return true;
     }
-    const commit_ptr record = find(q.round);
+    const commit_ptr record = q.round == final_ ? tentative_ : find(q.round);
     if (!record) return false;
     auto copy = std::make_shared<commit_record>(*record);
     std::size_t room = wire_limits::max_piece;

@@ -7,10 +7,10 @@
 
 namespace thinwire {
 
+/// A breach of the rules. Only the run shows a peer out, for good and for everyone.
 inline void participant::strike(peer_id peer) {
-    peer_state& p = peers_[peer];
-    if (++p.strikes == settings_.max_strikes && leading())
-        changes_.push_back({control_change::kind::ban, peer, "", ""});
+    const control_change ban{control_change::kind::ban, peer, "", ""};
+    if (++peers_[peer].strikes % settings_.max_strikes == 0 && !satisfied(state_, ban)) enqueue(ban);
 }
 
 /// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
@@ -263,6 +263,9 @@ inline void participant::close_round(bool contributions, timestamp now) {
             make_way(c.peer, next, now);
         else if (satisfied(next, c) && (c.what == control_change::kind::remove || c.what == control_change::kind::ban))
             dismissed_.insert(c.peer);
+        else if (satisfied(next, c) && c.what == control_change::kind::revoke)
+            for (const auto& [link, l] : links_)
+                if (l.at == phase::linked && l.hello.key == c.key) dismissed_.insert(l.peer);
     changes_ = postponed;
     change_since_.reset();
     roster_changed_ = true;
@@ -341,22 +344,28 @@ inline bool participant::satisfied(const run_state& state, const control_change&
 
 inline void participant::request(const control_change& change, timestamp now) {
     if (over_ || change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text) return;
-    // The newest word about an object counts, also where it takes back one that is on its way.
-    const auto same = [&](const control_change& c) { return same_object(c, change); };
-    const bool takes_back = std::erase_if(requests_, same) > 0;
+    // Also where it takes back one that is on its way.
+    const bool takes_back =
+        std::any_of(requests_.begin(), requests_.end(), [&](const auto& c) { return same_object(c, change); });
     if (change.what == control_change::kind::promote && leading()) make_way(change.peer, state_, now);
     if (!takes_back && satisfied(state_, change) && change.what != control_change::kind::stop &&
         (change.what != control_change::kind::promote || leading()))
         return;
+    enqueue(change);
+    if (leading()) forget_satisfied();
+    settle(now);
+}
+
+/// The newest word about an object counts.
+inline void participant::enqueue(const control_change& change) {
+    const auto same = [&](const control_change& c) { return same_object(c, change); };
+    std::erase_if(requests_, same);
     requests_.push_back(change);
     requests_told_ = {};
-    if (leading()) {
-        std::erase_if(changes_, same);
-        changes_.push_back(change);
-        roster_changed_ = true;
-        forget_satisfied();
-    }
-    settle(now);
+    if (!leading()) return;
+    std::erase_if(changes_, same);
+    changes_.push_back(change);
+    roster_changed_ = true;
 }
 
 /// Hands this peer's requests to the sequencer, again to each new one until the state shows them.

@@ -11,7 +11,14 @@ namespace thinwire {
 /// next view as well.
 template <class Has>
 bool participant::quorums(Has&& has) const {
-    return state_.view.quorum(has) && (!tentative_state_ || tentative_state_->view.quorum(has));
+    const run_state* next = next_in_force();
+    return state_.view.quorum(has) && (next == nullptr || next->view.quorum(has));
+}
+
+/// The state after a record that changes it and is not final: of the log, or that this candidate is to propose.
+inline const run_state* participant::next_in_force() const noexcept {
+    const std::optional<run_state>& next = borrowed_ ? borrowed_state_ : tentative_state_;
+    return next ? &*next : nullptr;
 }
 
 /// Term of the last record of the log and the round after it, one that is being stored included: what a candidate must
@@ -19,6 +26,11 @@ bool participant::quorums(Has&& has) const {
 inline std::pair<std::uint64_t, std::uint64_t> participant::last() const {
     if (storing_) return {storing_->record.term, final_ + 1};
     return {last_term_, final_ + (tentative_ ? 1 : 0)};
+}
+
+/// The same of what this peer would propose.
+inline std::pair<std::uint64_t, std::uint64_t> participant::claim() const {
+    return borrowed_ ? std::pair(borrowed_->term, final_ + 1) : last();
 }
 
 /// Whether a sequencer is at work, as far as this peer itself can tell.
@@ -35,7 +47,8 @@ inline bool participant::eligible() const {
     if (settings_.checks && !settings_.validate) return false;
     if (settings_.fresh || stopping_ || (leaving_ && !needed_to_go())) return false;
     if (!voter_) voter_ = voter(state_.view);
-    return *voter_ || (tentative_state_ && voter(tentative_state_->view)) || stands_in();
+    const run_state* next = next_in_force();
+    return *voter_ || (next != nullptr && voter(next->view)) || stands_in();
 }
 
 /// Whether this peer, which is not in the view, may sequence for those who are: they may be linked with it and not with
@@ -87,7 +100,7 @@ inline bool participant::none_hears() const {
 inline std::optional<timestamp> participant::campaign_at() const {
     if (leading() || role_ == role::voting || vote_storing_ || storing_ || !eligible()) return std::nullopt;
     // All are here and hear nobody: no need to wait for a sequencer that may only be slow.
-    if (role_ == role::follower && sequencer_ == 0 && rank() == 0 && none_hears()) return 0;
+    if (role_ == role::follower && !electing_ && sequencer_ == 0 && rank() == 0 && none_hears()) return 0;
     const timestamp turn = rank() * (settings_.takeover / 4);
     timestamp at = campaign_from_ + turn;
     if (role_ != role::follower) at = std::max(at, campaign_began_ + settings_.takeover + turn);
@@ -98,9 +111,10 @@ inline std::optional<timestamp> participant::campaign_at() const {
 inline void participant::campaign(bool trial, timestamp now) {
     granted_ = {settings_.self};
     campaign_began_ = now;
+    electing_ = false;
     sequencer_ = 0;
     role_ = trial ? role::trial : role::candidate;
-    const auto [last_term, next_round] = last();
+    const auto [last_term, next_round] = claim();
     for (auto& [link, l] : links_)
         if (l.at == phase::linked)
             send(link, campaign_message{trial ? term_ + 1 : term_, last_term, next_round, trial}, now);
@@ -111,6 +125,8 @@ inline void participant::campaign(bool trial, timestamp now) {
 inline void participant::end_candidacy() noexcept {
     if (role_ != role::leader) role_ = role::follower;
     granted_.clear();
+    borrowed_.reset();
+    borrowed_state_.reset();
 }
 
 inline void participant::count_votes(timestamp now) {
@@ -154,13 +170,14 @@ inline void participant::on(link_id link, campaign_message& m, timestamp now) {
     role_ = role::follower;
     voted_term_ = m.term;
     voted_for_ = peer;
-    vote_storing_ = true;
+    vote_storing_ = electing_ = true;
     effects_.push_back(vote_effect{m.term, peer});
 }
 
 inline void participant::on(link_id link, vote_message& m, timestamp now) {
     const link_state& l = links_.at(link);
     if (!m.granted) {
+        if (role_ == role::trial || role_ == role::candidate) borrow(link, now);
         if (m.term > term_) step_down(m.term, leading() ? now : campaign_from_);
         return;
     }
@@ -196,8 +213,8 @@ inline void participant::lead(timestamp now) {
     }
     for (const control_change& c : requests_) changes_.push_back(c);
     if (storing_) return;
-    if (tentative_) {
-        auto again = std::make_shared<commit_record>(*tentative_);
+    if (const commit_ptr& open = borrowed_ ? borrowed_ : tentative_) {
+        auto again = std::make_shared<commit_record>(*open);
         again->term = term_;
         store(std::move(again), false);
         propose(now);
@@ -219,7 +236,7 @@ inline void participant::step_down(std::uint64_t term, timestamp campaign_from) 
     collected_bytes_ = 0;
     first_payload_.reset();
     // What was promised to a later term is not accepted from an earlier one.
-    if (assembly_ && !assembly_->final && assembly_->record.term < term_) assembly_.reset();
+    if (assembly_ && !assembly_->final && !assembly_->borrowed && assembly_->record.term < term_) assembly_.reset();
     if (pending_ && pending_->term < term_) pending_.reset();
 }
 
@@ -233,6 +250,7 @@ inline void participant::follow(link_id link, std::uint64_t term, timestamp now)
         offer_own(link, now);  // a member has it already, unless it was behind when it was offered
     }
     role_ = role::follower;
+    electing_ = false;
     sequencer_heard_ = now;
     campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
 }

@@ -1,7 +1,7 @@
 #ifndef THINWIRE_RUNTIME_IDENTITY_HPP
 #define THINWIRE_RUNTIME_IDENTITY_HPP
 
-#include <thinwire/comm/transport.hpp>
+#include <thinwire/comm/message.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/result.hpp>
 #include <thinwire/runtime/detail/base64.hpp>
@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -69,6 +70,9 @@ class identity {
     [[nodiscard]] const public_key& key() const noexcept { return key_; }
     [[nodiscard]] peer_id peer() const noexcept { return peer_id_of(key_); }
 
+    /// Ed25519 of a message.
+    [[nodiscard]] signature_bytes sign(std::span<const std::byte> message) const;
+
     struct secret;  ///< OpenSSL's key
     [[nodiscard]] const secret& get() const noexcept { return *secret_; }
 
@@ -78,6 +82,9 @@ class identity {
     std::unique_ptr<secret> secret_;
     public_key key_{};
 };
+
+/// Whether a signature of a message was made with the private part of a key.
+[[nodiscard]] bool verify(const public_key& key, std::span<const std::byte> message, const signature_bytes& made);
 
 }  // namespace thinwire::runtime
 
