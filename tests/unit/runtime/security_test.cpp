@@ -313,6 +313,28 @@ TEST_CASE("security: a founder that comes back is known again by its key") {
     CHECK(theirs.own_included == 9);
 }
 
+TEST_CASE("security: a peer that returns through one that it does not know goes on to those that its log names") {
+    const member first, second, stranger;
+    first.lets_in(second);
+    second.lets_in(first);
+    const auto founder = node::found(founder_of(first, 1));
+    founder->publish_snapshot(0, bytes_of("weights"));
+    node_options options = joiner_of(second, *founder);
+    auto joined = node::join(options);
+    REQUIRE(joined->take_snapshot() == bytes_of("weights"));
+    ledger mine, theirs;
+    {
+        std::jthread other([&] { take_part_until(*founder, 0, second.self->peer(), mine); });
+        options.next_round = take_part_until(*joined, 0, second.self->peer(), theirs);
+    }
+    options.fresh = false;
+    joined.reset();
+    const auto elsewhere = node::found(founder_of(stranger, 1));
+    options.address = "127.0.0.1:" + std::to_string(elsewhere->port());
+    joined = node::join(options);
+    CHECK(eventually([&] { return founder->status().connections == 2; }));
+}
+
 TEST_CASE("security: a key that is not on the list is refused in the handshake, with a line on both sides") {
     const member first, stranger;
     stranger.lets_in(first);
