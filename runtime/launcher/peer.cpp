@@ -173,6 +173,7 @@ runtime::node_options peer::node_options() {
 }
 
 void peer::take_manifest_of(const snapshot& stored) {
+    options.log_segment_rounds = keeper_.policy().segment_rounds();
     adopt_manifest(settings_, stored.manifest);
     compare_text();
 }

@@ -111,7 +111,9 @@ struct node_options {
     /// lies there as <round in 20 digits>.snapshot.
     std::filesystem::path log{};
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
-    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
+    /// How far a segment of the log grows, in bytes and rounds: what drop_log_before() drops at once.
+    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;
+    std::uint64_t log_segment_rounds = UINT64_MAX;
     bool votes = true;        ///< counts when it is decided what is final and who orders the rounds; a founder must
     bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
     std::size_t max_contributors = 65536;  ///< who would contribute is let in while the view has fewer that do
