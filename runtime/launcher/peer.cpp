@@ -386,7 +386,11 @@ void peer::train() {
     gather();
     try {
         const stop_watch watch(
-            stop_grace, [this] { node_->stop(); }, [this] { return !node_->status().ordered; });
+            stop_grace, [this] { node_->stop(); },
+            [this] {
+                const runtime::node_status status = node_->status();
+                return status.paused || !status.ordered;
+            });
         finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {

@@ -89,6 +89,7 @@ class peer {
     [[nodiscard]] std::int64_t place() const;
     [[nodiscard]] gradient compute();
     [[nodiscard]] std::optional<std::chrono::steady_clock::duration> budget() const;
+    [[nodiscard]] bool interrupted() const;
     void plan(const step_report& step, std::size_t commits);
     void set_deadlines();
     void pace() const;

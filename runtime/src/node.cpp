@@ -261,7 +261,9 @@ void node::stop() noexcept {
 }
 
 node_status node::status() const {
-    return impl_->get().status();
+    node_status now = impl_->get().status();
+    now.ended = impl_->get().box().ended();
+    return now;
 }
 
 }  // namespace thinwire::runtime

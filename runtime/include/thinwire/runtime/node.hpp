@@ -89,6 +89,7 @@ struct node_status {
     bool ordered = true;            ///< somebody ordered rounds within the last node_options::takeover
     std::size_t members = 0;        ///< in the view
     std::size_t place = 0;          ///< contributing members that entered before this node
+    bool ended = false;             ///< no round follows: the run or this node was stopped, or an error ended it
     bool paused = false;
     double paused_seconds = 0;                    ///< that it was paused for so far, mostly inside exchange()
     std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
