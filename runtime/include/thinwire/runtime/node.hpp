@@ -163,6 +163,10 @@ struct node_options {
 /// Every call that waits ends with a node_error when the run or the node is stopped, never hangs on a lost peer.
 class node {
  public:
+    /// Throws what found() or join() would for options that they refuse and an address at which they cannot listen, and
+    /// changes nothing: for a caller that has something to do before, such as enrol().
+    static void check(node_options options, bool founder);
+
     /// Begins a run, whose only member this node is at first, or goes on with its log as the member that it is.
     /// Throws value_error for options outside their range, node_error (port_in_use, unreachable for an address that
     /// cannot be used, run_mismatch for a log of another run, storage).
