@@ -29,7 +29,7 @@ std::uint64_t log_policy::segment_bytes() const noexcept {
 }
 
 std::uint64_t log_policy::segment_rounds() const noexcept {
-    return rounds == 0 ? UINT64_MAX : std::max<std::uint64_t>(rounds / 16, 1);
+    return rounds == 0 ? UINT64_MAX : std::max<std::uint64_t>(rounds / 16, 16);  // a file more costs some syncs
 }
 
 log_policy parse_keep_log(std::string_view text) {
