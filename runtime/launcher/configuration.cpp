@@ -1,5 +1,7 @@
 #include "configuration.hpp"
 
+#include <thinwire/comm/message.hpp>
+
 #include "directory.hpp"
 #include "exit_code.hpp"
 #include "log_keeper.hpp"
@@ -129,7 +131,7 @@ const std::array<configuration_key, 83> keys = {{
      "a gradient that was begun more than so many rounds ago is not used"},
     {"run.max_peers", [](configuration& c) -> field { return &c.run.max_peers; }, true, 1, 65536, "",
      "so many peers may contribute; no two places see the same row of the data in one pass"},
-    {"run.min_peers", [](configuration& c) -> field { return &c.run.min_peers; }, false, 1, 65536, "",
+    {"run.min_peers", [](configuration& c) -> field { return &c.run.min_peers; }, false, 1, 1024, "",
      "founder: peers that are present before the first round"},
     {"run.eval_every", [](configuration& c) -> field { return &c.run.eval_every; }, false, 0, large, "",
      "rounds between two evaluations by the founder, a witness, or who orders the rounds; 0: only first and last"},
@@ -483,6 +485,11 @@ void check(const configuration& settings) {
     if (settings.peer.min_deadline_ms > settings.peer.max_deadline_ms)
         complain("peer.min_deadline_ms", std::to_string(settings.peer.min_deadline_ms),
                  "at most peer.max_deadline_ms = " + std::to_string(settings.peer.max_deadline_ms));
+    const std::string& advertise = settings.peer.advertise;
+    if (advertise.size() > wire_limits::max_address || advertise == "auto" || advertise == "none")
+        complain("peer.advertise", toml_string(advertise), "host:port or [ipv6]:port of at most 256 bytes");
+    if (settings.peer.name.size() > wire_limits::max_name)
+        complain("peer.name", toml_string(settings.peer.name), "at most 64 bytes");
 }
 
 std::string manifest(const configuration& settings) {

@@ -32,8 +32,8 @@ exit_code dashboard(const dashboard_options& options) {
                                                        "given as --status");
         }
     }
-    const board page(server_address("--listen", options.listen, options.open, "--public"), std::move(source),
-                     "--listen");
+    const http_address where = server_address("--listen", options.listen, options.open, "--public");
+    const board page(http_listener(where, "--listen"), std::move(source));
     fmt::print("http://{}/\n", page.address().text());
     std::fflush(stdout);
     while (!stop_requested()) wait_for_signal(1000);

@@ -174,29 +174,6 @@ bool would_block() {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-descriptor listen_on(http_address& where, const std::string& key) {
-    const bool six = where.host.find(':') != std::string::npos;
-    sockaddr_in6 v6{};
-    sockaddr_in v4{};
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(where.port);
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(where.port);
-    const int parsed = six ? ::inet_pton(AF_INET6, where.host.c_str(), &v6.sin6_addr)
-                           : ::inet_pton(AF_INET, where.host.c_str(), &v4.sin_addr);
-    auto* const address = six ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4);
-    socklen_t size = six ? sizeof v6 : sizeof v4;
-    descriptor socket(::socket(six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    const int on = 1;
-    if (parsed != 1 || socket.get() < 0 || ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-        ::bind(socket.get(), address, size) != 0 || ::listen(socket.get(), 64) != 0 ||
-        ::getsockname(socket.get(), address, &size) != 0)
-        throw launcher_error(exit_code::network, key + " = \"" + where.text() + "\": " + strerror(errno) +
-                                                     ": expected an address of this machine and a free port");
-    where.port = ntohs(six ? v6.sin6_port : v4.sin_port);
-    return socket;
-}
-
 }  // namespace
 
 bool http_address::numeric() const {
@@ -236,18 +213,37 @@ http_address server_address(const std::string& key, const std::string& text, boo
                                                ", or " + opens + ": whoever reaches that address can read it");
 }
 
+http_listener::http_listener(http_address where, const std::string& key) : where_(std::move(where)) {
+    const bool six = where_.host.find(':') != std::string::npos;
+    sockaddr_in6 v6{};
+    sockaddr_in v4{};
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(where_.port);
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(where_.port);
+    const int parsed = six ? ::inet_pton(AF_INET6, where_.host.c_str(), &v6.sin6_addr)
+                           : ::inet_pton(AF_INET, where_.host.c_str(), &v4.sin_addr);
+    auto* const address = six ? reinterpret_cast<sockaddr*>(&v6) : reinterpret_cast<sockaddr*>(&v4);
+    socklen_t size = six ? sizeof v6 : sizeof v4;
+    socket_ = descriptor(::socket(six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const int on = 1;
+    if (parsed != 1 || socket_.get() < 0 ||
+        ::setsockopt(socket_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+        ::bind(socket_.get(), address, size) != 0 || ::listen(socket_.get(), 64) != 0 ||
+        ::getsockname(socket_.get(), address, &size) != 0)
+        throw launcher_error(exit_code::network, key + " = \"" + where_.text() + "\": " + strerror(errno) +
+                                                     ": expected an address of this machine and a free port");
+    where_.port = ntohs(six ? v6.sin6_port : v4.sin_port);
+}
+
 /// One thread and one poll() for all connections.
 class http_server::implementation {
  public:
-    implementation(const http_address& where, page_source pages, const http_server_limits& limits,
-                   const std::string& key)
-        : where_(where),
-          limits_(limits),
-          listener_(listen_on(where_, key)),
-          responder_(where_.loopback(), std::move(pages)) {
+    implementation(http_listener where, page_source pages, const http_server_limits& limits)
+        : limits_(limits), listener_(std::move(where)), responder_(listener_.address().loopback(), std::move(pages)) {
         std::array<int, 2> ends{};
         if (::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
-            throw launcher_error(exit_code::network, key + ": pipe: " + strerror(errno));
+            throw launcher_error(exit_code::network, std::string("cannot serve pages: pipe: ") + strerror(errno));
         wake_read_ = descriptor(ends[0]);
         wake_write_ = descriptor(ends[1]);
         thread_ = std::thread([this] { serve(); });
@@ -259,7 +255,7 @@ class http_server::implementation {
     implementation(const implementation&) = delete;
     implementation& operator=(const implementation&) = delete;
 
-    [[nodiscard]] const http_address& address() const noexcept { return where_; }
+    [[nodiscard]] const http_address& address() const noexcept { return listener_.address(); }
     [[nodiscard]] std::size_t readers() const noexcept { return readers_.load(); }
 
     void publish(std::uint64_t number, std::string piece) {
@@ -284,7 +280,7 @@ class http_server::implementation {
             const bool accepting = clock::now() >= accept_again_;
             watched.clear();
             watched.push_back({wake_read_.get(), POLLIN, 0});
-            watched.push_back({listener_.get(), static_cast<short>(accepting ? POLLIN : 0), 0});
+            watched.push_back({listener_.socket(), static_cast<short>(accepting ? POLLIN : 0), 0});
             for (const connection& one : open_) watched.push_back(poll_of(one));
             for (const connection& one : streams_) watched.push_back(poll_of(one));
             if (::poll(watched.data(), watched.size(), wait_ms()) < 0 && errno != EINTR) return;
@@ -358,7 +354,7 @@ class http_server::implementation {
 
     void accept() {
         for (int i = 0; i < 16; ++i) {  // those who are here have their turn between
-            descriptor socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+            descriptor socket(::accept4(listener_.socket(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
             if (socket.get() < 0) {
                 // No descriptors or no memory: an old connection goes, else those who knock wait a little.
                 if (would_block() || errno == ECONNABORTED) return;
@@ -467,9 +463,9 @@ class http_server::implementation {
         if (got == 0 || (got < 0 && !would_block())) one.now = connection::state::over;
     }
 
-    http_address where_;
     http_server_limits limits_;
-    descriptor listener_, wake_read_, wake_write_;
+    http_listener listener_;
+    descriptor wake_read_, wake_write_;
     responder responder_;
     std::deque<connection> open_;  ///< in the order in which they came
     std::deque<connection> streams_;
@@ -480,9 +476,8 @@ class http_server::implementation {
     std::thread thread_;
 };
 
-http_server::http_server(const http_address& where, page_source pages, const http_server_limits& limits,
-                         const std::string& key)
-    : impl_(std::make_unique<implementation>(where, std::move(pages), limits, key)) {}
+http_server::http_server(http_listener where, page_source pages, const http_server_limits& limits)
+    : impl_(std::make_unique<implementation>(std::move(where), std::move(pages), limits)) {}
 
 http_server::~http_server() = default;
 

@@ -3,6 +3,8 @@
 
 #include <thinwire/core/result.hpp>
 
+#include "descriptor.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +32,20 @@ struct http_address {
 /// address with a port, and for one beyond this machine unless `open`; `opens` says what sets that.
 [[nodiscard]] http_address server_address(const std::string& key, const std::string& text, bool open,
                                           const std::string& opens);
+
+/// A port that is taken, where whoever connects waits until an http_server answers.
+class http_listener {
+ public:
+    /// On an IP address, with port 0 on any port; `key` names the setting in errors. Throws launcher_error(network).
+    http_listener(http_address where, const std::string& key = "peer.status");
+
+    [[nodiscard]] const http_address& address() const noexcept { return where_; }
+    [[nodiscard]] int socket() const noexcept { return socket_.get(); }
+
+ private:
+    http_address where_;
+    descriptor socket_;
+};
 
 struct http_request {
     std::string path;
@@ -64,11 +80,9 @@ class http_server {
     /// The page that is asked for, called on the server's thread; status 404 for those that there are not.
     using page_source = std::function<http_page(const http_request& request)>;
 
-    /// Listens on an IP address, with port 0 on any port; `key` names the setting in errors. On a loopback address,
-    /// requests whose Host is not an IP address or localhost are refused: no page of another site reads this one by
-    /// pointing its name here. Throws launcher_error(network).
-    http_server(const http_address& where, page_source pages, const http_server_limits& limits = {},
-                const std::string& key = "peer.status");
+    /// On a loopback address, requests whose Host is not an IP address or localhost are refused: no page of another
+    /// site reads this one by pointing its name here. Throws launcher_error(network).
+    http_server(http_listener where, page_source pages, const http_server_limits& limits = {});
     ~http_server();
     http_server(const http_server&) = delete;
     http_server& operator=(const http_server&) = delete;

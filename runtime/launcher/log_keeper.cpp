@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <system_error>
@@ -25,6 +26,10 @@ void remove_snapshot(const std::filesystem::path& path) {
 std::uint64_t log_policy::segment_bytes() const noexcept {
     constexpr std::uint64_t largest = std::uint64_t{64} << 20U;
     return bytes == 0 ? largest : std::clamp<std::uint64_t>(bytes / 16, std::uint64_t{64} << 10U, largest);
+}
+
+std::uint64_t log_policy::segment_rounds() const noexcept {
+    return rounds == 0 ? UINT64_MAX : std::max<std::uint64_t>(rounds / 16, 16);  // a file more costs some syncs
 }
 
 log_policy parse_keep_log(std::string_view text) {

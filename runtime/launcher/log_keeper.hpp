@@ -18,8 +18,9 @@ struct log_policy {
     std::uint64_t bytes = 0;   ///< about so much at most, and half of it at least
 
     [[nodiscard]] bool all() const noexcept { return rounds == 0 && bytes == 0; }
-    /// How large a segment of the log grows, so that a few make up what is kept.
+    /// How far a segment of the log grows, so that a few make up what is kept.
     [[nodiscard]] std::uint64_t segment_bytes() const noexcept;
+    [[nodiscard]] std::uint64_t segment_rounds() const noexcept;
 };
 
 /// "all", "5000 rounds", "200 MB", "10 GB"; launcher_error(usage) for anything else.

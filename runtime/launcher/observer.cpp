@@ -27,18 +27,19 @@ double seconds_since(steady_time from, steady_time to) {
 
 observer::observer(const configuration& settings, const directory& where, bool founder, peer_id self)
     : files_(where), entered_at_(clock::now()), phase_at_(entered_at_) {
-    for (const std::filesystem::path& file : {files_.status_address(), files_.dashboard_address()}) {
+    for (const std::filesystem::path& file : {files_.status_address(), files_.dashboard_address(), files_.control()}) {
         std::error_code none;
         std::filesystem::remove(file, none);  // of a process that was killed
     }
     if (!settings.peer.log_file.empty()) log_to_file(where.root / settings.peer.log_file);
     log_identity("", settings.peer.name);
     if (!settings.peer.status.empty())
-        where_ = server_address("peer.status", settings.peer.status, settings.peer.status_public,
-                                "peer.status_public = true");
+        where_.emplace(server_address("peer.status", settings.peer.status, settings.peer.status_public,
+                                      "peer.status_public = true"));
     if (!settings.peer.dashboard.empty())
-        dashboard_ = server_address("peer.dashboard", settings.peer.dashboard, settings.peer.dashboard_public,
-                                    "peer.dashboard_public = true");
+        dashboard_.emplace(server_address("peer.dashboard", settings.peer.dashboard, settings.peer.dashboard_public,
+                                          "peer.dashboard_public = true"),
+                           "peer.dashboard");
     status_.peer = settings.peer.name;
     status_.self = self;
     status_.founder = founder;
@@ -82,7 +83,7 @@ void observer::entered(const runtime::node& node, const configuration& settings,
         pace_.emplace(round, entered_at_);
     }
     if (where_) {
-        server_.emplace(*where_, [this](const http_request& request) { return page(request.path); });
+        server_.emplace(std::move(*where_), [this](const http_request& request) { return page(request.path); });
         const std::string address = server_->address().text();
         write_text(files_.status_address(), address + "\n");
         log_event(
@@ -95,7 +96,7 @@ void observer::entered(const runtime::node& node, const configuration& settings,
     source.folder = files_.root;
     source.own = [this] { return status_text(); };
     source.pages = [this](const std::string& path) { return page(path); };
-    board_ = std::make_unique<board>(*dashboard_, std::move(source), "peer.dashboard");
+    board_ = std::make_unique<board>(std::move(*dashboard_), std::move(source));
     const std::string address = board_->address().text();
     write_text(files_.dashboard_address(), address + "\n");
     log_event(log_level::info, "dashboard", fmt::format("dashboard on http://{}/", address), {{"address", address}});

@@ -35,7 +35,8 @@ class observer {
  public:
     using payload_check = std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte>)>;
 
-    /// Opens peer.log_file where it is set. Throws io_error, and launcher_error(usage) for a peer.status that is no
+    /// Opens peer.log_file where it is set, and takes the ports of peer.status and peer.dashboard, on which it answers
+    /// once it has entered(). Throws io_error, launcher_error(network), and (usage) for a peer.status that is no
     /// address, or one beyond this machine without peer.status_public, and likewise for peer.dashboard.
     observer(const configuration& settings, const directory& where, bool founder, peer_id self);
     /// The servers end, and DIR/status.address and DIR/dashboard.address go with them.
@@ -46,11 +47,11 @@ class observer {
     /// A node's check that also notes when each payload comes: who waits for whom. May outlive this object.
     [[nodiscard]] payload_check timed(payload_check check);
 
-    /// The peer is in its run, at `round`; `settings` are the run's now. `node` outlives this observer. Throws
+    /// The peer is in its run, at `round`; `settings` are the run's now. `node` outlives this observer. Once. Throws
     /// launcher_error(network), io_error.
     void entered(const runtime::node& node, const configuration& settings, std::uint64_t round,
                  std::uint64_t parameters);
-    [[nodiscard]] bool serves() const noexcept { return where_ || dashboard_; }
+    [[nodiscard]] bool serves() const noexcept { return server_ || board_; }
 
     /// The course of a round: its computation begins, its payload is published, its commit is applied.
     void computing(std::uint64_t round);
@@ -78,7 +79,7 @@ class observer {
     void note_presence(const runtime::node_status& node);
     void close_arrivals(std::uint64_t round, const runtime::node_status& node);
 
-    std::optional<http_address> where_, dashboard_;
+    std::optional<http_listener> where_, dashboard_;  ///< until it serves there
     directory files_;
     const runtime::node* node_ = nullptr;
     std::set<peer_id> present_, expected_;  ///< when the last round was applied, and the one before it

@@ -72,9 +72,19 @@ std::string fresh_id() {
     return id;
 }
 
+/// Who a peer with a log is, others know by its key: another key would be another member beside a lost one.
+runtime::identity own_identity(const directory& where) {
+    const std::filesystem::path owner = where.run_log() / "owner";
+    if (!std::filesystem::exists(where.key()) && std::filesystem::exists(owner))
+        throw launcher_error(exit_code::storage, "'" + where.key().string() + "' is missing, and '" + owner.string() +
+                                                     "' says that a peer was here: expected the key that it had, or "
+                                                     "another folder");
+    return runtime::identity::load_or_create(where.key());
+}
+
 /// Options that the node refuses are the operator's.
 template <class Open>
-std::unique_ptr<runtime::node> configured(const configuration& settings, const Open& open) {
+auto configured(const configuration& settings, const Open& open) {
     try {
         return open();
     } catch (const value_error& problem) {
@@ -105,23 +115,33 @@ peer::peer(configuration settings, bool founder, std::optional<runtime::invite> 
       founder_(founder),
       where_{settings_.peer.directory},
       lock_(where_),
-      identity_(std::make_shared<const runtime::identity>(runtime::identity::load_or_create(where_.key()))),
+      identity_(std::make_shared<const runtime::identity>(own_identity(where_))),
       self_(identity_->peer()),
       invite_(std::move(line)),
       text_(settings_),
       keeper_(where_.run_log(), parse_keep_log(settings_.run.keep_log)) {
+    // What the operator can have got wrong shows here, before an invite is used and before the run has a member more.
     check(settings_);
     if (!settings_.data.train_digest.empty()) text_.require_digest(settings_.data.train_digest);
     if (settings_.peer.name.empty()) settings_.peer.name = "peer" + std::to_string(self_ % 10000);
     observer_ = std::make_unique<observer>(settings_, where_, founder_, self_);
-    if (founder_)
-        open_founder();
-    else
-        open_joiner();
+    if (!settings_.peer.tensorboard.empty()) tensorboard_.emplace(settings_.peer.tensorboard);
+    try {
+        if (founder_)
+            open_founder();
+        else
+            open_joiner();
+        begin_training();
+    } catch (...) {
+        if (node_) node_->leave(false);
+        throw;
+    }
+}
+
+void peer::begin_training() {
     tuned_ = settings_;
     prepare_rounds();
     metrics_.emplace(where_.metrics());
-    if (!settings_.peer.tensorboard.empty()) tensorboard_.emplace(settings_.peer.tensorboard);
     control_.emplace(where_, [this](const nlohmann::json& request) { return control(*node_, settings_, request); });
     announce_start();
     observer_->entered(*node_, settings_, replica_->optimizer().round(), replica_->parameter_count());
@@ -153,6 +173,7 @@ runtime::node_options peer::node_options() {
     options.log = where_.run_log();
     options.log_durable = settings_.peer.durable;
     options.log_segment_bytes = keeper_.policy().segment_bytes();
+    options.log_segment_rounds = keeper_.policy().segment_rounds();
     if (replica_) {
         options.run = replica_->run();
         options.manifest = manifest(settings_);
@@ -179,8 +200,8 @@ void peer::take_manifest_of(const snapshot& stored) {
 
 void peer::compare_text() {
     check(settings_);
-    text_ = text(settings_);
     text_.require_digest(settings_.data.train_digest);
+    text_.divide(settings_);
 }
 
 void peer::build(const snapshot* from) {
@@ -222,7 +243,9 @@ bool peer::restore() {
 }
 
 void peer::open_founder() {
-    if (!restore()) {
+    const bool returns = restore();
+    if (!returns) {
+        text_.divide(settings_);
         if (text_.train().empty())
             throw launcher_error(
                 exit_code::usage,
@@ -230,10 +253,11 @@ void peer::open_founder() {
         settings_.data.train_digest = text_.train_digest();
         if (settings_.run.id.empty()) settings_.run.id = fresh_id();
         build(nullptr);
-        replica_->save(where_);
     }
     runtime::node_options options = node_options();
     options.listen = settings_.peer.address;
+    configured(settings_, [&] { runtime::node::check(options, true); });
+    if (!returns) replica_->save(where_);
     node_ = configured(settings_, [&] { return runtime::node::found(std::move(options)); });
     begin_log();
     const std::string address = read_text(where_.address());
@@ -272,9 +296,9 @@ void peer::use_invite(runtime::node_options& options, const std::stop_token& sto
                                                       to_string(options.run, 16) + ", the invite is for run " +
                                                       to_string(invite_->run, 16) + ": expected another folder");
     options.run = invite_->run;
+    runtime::access_list list(where_.access());
     options.address = runtime::enrol(*invite_, *identity_,
                                      {.name = settings_.peer.name, .timeout = options.connect_timeout, .stop = stop});
-    runtime::access_list list(where_.access());
     if (list.rules().find(invite_->key) == nullptr) list.allow(invite_->key, "inviter");
 }
 
@@ -290,7 +314,9 @@ void peer::open_joiner() {
     runtime::node_options options = node_options();
     options.fresh = !returns;
     options.address = settings_.peer.address;
+    options.listen = listening_of(settings_);
     if (!invite_) require_known_peer();
+    configured(settings_, [&] { runtime::node::check(options, false); });
     std::stop_source stop;
     options.stop = stop.get_token();
     {
@@ -385,7 +411,11 @@ void peer::train() {
     gather();
     try {
         const stop_watch watch(
-            stop_grace, [this] { node_->stop(); }, [this] { return !node_->status().ordered; });
+            stop_grace, [this] { node_->stop(); },
+            [this] {
+                const runtime::node_status status = node_->status();
+                return status.paused || !status.ordered;
+            });
         finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {

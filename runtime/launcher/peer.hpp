@@ -56,6 +56,7 @@ class peer {
  private:
     void open_founder();
     void open_joiner();
+    void begin_training();
     [[nodiscard]] bool restore();
     void enter_fresh();
     void begin_log();
@@ -88,6 +89,7 @@ class peer {
     void contribute();
     [[nodiscard]] std::int64_t place() const;
     [[nodiscard]] gradient compute();
+    [[nodiscard]] bool interrupted() const;
     [[nodiscard]] std::optional<std::chrono::steady_clock::duration> budget() const;
     void plan(const step_report& step, std::size_t commits);
     void set_deadlines();

@@ -25,6 +25,7 @@ nlohmann::json finite_or_null(double value) {
     return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
 }
 
+constexpr milliseconds look_every{100};          ///< for what the run decided meanwhile
 constexpr std::uint64_t peers_line_every = 100;  ///< rounds
 constexpr int peers_lines_most = 20;             ///< in so many rounds: somebody may come and go all the time
 
@@ -123,7 +124,15 @@ std::int64_t peer::place() const {
     return static_cast<std::int64_t>(node_->status().place) % settings_.run.max_peers;
 }
 
-/// All micro-batches of a round, or those for which there is time.
+/// Whether what a round computes or waits for by itself has become pointless: a stop of this peer or of the run, other
+/// settings.
+bool peer::interrupted() const {
+    if (stop_requested()) return true;
+    const runtime::node_status now = node_->status();
+    return now.ended || now.settings != tuned_by_;
+}
+
+/// All micro-batches of a round, or those that are done when its time is over or it is interrupted.
 peer::gradient peer::compute() {
     round_began_ = clock::now();
     gradient made{.round = next_round()};
@@ -148,7 +157,7 @@ peer::gradient peer::compute() {
         sum += static_cast<double>(loss);
         ++count;
         longest = std::max(longest, clock::now() - began);
-    } while (count < limit && (!time || (!stop_requested() && clock::now() + longest <= round_began_ + *time)));
+    } while (count < limit && (!time || clock::now() + longest <= round_began_ + *time) && !interrupted());
     replica_->average_gradient(static_cast<int>(count));
     made.loss = static_cast<float>(sum / static_cast<double>(count));
     made.tokens = static_cast<std::size_t>(count) * tokens_.size();
@@ -162,10 +171,10 @@ void peer::pace() const {
     if (least == clock::duration::zero()) return;
     observer_->begin("pacing");
     const auto end = round_began_ + least;
-    while (!stop_requested()) {
-        const auto left = end - clock::now();
-        if (left <= clock::duration::zero()) return;
-        wait_for_signal(static_cast<int>(std::chrono::ceil<milliseconds>(left).count()));
+    while (!interrupted()) {
+        const auto left = std::chrono::ceil<milliseconds>(end - clock::now());
+        if (left <= milliseconds(0)) return;
+        wait_for_signal(static_cast<int>(std::min(left, look_every).count()));
     }
 }
 

@@ -26,8 +26,7 @@ class held_stop_signals {
     held_stop_signals() noexcept {
         sigset_t held;
         sigemptyset(&held);
-        sigaddset(&held, SIGINT);
-        sigaddset(&held, SIGTERM);
+        for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&held, signal);
         (void)::pthread_sigmask(SIG_BLOCK, &held, &before_);
     }
     held_stop_signals(const held_stop_signals&) = delete;

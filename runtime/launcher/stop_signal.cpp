@@ -9,19 +9,34 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
+#include <ctime>
 
 namespace thinwire::launcher {
 namespace {
 
-std::atomic<int> signals_seen{0};
+/// Within it a signal is the same one once more: what `timeout` sends to a process and to its group, a terminal's
+/// hang-up that a shell passes on.
+constexpr std::int64_t same_signal_ms = 500;
+
+std::atomic<std::int64_t> stopped_at{0};  ///< when the first signal came; 0: none did
 std::array<std::atomic<int>, 1024> children{};
 std::array<int, 2> wake_pipe{-1, -1};
 
-static_assert(std::atomic<int>::is_always_lock_free, "signal handlers may only touch lock-free atomics");
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<std::int64_t>::is_always_lock_free,
+              "signal handlers may only touch lock-free atomics");
+
+bool first_or_the_same() {
+    timespec time{};
+    (void)::clock_gettime(CLOCK_MONOTONIC, &time);
+    const std::int64_t now = std::int64_t{time.tv_sec} * 1000 + time.tv_nsec / 1'000'000 + 1;
+    std::int64_t first = 0;
+    return stopped_at.compare_exchange_strong(first, now) || now - first < same_signal_ms;
+}
 
 void on_signal(int signal) {
     const int saved = errno;
-    if (signal != SIGCHLD && signals_seen.fetch_add(1) > 0) {
+    if (signal != SIGCHLD && !first_or_the_same()) {
         for (const std::atomic<int>& child : children)
             if (const int pid = child.load(); pid > 0) (void)::kill(pid, SIGKILL);
         _exit(static_cast<int>(exit_code::interrupted));
@@ -40,17 +55,20 @@ void watch_stop_signals() {
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;
     for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) (void)::sigaction(signal, &action, nullptr);
+    struct sigaction before {};
+    const bool nohup = ::sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler == SIG_IGN;
+    if (!nohup) (void)::sigaction(SIGHUP, &action, nullptr);
     action.sa_handler = SIG_IGN;
     for (const int signal : {SIGPIPE, SIGXFSZ}) (void)::sigaction(signal, &action, nullptr);
     // A parent that starts this program holds them until here.
     sigset_t held;
     sigemptyset(&held);
-    for (const int signal : {SIGINT, SIGTERM}) sigaddset(&held, signal);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&held, signal);
     (void)::pthread_sigmask(SIG_UNBLOCK, &held, nullptr);
 }
 
 bool stop_requested() noexcept {
-    return signals_seen.load() > 0;
+    return stopped_at.load() != 0;
 }
 
 void wait_for_signal(int milliseconds) noexcept {

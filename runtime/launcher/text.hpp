@@ -16,9 +16,13 @@ namespace thinwire::launcher {
 /// The text of a run: what is trained on and what is only measured.
 class text {
  public:
-    /// Reads data.train and, if it is set, data.valid. Throws launcher_error(data) when one is missing, empty or
-    /// shorter than one sequence, and launcher_error(usage) when data.train is not set. A witness needs none.
+    /// Reads data.train and, if it is set, data.valid. Throws launcher_error(data) when one is missing or empty, and
+    /// launcher_error(usage) when data.train is not set. A witness needs none.
     explicit text(const configuration& settings);
+
+    /// Takes it apart as data.sequence_length and data.valid_fraction say, which a peer that enters learns from the
+    /// run; before there is nothing to train on. Throws launcher_error(data) when a part is shorter than one sequence.
+    void divide(const configuration& settings);
 
     [[nodiscard]] std::span<const std::byte> train() const noexcept { return train_; }
     /// Empty when data.valid_fraction is 0 and there is no data.valid.

@@ -416,8 +416,9 @@ void complete_settings(configuration& settings, const train_options& options) {
                                  ": expected at most run.max_peers = " + std::to_string(settings.run.max_peers));
     settings.run.min_peers = options.peers;
     check(settings);
-    const text corpus(settings);
+    text corpus(settings);
     if (goes_on) corpus.require_digest(settings.data.train_digest);
+    corpus.divide(settings);
     settings.data.train = std::filesystem::absolute(settings.data.train).string();
     if (!settings.data.valid.empty()) settings.data.valid = std::filesystem::absolute(settings.data.valid).string();
     settings.data.train_digest = corpus.train_digest();

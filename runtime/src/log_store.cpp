@@ -152,7 +152,8 @@ run_log log_store::open(std::uint64_t first_round, std::uint64_t first_term) con
                                         {.first_round = first_round,
                                          .first_term = first_term,
                                          .durable = options_.log_durable,
-                                         .segment_bytes = options_.log_segment_bytes});
+                                         .segment_bytes = options_.log_segment_bytes,
+                                         .segment_rounds = options_.log_segment_rounds});
     if (!log)
         throw node_error(log.error().code == errc::mismatch ? node_errc::run_mismatch : node_errc::storage,
                          log.error().message);

@@ -97,6 +97,10 @@ class mailbox {
         const std::lock_guard lock(mutex_);
         return snapshot_round_;
     }
+    [[nodiscard]] bool ended() {
+        const std::lock_guard lock(mutex_);
+        return stopped_ || end_.has_value();
+    }
     [[nodiscard]] std::optional<welcome_message> welcome() {
         const std::lock_guard lock(mutex_);
         return welcome_;

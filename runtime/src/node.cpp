@@ -1,6 +1,8 @@
 #include <thinwire/runtime/node.hpp>
 
 #include "driver.hpp"
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -26,7 +28,7 @@ void check_seeds(const node_options& o) {
     }
 }
 
-void check(node_options& o, bool founder) {
+void check_options(node_options& o, bool founder) {
     const auto refuse = [](const std::string& key, const std::string& value, const std::string& expected) {
         throw value_error("node_options: " + key + " " + value + ", expected " + expected);
     };
@@ -64,6 +66,32 @@ void check(node_options& o, bool founder) {
     if (!founder) check_seeds(o);
     if (o.log.empty()) refuse("log", "empty", "a folder for the run log");
     if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
+}
+
+/// As the driver does, whose errors it gives: whether a port is free only trying tells.
+void try_to_listen(const node_options& o) {
+    if (o.listen.empty()) return;
+    const address where = parse_address(o.listen).value();
+    asio::io_context io;
+    asio::error_code error;
+    asio::ip::tcp::resolver resolver(io);
+    const auto found =
+        resolver.resolve(where.host, std::to_string(where.port), asio::ip::resolver_base::passive, error);
+    const auto refuse = [&](node_errc code, const std::string& why) {
+        throw node_error(code, "cannot listen on " + to_string(where) + ": " + why);
+    };
+    if (error || found.empty())
+        refuse(node_errc::unreachable, "host '" + where.host + "' is not known (" + error.message() + ")");
+    const asio::ip::tcp::endpoint point = found.begin()->endpoint();
+    if (!is_loopback(point.address()) && o.plaintext)
+        refuse(node_errc::unreachable, "plaintext is for loopback addresses only");
+    asio::ip::tcp::acceptor acceptor(io);
+    acceptor.open(point.protocol(), error);
+    if (!error) acceptor.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor.bind(point, error);
+    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (error == asio::error::address_in_use) refuse(node_errc::port_in_use, "address already in use");
+    if (error) refuse(node_errc::unreachable, error.message());
 }
 
 }  // namespace
@@ -139,13 +167,18 @@ node::node(std::unique_ptr<implementation> impl) noexcept : impl_(std::move(impl
 node::~node() = default;
 
 std::unique_ptr<node> node::open(node_options options, bool founder) {
-    check(options, founder);
+    check_options(options, founder);
     try {
         auto with = std::make_unique<driver>(std::move(options), founder);
         return std::unique_ptr<node>(new node(std::make_unique<implementation>(std::move(with), founder)));
     } catch (const io_error& problem) {
         throw node_error(node_errc::storage, problem.what());
     }
+}
+
+void node::check(node_options options, bool founder) {
+    check_options(options, founder);
+    try_to_listen(options);
 }
 
 std::unique_ptr<node> node::found(node_options options) {
@@ -261,7 +294,9 @@ void node::stop() noexcept {
 }
 
 node_status node::status() const {
-    return impl_->get().status();
+    node_status now = impl_->get().status();
+    now.ended = impl_->get().box().ended();
+    return now;
 }
 
 }  // namespace thinwire::runtime

@@ -71,6 +71,17 @@ class Data(common.Case):
         self.refuses(DATA, "join", self.line("run"), "--dir", "peer", "--data", other, naming=("other.txt", "SHA-256"))
         self.assertIsNone(founder.poll(), "the founder goes on")
 
+    def test_a_text_is_long_enough_when_it_is_for_the_run(self):
+        self.text.write_bytes(common.make_text(1000))  # 50 for validation: a row of 32, none of the default's 128
+        self.trained("run", 4, "--peer.stop_at", "2")
+        founder, address = self.found("run", "--run.rounds", "4", "--run.min_peers", "2")
+        joiner = self.join(address, "peer")
+        for process in (founder, joiner):
+            code, stderr = self.finish(process)
+            self.assertEqual(code, OK, stderr)
+        self.text.write_bytes(common.make_text(600))
+        self.refuses(DATA, "start", self.write_config(), "--dir", "short", *TINY, naming=("data.valid_fraction", "33"))
+
 
 class Files(common.Case):
     def test_truncated_snapshot(self):
@@ -278,6 +289,19 @@ class Network(common.Case):
             port = taken.getsockname()[1]
             self.refuses(NETWORK, "start", self.write_config(), "--dir", "run", *TINY, "--peer.address",
                          f"127.0.0.1:{port}", naming=(port,))
+            for key in ("peer.status", "peer.dashboard"):
+                self.refuses(NETWORK, "start", self.write_config(), "--dir", "run", *TINY, f"--{key}",
+                             f"127.0.0.1:{port}", naming=(key, port))
+            self.assertFalse((self.folder / "run/replica.snapshot").exists(), "no run was founded")
+            founder, _ = self.found("run", "--optimizer.k", "4", "--run.rounds", "1000000")
+            control = self.folder / "run/control"
+            self.wait_for(control.exists, "it trains")
+            founder.kill()
+            founder.communicate()
+            self.assertTrue(control.exists(), "what a peer that was killed leaves")
+            self.refuses(NETWORK, "start", self.write_config(), "--dir", "run", *TINY, "--optimizer.k", "4",
+                         "--peer.address", f"127.0.0.1:{port}", naming=(port,))
+            self.assertFalse(control.exists())
 
     def test_unreachable_founder(self):
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -125,6 +125,29 @@ class Control(common.Case):
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
 
+    def test_a_setting_that_makes_a_round_endless_is_no_trap(self):
+        for setting in (("run.micro_batches", "65536"), ("run.round_ms", "600000")):
+            for end in ("stop", "Ctrl-C"):
+                with self.subTest(setting=setting, end=end):
+                    run = setting[0] + end
+                    founder, _ = self.found(run, *LONG, "--run.batch_size", "256")
+                    self.wait_for(lambda: self.events(run, "round"), "it trains")
+                    self.ctl(run, "set", *setting)
+                    if end == "stop":
+                        self.ctl(run, "stop")
+                    else:
+                        common.interrupt(founder)
+                    self.assertEqual(self.finish(founder, limit=8)[0], OK)
+
+    def test_ctrl_c_in_a_paused_run_ends_at_once(self):
+        founder, _ = self.found("run", *LONG)
+        self.wait_for(lambda: self.events("run", "round"), "it trains")
+        self.ctl("run", "pause")
+        common.interrupt(founder)
+        code, stderr = self.finish(founder, limit=8)
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("saved", stderr)
+
     def test_what_cannot_be_asked(self):
         self.refuses(NETWORK, "ctl", "nothing", "status", naming=("no peer runs in 'nothing'",))
         self.trained("run", 2)

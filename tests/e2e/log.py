@@ -152,6 +152,19 @@ class Log(common.Case):
         misfit = int(re.search(r"round (\d+) does not fit: 1 of 1 contributions", stderr)[1])
         self.assertLess(misfit - int(base.stem), 16, "sixteen rounds look at every weight")
 
+    def test_what_a_small_run_keeps_by_rounds_can_be_rebuilt_and_the_rest_is_gone(self):
+        run = self.trained("run", 200, "--run.keep_log", "50 rounds", "--run.snapshot_every", "10", "--run.eval_every",
+                           "0")
+        log = run / "log"
+        snapshots = sorted(int(path.stem) for path in log.glob("*.snapshot"))
+        segments = sorted(int(path.stem) for path in log.glob("*.log"))
+        self.assertLessEqual(segments[0], snapshots[0])
+        self.assertGreater(segments[0], snapshots[0] - 16, "what cannot be rebuilt is gone")
+        self.assertGreaterEqual(segments[0], 200 - 2 * (50 + 10) - 16)
+        self.assertLessEqual(segments[0], 200 - 50)
+        self.assertIn("equal", self.log("verify", run))
+        self.log("rebuild", run, "--round", str(snapshots[0] + 1), "--out", "early")
+
 
 if __name__ == "__main__":
     common.main()

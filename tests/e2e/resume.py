@@ -3,7 +3,7 @@
 import time
 
 import common
-from common import OK, TINY
+from common import OK, STORAGE, TINY
 
 
 class Resume(common.Case):
@@ -120,6 +120,18 @@ class Resume(common.Case):
         self.refuses(common.MISMATCH, "join", address, "--dir", "first/1", "--data", self.text, naming=("run",))
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
+
+    def test_a_peer_without_its_key_is_no_other_peer(self):
+        run = self.trained("run", 4, "--peer.stop_at", "2")
+        key = run / "identity.key"
+        kept = key.read_bytes()
+        key.unlink()
+        for command in (("start", self.write_config()), ("join", "127.0.0.1:1", "--data", self.text)):
+            self.refuses(STORAGE, *command, "--dir", "run", naming=("identity.key", "log/owner"))
+            self.assertFalse(key.exists())
+        key.touch(0o600)
+        key.write_bytes(kept)
+        self.trained("run", 4)
 
     def test_private_state_of_another_run_is_refused(self):
         self.one_peer("one", "--peer.stop_at", "2")

@@ -1,5 +1,6 @@
 """Keys, invites and lists between real processes, and strangers at a founder's port."""
 
+import json
 import os
 import pathlib
 import re
@@ -11,7 +12,7 @@ import stat
 import time
 
 import common
-from common import MISMATCH, NETWORK, OK, STORAGE, USAGE, TINY
+from common import DATA, MISMATCH, NETWORK, OK, STORAGE, USAGE, TINY
 
 LONG = ["--run.rounds", "1000000", "--run.min_round_ms", "20"]
 
@@ -122,6 +123,42 @@ class Invites(Peers):
         stderr = self.end(founder)
         self.assertIn("asks to enrol: the invite was used before", stderr)
         self.assertNotIn(line[10:40], stderr)
+
+    def test_what_is_wrong_before_a_peer_enters_neither_uses_its_invite_nor_makes_it_a_member(self):
+        founder, _ = self.found("run", *LONG)
+        line = self.line("run")
+        self.refuses(DATA, "join", line, "--dir", "peer", "--data", "nothing.txt", naming=("data.train", "nothing.txt"))
+        for key, value in (("peer.name", "n" * 65), ("peer.advertise", "none"), ("peer.advertise", "a" * 300 + ":1"),
+                           ("peer.place", "p" * 65), ("run.keep_log", "much")):
+            self.refuses(USAGE, "join", line, "--dir", "peer", "--data", self.text, f"--{key}", value, naming=(key,))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for key in ("peer.listen", "peer.status", "peer.dashboard"):
+                self.refuses(NETWORK, "join", line, "--dir", "peer", "--data", self.text, f"--{key}", f"127.0.0.1:{port}",
+                             naming=(port,))
+        file = self.folder / "file"
+        file.touch()
+        self.refuses(STORAGE, "join", line, "--dir", "peer", "--data", self.text, "--peer.tensorboard", file / "folder",
+                     naming=(file,))
+        access = self.folder / "peer/access"
+        access.touch(0o600)
+        access.write_text("ed25519 x\n")
+        self.refuses(STORAGE, "join", line, "--dir", "peer", "--data", self.text, naming=("peer/access", "line 1"))
+        self.assertIn("open invite", self.run_program("key", "run")[1])
+        self.joins(line, "other", "--peer.stop_at", "1")
+        self.end(founder)
+
+    def test_a_peer_that_cannot_go_on_where_it_entered_leaves(self):
+        founder, _ = self.found("run", *LONG, "--peer.name", "run")
+        members = lambda: [p["name"] for p in json.loads(self.run_program("ctl", "run", "status", "--json")[1])["peers"]
+                           if p["member"]]
+        (self.folder / "log" / "metrics.jsonl").mkdir(parents=True)
+        for name, code, options in (("text", DATA, ("--data", self.write_config())),
+                                    ("payload", USAGE, ("--data", self.text, "--peer.payload_bytes", "1")),
+                                    ("log", STORAGE, ("--data", self.text))):
+            self.refuses(code, "join", self.line("run"), "--dir", name, "--name", name, *options)
+            self.wait_for(lambda: members() == ["run"], f"{name} has left", limit=30)
+        self.end(founder)
 
     def test_the_line_of_another_run(self):
         founder, _ = self.found("run", *LONG)

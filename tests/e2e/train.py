@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import socket
+import time
 
 import common
 from common import FAILED, OK, USAGE, TINY, PATIENT
@@ -105,7 +106,14 @@ class Train(common.Case):
         folders = ("run", "run/peers/1", "run/peers/2", "run/peers/3")
         self.wait_for(lambda: all(self.events(folder, "start") for folder in folders), "all peers are there")
         pids = [self.events(folder, "start")[-1]["pid"] for folder in folders]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
+        for line in process.stdout:
+            if b"Ctrl-C again" in line:
+                break
+        heard = time.monotonic()
+        self.wait_for(lambda: time.monotonic() > heard + 0.5, "half a second passes, in which a second signal is the same")
         process.send_signal(signal.SIGTERM)
         code, _ = self.finish(process, limit=20)
         self.assertEqual(code, 130)

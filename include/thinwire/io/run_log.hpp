@@ -29,6 +29,7 @@ struct run_log_options {
     /// Every append and vote waits until it is on the device. Otherwise only sync(), mark_final() and a new segment do.
     bool durable = false;
     std::uint64_t segment_bytes = std::uint64_t{64} << 20U;  ///< a segment that has grown so far is closed
+    std::uint64_t segment_rounds = UINT64_MAX;               ///< as is one that holds so many rounds
     detail::file_operations* files = nullptr;                ///< the operating system's, unless a test says otherwise
 };
 
@@ -129,6 +130,7 @@ class run_log {
     detail::log_state state_;
     std::optional<append_file> file_;  // the newest segment; none when only read
     std::uint64_t segment_bytes_ = 0;
+    std::uint64_t segment_rounds_ = UINT64_MAX;
     std::uint64_t cut_bytes_ = 0;
     std::uint64_t known_synced_ = 0;  // what the newest segment itself says of its bytes
     bool durable_ = false;

@@ -50,14 +50,14 @@ std::size_t make_room_for_viewers() {
     return static_cast<std::size_t>(std::min<rlim_t>(left, board::max_viewers));
 }
 
-board::board(const http_address& where, board_source source, const std::string& key)
+board::board(http_listener where, board_source source)
     : source_(std::move(source)), number_(static_cast<std::uint64_t>(unix_seconds() * 1000)) {
     if (!source_.folder.empty()) lines_.emplace(directory{source_.folder}.metrics());
     loading_ = lines_.has_value();
     http_server_limits limits;
     limits.streams = make_room_for_viewers();
     server_ = std::make_unique<http_server>(
-        where, [this](const http_request& request) { return answer(request); }, limits, key);
+        std::move(where), [this](const http_request& request) { return answer(request); }, limits);
     thread_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
 }
 

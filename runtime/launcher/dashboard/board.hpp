@@ -33,8 +33,8 @@ struct board_source {
 /// A page that shows a run to people. Two threads of its own: one reads and asks, once a second; one serves.
 class board {
  public:
-    /// Throws launcher_error(network). `key` names the setting that says where.
-    board(const http_address& where, board_source source, const std::string& key);
+    /// Throws launcher_error(network).
+    board(http_listener where, board_source source);
     ~board();
     board(const board&) = delete;
     board& operator=(const board&) = delete;

@@ -420,6 +420,20 @@ TEST_CASE("run_log: votes only move forward and are found again, also behind new
     CHECK(all_of(*log, log->first_round()) == made_range(log->first_round(), 6));
 }
 
+TEST_CASE("run_log: a segment ends after so many rounds, however small they are") {
+    const temporary_folder folder;
+    for (int opened = 0; opened < 2; ++opened) {  // it goes on counting where it was closed
+        auto log = run_log::open(folder / "log", run, {.segment_rounds = 6});
+        REQUIRE(log);
+        for (int i = 0; i < 10; ++i) append(*log, made(log->next_round()));
+    }
+    auto log = run_log::open(folder / "log", run);
+    REQUIRE(log);
+    log->drop_before(17);
+    CHECK(log->first_round() == 12);
+    CHECK(all_of(*log, 12) == made_range(12, 20));
+}
+
 TEST_CASE("run_log: segments are one log, and the oldest can go") {
     const temporary_folder folder;
     REQUIRE(write_segments(folder / "log", 40) > 8);

@@ -92,6 +92,10 @@ TEST_CASE("relations between keys are checked") {
         CHECK(names(with({{"peer.log_file", name}}), {"peer.log_file", name, "a file in DIR"}));
     CHECK(with({{"peer.log_file", "log.jsonl"}}).empty());
     CHECK(names(with({{"peer.min_deadline_ms", "9"}, {"peer.max_deadline_ms", "8"}}), {"min_deadline_ms"}));
+    CHECK(names(with({{"peer.name", std::string(65, 'n')}}), {"peer.name", "at most 64 bytes"}));
+    CHECK(with({{"peer.name", std::string(64, 'n')}}).empty());
+    CHECK(names(with({{"peer.advertise", "none"}}), {"peer.advertise", "none", "host:port"}));
+    CHECK(names(with({{"peer.advertise", std::string(255, 'a') + ":1"}}), {"peer.advertise", "256 bytes"}));
 }
 
 TEST_CASE("the manifest holds what is shared and nothing local") {

@@ -63,6 +63,10 @@ TEST_CASE("log_keeper: what run.keep_log says") {
     CHECK(parse_keep_log("1 MB").segment_bytes() == 64U << 10U);
     CHECK(parse_keep_log("160 MB").segment_bytes() == 10'000'000);
     CHECK(parse_keep_log("900 GB").segment_bytes() == 64U << 20U);
+    CHECK(parse_keep_log("all").segment_rounds() == UINT64_MAX);
+    CHECK(parse_keep_log("10 GB").segment_rounds() == UINT64_MAX);
+    CHECK(parse_keep_log("5000 rounds").segment_rounds() == 312);
+    CHECK(parse_keep_log("9 rounds").segment_rounds() == 16);
 }
 
 TEST_CASE("log_keeper: there is a snapshot from which the log can be replayed") {

@@ -200,6 +200,36 @@ TEST_CASE("node: what cannot start says why") {
         const std::string line = "cannot listen on " + o.listen + ": address already in use";
         CHECK_THROWS_WITH_AS((void)node::found(o), line.c_str(), node_error);
         CHECK(code_of([&] { (void)node::found(o); }) == node_errc::port_in_use);
+        CHECK_THROWS_WITH_AS(node::check(o, true), line.c_str(), node_error);
+        CHECK(code_of([&] { node::check(o, true); }) == node_errc::port_in_use);
+    }
+    SUBCASE("which check() tells, as of an address that is none, and changes nothing") {
+        node_options o = founder_options(other_dir, 1);
+        const auto same_line = [&](std::string listen) {
+            o.listen = std::move(listen);
+            std::string line;
+            try {
+                node::check(o, true);
+            } catch (const thinwire::error& problem) {
+                line = problem.what();
+            }
+            CAPTURE(o.listen);
+            CHECK_FALSE(line.empty());
+            CHECK_THROWS_WITH_AS((void)node::found(o), line.c_str(), thinwire::error);
+        };
+        same_line("127.0.0.1:" + std::to_string(founder->port()));
+        same_line("192.0.2.1:0");
+        same_line("nobody.invalid:0");
+        same_line("127.0.0.1");
+        o.plaintext = false;
+        same_line("127.0.0.1:0");
+        o = founder_options(other_dir, 1);
+        node::check(o, true);
+        CHECK_FALSE(std::filesystem::exists(o.log));
+        o = joiner_options(dir, *founder, 2);
+        node::check(o, false);
+        o.name = std::string(65, 'n');
+        CHECK_THROWS_AS(node::check(o, false), thinwire::value_error);
     }
     SUBCASE("a founder without a vote, alone in the view") {
         node_options o = founder_options(other_dir, 1);

@@ -35,6 +35,7 @@ inline result<run_log> run_log::open(std::filesystem::path folder, const digest&
     run_log log(std::move(*segments));
     log.durable_ = options.durable;
     log.segment_bytes_ = options.segment_bytes;
+    log.segment_rounds_ = options.segment_rounds;
     log.segments_.remove_leftovers();
     const bool created = log.segments_.empty();
     if (created)
@@ -177,8 +178,8 @@ inline void run_log::append(const log_record& record) {
     if (const std::string why = state_.refuse_record(record.term, record.round); !why.empty())
         throw value_error("log '" + path().string() + "': " + why);
     const bool replaces = state_.replaces(record.round);
-    if (!replaces && segments_.back().bytes >= segment_bytes_ && state_.next_round > segments_.back().first_round)
-        begin_segment();
+    const std::uint64_t held = state_.next_round - segments_.back().first_round;
+    if (!replaces && held > 0 && (held >= segment_rounds_ || segments_.back().bytes >= segment_bytes_)) begin_segment();
     buffer_.clear();
     parts_.clear();
     byte_writer out(std::move(buffer_));

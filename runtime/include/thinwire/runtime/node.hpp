@@ -89,6 +89,7 @@ struct node_status {
     bool ordered = true;            ///< somebody ordered rounds within the last node_options::takeover
     std::size_t members = 0;        ///< in the view
     std::size_t place = 0;          ///< contributing members that entered before this node
+    bool ended = false;             ///< no round follows: the run or this node was stopped, or an error ended it
     bool paused = false;
     double paused_seconds = 0;                    ///< that it was paused for so far, mostly inside exchange()
     std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
@@ -111,7 +112,9 @@ struct node_options {
     /// lies there as <round in 20 digits>.snapshot.
     std::filesystem::path log{};
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
-    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;  ///< what drop_log_before() drops at once
+    /// How far a segment of the log grows, in bytes and rounds: what drop_log_before() drops at once.
+    std::uint64_t log_segment_bytes = std::uint64_t{64} << 20U;
+    std::uint64_t log_segment_rounds = UINT64_MAX;
     bool votes = true;        ///< counts when it is decided what is final and who orders the rounds; a founder must
     bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
     std::size_t max_contributors = 65536;  ///< who would contribute is let in while the view has fewer that do
@@ -160,6 +163,10 @@ struct node_options {
 /// Every call that waits ends with a node_error when the run or the node is stopped, never hangs on a lost peer.
 class node {
  public:
+    /// Throws what found() or join() would for options that they refuse and an address at which they cannot listen, and
+    /// changes nothing: for a caller that has something to do before, such as enrol().
+    static void check(node_options options, bool founder);
+
     /// Begins a run, whose only member this node is at first, or goes on with its log as the member that it is.
     /// Throws value_error for options outside their range, node_error (port_in_use, unreachable for an address that
     /// cannot be used, run_mismatch for a log of another run, storage).
