@@ -41,7 +41,7 @@ void watch_stop_signals() {
     action.sa_flags = SA_RESTART;
     for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) (void)::sigaction(signal, &action, nullptr);
     action.sa_handler = SIG_IGN;
-    for (const int signal : {SIGPIPE, SIGXFSZ}) (void)::sigaction(signal, &action, nullptr);
+    (void)::sigaction(SIGPIPE, &action, nullptr);
     // A parent that starts this program holds them until here.
     sigset_t held;
     sigemptyset(&held);

@@ -4,8 +4,8 @@
 namespace thinwire::launcher {
 
 /// From here on the first SIGINT or SIGTERM only sets a flag and a second one ends the program at once with
-/// exit_code::interrupted, after SIGKILL to the processes given to end_with_us(). SIGPIPE and SIGXFSZ become errors of
-/// the call that met them. Call once, before any thread is started.
+/// exit_code::interrupted, after SIGKILL to the processes given to end_with_us(). SIGPIPE becomes an error of the call
+/// that met it. Call once, before any thread is started. A command that only reads does not: signals end it at once.
 void watch_stop_signals();
 
 /// True after the first signal.
