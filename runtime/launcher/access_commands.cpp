@@ -1,6 +1,8 @@
 #include <thinwire/runtime/access.hpp>
 
+#include "about.hpp"
 #include "commands.hpp"
+#include "control_socket.hpp"
 #include "directory.hpp"
 #include "replica.hpp"
 #include <arpa/inet.h>
@@ -77,6 +79,16 @@ std::vector<std::string> listening_addresses(const directory& where) {
     return all;
 }
 
+/// An address says nothing of whether anybody is there.
+void warn_unless_running(const directory& where) {
+    try {
+        static_cast<void>(ask_peer(where, {{"command", "status"}}));
+    } catch (const launcher_error&) {
+        spdlog::warn("no peer runs in '{}': the line lets nobody in until one does, at an address that it holds",
+                     where.root.string());
+    }
+}
+
 void require_addresses(const std::vector<std::string>& all) {
     if (all.size() > runtime::invite::max_addresses)
         throw launcher_error(exit_code::usage,
@@ -122,6 +134,7 @@ exit_code print_invite(const invite_options& options) {
     line.key = runtime::identity::load(where.key()).key();
     const runtime::unix_time now = std::time(nullptr);
     line.secret = runtime::access_list(where.access()).add_invite(now + lifetime, now);
+    warn_unless_running(where);
     fmt::print("{}\n", to_string(line));
     std::fflush(stdout);
     spdlog::info("lets one machine in until {}: thinwire join LINE --dir DIR --data FILE", time_text(now + lifetime));
@@ -137,7 +150,7 @@ exit_code show_key(const std::filesystem::path& folder) {
                to_string(runtime::fingerprint(self.key())), self.peer());
     for (const runtime::allowed_key& known : list.rules().keys)
         fmt::print("lets in      {} fingerprint {} {}\n", to_string(known.key),
-                   to_string(runtime::fingerprint(known.key), 16), printable(known.name));
+                   to_string(runtime::fingerprint(known.key), 16), clean_text(known.name, known.name.size()));
     const runtime::unix_time now = std::time(nullptr);
     for (const runtime::invite_record& one : list.rules().invites)
         if (!one.used && one.expires > now) fmt::print("open invite  until {}\n", time_text(one.expires));

@@ -23,8 +23,11 @@ struct train_options {
 /// `thinwire start`: founds the run of `settings`, or goes on with the one in peer.directory.
 [[nodiscard]] exit_code start(configuration settings);
 
-/// `thinwire join`: enters a run with the line of an invite, or goes back to a peer of it at an address;
-/// "-": what the first line of the standard input says.
+/// What `thinwire join` was given, without blanks around it; "-": the first line of the standard input that holds
+/// something, which unlike an argument stands in no process list and no history.
+[[nodiscard]] std::string place_to_join(const std::string& argument);
+
+/// `thinwire join`: enters a run with the line of an invite, or goes back to a peer of it at an address.
 [[nodiscard]] exit_code join(configuration settings, const std::string& where);
 
 /// `thinwire key`: the key of a peer's folder, made where there is none, and who may connect to it.

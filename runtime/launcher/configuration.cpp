@@ -149,7 +149,7 @@ const std::array<configuration_key, 83> keys = {{
      "a round lasts at least this long"},
 
     {"peer.name", [](configuration& c) -> field { return &c.peer.name; }, false, 0, 0, "",
-     "what tables and logs call this peer"},
+     "what tables and logs call this peer; no number"},
     {"peer.address", [](configuration& c) -> field { return &c.peer.address; }, false, 0, 0, "",
      "founder: host:port to listen on, port 0: any; others: the address of a peer of the run"},
     {"peer.listen", [](configuration& c) -> field { return &c.peer.listen; }, false, 0, 0, "",
@@ -479,6 +479,9 @@ void check(const configuration& settings) {
          {std::pair{"peer.listen", &settings.peer.listen}, {"peer.advertise", &settings.peer.advertise}})
         if (!value->empty() && *value != "auto" && *value != "none" && !is_host_and_port(*value))
             complain(key, toml_string(*value), "host:port or [ipv6]:port");
+    const std::string& name = settings.peer.name;
+    if (!name.empty() && name.find_first_not_of("0123456789") == std::string::npos)
+        complain("peer.name", toml_string(name), "a name that is no number, which would look like a peer's");
     if (!settings.peer.log_file.empty() && !free_name(settings.peer.log_file))
         complain("peer.log_file", toml_string(settings.peer.log_file),
                  "the name of a file in DIR, such as events.jsonl, that is none of the program's own");

@@ -3,12 +3,12 @@
 #include <thinwire/comm/message.hpp>
 #include <thinwire/core/error.hpp>
 
+#include "about.hpp"
 #include "commands.hpp"
 #include "configuration.hpp"
 #include "control_socket.hpp"
 #include "event_log.hpp"
 #include "exit_code.hpp"
-#include "stop_signal.hpp"
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 namespace thinwire::launcher {
@@ -65,7 +66,9 @@ nlohmann::json status_of(const runtime::node& node) {
         {"members", s.members},
         {"paused", s.paused},
         {"settings", s.settings},
+        {"banned", nlohmann::json::array()},
         {"peers", nlohmann::json::array()}};
+    for (const peer_id peer : s.banned) out["banned"].push_back(std::to_string(peer));
     for (const runtime::peer_status& p : s.peers)
         out["peers"].push_back({{"id", std::to_string(p.peer)},
                                 {"name", p.name},
@@ -85,15 +88,19 @@ nlohmann::json status_in(const directory& where) {
     return ask(where, {{"command", "status"}})["status"];
 }
 
-/// The number of the peer that is meant by number or name, where it can be what the command asks for.
+bool is_banned(const nlohmann::json& status, const std::string& peer) {
+    const auto& banned = status["banned"];
+    return std::find(banned.begin(), banned.end(), peer) != banned.end();
+}
+
+/// The number of the peer that is meant, where it can be what the command asks for.
 std::string resolve(const nlohmann::json& status, const command& what, const std::string& peer) {
-    std::vector<const nlohmann::json*> meant;
-    for (const auto& p : status["peers"])
-        if (p["id"] == peer || p["name"] == peer) meant.push_back(&p);
+    const std::vector<const nlohmann::json*> meant = peers_meant(status, peer);
     const bool by_number = meant.empty() && peer_number(peer) != 0;
     if (by_number && (what.what == kind::ban || what.what == kind::pardon)) {
-        log_event(log_level::info, "ctl",
-                  "no peer that was here has the number " + peer + ": it counts when one comes");
+        if (!is_banned(status, peer))
+            log_event(log_level::info, "ctl",
+                      "no peer that was here has the number " + peer + ": it counts when one comes");
         return peer;
     }
     const auto refuse = [](const std::string& why) { throw launcher_error(exit_code::usage, "ctl: " + why); };
@@ -123,12 +130,17 @@ bool done(const directory& where, const command& what, const std::string& of, co
     const nlohmann::json status = status_in(where);
     if (what.what == kind::pause) return status["paused"].get<bool>();
     if (what.what == kind::resume) return !status["paused"].get<bool>();
-    if (what.what == kind::pardon) return true;
+    if (what.what == kind::pardon) return !is_banned(status, of);
+    if (what.what == kind::ban && !is_banned(status, of)) return false;
     if (what.what == kind::set) return status["settings"].value(of, "") == value;
     if (what.what == kind::promote) return status["sequencer"] == of;
     for (const auto& p : status["peers"])
         if (p["id"] == of) return !p["member"].get<bool>();
     return true;
+}
+
+std::string shown_name(const nlohmann::json& peer) {
+    return clean_text(peer["name"].get_ref<const std::string&>(), wire_limits::max_name);
 }
 
 void print_status(const nlohmann::json& s) {
@@ -139,9 +151,15 @@ void print_status(const nlohmann::json& s) {
     for (const auto& [key, value] : s["settings"].items())
         fmt::print("set        {} = {}\n", printable(key), printable(value.get<std::string>()));
     for (const auto& p : s["peers"])
-        fmt::print("peer       {:>20} {:<10} {}{}\n", p["id"].get<std::string>(),
+        fmt::print("peer       {:>20} {:<10} {}{}{}{}\n", p["id"].get<std::string>(),
                    p["present"].get<bool>() ? "present" : "away", p["member"].get<bool>() ? "" : "not a member, ",
-                   printable(p["name"].get<std::string>()));
+                   p["id"] == s["self"] ? "this peer, " : "", p["id"] == s["sequencer"] ? "sequencer, " : "",
+                   shown_name(p));
+    for (const auto& peer : s["banned"]) {
+        const auto meant = peers_meant(s, peer.get<std::string>());
+        fmt::print("banned     {:>20} {:<10} {}\n", peer.get<std::string>(), "",
+                   meant.empty() ? "" : shown_name(*meant.front()));
+    }
     std::fflush(stdout);
 }
 
@@ -182,6 +200,16 @@ configuration tuned(const configuration& settings, const std::map<std::string, s
             "set optimizer.k: expected a run with optimizer.kind = demo, this one has " + settings.optimizer.kind);
     check(next);
     return next;
+}
+
+std::vector<const nlohmann::json*> peers_meant(const nlohmann::json& status, const std::string& peer) {
+    for (const char* by : {"id", "name"}) {
+        std::vector<const nlohmann::json*> meant;
+        for (const auto& p : status["peers"])
+            if (p[by] == peer) meant.push_back(&p);
+        if (!meant.empty() || peer_number(peer) != 0) return meant;
+    }
+    return {};
 }
 
 nlohmann::json control(runtime::node& node, const configuration& settings, const nlohmann::json& request) {
@@ -227,8 +255,8 @@ exit_code ctl(const ctl_options& options) {
     const command* what = command_named(options.command);
     if (what == nullptr)
         throw launcher_error(exit_code::usage, "ctl: '" + options.command +
-                                                   "': expected status, pause, resume, stop, set, remove, ban, pardon "
-                                                   "or promote");
+                                                   "': expected status, pause, resume, stop, set, promote, remove (a "
+                                                   "peer, which may come back), ban (for good) or pardon");
     const bool of_peer = what->of == object::peer;
     if ((what->of == object::none) != options.object.empty())
         throw launcher_error(exit_code::usage,
@@ -248,12 +276,12 @@ exit_code ctl(const ctl_options& options) {
     static_cast<void>(
         ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));
     for (const auto end = clock::now() + longest_wait; !done(where, *what, of, options.value, ends);) {
-        if (clock::now() > end || stop_requested())
+        if (clock::now() > end)
             throw launcher_error(exit_code::failed,
                                  "ctl: " + options.command + " was asked for and is not done after " +
                                      std::to_string(longest_wait.count()) +
                                      " s: it may still be, with the next round that a majority of the members closes");
-        wait_for_signal(50);
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
     if (ends && of_peer)
         log_event(log_level::info, "ctl",

@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace thinwire::launcher {
 
@@ -25,6 +26,10 @@ namespace thinwire::launcher {
 /// "peer": "123"}, {"command": "set", "key": "run.batch_size", "value": "8"}. Gives {"status": ...} or {}. Throws
 /// value_error for anything else. May be called beside the thread that trains.
 [[nodiscard]] nlohmann::json control(runtime::node& node, const configuration& settings, const nlohmann::json& request);
+
+/// Of the peers of such a status, those that are meant. A number wins over names, and a number is never a name: each
+/// peer chooses its own.
+[[nodiscard]] std::vector<const nlohmann::json*> peers_meant(const nlohmann::json& status, const std::string& peer);
 
 }  // namespace thinwire::launcher
 

@@ -1,5 +1,8 @@
 #include "event_log.hpp"
 
+#include <thinwire/runtime/invite.hpp>
+
+#include "about.hpp"
 #include "exit_code.hpp"
 #include <spdlog/formatter.h>
 #include <spdlog/sinks/rotating_file_sink.h>
@@ -7,6 +10,7 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -166,11 +170,23 @@ void log_round(std::uint64_t round) {
 }
 
 void log_event(log_level level, std::string_view event, const std::string& message, const nlohmann::json& fields) {
+    const std::string told = without_invites(message);
     if (!log().json_on_stderr) {
-        const std::string line = printable(message);
+        const std::string visible = printable(told);
+        const std::string line = clean_text(visible, visible.size());  // names of peers may turn a terminal's direction
         spdlog::log(spdlog_level(level), spdlog::string_view_t(line.data(), line.size()));
     }
-    write_json(level, event, message, fields);
+    write_json(level, event, told, fields);
+}
+
+std::string without_invites(std::string text) {
+    constexpr std::string_view prefix = runtime::invite::prefix;
+    for (std::size_t at = text.find(prefix); at != std::string::npos; at = text.find(prefix, at)) {
+        at += prefix.size();
+        const std::size_t end = std::min(text.find_first_not_of(detail::base64_digits, at), text.size());
+        if (end > at) text.replace(at, end - at, "...");
+    }
+    return text;
 }
 
 void log_note(log_level level, std::string_view event, const nlohmann::json& fields) {

@@ -34,12 +34,16 @@ void log_to_file(const std::filesystem::path& file);
 void log_identity(const std::string& run, const std::string& peer);
 void log_round(std::uint64_t round);
 
-/// An event that people and programs are told of. `fields` is an object; members that every line has are left out.
+/// An event that people and programs are told of. `fields` is an object; members that every line has are left out. An
+/// invite in the message, which is a password, is not told.
 void log_event(log_level level, std::string_view event, const std::string& message,
                const nlohmann::json& fields = nlohmann::json::object());
 
 /// An event for the JSON lines only.
 void log_note(log_level level, std::string_view event, const nlohmann::json& fields);
+
+/// A text in which "..." stands for what follows the prefix of each invite.
+[[nodiscard]] std::string without_invites(std::string text);
 
 /// The JSON line of an event, without its end. `run`, `peer`: empty is null.
 [[nodiscard]] std::string log_line(double time, log_level level, std::string_view event, const std::string& message,

@@ -5,6 +5,7 @@
 #include <thinwire/io/snapshot.hpp>
 
 #include "commands.hpp"
+#include "directory.hpp"
 #include <spdlog/fmt/fmt.h>
 
 #include <cstdio>
@@ -104,7 +105,8 @@ void show_safetensors(const std::filesystem::path& file, std::vector<std::byte> 
 
 exit_code inspect(const std::filesystem::path& file) {
     if (std::filesystem::is_directory(file)) {
-        show_log(file);
+        const std::filesystem::path of_peer = directory{file}.run_log();
+        show_log(std::filesystem::is_directory(of_peer) ? of_peer : file);
         std::fflush(stdout);
         return exit_code::ok;
     }

@@ -4,6 +4,7 @@
 #include "directory.hpp"
 #include "log_keeper.hpp"
 #include "replica.hpp"
+#include "run_changes.hpp"
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
 
@@ -167,22 +168,55 @@ std::uint64_t payload_bytes(const log_record& record) {
     return total;
 }
 
-nlohmann::json json_of(const log_record& record, bool tentative) {
+/// The run's state as records hand it on: one that changes it holds the whole of it.
+class state_reader {
+ public:
+    /// `known`: the first record is the run's first.
+    explicit state_reader(bool known) {
+        if (known) state_.emplace();
+    }
+    /// What the record changed; all that holds after it when the state before is not known. Nothing: it holds none.
+    std::vector<run_change> next(const log_record& record) {
+        whole_ = !state_;
+        if (record.control.empty()) return {};
+        result<run_state> after = decode_state(record.control);
+        if (!after) refuse(exit_code::storage, fmt::format("round {}: {}", record.round, after.error().message));
+        std::vector<run_change> all =
+            changes(state_ ? agreed_state_of(*state_) : agreed_state{}, agreed_state_of(*after));
+        state_ = std::move(*after);
+        return all;
+    }
+    /// Whether next() told all that holds.
+    [[nodiscard]] bool whole() const noexcept { return whole_; }
+
+ private:
+    std::optional<run_state> state_;
+    bool whole_ = false;
+};
+
+nlohmann::json json_of(const log_record& record, state_reader& states, bool tentative) {
     nlohmann::json parts = nlohmann::json::array();
     for (const logged_payload& part : record.contributions)
         parts.push_back(
             {{"peer", part.peer}, {"bytes", part.payload.size()}, {"payload_digest", to_string(part.payload_digest)}});
-    std::string control;
-    for (const std::byte b : record.control) control += fmt::format("{:02x}", static_cast<unsigned>(b));
+    nlohmann::json changed = nlohmann::json::array();
+    for (const run_change& change : states.next(record)) {
+        changed.push_back(fields_of(change));
+        changed.back()["what"] = change.what;
+    }
     return {{"round", record.round},  {"term", record.term}, {"bytes", payload_bytes(record)},
-            {"contributions", parts}, {"control", control},  {"tentative", tentative}};
+            {"contributions", parts}, {"changes", changed},  {"whole", !changed.empty() && states.whole()},
+            {"tentative", tentative}};
 }
 
-void show_record(const log_record& record, bool tentative) {
+void show_record(const log_record& record, state_reader& states, bool tentative) {
     std::string peers;
     for (const logged_payload& part : record.contributions) peers += fmt::format(" {}", part.peer);
-    fmt::print("{:>10} {:>6} {:>12} {:>8} {}\n", record.round, record.term, payload_bytes(record),
-               record.control.size(), (peers.empty() ? " nobody" : peers) + (tentative ? ", tentative" : ""));
+    std::string changed;
+    for (const run_change& change : states.next(record)) changed += (changed.empty() ? "; " : ", ") + to_text(change);
+    if (!changed.empty() && states.whole()) changed.insert(2, "now in all: ");
+    fmt::print("{:>10} {:>6} {:>12} {}{}{}\n", record.round, record.term, payload_bytes(record),
+               peers.empty() ? " nobody" : peers, tentative ? ", tentative" : "", changed);
 }
 
 /// One line about what a power cut or a running peer left at the end.
@@ -230,13 +264,14 @@ exit_code show_log(const log_options& options) {
         refuse(exit_code::usage, fmt::format("--from {} --to {}: expected rounds within {} to {}", options.from, to,
                                              log.first_round(), log.next_round()));
     if (!options.json)
-        fmt::print("{:>10} {:>6} {:>12} {:>8}  {}\n", "round", "term", "bytes", "control", "contributors");
+        fmt::print("{:>10} {:>6} {:>12}  {}\n", "round", "term", "bytes", "contributors; changes of the run");
+    state_reader states(from == 0);
     require_read(log.read_records(from, to, [&](const log_record& record) {
         const bool tentative = record.round + 1 == log.next_round() && log.tentative();
         if (options.json)
-            fmt::print("{}\n", json_of(record, tentative).dump());
+            fmt::print("{}\n", json_of(record, states, tentative).dump());
         else
-            show_record(record, tentative);
+            show_record(record, states, tentative);
     }));
     if (!options.json) say_unfinished(log);
     std::fflush(stdout);

@@ -1,4 +1,5 @@
 #include <thinwire/core/error.hpp>
+#include <thinwire/runtime/invite.hpp>
 #include <thinwire/runtime/node.hpp>
 #include <thinwire/version.hpp>
 
@@ -12,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -140,6 +142,7 @@ other peers' folders are DIR/peers/1, 2, ... and DIR/solo.
                     exit_codes);
     command->callback([&] {
         chosen = [&] {
+            watch_stop_signals();
             configuration settings = settings_of(a.config, overrides);
             if (settings.peer.directory.empty())
                 throw launcher_error(exit_code::usage, "train: --out is not set: expected a folder");
@@ -162,7 +165,19 @@ prints. Ctrl-C finishes the round, saves, and leaves the run to the others; the 
   thinwire start run.toml --dir run --peer.address 0.0.0.0:4400 --run.min_peers 4
 )") + keys_note + "\n" +
                     exit_codes);
-    command->callback([&] { chosen = [&] { return start(settings_of(a.config, overrides)); }; });
+    command->callback([&] {
+        chosen = [&] {
+            watch_stop_signals();
+            return start(settings_of(a.config, overrides));
+        };
+    });
+}
+
+/// Until the line is there, a signal ends the program at once.
+exit_code enter(const configuration& settings, const std::string& argument) {
+    const std::string where = place_to_join(argument);
+    watch_stop_signals();
+    return join(settings, where);
 }
 
 void add_join(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
@@ -187,7 +202,7 @@ what it missed and keeps its momentum.
   thinwire join 10.0.0.7:4400 --dir peer1 --data book.txt
 )") + keys_note + "\n" +
                     exit_codes);
-    command->callback([&] { chosen = [&] { return join(settings_of(a.config, overrides), a.address); }; });
+    command->callback([&] { chosen = [&] { return enter(settings_of(a.config, overrides), a.address); }; });
 }
 
 void add_witness(CLI::App& app, arguments& a, overrides_list& overrides, action& chosen) {
@@ -209,7 +224,7 @@ and log there. It applies every round, so its weights are those of all; with --d
         chosen = [&] {
             configuration settings = settings_of(a.config, overrides);
             settings.peer.contributes = false;
-            return join(settings, a.address);
+            return enter(settings, a.address);
         };
     });
 }
@@ -230,7 +245,12 @@ of the same weights after the same rounds. Ctrl-C ends it.
   thinwire watch 127.0.0.1:9400 127.0.0.1:9401 --once --json
 
 )") + exit_codes);
-    command->callback([&] { chosen = [&] { return watch(a.watch); }; });
+    command->callback([&] {
+        chosen = [&] {
+            watch_stop_signals();
+            return watch(a.watch);
+        };
+    });
 }
 
 void add_dashboard(CLI::App& app, arguments& a, action& chosen) {
@@ -251,7 +271,12 @@ addresses the page begins with what they tell now, and the first one that answer
   thinwire dashboard 10.0.0.8:9400 10.0.0.9:9400 --listen 127.0.0.1:8080
 
 )") + exit_codes);
-    command->callback([&] { chosen = [&] { return dashboard(a.dashboard); }; });
+    command->callback([&] {
+        chosen = [&] {
+            watch_stop_signals();
+            return dashboard(a.dashboard);
+        };
+    });
 }
 
 void add_ctl(CLI::App& app, arguments& a, action& chosen) {
@@ -397,7 +422,7 @@ void add_log(CLI::App& app, arguments& a, action& chosen) {
             ->capture_default_str()
             ->check(CLI::Range(0, 1024));
     };
-    CLI::App* show = add("show", "List the rounds: term, bytes, control, contributors", show_log);
+    CLI::App* show = add("show", "List the rounds: term, bytes, contributors, changes of the run", show_log);
     show->add_option("--from", o.from, "first round; default: the log's first")->check(whole_number);
     show->add_option("--to", o.to, "round to stop before; default: the log's end")->check(whole_number);
     show->add_flag("--json", o.json, "one JSON object a line, with the digest of every payload");
@@ -435,9 +460,17 @@ void require_known_command(const std::vector<std::string>& words) {
                              (near.empty() ? "one of those that `thinwire --help` lists" : "perhaps '" + near + "'"));
 }
 
+bool takes_keys(std::string_view command) {
+    return command == "train" || command == "start" || command == "join" || command == "witness";
+}
+
 exit_code run(std::vector<std::string> words) {
     overrides_list overrides = extract_overrides(words);
+    const overrides_list given_keys = overrides;
     require_known_command(words);
+    const bool holds_invite = std::any_of(words.begin(), words.end(), [](const std::string& word) {
+        return word.find(runtime::invite::prefix) != std::string::npos;
+    });
     arguments a;
     action chosen;
     CLI::App app("thinwire trains one transformer from many places over ordinary links.", "thinwire");
@@ -447,6 +480,7 @@ exit_code run(std::vector<std::string> words) {
         ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
     app.add_flag("--log-json", a.log_json, "stderr in JSON, one event a line");
     app.require_subcommand(1);
+    app.fallthrough();  // the options above also stand after a command
     add_train(app, a, overrides, chosen);
     add_start(app, a, overrides, chosen);
     add_join(app, a, overrides, chosen);
@@ -474,9 +508,16 @@ exit_code run(std::vector<std::string> words) {
         app.parse(words);
     } catch (const CLI::ParseError& problem) {
         if (problem.get_exit_code() == 0) return static_cast<exit_code>(app.exit(problem));
-        throw launcher_error(exit_code::usage,
-                             std::string("command line: ") + problem.what() + ", expected what `thinwire --help` says");
+        // It names the words that it did not expect, which may be parts of an invite.
+        const std::string why =
+            holds_invite ? "an option that is not known, or an invite that blanks cut in pieces" : problem.what();
+        throw launcher_error(exit_code::usage, "command line: " + why + ", expected what `thinwire --help` says");
     }
+    const std::string command = app.get_subcommands().front()->get_name();
+    if (!given_keys.empty() && !takes_keys(command))
+        throw launcher_error(exit_code::usage,
+                             "command line: --" + given_keys.front().first + ": `thinwire " + command +
+                                 "` takes no configuration keys, expected those of `thinwire " + command + " --help`");
     configure_log(a.log_level, a.log_json);
     return chosen();
 }
@@ -545,9 +586,7 @@ exit_code guarded(const std::function<exit_code()>& body) {
 int main(int argc, char** argv) {
     using namespace thinwire::launcher;
     set_up_log();
+    (void)std::signal(SIGXFSZ, SIG_IGN);  // an error of the write that met it, as a full disk is
     const std::vector<std::string> words(argv + 1, argv + argc);
-    return static_cast<int>(guarded([&] {
-        watch_stop_signals();
-        return run(words);
-    }));
+    return static_cast<int>(guarded([&] { return run(words); }));
 }

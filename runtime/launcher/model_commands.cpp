@@ -2,6 +2,7 @@
 #include <thinwire/hf/model.hpp>
 #include <thinwire/nn/sampling.hpp>
 
+#include "about.hpp"
 #include "commands.hpp"
 #include "continued_text.hpp"
 #include "event_log.hpp"
@@ -10,6 +11,7 @@
 #include "text.hpp"
 #include <nlohmann/json.hpp>
 #include <spdlog/fmt/fmt.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -65,7 +67,10 @@ std::string generated_text(const generate_options& options) {
 }
 
 exit_code generate(const generate_options& options) {
-    fmt::print("{}{}\n", options.prompt, generated_text(options));
+    std::string text = options.prompt + generated_text(options);
+    // A model that has not learned much may write what a terminal takes for a command.
+    if (::isatty(STDOUT_FILENO) == 1) text = clean_text(text, text.size(), true);
+    fmt::print("{}\n", text);
     return exit_code::ok;
 }
 

@@ -19,6 +19,19 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
+/// What people are told of a change; of `who` where it is a peer's. Empty: somebody else tells it.
+std::string sentence(const run_change& change, const std::string& who) {
+    if (change.what == "member_added") return who + " is a member of the run";
+    if (change.what == "member_removed") return who + " is no member of the run any more";
+    if (change.what == "banned") return who + " is banned from the run";
+    if (change.what == "pardoned") return who + " is no longer banned from the run";
+    if (change.what == "revoked") return "the key of " + who + " is revoked";
+    if (change.what == "allowed") return "the key of " + who + " is let in again";
+    if (change.what == "paused") return "the run is paused: `thinwire ctl DIR resume` of any peer has it go on";
+    if (change.what == "resumed") return "the run goes on";
+    return {};
+}
+
 double seconds_since(steady_time from, steady_time to) {
     return std::chrono::duration<double>(to - from).count();
 }
@@ -72,6 +85,11 @@ observer::payload_check observer::timed(payload_check check) {
 void observer::entered(const runtime::node& node, const configuration& settings, std::uint64_t round,
                        std::uint64_t parameters) {
     node_ = &node;
+    // Who enters a run that is paused sees nothing move.
+    const runtime::node_status now = node.status();
+    agreed_ = agreed_state_of(now);
+    agreed_.paused = false;
+    tell_changes(now);
     {
         const std::lock_guard lock(mutex_);
         entered_at_ = phase_at_ = clock::now();
@@ -135,6 +153,7 @@ void observer::applied(const step_report& step, double loss, double rate, std::s
                        const runtime::node_status& node) {
     note_presence(node);
     log_round(step.round + 1);
+    tell_changes(node);
     begin("computing");
     close_arrivals(step.round, node);
     const std::lock_guard lock(mutex_);
@@ -182,6 +201,23 @@ void observer::note_presence(const runtime::node_status& node) {
         log_note(log_level::info, p.present ? "peer_entered" : "peer_left",
                  {{"peer_id", std::to_string(p.peer)}, {"name", p.name}});
     }
+}
+
+void observer::tell_changes(const runtime::node_status& node) {
+    agreed_state now = agreed_state_of(node);
+    for (const run_change& change : changes(agreed_, now)) {
+        nlohmann::json fields = fields_of(change);
+        std::string who = "peer " + std::to_string(change.peer);
+        for (const runtime::peer_status& p : node.peers) {
+            if (p.peer != change.peer) continue;
+            fields["name"] = p.name;
+            if (!p.name.empty()) who = fmt::format("{} ({})", p.name, p.peer);
+        }
+        const bool against = change.what == "banned" || change.what == "revoked";
+        if (const std::string line = sentence(change, who); !line.empty())
+            log_event(against ? log_level::warning : log_level::info, change.what, line, fields);
+    }
+    agreed_ = std::move(now);
 }
 
 void observer::contributed(std::span<const commit> commits) {

@@ -11,6 +11,7 @@
 #include "directory.hpp"
 #include "energy.hpp"
 #include "http.hpp"
+#include "run_changes.hpp"
 #include "run_status.hpp"
 
 #include <cstddef>
@@ -28,7 +29,8 @@ namespace thinwire::launcher {
 class board;
 
 /// What the training thread tells those who watch a peer: a few numbers a round, copied under a lock that nobody holds
-/// for longer than such a copy takes. Serves them where peer.status says, and logs who comes and goes.
+/// for longer than such a copy takes. Serves them where peer.status says, and logs who comes and goes
+/// and what the run agrees on.
 ///
 /// Thread safety: the check that timed() gives from any thread; everything else from the training thread.
 class observer {
@@ -77,12 +79,14 @@ class observer {
     [[nodiscard]] http_page page(const std::string& path) const;
     [[nodiscard]] std::string status_text() const;
     void note_presence(const runtime::node_status& node);
+    void tell_changes(const runtime::node_status& node);
     void close_arrivals(std::uint64_t round, const runtime::node_status& node);
 
     std::optional<http_listener> where_, dashboard_;  ///< until it serves there
     directory files_;
     const runtime::node* node_ = nullptr;
     std::set<peer_id> present_, expected_;  ///< when the last round was applied, and the one before it
+    agreed_state agreed_;                   ///< as was told last
 
     /// Shared with the checks that timed() gave, which may outlive this object.
     struct arrival_book {

@@ -167,6 +167,12 @@ runtime::node_options peer::node_options() {
         options.access = where_.access();
     }
     options.notice = [](const std::string& line) { log_event(log_level::warning, "notice", line); };
+    options.enrolled = [](const runtime::public_key& key, const std::string& name, const std::string& from) {
+        log_event(log_level::info, "enrolled",
+                  fmt::format("enrolled '{}' from {}: key {} (fingerprint {})", name, from, to_string(key),
+                              to_string(runtime::fingerprint(key), 16)),
+                  {{"peer_id", std::to_string(runtime::peer_id_of(key))}, {"name", name}});
+    };
     options.name = settings_.peer.name;
     options.about = about_text(settings_);
     options.advertise = settings_.peer.advertise;

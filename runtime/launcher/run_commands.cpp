@@ -84,24 +84,33 @@ exit_code run_peer(configuration settings, bool founder, std::optional<runtime::
     }
 }
 
-/// `-`: the first line of the standard input, which unlike an argument stands in no process list and no history.
-std::string given(const std::string& where) {
-    if (where != "-") return where;
-    std::string line;
-    if (!std::getline(std::cin, line) || line.empty())
-        throw launcher_error(exit_code::usage, "join: nothing on the standard input: expected a line with an invite");
-    return line;
-}
-
 }  // namespace
 
 exit_code start(configuration settings) {
     return run_peer(std::move(settings), true);
 }
 
-exit_code join(configuration settings, const std::string& argument) {
-    const std::string where = given(argument);
+std::string place_to_join(const std::string& argument) {
+    const auto trimmed = [](const std::string& text) {
+        constexpr const char* blanks = " \t\r\n";
+        const std::size_t begin = text.find_first_not_of(blanks);
+        return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(blanks) + 1 - begin);
+    };
+    std::string where = trimmed(argument);
+    if (where != "-") return where;
+    where.clear();
+    for (std::string line; where.empty() && std::getline(std::cin, line);) where = trimmed(line);
+    if (where.empty())
+        throw launcher_error(exit_code::usage, "join: nothing on the standard input: expected a line with an invite");
+    return where;
+}
+
+exit_code join(configuration settings, const std::string& where) {
     if (!runtime::looks_like_invite(where)) {
+        if (where.find(runtime::invite::prefix) != std::string::npos)
+            throw launcher_error(exit_code::usage,
+                                 "join: an invite with something before it: expected the line that `thinwire invite` "
+                                 "prints, alone");
         if (where.find(',') == std::string::npos && !is_host_and_port(where))
             throw launcher_error(
                 exit_code::usage,

@@ -281,6 +281,8 @@ ordered_json to_json(const run_status& s) {
     out["members"] = s.node.members;
     out["paused"] = s.node.paused;
     out["paused_seconds"] = s.node.paused_seconds;
+    out["banned"] = ordered_json::array();
+    for (const peer_id peer : s.node.banned) out["banned"].push_back(id_text(peer));
     out["log_first_round"] = s.node.log_begin;
     out["log_bytes"] = s.node.log_bytes;
     out["connections"] = s.node.connections;

@@ -59,7 +59,7 @@ void watch_stop_signals() {
     const bool nohup = ::sigaction(SIGHUP, nullptr, &before) == 0 && before.sa_handler == SIG_IGN;
     if (!nohup) (void)::sigaction(SIGHUP, &action, nullptr);
     action.sa_handler = SIG_IGN;
-    for (const int signal : {SIGPIPE, SIGXFSZ}) (void)::sigaction(signal, &action, nullptr);
+    (void)::sigaction(SIGPIPE, &action, nullptr);
     // A parent that starts this program holds them until here.
     sigset_t held;
     sigemptyset(&held);

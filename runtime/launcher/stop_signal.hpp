@@ -5,8 +5,8 @@ namespace thinwire::launcher {
 
 /// From here on the first SIGINT, SIGTERM or SIGHUP only sets a flag and a second one, half a second later or more,
 /// ends the program at once with exit_code::interrupted, after SIGKILL to the processes given to end_with_us(). SIGHUP
-/// stays ignored where it is, as under nohup. SIGPIPE and SIGXFSZ become errors of the call that met them. Call once,
-/// before any thread is started.
+/// stays ignored where it is, as under nohup. SIGPIPE becomes an error of the call that met it. Call once, before any
+/// thread is started. A command that only reads does not: signals end it at once.
 void watch_stop_signals();
 
 /// True after the first signal.

@@ -42,6 +42,14 @@ std::string raw(const public_key& key) {
     return {reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size()};
 }
 
+std::vector<peer_id> revoked_peers(const run_state& state) {
+    std::vector<peer_id> all;
+    for (const auto& [key, in] : state.keys)
+        if (!in) all.push_back(peer_id_of(std::string_view(key)));
+    std::erase(all, 0);
+    return all;
+}
+
 }  // namespace
 
 driver::driver(node_options options, bool founder)
@@ -574,6 +582,8 @@ void driver::refresh() {
             status_.paused_seconds += seconds_of(now() - paused_at_);
     }
     status_.settings = machine_.state().values;
+    status_.banned.assign(machine_.state().banned.begin(), machine_.state().banned.end());
+    status_.revoked = revoked_peers(machine_.state());
     for (const member_status& m : machine_.members()) {
         peer_status& p = peers_[m.peer];
         p.peer = m.peer;

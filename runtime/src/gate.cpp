@@ -33,6 +33,7 @@ gate::gate(asio::io_context& io, const node_options& options, reporter report)
       of_run_(options.run),
       timeout_(options.handshake_timeout),
       report_(std::move(report)),
+      enrolled_(options.enrolled),
       timer_(io) {
     if (!identity_) return;
     list_.emplace(options.access);
@@ -173,8 +174,7 @@ std::vector<std::byte> gate::enrol(const tls_session& session, std::span<const s
         report_(true, "cannot enrol " + described(session.peer()) + ": " + problem.what());
         return encode(enrol_reply{enrol_verdict::unable, "the list of keys cannot be changed there"});
     }
-    if (!known)
-        report_(false, "enrolled '" + as_name(request->name) + "' from " + where + ": " + described(session.peer()));
+    if (!known && enrolled_) enrolled_(session.peer(), as_name(request->name), where);
     return encode(enrol_reply{});
 }
 

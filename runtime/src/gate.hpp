@@ -27,7 +27,7 @@ class gate {
  public:
     static constexpr std::size_t max_strangers = 64;  ///< handshakes at a time
 
-    /// One line about who was refused (true) or entered on the list (false).
+    /// One line about who was refused (true) or about the list's file (false).
     using reporter = std::function<void(bool refused, const std::string& line)>;
     using opened = std::function<void(channel)>;
     using refused = std::function<void(tls_end end, const std::string& why)>;
@@ -78,6 +78,7 @@ class gate {
     std::function<std::optional<bool>(const public_key&)> run_;
     std::chrono::milliseconds timeout_;
     reporter report_;
+    std::function<void(const public_key&, const std::string&, const std::string&)> enrolled_;
     std::optional<access_list> list_;
     std::string trouble_;  ///< why the list's file could not be read the last time
     std::optional<tls_context> context_;

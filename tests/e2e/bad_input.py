@@ -29,6 +29,9 @@ class Configuration(common.Case):
         self.refuses_start("--peer.payload_bytes", "10", naming=("peer.payload_bytes", "10", "at least"))
         self.assertFalse((self.folder / "run/replica.snapshot").exists(), "nothing is founded")
         self.refuses_start("--optimizer.momentum_decay", "1", naming=("momentum_decay",))
+        self.refuses_start("--peer.name", "123", naming=("peer.name", "123"))
+        self.refuses(USAGE, "keys", "--no.such", "1", naming=("--no.such", "thinwire keys", "no configuration keys"))
+        self.refuses(USAGE, "watch", "run", "--once", "--run.rounds=3", naming=("--run.rounds", "thinwire watch"))
 
     def test_files(self):
         self.refuses(USAGE, "start", "missing.toml", naming=("missing.toml",))

@@ -24,7 +24,8 @@ class Control(common.Case):
                                   for p in self.status(directory)["peers"]), f"{name} contributes")
 
     def test_a_run_is_paused_resumed_and_stopped_and_peers_are_shown_out_and_in(self):
-        founder, address = self.found("run", *LONG, "--run.min_peers", "3", "--peer.name", "first")
+        founder, address = self.found("run", *LONG, "--run.min_peers", "3", "--peer.name", "first", "--log-file",
+                                      "events.jsonl")
         others = {"second": self.join(address, "second", "--name", "second"),
                   "third": self.join(address, "third", "--name", "third", "--peer.payload_bytes", "1000")}
         for name in others:
@@ -63,7 +64,10 @@ class Control(common.Case):
         again = self.join(address, "second", "--name", "second", "--peer.connect_timeout_ms", "1000")
         code, stderr = self.finish(again)
         self.refusal(MISMATCH, code, stderr, naming=("banned",))
+        self.wait_for(lambda: self.status("run")["banned"] == [number], "the ban is in its log")
+        self.assertRegex(self.ctl("run", "status"), rf"banned +{number} +second\n")
         self.ctl("run", "pardon", number)
+        self.assertEqual(self.status("run")["banned"], [])
         others["second"] = self.join(address, "second", "--name", "second")
         self.wait_for(lambda: (self.folder / "second/control").exists(), "it is back")
         self.contributes("second")
@@ -84,6 +88,7 @@ class Control(common.Case):
         self.ctl("run", "set", "run.batch_size")
         self.wait_for(lambda: "run.batch_size" not in self.status("third")["settings"], "the run's own batch again")
 
+        banned = number
         number = self.status("third")["self"]
         self.ctl("second", "promote", "third")
         for directory in ("run", "second", "third"):
@@ -100,7 +105,9 @@ class Control(common.Case):
         self.wait_for(lambda: (self.folder / "second/control").exists(), "it is back")
         self.contributes("second")
 
-        self.assertIn("sequencer", self.ctl("run", "status"))
+        told = self.ctl("run", "status")
+        self.assertRegex(told, r"present +this peer, first\n")
+        self.assertRegex(told, r"present +sequencer, third\n")
         self.assertEqual((self.folder / "run/control").stat().st_mode & 0o777, 0o600)
         self.ctl("second", "stop")
         for process in (founder, *others.values()):
@@ -110,20 +117,68 @@ class Control(common.Case):
         self.assertEqual(len({self.digest(directory) for directory in ("run", "second", "third")}), 1)
         for directory in ("run", "second", "third"):
             self.assertFalse((self.folder / directory / "control").exists())
+        self.check_what_was_told("run", banned)
+
+    def check_what_was_told(self, directory, banned):
+        """Each change of the run in the peer's events, and in the log."""
+        events = [json.loads(line) for line in (self.folder / directory / "events.jsonl").read_text().splitlines()]
+        told = [(event["event"], event.get("name")) for event in events]
+        for expected in (("member_added", "second"), ("paused", None), ("resumed", None), ("member_removed", "second"),
+                         ("banned", "second"), ("pardoned", "second"), ("set", None)):
+            self.assertIn(expected, told)
+        self.assertEqual({event["peer_id"] for event in events if event["event"] in ("banned", "pardoned")}, {banned})
+
+        code, output, stderr = self.run_program("log", "show", directory, "--json")
+        self.assertEqual(code, OK, stderr)
+        records = [json.loads(line) for line in output.splitlines()]
+        self.assertFalse(any(record["whole"] for record in records))
+        logged = [change for record in records for change in record["changes"]]
+        for what in ("banned", "pardoned"):
+            self.assertEqual([change["peer_id"] for change in logged if change["what"] == what], [banned])
+        self.assertEqual([change["what"] for change in logged if change["what"] in ("paused", "resumed", "stopped")],
+                         ["paused", "resumed", "stopped"])
+        self.assertIn({"what": "set", "key": "run.batch_size", "value": "2"}, logged)
+        self.assertIn({"what": "set", "key": "run.batch_size", "value": None}, logged)
+        at = next(record["round"] for record in records if "banned" in (c["what"] for c in record["changes"]))
+        line = self.run_program("log", "show", directory, "--from", at, "--to", at + 1)[1].splitlines()[1]
+        self.assertRegex(line, rf"; now in all: .*banned {banned}")
+
+    def test_who_returns_to_a_paused_run_is_told(self):
+        log = ("--log-file", "events.jsonl")
+        founder, _ = self.found("run", *LONG, *log)
+        self.wait_for(lambda: self.events("run", "round"), "a round")
+        self.ctl("run", "pause")
+        founder.kill()
+        founder.communicate()
+        told = self.folder / "run/events.jsonl"
+        told.unlink()
+        founder, _ = self.found("run", *LONG, *log)
+        self.wait_for(lambda: told.exists() and '"event":"paused"' in told.read_text(), "it is told")
+        self.ctl("run", "resume")
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
 
     def test_a_peer_that_is_asked_to_show_itself_out(self):
-        founder, address = self.found("run", *LONG, "--run.min_peers", "3")
-        peers = {name: self.join(address, name, "--name", name) for name in ("second", "third")}
+        mirror = "\u202e"  # turns the direction of what follows
+        founder, address = self.found("run", *LONG, "--run.min_peers", "3", "--peer.name", "first" + mirror)
+        peers = {name: self.join(address, name, "--name", name + mirror) for name in ("second", "third")}
         for name in peers:
             self.wait_for(lambda: (self.folder / name / "control").exists(), f"{name} is in the run")
             self.contributes(name)
         for name, how in (("second", "remove"), ("third", "ban")):
-            code, _, stderr = self.run_program("ctl", name, how, name)
+            code, _, stderr = self.run_program("ctl", name, how, name + mirror)
             self.assertEqual(code, OK, stderr)
             self.assertIn("has ended", stderr)
             self.refusal(MISMATCH, *self.finish(peers[name]))
+        self.assertIn("this peer, sequencer, first?\n", self.ctl("run", "status"))
+        self.wait_for(lambda: self.status("run")["banned"], "the ban is in its log")
+        seen = self.status("run")["round"]
+        self.wait_for(lambda: self.status("run")["round"] > seen + 1, "it has told of it")
         common.interrupt(founder)
-        self.assertEqual(self.finish(founder)[0], OK)
+        code, stderr = self.finish(founder)
+        self.assertEqual(code, OK, stderr)
+        self.assertRegex(stderr, r"second\? \(\d+\) is no member of the run any more\n")
+        self.assertRegex(stderr, r"warning: third\? \(\d+\) is banned from the run\n")
 
     def test_a_setting_that_makes_a_round_endless_is_no_trap(self):
         for setting in (("run.micro_batches", "65536"), ("run.round_ms", "600000")):
@@ -153,7 +208,7 @@ class Control(common.Case):
         self.trained("run", 2)
         self.refuses(NETWORK, "ctl", "run", "pause", naming=("no peer runs in 'run'",))
         founder, _ = self.found("other", *LONG)
-        for arguments, naming in ((("dance",), ("dance", "pardon")), (("ban",), ("needs a peer",)),
+        for arguments, naming in ((("kick",), ("kick", "remove (a peer, which may come back)", "pardon")), (("ban",), ("needs a peer",)),
                                   (("pause", "3"), ("takes nothing",)), (("ban", "nobody"), ("nobody", "0 peers")),
                                   (("set",), ("needs a key", "run.batch_size")), (("ban", "3", "4"), ("no value",)),
                                   (("set", "optimizer.k", "9"), ("optimizer.k", "at most 8")),

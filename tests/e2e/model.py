@@ -1,8 +1,12 @@
 """generate, eval, inspect, keys, help, version: what works on files."""
 
 import json
+import os
 import pathlib
+import pty
 import re
+import signal
+import subprocess
 
 import common
 from common import DATA, OK, STORAGE, USAGE
@@ -21,6 +25,49 @@ class Model(common.Case):
         self.refuses(USAGE, "generate", run, "--prompt", "", naming=("--prompt",))
         self.refuses(USAGE, "generate", run, "--prompt", "a", "--temperature", "-1", naming=("--temperature", "-1"))
         self.refuses(STORAGE, "generate", "nowhere", "--prompt", "a", naming=("nowhere", "config.json"))
+        self.check_terminal(run)
+
+    def check_terminal(self, run):
+        """What an untrained model writes is no command to a terminal; elsewhere it comes as it is."""
+        arguments = [common.PROGRAM, "generate", run, "--prompt", "a", "--count", "300", "--temperature", "5"]
+        raw = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=common.LIMIT).stdout
+        self.assertTrue(any(byte < 32 and byte not in b"\n" for byte in raw), raw)
+        try:
+            ours, theirs = pty.openpty()
+        except OSError as problem:
+            print("no pseudo terminal here:", problem)
+            return
+        subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=theirs, timeout=common.LIMIT, check=True)
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other end is closed and empty
+                break
+        os.close(ours)
+        self.assertGreater(len(shown), 300)
+        for character in shown.decode().replace("\r\n", ""):
+            self.assertTrue(ord(character) >= 32 and not 127 <= ord(character) < 160, repr(shown))
+
+    def test_a_signal_ends_what_only_reads(self):
+        run = self.trained()
+        process = self.spawn("generate", run, "--prompt", "a", "--count", "1000000")
+        used = lambda: int(pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11])
+        self.wait_for(lambda: process.poll() is not None or used() > 50, "it has computed for a while")
+        common.interrupt(process)
+        code, stderr = self.finish(process)
+        self.assertEqual((code, stderr), (-signal.SIGINT, ""))
+
+    def test_who_reads_a_listing_may_go_away(self):
+        run = self.trained()
+        for arguments in (("log", "show", run), ("keys",), ("inspect", run / "log")):
+            ours, theirs = os.pipe()
+            os.close(ours)
+            done = subprocess.run([common.PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=theirs,
+                                  stderr=subprocess.PIPE, timeout=common.LIMIT)
+            os.close(theirs)
+            self.assertEqual((done.returncode, done.stderr), (-signal.SIGPIPE, b""), arguments)
 
     def test_evaluate(self):
         run = self.trained(rounds=30)
@@ -40,6 +87,7 @@ class Model(common.Case):
         run = self.trained()
         for name, words in (("replica.snapshot", ("snapshot", "round     4", "hidden_size = 32")),
                             ("log", ("run log", "5 from 0", "learning rate")),
+                            ("", ("run log", "5 from 0", "learning rate")),
                             ("model.safetensors", ("safetensors", "embed_tokens")),
                             ("private.state", ("private state",))):
             code, output, stderr = self.run_program("inspect", run / name)

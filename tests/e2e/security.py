@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import time
 
 import common
@@ -51,7 +52,7 @@ class Invites(Peers):
     def test_start_invite_join(self):
         founder, address = self.found("run", "--run.rounds", "60", "--run.min_round_ms", "50", "--run.min_peers", "2")
         line = self.line("run")
-        joiner = self.spawn("join", line, "--dir", "peer", "--data", self.text, "--peer.threads", "1")
+        joiner = self.spawn("join", f" {line} \r\n", "--dir", "peer", "--data", self.text, "--peer.threads", "1")
         for process in (founder, joiner):
             code, stderr = self.finish(process)
             self.assertEqual(code, OK, stderr)
@@ -158,6 +159,36 @@ class Invites(Peers):
                                     ("log", STORAGE, ("--data", self.text))):
             self.refuses(code, "join", self.line("run"), "--dir", name, "--name", name, *options)
             self.wait_for(lambda: members() == ["run"], f"{name} has left", limit=30)
+
+    def test_a_line_from_the_standard_input(self):
+        founder, _ = self.found("run", *LONG)
+
+        def joins(directory):
+            process = subprocess.Popen([common.PROGRAM, "join", "-", "--dir", directory, "--data", self.text,
+                                        "--peer.threads", "1", "--peer.stop_at", "1"], stdin=subprocess.PIPE,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.folder)
+            self.started.append(process)
+            return process
+
+        waiting = joins("waiting")
+        state = lambda: pathlib.Path(f"/proc/{waiting.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        self.wait_for(lambda: state() == "S", "it waits for the line")
+        common.interrupt(waiting)
+        self.assertEqual(waiting.wait(common.LIMIT), -signal.SIGINT)
+        entering = joins("peer")
+        _, stderr = entering.communicate(f"\r\n  {self.line('run')}\r\n".encode(), common.LIMIT)
+        self.assertEqual(entering.returncode, OK, stderr)
+        self.end(founder)
+
+    def test_no_error_tells_a_line(self):
+        founder, _ = self.found("run", *LONG)
+        line = self.line("run")
+        for arguments in (("join", "use " + line), ("join", "use: " + line), ("join", line[:60], line[60:]), (line,),
+                          ("join", line, "--peer.address", line), ("join", line, "--nothing")):
+            code, _, stderr = self.run_program(*arguments, "--data", self.text)
+            self.refusal(USAGE, code, stderr)
+            for part in (line[12:30], line[-20:]):
+                self.assertNotIn(part, stderr)
         self.end(founder)
 
     def test_the_line_of_another_run(self):
@@ -185,7 +216,9 @@ class Invites(Peers):
         self.refuses(USAGE, "invite", "fresh", naming=("fresh", "holds no address"))
         self.refuses(USAGE, "invite", "fresh", "--address", "a:1", naming=("fresh", "holds no run"))
         self.trained("run", 2)
-        self.line("run")
+        code, _, stderr = self.run_program("invite", "run")
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("warning: no peer runs in 'run'", stderr)
         for text in ("0s", "5", "h", "1w", "366d", "-1h", "99999999999999999999s"):
             self.refuses(USAGE, "invite", "run", f"--expires={text}", naming=("--expires", text, "24h"))
         self.refuses(USAGE, "invite", "run", "--address", "nowhere", naming=("nowhere", "host:port"))

@@ -232,7 +232,7 @@ class Runs(Watching):
             self.assertEqual((line["run"], line["peer"]), (run, "first"))
             self.assertGreaterEqual(line["round"], 0)
         events = [line["event"] for line in lines]
-        for event in ("listening", "status", "gathering", "notice", "peer_entered", "left"):
+        for event in ("listening", "status", "gathering", "enrolled", "peer_entered", "left"):
             self.assertIn(event, events)
         self.assertNotIn("round", events, "that is what metrics.jsonl is for")
 
@@ -279,7 +279,7 @@ class Refusals(Watching):
         lines = [json.loads(line) for line in stderr.splitlines()]
         self.assertEqual({line["peer"] for line in lines}, {"first"})
         self.assertEqual(lines[-1]["event"], "finished")
-        code, _, stderr = self.run_program("--log-json", "eval", "nowhere", "--data", self.text)
+        code, _, stderr = self.run_program("eval", "nowhere", "--data", self.text, "--log-json")
         line = json.loads(stderr)
         self.assertEqual((line["event"], line["level"], line["exit_code"], line["run"]), ("error", "error", code, None))
 

@@ -25,3 +25,11 @@ TEST_CASE("a line is one line of ASCII, whatever is in it, and fields do not rep
     CHECK(back["peer"] == "l\"ab");
     CHECK(back["message"] == "two\nlines \x1b[2J \xef\xbf\xbd \u202e");
 }
+
+TEST_CASE("an invite in a line is not told") {
+    using thinwire::launcher::without_invites;
+    CHECK(without_invites("join 'thinwire1_AB-_9': no, nor thinwire1_C") ==
+          "join 'thinwire1_...': no, nor thinwire1_...");
+    CHECK(without_invites("begins with 'thinwire1_', not thinwire2") == "begins with 'thinwire1_', not thinwire2");
+    CHECK(without_invites("").empty());
+}

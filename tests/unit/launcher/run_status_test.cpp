@@ -28,6 +28,7 @@ run_status example() {
     s.costs[7] = {.seconds = 0.5, .waited_for = true, .waited_rounds = 3, .waited_seconds = 1.5};
     s.node.round = 12;
     s.node.bytes_sent = 12345678901;
+    s.node.banned = {9};
     s.node.peers.push_back({.peer = s.self,
                             .name = "lab",
                             .present = true,
@@ -56,6 +57,7 @@ TEST_CASE("/status holds what docs/watching.md names") {
     CHECK(out["validation_round"].is_null());
     CHECK(out["replica"].is_null());
     CHECK(out["shares"][1] == nlohmann::json{{"round", 11}, {"digest", "bb"}});
+    CHECK(out["banned"] == nlohmann::json{"9"});
     REQUIRE(out["peers"].size() == 2);
     CHECK(out["peers"][0]["self"] == true);
     CHECK(out["peers"][0]["staleness_rounds"] == 0);

@@ -70,7 +70,11 @@ node_options founder_of(const member& m, int min_peers, notices* lines = nullptr
     o.plaintext = false;
     o.identity = m.self;
     o.access = m.access();
-    if (lines != nullptr) o.notice = lines->taker();
+    if (lines == nullptr) return o;
+    o.notice = lines->taker();
+    o.enrolled = [told = lines->taker()](const public_key& key, const std::string& name, const std::string& from) {
+        told("enrolled '" + name + "' from " + from + " as " + to_string(key));
+    };
     return o;
 }
 
@@ -592,7 +596,8 @@ TEST_CASE("security: an invite enrols one key, and the line works again for that
     founder->publish_snapshot(0, bytes_of("weights"));
     const invite line = invite_of(first, *founder, tomorrow);
     CHECK(enrol(line, *second.self, {.name = "lab"}) == line.addresses.front());
-    CHECK(lines.hold("enrolled 'lab'"));
+    CHECK(lines.hold("enrolled 'lab' from 127.0.0.1:"));
+    CHECK(lines.hold(" as " + to_string(second.self->key())));
     CHECK(access_list(first.access()).rules().find(second.self->key())->name == "lab");
     const node_error used = failure_of([&] { enrol(line, *third.self, {}); });
     CHECK(used.code() == node_errc::refused);

@@ -10,6 +10,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -49,6 +50,14 @@ struct public_key {
     std::uint64_t id = 0;
     for (std::size_t i = 0; i < 8; ++i) id |= std::to_integer<std::uint64_t>(d.bytes[i]) << (8 * i);
     return id == 0 ? 1 : id;
+}
+
+/// Likewise of a key's bytes, as a run's state holds them; 0: they are no key.
+[[nodiscard]] inline peer_id peer_id_of(std::string_view bytes) noexcept {
+    public_key key;
+    if (bytes.size() != key.bytes.size()) return 0;
+    std::memcpy(key.bytes.data(), bytes.data(), bytes.size());
+    return peer_id_of(key);
 }
 
 /// A private key. Immutable; may be used from several threads.

@@ -93,6 +93,8 @@ struct node_status {
     bool paused = false;
     double paused_seconds = 0;                    ///< that it was paused for so far, mostly inside exchange()
     std::map<std::string, std::string> settings;  ///< of the run: what request() set, by the newest commit
+    std::vector<peer_id> banned;                  ///< by the newest commit, ascending
+    std::vector<peer_id> revoked;                 ///< whose keys the run revoked, by the newest commit
 };
 
 struct node_options {
@@ -144,9 +146,12 @@ struct node_options {
     std::filesystem::path access{};
     /// Instead of an identity: no encryption, nobody's name is proven, loopback addresses only.
     bool plaintext = false;
-    /// Called on the node's thread with one line about a connection that was refused or a key that was enrolled; at
-    /// most 20 at once and 20 a minute.
+    /// Called on the node's thread with one line about a connection that was refused; at most 20 at once and 20 a
+    /// minute.
     std::function<void(const std::string& line)> notice{};
+    /// Called on the node's thread with a key that an invite let in, what its peer calls itself, and where it came
+    /// from.
+    std::function<void(const public_key& key, const std::string& name, const std::string& from)> enrolled{};
     /// Does what stop() does, and also ends a join() that still waits.
     std::stop_token stop{};
 };
