@@ -436,7 +436,7 @@ class participant {
     std::size_t pull_turn_ = 0;
     bool seeking_ = false;  ///< a snapshot, though there is a log: nobody's joins on to it
     timestamp sought_ = 0;
-    std::optional<timestamp> unserved_;  ///< since when nobody who is linked has the next record
+    std::optional<timestamp> unserved_;  ///< since when the next record does not come, as nobody who is linked has it
     std::deque<commit_ptr> recent_;      ///< final, up to final_ - 1
     std::size_t recent_bytes_ = 0;
     std::vector<std::pair<std::uint64_t, shared_bytes>> states_;  ///< from which round on

@@ -458,6 +458,8 @@ TEST_CASE("catching up: a member that does not come is not waited for longer tha
     for (thinwire::timestamp past = 0; past < s.absence - s.takeover; past += s.takeover) {
         one.machine.heard(link, one.now);
         one.run(s.takeover);
+        // Somebody who has it comes, and goes before it has told.
+        one.machine.link_closed(one.let_in(4, "four", "", 0, 12), "cut", ++one.now);
     }
     CHECK_FALSE(sought());
     one.machine.heard(link, one.now);

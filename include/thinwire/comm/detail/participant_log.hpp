@@ -173,6 +173,7 @@ inline void participant::finalize(timestamp now) {
     end_candidacy();
     ordered_ = now;  // by somebody, whether or not this peer reaches him
     ++final_;
+    unserved_.reset();
     effects_.push_back(final_effect{final_});
     if (assembly_ && assembly_->record.round < final_) assembly_.reset();
     recent_.push_back(record);
@@ -294,7 +295,6 @@ inline void participant::pull(timestamp now) {
         send(link, pull_message{r}, now);
     }
     if (served) {
-        unserved_.reset();
         if (most > final_) seeking_ = false;
         return;
     }

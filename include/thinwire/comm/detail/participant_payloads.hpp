@@ -264,6 +264,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     const bool behind = f.offer.snapshot_round > final_;
     if (!settings_.fresh && (!behind || storing_ || leading())) return;  // not needed any more, or not now
     settings_.fresh = seeking_ = false;
+    unserved_.reset();
     ordered_ = now;
     tentative_.reset();
     tentative_state_.reset();
