@@ -89,7 +89,7 @@ nlohmann::json status_in(const directory& where) {
 }
 
 bool is_banned(const nlohmann::json& status, const std::string& peer) {
-    const auto& banned = status["banned"];
+    const nlohmann::json banned = status.value("banned", nlohmann::json::array());
     return std::find(banned.begin(), banned.end(), peer) != banned.end();
 }
 
@@ -155,7 +155,7 @@ void print_status(const nlohmann::json& s) {
                    p["present"].get<bool>() ? "present" : "away", p["member"].get<bool>() ? "" : "not a member, ",
                    p["id"] == s["self"] ? "this peer, " : "", p["id"] == s["sequencer"] ? "sequencer, " : "",
                    shown_name(p));
-    for (const auto& peer : s["banned"]) {
+    for (const auto& peer : s.value("banned", nlohmann::json::array())) {
         const auto meant = peers_meant(s, peer.get<std::string>());
         fmt::print("banned     {:>20} {:<10} {}\n", peer.get<std::string>(), "",
                    meant.empty() ? "" : shown_name(*meant.front()));

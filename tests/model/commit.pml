@@ -46,7 +46,8 @@ byte chosen[ROUNDS]; /* by whoever finds it final first */
 #define last_term(i) (p[i].value[1] != NONE -> p[i].label[1] : p[i].label[0])
 #define claim_round(i) (p[i].borrowed != NONE -> p[i].final + 1 : next_round(i))
 #define claim_term(i) (p[i].borrowed != NONE -> p[i].borrowed_label : last_term(i))
-#define fresher(i, j) (claim_term(i) > last_term(j) || (claim_term(i) == last_term(j) && claim_round(i) >= next_round(j)))
+#define fresher(i, j) (claim_term(i) > last_term(j) || \
+                       (claim_term(i) == last_term(j) && claim_round(i) >= next_round(j)))
 
 /* The view in force, and the next one while a change is not final. */
 #define view_of(i) (p[i].final == 0 -> VIEW_OLD : view_after(p[i].value[0]))
@@ -65,7 +66,7 @@ inline campaign(i) {
         votes[i] = 1 << i
     }
 }
-#define return_borrowed(i) p[i].borrowed = NONE; p[i].borrowed_label = 0
+#define forget_borrowed(i) p[i].borrowed = NONE; p[i].borrowed_label = 0
 /* A candidate gets the newer record of a voter, to claim and to propose. */
 inline borrow(i, j) {
     atomic {
@@ -103,7 +104,7 @@ inline win(i) {
         :: p[i].borrowed != NONE ->
             p[i].value[p[i].final] = p[i].borrowed;
             p[i].label[p[i].final] = p[i].term;
-            return_borrowed(i)
+            forget_borrowed(i)
         :: p[i].borrowed == NONE && p[i].final < ROUNDS && p[i].value[p[i].final] != NONE ->
             p[i].label[p[i].final] = p[i].term
         :: else
@@ -134,7 +135,7 @@ inline accept(i, j) {
         :: else
         fi;
         end_candidacy(j);
-        return_borrowed(j);
+        forget_borrowed(j);
         p[j].term = p[i].term;
         p[j].value[p[i].final] = p[i].value[p[i].final];
         p[j].label[p[i].final] = p[i].term;
@@ -163,7 +164,7 @@ inline finish(i) {
 inline is_final(i) {
     assert(chosen[p[i].final] == NONE || chosen[p[i].final] == p[i].value[p[i].final]);
     chosen[p[i].final] = p[i].value[p[i].final];
-    return_borrowed(i);
+    forget_borrowed(i);
     p[i].final++
 }
 /* j learns from i that a round is final: of its own record by the term, or by taking i's record. */
@@ -187,7 +188,7 @@ inline restart(i) {
         p[i].final > 0 && (p[i].final == ROUNDS || p[i].value[p[i].final] == NONE);
         p[i].leads = false;
         votes[i] = 0;
-        return_borrowed(i);
+        forget_borrowed(i);
         p[i].final--
     }
 }

@@ -409,6 +409,7 @@ class participant {
     std::uint64_t furthest_ = 0;  ///< none of them says that more rounds are final
     std::map<peer_id, peer_state> peers_;
     std::map<std::string, dial_state> dials_;
+    std::map<std::string, peer_id> found_at_;  ///< who answered at a seed, whatever its address is otherwise
     /// Where a sequencer is dialled that others hear and this peer does not; or, 0, a peer when nobody hears one.
     std::pair<peer_id, std::string> hint_;
     run_state contacts_;  ///< the newest state heard of

@@ -166,6 +166,7 @@ inline void world::perform(const process_ptr& p, snapshot_effect& e) {
 inline void world::perform(const process_ptr& p, rejected_effect& e) {
     require(hostile_.contains(p->peer), "peer " + std::to_string(p->peer) + " was rejected: " + e.text);
     kill(p);  // its owner has an exception
+    disks_[p->peer].sent = {};
     revive(p->peer, below(4'000'000));
 }
 

@@ -62,6 +62,7 @@ struct disk {
     peer_id voted_for = 0;
     std::uint64_t replica_round = 0;
     digest replica;
+    std::pair<std::uint64_t, shared_bytes> sent;  ///< the newest payload and its round
 };
 
 struct process {

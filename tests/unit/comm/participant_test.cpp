@@ -597,6 +597,62 @@ TEST_CASE("votes: whom a peer voted for gets the time to lead before it campaign
     CHECK(one.now >= then + takeover / 2);
 }
 
+TEST_CASE("offers: what this peer sent before it was killed is its own again, whatever names it meanwhile") {
+    member_of_three one;
+    const auto payload = bytes("a payload");
+    thinwire::record_message proposal;
+    auto record = std::make_shared<thinwire::commit_record>();
+    record->term = proposal.term = 2;
+    record->round = 5;
+    record->contributions.push_back({1, thinwire::digest_of(*payload), nullptr, 9});
+    proposal.record = record;
+    one.machine.received(one.three, proposal, ++one.now);
+    one.sent();
+    one.machine.payload_ready(5, payload, ++one.now);
+    const auto offer = one.sent_to<thinwire::offer_message>(one.two);
+    REQUIRE(offer);
+    CHECK(offer->session == member_of_three::settings().session);
+}
+
+TEST_CASE("offers: what is passed on carries the signature that was checked") {
+    thinwire::participant_settings s = member_of_three::settings();
+    s.verify = [](std::string_view key, std::span<const std::byte> what, const thinwire::signature_bytes& made) {
+        return mesh::sign(key, what) == made;
+    };
+    member_of_three one(s);
+    one.status(one.three, 2, 3, 5, 0);  // it sequences
+    const auto payload = bytes("a payload");
+    thinwire::offer_message offer;
+    offer.round = 5;
+    offer.author = offer.session = 2;
+    offer.content = thinwire::digest_of(*payload);
+    offer.size = static_cast<std::uint32_t>(payload->size());
+    offer.relay = true;
+    offer.signature = mesh::sign("", thinwire::statement(s.run, offer));  // its hello states no key
+    offer.bytes = thinwire::share({});
+    one.machine.received(one.two, offer, ++one.now);
+    const thinwire::signature_bytes made = std::exchange(offer.signature, {});
+    offer.relay = false;
+    offer.bytes = payload;
+    one.machine.received(one.two, offer, ++one.now);
+    const auto told = one.sent_to<thinwire::offer_message>(one.three);
+    REQUIRE(told);
+    CHECK(told->signature == made);
+    CHECK(told->author == 2);
+}
+
+TEST_CASE("links: a peer that dials itself, by a name that it does not know, goes on") {
+    member_of_three one;
+    thinwire::hello_message hello;
+    hello.run = member_of_three::settings().run;
+    hello.peer = hello.incarnation = 1;
+    hello.session = member_of_three::settings().session;
+    const thinwire::link_id link = one.machine.link_opened(++one.now);
+    one.machine.received(link, hello, ++one.now);
+    CHECK_FALSE(one.sent_to<thinwire::refuse_message>(link));
+    CHECK(one.closed.back() == "dialled itself");
+}
+
 TEST_CASE("links: those who are linked and hear nobody order the rounds look where they began") {
     thinwire::participant_settings s = member_of_three::settings();
     s.seeds = {"seed"};
@@ -618,6 +674,25 @@ TEST_CASE("links: those who are linked and hear nobody order the rounds look whe
     };
     CHECK_FALSE(dials(takeover));
     CHECK(dials(3 * takeover));
+    // Once it answered, under whatever address, it is not dialled while it is linked.
+    for (bool met = false; !met; one.machine.tick(one.now = std::max(one.now + 1, *one.machine.wake_at())))
+        for (auto& e : one.machine.take_effects())
+            if (const auto* d = std::get_if<thinwire::dial_effect>(&e); d != nullptr && d->address == "seed") {
+                thinwire::welcome_message answer;
+                answer.run = s.run;
+                answer.state = thinwire::encode_state(s.state);
+                answer.state_at = thinwire::share({});
+                answer.self.run = s.run;
+                answer.self.peer = answer.self.session = answer.self.incarnation = 3;
+                answer.self.next_round = 5;
+                answer.self.address = "three";
+                one.machine.dialled(d->link, ++one.now);
+                one.machine.received(d->link, answer, ++one.now);
+                one.three = d->link;
+                met = true;
+                break;
+            }
+    CHECK_FALSE(dials(3 * takeover));
 }
 
 TEST_CASE("ban: the owner of a peer that knows of one may let its peer talk to the banned, whatever its log says") {
@@ -735,5 +810,7 @@ TEST_CASE("offers: what another passes on counts when its author signed it, and 
         offer.signature = mesh::sign("key 2", thinwire::statement(s.run, offer));
         one.machine.received(one.two, offer, ++one.now);  // two for one round, both its own
         CHECK(strikes(one, 2) == 1);
+        CHECK_FALSE(one.sent_to<thinwire::fetch_message>(one.two));  // the first is kept, and so is the link
+        CHECK(one.closed.empty());
     }
 }

@@ -39,7 +39,7 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
         return no(refusal::run_mismatch,
                   "the peer is of run " + to_string(hello.run, 16) + ", this is run " + to_string(settings_.run, 16));
     if (hello.peer == 0) return no(refusal::malformed, "peer 0, expected an identity that is not 0");
-    if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer itself");
+    if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer, in another process");
     // Who was shown out is let in again by the run, or by this peer's owner, who may know that the run did so since.
     const auto asks = [&](const control_change& what) {
         return std::any_of(requests_.begin(), requests_.end(), [&](const control_change& c) {
@@ -72,6 +72,8 @@ inline std::string participant::no_place() const {
 }
 
 inline void participant::on(link_id link, hello_message& m, timestamp now) {
+    // It goes by more names than it knows.
+    if (m.peer == settings_.self && m.session == settings_.session) return close(link, "dialled itself", false, now);
     if (auto no = objection(m)) {
         // Who is further may know that it was taken back.
         const bool for_good = no->code == refusal::banned || no->code == refusal::removed;
@@ -197,6 +199,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     if (first_round_ && first_payload_) first_payload_ = now;
     dials_.erase(hello.address);
     if (!l.address.empty()) dials_.erase(l.address);
+    if (std::ranges::find(settings_.seeds, l.address) != settings_.seeds.end()) found_at_[l.address] = hello.peer;
     roster_changed_ = true;
     dial_due_ = true;
     l.told = status(now);

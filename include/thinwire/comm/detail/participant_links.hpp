@@ -192,7 +192,8 @@ inline void participant::dial_wanted(timestamp now) {
     // Those whom it is linked with may have been left behind like this peer.
     if (!any || now >= ordered_ + 2 * settings_.takeover)
         for (const std::string& seed : settings_.seeds) {
-            if (reaches(seed)) continue;
+            const auto found = found_at_.find(seed);
+            if (reaches(seed) || (found != found_at_.end() && linked(found->second) != nullptr)) continue;
             dial(seed, 0, "", now);
             wanted.insert(seed);
         }

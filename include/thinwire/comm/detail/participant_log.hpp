@@ -21,7 +21,7 @@ inline void participant::on(link_id link, record_message& m, timestamp now) {
         if (links_.at(link).says.final > r.round) {
             if (r.round >= final_) pulled_[r.round] = m.record;
         } else if (r.round == final_ && r.term <= term_ && std::pair(r.term, r.round + 1) > claim() && !leading() &&
-                   !storing_ && (!assembly_ || assembly_->borrowed)) {
+                   !storing_ && (!assembly_ || (!assembly_->final && assembly_->record.term < r.term))) {
             assembly_ = assembly{r, false, true};
         }
         return;
@@ -36,7 +36,7 @@ inline void participant::on(link_id link, record_message& m, timestamp now) {
 
 /// Goes on with what is known to come next in the log, as long as nothing is being stored.
 inline void participant::advance(timestamp now) {
-    while (!storing_ && !settings_.fresh) {
+    while (!storing_ && !settings_.fresh && !over_) {
         const std::uint64_t before = final_;
         pulled_.erase(pulled_.begin(), pulled_.lower_bound(final_));
         if (const auto it = pulled_.find(final_); it != pulled_.end()) {
@@ -206,9 +206,10 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : next) collect(key, now);
 }
 
-/// Nobody who is linked says that more is final.
+/// Nobody who is linked says that more is final, and nothing more is here.
 inline bool participant::newest() const {
-    return std::none_of(links_.begin(), links_.end(),
+    return pulled_.lower_bound(final_) == pulled_.end() &&
+           std::none_of(links_.begin(), links_.end(),
                         [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
 }
 
@@ -295,7 +296,10 @@ inline void participant::pull(timestamp now) {
         send(link, pull_message{r}, now);
     }
     if (served) {
-        if (most > final_) seeking_ = false;
+        if (most > final_)
+            seeking_ = false;
+        else
+            unserved_.reset();
         return;
     }
     // Somebody else's log may: but he may be gone, or one that this peer does not talk to.

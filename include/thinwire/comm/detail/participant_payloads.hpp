@@ -17,6 +17,7 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     own_ = {round, content};
     held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
     held->bytes = std::move(payload);
+    held->session = settings_.session;  // a record may have named it already: sent by this peer before it was killed
     if (settings_.sign)
         held->signature = settings_.sign(statement(settings_.run, offer_of({content, settings_.self, round}, *held)));
     const bool member = entered();
@@ -91,11 +92,11 @@ inline void participant::drop(const pool_key& key) {
     if (assembly_) assembly_->searched = false;
 }
 
-/// Whether it is the author who says so. That of a link is proven, unless others are to be told.
+/// Whether it is the author who says so. That of a link is proven, unless others are to be told. Precondition: that or
+/// a member.
 inline bool participant::proven(const offer_message& m, const link_state& l) const {
     if (!settings_.verify || (m.author == l.peer && !m.relay)) return true;
-    const view_member* author = state_.view.find(m.author);
-    const std::string& key = m.author == l.peer || author == nullptr ? l.hello.key : author->key;
+    const std::string& key = m.author == l.peer ? l.hello.key : state_.view.find(m.author)->key;
     return settings_.verify(key, statement(settings_.run, m), m.signature);
 }
 
@@ -115,7 +116,8 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
             const pool_key other{std::get<2>(*at), m.author, m.round};
             const held_payload& held = pool_.at(other);
             if (held.session == 0) continue;
-            if (direct && held.session == m.session) return broken(link, "two different payloads for one round", now);
+            if (direct && held.session == m.session)
+                return strike(m.author);  // two for one round; its vote still counts
             older.push_back(other);
         }
         if (!older.empty() && (!direct || assembly_ || storing_ || tentative_)) return;
@@ -125,8 +127,11 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
     if (held->moving.size() != m.size) return broken(link, "an offer of another size", now);
     if (held->author == m.author && held->session == 0) held->session = m.session;
-    held->relay = held->relay || m.relay;
-    held->signature = m.signature;
+    if (m.relay) {  // what is passed on is what was checked
+        held->relay = true;
+        held->signature = m.signature;
+        held->session = m.session;
+    }
     if (held->bytes) return;
     add_source(key, link, now);
     bool asked = false;

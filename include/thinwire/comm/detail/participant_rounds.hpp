@@ -10,7 +10,7 @@ namespace thinwire {
 /// A breach of the rules. Only the run shows a peer out, for good and for everyone.
 inline void participant::strike(peer_id peer) {
     const control_change ban{control_change::kind::ban, peer, "", ""};
-    if (++peers_[peer].strikes % settings_.max_strikes == 0 && !satisfied(state_, ban)) enqueue(ban);
+    if (++peers_[peer].strikes % std::max(settings_.max_strikes, 1) == 0 && !satisfied(state_, ban)) enqueue(ban);
 }
 
 /// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
