@@ -154,13 +154,11 @@ void driver::refused(link_id link, tls_end end, const std::string& why) {
     const bool first = knows_one_address();
     if (end == tls_end::refused_there) refused_at_.insert(it->second->address);
     if (end == tls_end::refused_there && refused_everywhere())
-        give_up(node_errc::refused, who + " refused: " + why + ", " + to_string(options_.identity->key()));
-    else if (end == tls_end::refused_here && first)
-        give_up(node_errc::untrusted, who + " is not trusted: " + why);
-    else if (end == tls_end::broken && first)
-        give_up(node_errc::protocol, who + " does not answer as a thinwire peer: " + why);
-    else
-        dial_failed(link, why);
+        return give_up(node_errc::refused, who + " refused: " + why + ", " + to_string(options_.identity->key()));
+    if (end == tls_end::refused_here && first) return give_up(node_errc::untrusted, who + " is not trusted: " + why);
+    if (end == tls_end::broken && first)
+        return give_up(node_errc::protocol, who + " does not answer as a thinwire peer: " + why);
+    dial_failed(link, why);
 }
 
 /// Whether all that this node knows of the run is one address: what it meets there is its mistake, or its operator's.

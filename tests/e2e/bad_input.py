@@ -441,7 +441,13 @@ class Network(common.Case):
         self.assertEqual(code, OK, stderr)
         self.refuses(MISMATCH, "join", self.line("other"), "--dir", "peer", "--data", self.text,
                      naming=("belongs to run", "expected another folder"))
-        self.refuses(MISMATCH, "join", other_address, "--dir", "peer", "--data", self.text,
+        # Its log names the peers of its own run.
+        code, stderr = self.finish(self.join(other_address, "peer", "--peer.stop_at", "2"))
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("left in round", stderr)
+        (self.folder / "fresh").mkdir()
+        shutil.copy(self.folder / "peer/access", self.folder / "fresh/access")
+        self.refuses(MISMATCH, "join", other_address, "--dir", "fresh", "--data", self.text,
                      naming=("not trusted", "it has key"))
         self.assertIsNone(founder.poll())
         self.assertIsNone(other.poll())
