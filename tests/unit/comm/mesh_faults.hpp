@@ -104,7 +104,7 @@ inline void world::destroy(const process_ptr& p) {
     kill(p);
     for (const link_ptr& open : links_)
         for (int side = 0; side < 2; ++side)
-            if (open->ends[1 - side].who == p) tell_closed(open, side);
+            if (open->ends[1 - side].who && open->ends[1 - side].who->peer == p->peer) tell_closed(open, side);
     disks_[p->peer].used = false;
     lost_ = p->peer;
 }

@@ -597,6 +597,25 @@ TEST_CASE("votes: whom a peer voted for gets the time to lead before it campaign
     CHECK(one.now >= then + takeover / 2);
 }
 
+TEST_CASE("views: none is made that needs a member which was not heard lately, though it is linked") {
+    thinwire::participant_settings s = member_of_three::settings();
+    std::ranges::reverse(s.state.view.members);  // of two the first decides
+    const thinwire::timestamp takeover = s.takeover;
+    for (const bool heard : {false, true}) {
+        member_of_three one(s);
+        one.campaign();
+        one.machine.received(one.two, thinwire::vote_message{one.machine.term() + 1, true, true}, ++one.now);
+        one.campaign();
+        one.machine.received(one.two, thinwire::vote_message{one.machine.term(), true, false}, ++one.now);
+        REQUIRE(one.machine.leading());
+        one.now += takeover + 1;  // it stood still
+        if (heard) one.machine.heard(one.two, one.now);
+        one.machine.request({thinwire::control_change::kind::remove, 3, "", ""}, one.now);
+        const auto proposed = one.sent_to<thinwire::record_message>(one.two);
+        CHECK(proposed.has_value() == heard);
+    }
+}
+
 TEST_CASE("offers: what this peer sent before it was killed is its own again, whatever names it meanwhile") {
     member_of_three one;
     const auto payload = bytes("a payload");

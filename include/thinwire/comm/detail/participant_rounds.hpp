@@ -84,8 +84,12 @@ inline std::optional<timestamp> participant::deadline() const {
 }
 
 /// Whether those who are here decide in a view: a record with another one would wait for who is away, maybe for ever.
+/// A link that was not heard lately may be to one that is gone, its disk with it.
 inline bool participant::decided_here(const run_view& view) const {
-    return view.quorum([&](const view_member& m) { return is(m, linked(m.peer)); });
+    return view.quorum([&](const view_member& m) {
+        return is(m, linked(m.peer)) &&
+               (m.peer == settings_.self || settled_ < peers_.at(m.peer).heard + settings_.takeover);
+    });
 }
 
 /// Those who stay are to go on without one that goes: who is away does not hold them up either, and enters again.
