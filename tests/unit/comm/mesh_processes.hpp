@@ -216,6 +216,7 @@ inline shared_bytes world::encode(std::uint64_t round, const digest& state) cons
 inline void world::kill(const process_ptr& p) {
     if (!p->alive) return;
     p->alive = false;
+    p->deferred.clear();
     disk& d = disks_[p->peer];
     if (!buggy(*p, bug::acknowledges_before_storing))
         while (!p->writing.empty() && chance(50)) {

@@ -50,6 +50,12 @@ class world {
         for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
     }
 
+    world(const world&) = delete;
+    world& operator=(const world&) = delete;
+    ~world() {  // what is deferred holds its process
+        for (const auto& [peer, p] : now_at_) p->deferred.clear();
+    }
+
     /// Runs to the end; throws violation.
     void run() {
         for (int p = 1; p <= options_.peers; ++p)
