@@ -487,6 +487,13 @@ struct member_of_three : returned_peer {
             s.state.view.members.push_back({member, member, true, true, "", "key " + std::to_string(member)});
         return s;
     }
+    static thinwire::participant_settings with_keys() {
+        thinwire::participant_settings s = settings();
+        s.verify = [](std::string_view key, std::span<const std::byte> what, const thinwire::signature_bytes& made) {
+            return mesh::sign(key, what) == made;
+        };
+        return s;
+    }
     /// What it sends next, to whom; it stores and votes meanwhile.
     std::vector<std::pair<thinwire::link_id, thinwire::message>> sent() {
         std::vector<std::pair<thinwire::link_id, thinwire::message>> all;
@@ -532,6 +539,17 @@ struct member_of_three : returned_peer {
 thinwire::shared_bytes bytes(std::string_view text) {
     const auto raw = std::as_bytes(std::span(text));
     return thinwire::share({raw.begin(), raw.end()});
+}
+
+/// Peer 2 has a payload for the open round; not signed.
+thinwire::offer_message offer_of_two(const thinwire::shared_bytes& payload) {
+    thinwire::offer_message offer;
+    offer.round = 5;
+    offer.author = offer.session = 2;
+    offer.content = thinwire::digest_of(*payload);
+    offer.size = static_cast<std::uint32_t>(payload->size());
+    offer.bytes = payload;
+    return offer;
 }
 
 }  // namespace
@@ -634,18 +652,11 @@ TEST_CASE("offers: what this peer sent before it was killed is its own again, wh
 }
 
 TEST_CASE("offers: what is passed on carries the signature that was checked") {
-    thinwire::participant_settings s = member_of_three::settings();
-    s.verify = [](std::string_view key, std::span<const std::byte> what, const thinwire::signature_bytes& made) {
-        return mesh::sign(key, what) == made;
-    };
+    const thinwire::participant_settings s = member_of_three::with_keys();
     member_of_three one(s);
     one.status(one.three, 2, 3, 5, 0);  // it sequences
     const auto payload = bytes("a payload");
-    thinwire::offer_message offer;
-    offer.round = 5;
-    offer.author = offer.session = 2;
-    offer.content = thinwire::digest_of(*payload);
-    offer.size = static_cast<std::uint32_t>(payload->size());
+    thinwire::offer_message offer = offer_of_two(payload);
     offer.relay = true;
     offer.signature = mesh::sign("", thinwire::statement(s.run, offer));  // its hello states no key
     offer.bytes = thinwire::share({});
@@ -777,17 +788,9 @@ TEST_CASE("ban: one that was taken back since does not end a peer that returns, 
 }
 
 TEST_CASE("offers: what another passes on counts when its author signed it, and is no strike at the author") {
-    thinwire::participant_settings s = member_of_three::settings();
-    s.verify = [](std::string_view key, std::span<const std::byte> what, const thinwire::signature_bytes& made) {
-        return mesh::sign(key, what) == made;
-    };
+    const thinwire::participant_settings s = member_of_three::with_keys();
     const auto payload = bytes("a payload");
-    thinwire::offer_message offer;
-    offer.round = 5;
-    offer.author = offer.session = 2;
-    offer.content = thinwire::digest_of(*payload);
-    offer.size = static_cast<std::uint32_t>(payload->size());
-    offer.bytes = payload;
+    thinwire::offer_message offer = offer_of_two(payload);
     const auto strikes = [](const member_of_three& one, thinwire::peer_id peer) {
         for (const thinwire::member_status& m : one.machine.members())
             if (m.peer == peer) return m.strikes;
