@@ -459,7 +459,7 @@ class participant {
     std::uint64_t voted_term_ = 0;
     peer_id voted_for_ = 0;
     bool vote_storing_ = false;
-    bool electing_ = false;  ///< whom this peer voted for does not lead yet
+    bool electing_ = false;  ///< somebody collects votes, and does not lead yet
     role role_ = role::follower;
     peer_id sequencer_ = 0;
     timestamp sequencer_heard_ = 0;

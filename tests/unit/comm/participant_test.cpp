@@ -615,6 +615,20 @@ TEST_CASE("votes: whom a peer voted for gets the time to lead before it campaign
     CHECK(one.now >= then + takeover / 2);
 }
 
+TEST_CASE("votes: a term that others begin gets the time for its sequencer, whose campaign comes later") {
+    member_of_three one;
+    one.status(one.two, 2, 0, 5, 0);
+    one.status(one.three, 2, 0, 5, 0);
+    const thinwire::timestamp takeover = member_of_three::settings().takeover;
+    one.now += 10 * takeover;
+    const thinwire::timestamp then = one.now;
+    one.status(one.two, 3, 0, 5, 0);  // it voted for three, over whose link nothing came yet
+    one.status(one.three, 3, 0, 5, 0);
+    CHECK_FALSE(one.sent_to<thinwire::campaign_message>(one.two));
+    one.campaign();
+    CHECK(one.now >= then + takeover / 2);
+}
+
 TEST_CASE("views: none is made that needs a member which was not heard lately, though it is linked") {
     thinwire::participant_settings s = member_of_three::settings();
     std::ranges::reverse(s.state.view.members);  // of two the first decides

@@ -268,6 +268,8 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
     if (l.has_said && (m.final < l.says.final || m.term < l.says.term))
         return broken(link, "a status that goes back", now);
     const status_message before = std::exchange(l.says, m);
+    // A term that begins while this peer looks on: somebody collects votes, and gets the time to lead.
+    const bool contested = l.has_said && m.term > term_ && m.sequencer == 0;
     l.has_said = true;
     l.snapshot = nullptr;
     const peer_id peer = l.peer;
@@ -280,6 +282,10 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
             campaign_from_ = std::min(campaign_from_, now + settings_.takeover / 4);
         }
         if (m.term > term_) step_down(m.term, leading() ? now : campaign_from_);
+        if (contested) {
+            electing_ = true;
+            campaign_from_ = std::max(campaign_from_, now + settings_.takeover / 2);
+        }
         // It hears a sequencer that this peer does not: there is one.
         if (m.sequencer != 0 && m.sequencer != settings_.self && m.term >= term_) {
             campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
