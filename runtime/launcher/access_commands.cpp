@@ -144,7 +144,7 @@ exit_code print_invite(const invite_options& options) {
 exit_code show_key(const std::filesystem::path& folder) {
     make_directory(folder);
     const directory where{folder};
-    const runtime::identity self = runtime::identity::load_or_create(where.key());
+    const runtime::identity self = own_identity(where);
     const runtime::access_list list(where.access());
     fmt::print("key          {}\nfingerprint  {}\npeer         {}\n", to_string(self.key()),
                to_string(runtime::fingerprint(self.key())), self.peer());

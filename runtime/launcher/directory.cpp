@@ -65,4 +65,13 @@ std::string read_text(const std::filesystem::path& path) {
     return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
+runtime::identity own_identity(const directory& where) {
+    const std::filesystem::path owner = where.run_log() / "owner";
+    if (!std::filesystem::exists(where.key()) && std::filesystem::exists(owner))
+        throw launcher_error(exit_code::storage, "'" + where.key().string() + "' is missing, and '" + owner.string() +
+                                                     "' says that a peer was here: expected the key that it had, or "
+                                                     "another folder");
+    return runtime::identity::load_or_create(where.key());
+}
+
 }  // namespace thinwire::launcher

@@ -1,6 +1,8 @@
 #ifndef THINWIRE_LAUNCHER_DIRECTORY_HPP
 #define THINWIRE_LAUNCHER_DIRECTORY_HPP
 
+#include <thinwire/runtime/identity.hpp>
+
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -55,6 +57,11 @@ void write_text(const std::filesystem::path& path, const std::string& content);
 
 /// A small text file; empty when there is none.
 [[nodiscard]] std::string read_text(const std::filesystem::path& path);
+
+/// Who the peer of a folder is: its key, which is made where there is none. Beside a log it must be there: others know
+/// the peer by its key, and another one would be another member beside a lost one. Throws launcher_error(storage),
+/// io_error.
+[[nodiscard]] runtime::identity own_identity(const directory& where);
 
 }  // namespace thinwire::launcher
 

@@ -72,16 +72,6 @@ std::string fresh_id() {
     return id;
 }
 
-/// Who a peer with a log is, others know by its key: another key would be another member beside a lost one.
-runtime::identity own_identity(const directory& where) {
-    const std::filesystem::path owner = where.run_log() / "owner";
-    if (!std::filesystem::exists(where.key()) && std::filesystem::exists(owner))
-        throw launcher_error(exit_code::storage, "'" + where.key().string() + "' is missing, and '" + owner.string() +
-                                                     "' says that a peer was here: expected the key that it had, or "
-                                                     "another folder");
-    return runtime::identity::load_or_create(where.key());
-}
-
 /// Options that the node refuses are the operator's.
 template <class Open>
 auto configured(const configuration& settings, const Open& open) {

@@ -124,10 +124,10 @@ void crew::introduce() {
         if (list.rules().find(key) == nullptr) list.allow(key, name);
     };
     const directory& founder = children_.front().where;
-    const auto founder_key = runtime::identity::load_or_create(founder.key()).key();
+    const auto founder_key = own_identity(founder).key();
     for (std::size_t i = 1; i < children_.size(); ++i) {
         const directory& joiner = children_[i].where;
-        let_in(founder, runtime::identity::load_or_create(joiner.key()).key(), progress_[i].name);
+        let_in(founder, own_identity(joiner).key(), progress_[i].name);
         let_in(joiner, founder_key, progress_.front().name);
     }
 }

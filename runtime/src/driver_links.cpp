@@ -1,4 +1,5 @@
 #include "driver.hpp"
+#include "listening.hpp"
 #include <asio/connect.hpp>
 #include <asio/ip/v6_only.hpp>
 
@@ -8,24 +9,6 @@
 namespace thinwire::runtime {
 
 namespace {
-
-/// The address to listen on; throws node_error.
-asio::ip::tcp::endpoint listening_point(asio::io_context& io, const address& where, bool plaintext) {
-    asio::error_code error;
-    asio::ip::address host = asio::ip::make_address(where.host, error);
-    if (error) {
-        asio::ip::tcp::resolver resolver(io);
-        const auto found = resolver.resolve(where.host, "", asio::ip::resolver_base::passive, error);
-        if (error || found.empty())
-            throw node_error(node_errc::unreachable, "cannot listen on " + to_string(where) + ": host '" + where.host +
-                                                         "' is not known (" + error.message() + ")");
-        host = found.begin()->endpoint().address();
-    }
-    if (!is_loopback(host) && plaintext)
-        throw node_error(node_errc::unreachable,
-                         "cannot listen on " + to_string(where) + ": plaintext is for loopback addresses only");
-    return {host, where.port};
-}
 
 std::string plaintext_refusal(const std::string& where) {
     return "cannot connect to " + where + ": plaintext is for loopback addresses only";
@@ -45,17 +28,7 @@ struct driver::dial {
 
 std::uint16_t driver::listen() {
     if (options_.listen.empty()) return 0;
-    const address where = parse_address(options_.listen).value();
-    const asio::ip::tcp::endpoint point = listening_point(io_, where, options_.plaintext);
-    asio::error_code error;
-    acceptor_.open(point.protocol(), error);
-    if (!error) acceptor_.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor_.bind(point, error);
-    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error == asio::error::address_in_use)
-        throw node_error(node_errc::port_in_use, "cannot listen on " + to_string(where) + ": address already in use");
-    if (error)
-        throw node_error(node_errc::unreachable, "cannot listen on " + to_string(where) + ": " + error.message());
+    listen_at(acceptor_, parse_address(options_.listen).value(), options_.plaintext);
     return acceptor_.local_endpoint().port();
 }
 

@@ -1,6 +1,7 @@
 #include <thinwire/runtime/node.hpp>
 
 #include "driver.hpp"
+#include "listening.hpp"
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 
@@ -65,33 +66,9 @@ void check_options(node_options& o, bool founder) {
     if (o.advertise.size() > wire_limits::max_address) refuse("advertise", o.advertise, "at most 256 characters");
     if (!founder) check_seeds(o);
     if (o.log.empty()) refuse("log", "empty", "a folder for the run log");
+    if (o.log_segment_bytes == 0 || o.log_segment_rounds == 0)
+        refuse(o.log_segment_bytes == 0 ? "log_segment_bytes" : "log_segment_rounds", "0", "at least 1");
     if (founder && o.run == digest{}) refuse("run", "zero", "the digest of the run");
-}
-
-/// As the driver does, whose errors it gives: whether a port is free only trying tells.
-void try_to_listen(const node_options& o) {
-    if (o.listen.empty()) return;
-    const address where = parse_address(o.listen).value();
-    asio::io_context io;
-    asio::error_code error;
-    asio::ip::tcp::resolver resolver(io);
-    const auto found =
-        resolver.resolve(where.host, std::to_string(where.port), asio::ip::resolver_base::passive, error);
-    const auto refuse = [&](node_errc code, const std::string& why) {
-        throw node_error(code, "cannot listen on " + to_string(where) + ": " + why);
-    };
-    if (error || found.empty())
-        refuse(node_errc::unreachable, "host '" + where.host + "' is not known (" + error.message() + ")");
-    const asio::ip::tcp::endpoint point = found.begin()->endpoint();
-    if (!is_loopback(point.address()) && o.plaintext)
-        refuse(node_errc::unreachable, "plaintext is for loopback addresses only");
-    asio::ip::tcp::acceptor acceptor(io);
-    acceptor.open(point.protocol(), error);
-    if (!error) acceptor.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(point, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (error == asio::error::address_in_use) refuse(node_errc::port_in_use, "address already in use");
-    if (error) refuse(node_errc::unreachable, error.message());
 }
 
 }  // namespace
@@ -178,7 +155,10 @@ std::unique_ptr<node> node::open(node_options options, bool founder) {
 
 void node::check(node_options options, bool founder) {
     check_options(options, founder);
-    try_to_listen(options);
+    if (options.listen.empty()) return;
+    asio::io_context io;
+    asio::ip::tcp::acceptor acceptor(io);
+    listen_at(acceptor, parse_address(options.listen).value(), options.plaintext);
 }
 
 std::unique_ptr<node> node::found(node_options options) {

@@ -129,6 +129,8 @@ class Resume(common.Case):
         for command in (("start", self.write_config()), ("join", "127.0.0.1:1", "--data", self.text)):
             self.refuses(STORAGE, *command, "--dir", "run", naming=("identity.key", "log/owner"))
             self.assertFalse(key.exists())
+        self.refuses(STORAGE, "key", "run", naming=("identity.key", "log/owner"))
+        self.assertFalse(key.exists())
         key.touch(0o600)
         key.write_bytes(kept)
         self.trained("run", 4)

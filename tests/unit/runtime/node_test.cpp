@@ -236,6 +236,13 @@ TEST_CASE("node: what cannot start says why") {
         o.votes = false;
         CHECK_THROWS_AS((void)node::found(o), thinwire::value_error);
     }
+    SUBCASE("segments that hold nothing") {
+        node_options o = founder_options(other_dir, 1);
+        o.log_segment_rounds = 0;
+        CHECK_THROWS_WITH_AS((void)node::found(o), "node_options: log_segment_rounds 0, expected at least 1",
+                             thinwire::value_error);
+        CHECK_FALSE(std::filesystem::exists(o.log));
+    }
     SUBCASE("unreachable") {
         node_options o = joiner_options(dir, *founder, 2);
         {
