@@ -87,7 +87,7 @@ inline void world::inflict(fault kind) {
             }
             break;
         case fault::attack:
-            if (up && strict_) attack(victim), done();
+            if (up && strict_ && peer != anchor_) attack(victim), done();
             break;
         case fault::change:
             if (up) {
@@ -147,6 +147,8 @@ inline void world::ask(process& p) {
         const std::string key = "key " + std::to_string(1 + random_.below(now_at_.size()));
         c = {chance(50) ? control_change::kind::revoke : control_change::kind::allow, 0, key, ""};
     }
+    const bool bans_anchor = c.what == control_change::kind::ban && c.peer == anchor_;
+    if (bans_anchor || (c.what == control_change::kind::revoke && c.key == "key " + std::to_string(anchor_))) return;
     p.machine->request(c, clock(p));
 }
 

@@ -48,6 +48,7 @@ class world {
         : random_(seed), options_(o), large_snapshots_(seed % 3 == 0), strict_(seed % 2 == 0), bans_(seed % 4 != 3) {
         hidden_.resize(static_cast<std::size_t>(options_.peers) + 1);
         for (int p = 3; p <= options_.peers; ++p) hidden_[static_cast<std::size_t>(p)] = options_.hidden && chance(20);
+        if (std::ranges::count(hidden_, true) > 1) anchor_ = 1 + random_.below(2);
     }
 
     world(const world&) = delete;
@@ -285,6 +286,7 @@ class world {
     std::uint64_t events_made_ = 0;
     digest run_ = sha256{}.update("simulated run").finish();
     std::vector<bool> hidden_;
+    peer_id anchor_ = 0;  ///< never banned or revoked, where there are peers that reach each other over others alone
     bool founded_ = false;
     std::map<peer_id, disk> disks_;
     std::map<peer_id, process_ptr> now_at_;  ///< the newest process of each peer
