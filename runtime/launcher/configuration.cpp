@@ -129,10 +129,10 @@ const std::array<configuration_key, 83> keys = {{
      "the next gradient is computed while a payload travels, on weights that lack that round"},
     {"run.max_staleness", [](configuration& c) -> field { return &c.run.max_staleness; }, false, 0, large, "",
      "a gradient that was begun more than so many rounds ago is not used"},
-    {"run.max_peers", [](configuration& c) -> field { return &c.run.max_peers; }, true, 1, 65536, "",
+    {"run.max_peers", [](configuration& c) -> field { return &c.run.max_peers; }, true, 1, 1024, "",
      "so many peers may contribute; no two places see the same row of the data in one pass"},
     {"run.min_peers", [](configuration& c) -> field { return &c.run.min_peers; }, false, 1, 1024, "",
-     "founder: peers that are present before the first round"},
+     "founder: peers that are present before its first round after each start"},
     {"run.eval_every", [](configuration& c) -> field { return &c.run.eval_every; }, false, 0, large, "",
      "rounds between two evaluations by the founder, a witness, or who orders the rounds; 0: only first and last"},
     {"run.eval_windows", [](configuration& c) -> field { return &c.run.eval_windows; }, false, 1, large, "",
@@ -143,8 +143,7 @@ const std::array<configuration_key, 83> keys = {{
      "rounds between two snapshots"},
     {"run.keep_log", [](configuration& c) -> field { return &c.run.keep_log; }, false, 0, 0, "",
      "how much of this peer's run log can be replayed: all, at least so many rounds (5000 rounds), or about so much "
-     "at "
-     "most (10 GB)"},
+     "at most (10 GB)"},
     {"run.min_round_ms", [](configuration& c) -> field { return &c.run.min_round_ms; }, true, 0, 3600000, "",
      "a round lasts at least this long"},
 
@@ -153,7 +152,8 @@ const std::array<configuration_key, 83> keys = {{
     {"peer.address", [](configuration& c) -> field { return &c.peer.address; }, false, 0, 0, "",
      "founder: host:port to listen on, port 0: any; others: the address of a peer of the run"},
     {"peer.listen", [](configuration& c) -> field { return &c.peer.listen; }, false, 0, 0, "",
-     "others: host:port to listen on; auto: any free port; none: this peer can only dial, and takes part in full"},
+     "others: host:port to listen on; auto: any free port, on 127.0.0.1 when "
+     "peer.address begins with 127., else on all interfaces; none: this peer can only dial, and takes part in full"},
     {"peer.advertise", [](configuration& c) -> field { return &c.peer.advertise; }, false, 0, 0, "",
      "host:port that others are to dial instead, as a forwarded port of a router"},
     {"peer.directory", [](configuration& c) -> field { return &c.peer.directory; }, false, 0, 0, "",
@@ -171,7 +171,7 @@ const std::array<configuration_key, 83> keys = {{
     {"peer.stop_at", [](configuration& c) -> field { return &c.peer.stop_at; }, false, 0, large, "",
      "leave, saved, before this round, as after Ctrl-C; 0: never"},
     {"peer.connect_timeout_ms", [](configuration& c) -> field { return &c.peer.connect_timeout_ms; }, false, 1, 3600000,
-     "", "how long the first connection may take"},
+     "", "how long the first connection of a peer without a log, or enrolling, may take"},
     {"peer.reconnect_timeout_ms", [](configuration& c) -> field { return &c.peer.reconnect_timeout_ms; }, false, 1,
      86400000, "", "how long the others are looked for when all are lost"},
     {"peer.min_deadline_ms", [](configuration& c) -> field { return &c.peer.min_deadline_ms; }, false, 1, 3600000, "",
