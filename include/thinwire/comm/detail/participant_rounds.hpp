@@ -223,7 +223,8 @@ inline void participant::consider(timestamp now) {
         if (!collected_.empty()) first_payload_ = now;
         // What is asked for may be what lets the others in. And they may be missing because nobody can dial this one:
         // who can be dialled is to enter, and then to lead.
-        if (change && (!changes_.empty() || (settings_.address.empty() && final_ > 0))) close_round(false, now);
+        const bool asked = change && !changes_.empty() && now >= *change_since_ + settings_.takeover;
+        if (asked || (change && settings_.address.empty() && final_ > 0)) close_round(false, now);
         return;
     }
     const bool waits =
