@@ -192,6 +192,8 @@ class participant {
         timestamp opened = 0, heard = 0, sent = 0;
         status_message says, told;
         bool has_said = false;
+        timestamp moved = 0;           ///< when it last came further
+        std::uint64_t relayed_in = 0;  ///< the newest term in which it was asked to pass the local payload on
         std::pair<std::uint64_t, std::uint64_t> proposed{};     ///< term and round + 1 of the newest proposal it got
         std::set<pool_key> open;                                ///< what it has of which pieces may be asked for
         std::multiset<std::pair<digest, std::uint64_t>> asked;  ///< pieces on their way from it
@@ -201,7 +203,7 @@ class participant {
         std::uint64_t snapshot_round = 0;
     };
     struct peer_state {
-        std::string name, about;
+        std::string name, about, address;  ///< as it said when it was linked last
         link_id link = 0;
         std::uint64_t session = 0;
         int strikes = 0;
@@ -274,11 +276,13 @@ class participant {
     void meet_members(timestamp now);
     [[nodiscard]] welcome_message welcome(link_id link, const hello_message& to);
     void refuse(link_id link, refusal code, std::string text, timestamp now);
+    [[nodiscard]] bool shown_out(peer_id by);
 
     // Links: detail/participant_links.hpp.
     void dial_wanted(timestamp now);
     void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
-    [[nodiscard]] bool wants_link(std::size_t position, std::size_t own) const;
+    [[nodiscard]] std::vector<const view_member*> wanted_links() const;
+    [[nodiscard]] std::string where(const view_member& m) const;
     [[nodiscard]] std::size_t own_position() const;
     void announce(timestamp now);
     [[nodiscard]] status_message status(timestamp now) const;
@@ -297,6 +301,7 @@ class participant {
     // Time and end: detail/participant_time.hpp.
     void settle(timestamp now);
     [[nodiscard]] timestamp due(const link_state& l) const;
+    [[nodiscard]] bool awaits_removal() const;
     [[nodiscard]] bool needed_to_go() const;
     void depart(timestamp now);
     void farewell(const std::string& text, bool stop, timestamp now);
@@ -315,6 +320,7 @@ class participant {
     void offer_own(link_id link, timestamp now);
     held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
                        std::size_t size);
+    held_payload* hold_as(const committed_payload& c, std::uint64_t round);
     void completed(const pool_key& key, timestamp now);
     void drop(const pool_key& key);
     void add_source(const pool_key& key, link_id link, timestamp now);
@@ -339,6 +345,7 @@ class participant {
     void finalize(timestamp now);
     void apply_control(const commit_record& record, run_state next, timestamp now);
     [[nodiscard]] bool newest() const;
+    [[nodiscard]] bool none_further() const;
     void heed(timestamp now);
     void learn_final(timestamp now);
     void advance(timestamp now);
@@ -396,6 +403,10 @@ class participant {
     [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> last() const;
     [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> claim() const;
     [[nodiscard]] const run_state* next_in_force() const noexcept;
+    /// A run takes as many terms as it has elections: a leap is made up.
+    [[nodiscard]] bool possible(std::uint64_t term) const noexcept {
+        return term <= term_ || term - term_ <= (std::uint64_t{1} << 32U);
+    }
     template <class Has>
     [[nodiscard]] bool quorums(Has&& has) const;
 
@@ -417,6 +428,7 @@ class participant {
     bool dial_due_ = true;
     status_message status_;
     bool admitted_once_ = false;
+    std::set<peer_id> refused_by_;  ///< who showed this peer out, and was not linked since
     timestamp alone_since_ = 0;
     std::string trouble_;
     timestamp housekeeping_ = 0;
@@ -467,6 +479,7 @@ class participant {
     timestamp ordered_ = 0;  ///< when somebody ordered the rounds, as far as this peer knew
     timestamp campaign_from_ = 0;
     timestamp campaign_began_ = 0;
+    std::optional<timestamp> hearsay_;  ///< since when others alone hear a sequencer, nothing else having happened
     std::set<peer_id> granted_;
     mutable std::optional<timestamp> rank_;  ///< while neither links nor the view change
     mutable std::optional<bool> voter_;      ///< in state_.view

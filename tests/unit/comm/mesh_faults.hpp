@@ -67,7 +67,9 @@ inline void world::inflict(fault kind) {
             break;
         case fault::leave:
             if (up) {
+                const process_ptr other = now_at_[static_cast<peer_id>(1 + below(options_.peers))];
                 to(victim, now_, [this, victim] { victim->machine->leave(clock(*victim)); });
+                if (other && chance(30)) to(other, now_, [this, other] { other->machine->leave(clock(*other)); });
                 left_at_ = now_;
                 done();
             }

@@ -162,7 +162,9 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
 /// The link carries the protocol from now on. A new link of a peer takes the place of its old one; another session is
 /// another process, whose momentum does not hold what the old one sent: that is dropped, and the old process told.
 inline void participant::connect(link_id link, const hello_message& hello, timestamp now) {
+    refused_by_.erase(hello.peer);
     peer_state& p = peers_[hello.peer];
+    if (!hello.address.empty()) p.address = hello.address;
     if (p.session != hello.session) {
         std::vector<pool_key> stale;
         for (auto at = authored_.lower_bound({hello.peer, 0, digest{}});
@@ -185,6 +187,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     l.at = phase::linked;
     l.peer = hello.peer;
     l.hello = hello;
+    l.moved = now;
     links_due_ = std::min(links_due_, due(l));
     rank_.reset();
     p.name = hello.name;
@@ -223,9 +226,18 @@ inline void participant::meet_members(timestamp now) {
         if (const auto [p, fresh] = peers_.try_emplace(m.peer); fresh) p->second.gone = now;
 }
 
+/// Whether a refusal for good is the run's: one member's word, where there are others to ask, is not.
+inline bool participant::shown_out(peer_id by) {
+    if (by != 0) refused_by_.insert(by);
+    const auto refused = [&](const view_member& m) { return refused_by_.contains(m.peer); };
+    if (by == 0) return links_.empty() || !admitted_once_;  // where its owner sent it
+    return settings_.fresh || links_.empty() || by == sequencer_ || state_.view.quorum(refused);
+}
+
 inline void participant::on(link_id link, refuse_message& m, timestamp now) {
     const bool final = links_.at(link).at == phase::linked || !admitted_once_;
     const std::string line = "refused: " + m.text;
+    const peer_id by = links_.at(link).peer;
     close(link, "refused", false, now);
     trouble_ = line;
     switch (m.code) {
@@ -233,14 +245,18 @@ inline void participant::on(link_id link, refuse_message& m, timestamp now) {
             if (leaving_) return depart(now);
             [[fallthrough]];
         case refusal::replaced:
-        case refusal::banned: return end(run_end::refused, line);
+        case refusal::banned:
+            if (shown_out(by)) end(run_end::refused, line);
+            return;
         case refusal::version_mismatch:
             if (final) end(run_end::version_mismatch, line);
             return;
         case refusal::run_mismatch:
             if (final) end(run_end::run_mismatch, line);
             return;
-        case refusal::ahead: return end(run_end::diverged, line);
+        case refusal::ahead:
+            if (shown_out(by)) end(run_end::diverged, line);
+            return;
         default: return;
     }
 }
@@ -258,12 +274,13 @@ inline void participant::on(link_id link, goodbye_message& m, timestamp now) {
         sequencer_ = 0;
         campaign_from_ = now;
     }
-    if (m.stop_run && state_.stopped) stopping_ = true;
+    if (m.stop_run && state_.stopped && !std::exchange(stopping_, true)) leave_by_ = now + settings_.leave_timeout;
 }
 
 /// What a peer says of itself: whom it follows, how far it is.
 inline void participant::on(link_id link, status_message& m, timestamp now) {
     link_state& l = links_.at(link);
+    if (!possible(m.term)) return broken(link, "a status of a term that cannot be", now);
     furthest_ = std::max(furthest_, m.final);
     if (l.has_said && (m.final < l.says.final || m.term < l.says.term))
         return broken(link, "a status that goes back", now);
@@ -271,7 +288,8 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
     // A term that begins while this peer looks on: somebody collects votes, and gets the time to lead.
     const bool contested = l.has_said && m.term > term_ && m.sequencer == 0;
     l.has_said = true;
-    l.snapshot = nullptr;
+    if (m.final >= l.snapshot_round) l.snapshot = nullptr;
+    if (m.final > before.final) l.moved = now;
     const peer_id peer = l.peer;
     if (m.sequencer != 0 && m.term >= term_) ordered_ = now;
     if (m.sequencer == peer) {
@@ -288,7 +306,15 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
         }
         // It hears a sequencer that this peer does not: there is one.
         if (m.sequencer != 0 && m.sequencer != settings_.self && m.term >= term_) {
-            campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+            // Its word alone keeps nobody from an election for long.
+            if (!hearsay_) hearsay_ = now;
+            if (now < *hearsay_ + 2 * settings_.takeover)
+                campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
+            // It can pass on what was offered to a sequencer before, or to nobody.
+            if (linked(m.sequencer) == nullptr && l.relayed_in < m.term) {
+                l.relayed_in = m.term;
+                offer_own(link, now);
+            }
             if (!m.address.empty() && linked(m.sequencer) == nullptr) {
                 hint_ = {m.sequencer, m.address};
                 dial_due_ = true;

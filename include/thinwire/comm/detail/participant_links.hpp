@@ -143,13 +143,34 @@ inline void participant::received(link_id link, message m, timestamp now) {
 
 // ------------------------------------------------------------------------------------------------------ dialling
 
-/// Whether this peer keeps a link to a member of contacts_: everyone in a small view; in a large one the sequencer,
-/// those who come next, and neighbours in the order of the view. `own`: own_position().
-inline bool participant::wants_link(std::size_t position, std::size_t own) const {
+/// The members of contacts_ to which this peer keeps a link: everyone in a small view; in a large one the sequencer,
+/// the first three that answer, and neighbours in the order of the view.
+inline std::vector<const view_member*> participant::wanted_links() const {
     const auto& members = contacts_.view.members;
-    if (members.size() <= settings_.mesh + 1 || position < 3 || members[position].peer == sequencer_) return true;
-    if (own == members.size()) return false;
-    return (position + members.size() - own) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
+    const std::size_t own = own_position();
+    std::vector<const view_member*> all;
+    std::size_t answering = 0;  // before this one
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        const view_member& m = members[i];
+        if (m.peer == settings_.self) {
+            ++answering;
+            continue;
+        }
+        const bool near = own < members.size() &&
+                          (i + members.size() - own) % members.size() <= std::max<std::size_t>(settings_.mesh / 2, 1);
+        if (members.size() <= settings_.mesh + 1 || answering < 3 || near || m.peer == sequencer_) all.push_back(&m);
+        const auto d = dials_.find(where(m));
+        const bool silent = m.address.empty() || (d != dials_.end() && d->second.pause >= settings_.last_pause);
+        if (linked(m.peer) != nullptr || !silent) ++answering;
+    }
+    return all;
+}
+
+/// Where a member is dialled. One that entered with ":port", without a host, said more where it was linked.
+inline std::string participant::where(const view_member& m) const {
+    if (!m.address.starts_with(':')) return m.address;
+    const auto p = peers_.find(m.peer);
+    return p == peers_.end() ? std::string() : p->second.address;
 }
 
 /// Where this peer is in contacts_; behind the last: nowhere.
@@ -166,23 +187,23 @@ inline void participant::dial_wanted(timestamp now) {
     bool any = false;
     std::set<std::string> wanted;
     for (const auto& [link, l] : links_) any = any || l.at == phase::linked;
-    const std::size_t own = own_position();
-    const bool member = own < contacts_.view.members.size();
-    for (std::size_t i = 0; i < contacts_.view.members.size(); ++i) {
-        const view_member& m = contacts_.view.members[i];
-        if (!wants_link(i, own) || m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
-        const bool theirs = member && !seeking_ && !settings_.address.empty() && m.peer > settings_.self;
-        if (theirs && now < peers_[m.peer].gone + settings_.attempt_timeout) continue;
-        dial(m.address, m.peer, m.key, now);
-        wanted.insert(m.address);
+    const bool member = own_position() < contacts_.view.members.size();
+    for (const view_member* m : wanted_links()) {
+        const std::string address = where(*m);
+        if (address.empty() || linked(m->peer) != nullptr) continue;
+        const bool theirs = member && !seeking_ && !settings_.address.empty() && m->peer > settings_.self;
+        if (theirs && now < peers_[m->peer].gone + settings_.attempt_timeout) continue;
+        dial(address, m->peer, m->key, now);
+        wanted.insert(address);
     }
     // Those whom a record brings in decide about it too, when nobody else brings it to its end.
     if (const run_state* next = next_in_force(); next != nullptr && (leading() || !hears_sequencer(now)))
         for (const view_member& m : next->view.members) {
-            if (m.peer == settings_.self || m.address.empty() || linked(m.peer) != nullptr) continue;
+            const std::string address = where(m);
+            if (m.peer == settings_.self || address.empty() || linked(m.peer) != nullptr) continue;
             if (contacts_.view.find(m.peer) != nullptr || wanted.size() >= settings_.mesh) continue;
-            dial(m.address, m.peer, m.key, now);
-            wanted.insert(m.address);
+            dial(address, m.peer, m.key, now);
+            wanted.insert(address);
         }
     if (hint_.first != 0 ? linked(hint_.first) != nullptr : reaches(hint_.second)) hint_ = {};
     if (!hint_.second.empty()) {
@@ -248,7 +269,8 @@ inline bool participant::lacks_links() const {
                            [&](const view_member& m) { return m.peer != settings_.self && linked(m.peer) == nullptr; });
     };
     const run_state* next = next_in_force();
-    return count < settings_.mesh && (lacks(contacts_.view) || (next != nullptr && lacks(next->view)));
+    const bool room = count < settings_.mesh || settled_ >= ordered_ + 2 * settings_.takeover;
+    return room && (lacks(contacts_.view) || (next != nullptr && lacks(next->view)));
 }
 inline bool participant::reaches(const std::string& address) const {
     return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {

@@ -10,6 +10,7 @@ namespace thinwire {
 
 inline void participant::on(link_id link, record_message& m, timestamp now) {
     const commit_record& r = *m.record;
+    if (!possible(r.term)) return broken(link, "a record of a term that cannot be", now);
     if (r.control && !decode_state(*r.control)) return broken(link, "a record with a control that cannot be", now);
     for (const committed_payload& c : r.contributions)
         if (c.payload && digest_of(*c.payload) != c.payload_digest)
@@ -95,7 +96,7 @@ inline void participant::search(timestamp now) {
         if (c.payload) continue;
         if (const auto t = accepted.find(c.payload_digest); t != accepted.end()) {
             c.payload = t->second;
-        } else if (held_payload* held = hold(c.payload_digest, r.round, c.peer, 0, c.size); held->bytes) {
+        } else if (held_payload* held = hold_as(c, r.round); held->bytes) {
             c.payload = held->bytes;
         } else {
             assembly_->lacking.insert(c.peer);
@@ -172,6 +173,7 @@ inline void participant::finalize(timestamp now) {
     std::optional<run_state> next_state = std::exchange(tentative_state_, std::nullopt);
     end_candidacy();
     ordered_ = now;  // by somebody, whether or not this peer reaches him
+    hearsay_.reset();
     ++final_;
     unserved_.reset();
     effects_.push_back(final_effect{final_});
@@ -195,6 +197,10 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : past) drop(key);
     for (auto& [peer, p] : peers_) p.excluded = false;
     for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
+    if (contacts_round_ > final_ && newest()) {  // nobody can have such a state
+        contacts_ = state_;
+        contacts_round_ = 0;
+    }
     if (record->control)
         apply_control(*record, next_state ? std::move(*next_state) : decode_state(*record->control).value(), now);
     else
@@ -206,17 +212,33 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : next) collect(key, now);
 }
 
-/// Nobody who is linked says that more is final, and nothing more is here.
+/// Nobody who is linked and can be believed says that more is final, and nothing more is here.
 inline bool participant::newest() const {
-    return pulled_.lower_bound(final_) == pulled_.end() &&
-           std::none_of(links_.begin(), links_.end(),
-                        [&](const auto& l) { return l.second.has_said && l.second.says.final > final_; });
+    if (pulled_.lower_bound(final_) != pulled_.end()) return false;
+    std::uint64_t most = final_;
+    for (const auto& [link, l] : links_)
+        if (l.has_said) most = std::max(most, l.says.final);
+    return most <= final_ || (none_further() && (leading() || most > final_ + 1));
 }
 
-/// Goes when the run has shown this peer out, by the newest state: what was taken back since is only passed through.
+/// Whether those who decide in the view, this peer with them, are here, no further, and have not accepted the next
+/// record: then that one cannot be final, whoever says so, but for what they did since they last told.
+inline bool participant::none_further() const {
+    return state_.view.quorum([&](const view_member& m) {
+        if (m.peer == settings_.self) return is(m, nullptr) && !tentative_ && !storing_;
+        const link_state* l = linked(m.peer);
+        if (!is(m, l) || !l->has_said) return false;
+        const bool behind = l->says.final < final_ || (l->says.final == final_ && l->says.accepted == 0);
+        return behind && settled_ < peers_.at(m.peer).heard + settings_.takeover;
+    });
+}
+
+/// Goes when the run has shown this peer out, by its log and by the newest state: what was taken back since is only
+/// passed through.
 inline void participant::heed(timestamp now) {
-    const bool banned = contacts_.banned.contains(settings_.self);
-    const bool revoked = !settings_.key.empty() && contacts_.revoked(settings_.key);
+    const auto both = [&](const auto& holds) { return holds(state_) && holds(contacts_); };
+    const bool banned = both([&](const run_state& s) { return s.banned.contains(settings_.self); });
+    const bool revoked = !settings_.key.empty() && both([&](const run_state& s) { return s.revoked(settings_.key); });
     if ((!banned && !revoked) || !newest()) return;
     farewell(banned ? "banned from the run" : "its key was revoked", false, now);
     end(run_end::refused, banned ? "this peer was banned from the run" : "this peer's key was revoked");
@@ -302,13 +324,12 @@ inline void participant::pull(timestamp now) {
             unserved_.reset();
         return;
     }
+    if (none_further()) return;
     // Somebody else's log may: but he may be gone, or one that this peer does not talk to.
     if (!unserved_) unserved_ = now;
-    const std::size_t own = own_position();
-    for (std::size_t i = 0; i < contacts_.view.members.size() && now < *unserved_ + settings_.absence; ++i) {
-        const view_member& m = contacts_.view.members[i];
-        if (m.peer != settings_.self && !m.address.empty() && linked(m.peer) == nullptr && wants_link(i, own)) return;
-    }
+    if (now < *unserved_ + settings_.absence)
+        for (const view_member* m : wanted_links())
+            if (!m->address.empty() && linked(m->peer) == nullptr) return;
     // No log reaches back this far: a snapshot is to take the place of this peer's log. What it promised and stored
     // stays promised, as a snapshot holds all of it.
     if (fetch_ || (seeking_ && now < sought_ + 2 * settings_.takeover)) return;
@@ -397,8 +418,8 @@ inline std::uint64_t participant::log_needed_from(std::uint64_t wanted) const no
     for (const question& q : questions_) from = std::min(from, std::max(q.round, log_begin_));
     if (loading_) from = std::min(from, std::max(*loading_, log_begin_));
     for (const auto& [link, l] : links_) {
-        if (l.at != phase::linked) continue;
-        if (l.snapshot) from = std::min(from, std::max(l.snapshot_round, log_begin_));  // on its way there
+        if (l.at != phase::linked || settled_ >= l.moved + settings_.absence) continue;  // it comes no further
+        if (l.snapshot) from = std::min(from, std::max(l.snapshot_round, log_begin_));   // on its way there
         if (l.has_said) from = std::min(from, std::max(l.says.final, log_begin_));
     }
     return std::max(from, log_begin_);

@@ -77,6 +77,14 @@ inline participant::held_payload* participant::hold(const digest& content, std::
     return &it->second;
 }
 
+/// The same for a record's contribution, whose size is the record's: what its author told this peer may be another one.
+inline participant::held_payload* participant::hold_as(const committed_payload& c, std::uint64_t round) {
+    held_payload* held = hold(c.payload_digest, round, c.peer, 0, c.size);
+    if (held->bytes || held->moving.size() == c.size) return held;
+    drop({c.payload_digest, c.peer, round});
+    return hold(c.payload_digest, round, c.peer, 0, c.size);
+}
+
 inline void participant::drop(const pool_key& key) {
     const auto it = pool_.find(key);
     if (it == pool_.end()) return;
@@ -125,24 +133,29 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
         if (pool_bytes_ + m.size > 2 * settings_.max_commit || pool_.size() >= 2 * max_relayed) return;
     }
     held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
-    if (held->moving.size() != m.size) return broken(link, "an offer of another size", now);
+    if (held->moving.size() != m.size) {
+        if (direct) broken(link, "an offer of another size", now);
+        return;  // who passes it on may have been told the truth
+    }
     if (held->author == m.author && held->session == 0) held->session = m.session;
     if (m.relay) {  // what is passed on is what was checked
         held->relay = true;
         held->signature = m.signature;
         held->session = m.session;
     }
-    if (held->bytes) return;
+    if (held->bytes) return completed(key, now);
     add_source(key, link, now);
     bool asked = false;
     const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
     if (!m.bytes->empty() && m.bytes->size() != first) return broken(link, "an offer with half a piece", now);
     if (!m.bytes->empty()) held->moving.put(link, 0, *m.bytes, asked, now);
     if (!held->moving.complete()) return;
+    const bool single = held->moving.only_from(link);
     held->bytes = held->moving.finish();
     if (!held->bytes) {
         drop(key);
-        return broken(link, "a payload that does not match its digest", now);
+        if (single) broken(link, "a payload that does not match its digest", now);
+        return;
     }
     completed(key, now);
 }
@@ -244,7 +257,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
         case detail::comm::transfer::outcome::taken: break;
     }
     if (!t.complete()) return;
-    const bool single = t.sources().size() == 1 && t.from(link);
+    const bool single = t.only_from(link);
     shared_bytes bytes = t.finish();
     if (!bytes) {
         // Somebody lied; with one source it is known who. Otherwise it is fetched again from one.
@@ -380,6 +393,7 @@ inline shared_bytes participant::find_payload(link_id link, const digest& conten
 }
 
 inline void participant::on(link_id link, fetch_message& m, timestamp now) {
+    links_.at(link).moved = now;
     ask(question{link, m.round, m}, now);
 }
 

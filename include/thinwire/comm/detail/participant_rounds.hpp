@@ -76,7 +76,7 @@ inline bool participant::expected(peer_id peer, const peer_state& p, timestamp n
 }
 
 inline std::optional<timestamp> participant::deadline() const {
-    if (storing_ || tentative_ || !assembled() || state_.paused) return std::nullopt;
+    if (storing_ || tentative_ || stopping_ || !assembled() || state_.paused) return std::nullopt;
     if (promoted_ != 0) return promoted_by_;
     if (!collected_.empty()) return *first_payload_ + patience_.wait();
     if (change_since_) return *change_since_ + settings_.max_deadline;
@@ -117,7 +117,8 @@ inline run_view participant::next_roster(timestamp now) const {
             continue;
         const view_member entry{l.peer,          l.hello.incarnation, l.hello.votes, l.hello.contributes,
                                 l.hello.address, l.hello.key};
-        const bool caught_up = l.says.final + 2 >= final_;
+        // What the log lacks already would come as a snapshot, for which a round would wait.
+        const bool caught_up = l.says.final + 2 >= final_ && l.says.final >= log_begin_;
         const bool place_left = !entry.contributes || contribute < settings_.max_contributors;
         if (const auto at = place.find(l.peer); at != place.end()) {
             view_member& m = members[at->second];
@@ -128,12 +129,14 @@ inline run_view participant::next_roster(timestamp now) const {
             members.push_back(entry);
         }
     }
-    const view_member own{settings_.self,        settings_.incarnation, settings_.votes,
-                          settings_.contributes, settings_.address,     settings_.key};
-    if (view_member* self = next.find(settings_.self))
+    view_member own{settings_.self,        settings_.incarnation, settings_.votes,
+                    settings_.contributes, settings_.address,     settings_.key};
+    if (view_member* self = next.find(settings_.self)) {
+        // The others know the host of ":port", this peer does not.
+        if (own.address.starts_with(':') && self->address.ends_with(own.address)) own.address = self->address;
         *self = own;
-    else if (!leaving_ && members.size() < wire_limits::max_members &&  // it stands in
-             (!own.contributes || contribute < settings_.max_contributors))
+    } else if (!leaving_ && members.size() < wire_limits::max_members &&  // it stands in
+               (!own.contributes || contribute < settings_.max_contributors))
         members.push_back(own);
     if (leaving_ && !decided_here(next)) drop_absent(next);
     return next;
@@ -218,8 +221,9 @@ inline void participant::consider(timestamp now) {
     if (urgent) return close_round(!state_.paused, now);
     if (!assembled()) {
         if (!collected_.empty()) first_payload_ = now;
-        // Others may be missing because nobody can dial this one: who can be dialled is to enter, and then to lead.
-        if (change && settings_.address.empty() && final_ > 0) close_round(false, now);
+        // What is asked for may be what lets the others in. And they may be missing because nobody can dial this one:
+        // who can be dialled is to enter, and then to lead.
+        if (change && (!changes_.empty() || (settings_.address.empty() && final_ > 0))) close_round(false, now);
         return;
     }
     const bool waits =
@@ -259,6 +263,7 @@ inline void participant::close_round(bool contributions, timestamp now) {
     if (!record->control && record->contributions.empty()) {  // of peers alone that are not in the view
         collected_.clear();
         collected_bytes_ = 0;
+        change_since_.reset();
         return first_payload_.reset();
     }
     dismissed_.clear();

@@ -10,7 +10,7 @@ namespace thinwire {
 
 inline void participant::settle(timestamp now) {
     if (over_) return;
-    if (now > settled_ + settings_.takeover) ordered_ = now;  // this process stood still: it knows of nothing meanwhile
+    if (now > settled_ + settings_.takeover) ordered_ = alone_since_ = now;  // it stood still, and knows of nothing
     settled_ = now;
     advance(now);
     if (over_) return;
@@ -98,12 +98,21 @@ inline void participant::leave(timestamp now) {
     leaving_ = true;
     leave_by_ = now + settings_.leave_timeout;
     roster_changed_ = true;
-    if (needed_to_go()) requests_.push_back({control_change::kind::remove, settings_.self, "", ""});
+    if (awaits_removal()) enqueue({control_change::kind::remove, settings_.self, "", ""});
     settle(now);
 }
 
-/// Whether those who are here decide with this peer, and not without it: then it stays until it is out of the view, by
-/// a request to the sequencer or by taking that part once more.
+/// Whether those who are linked can take this peer out of the view. It stays until they have, also when they would
+/// decide without it: another one may be leaving at the same time.
+inline bool participant::awaits_removal() const {
+    const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
+    const bool others = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+        return m.votes && m.peer != settings_.self && linked(m.peer) != nullptr;
+    });
+    return others && in(state_.view) && state_.view.quorum(here);
+}
+
+/// Whether those who are here decide with this peer, and not without it: then it may have to sequence once more.
 inline bool participant::needed_to_go() const {
     const auto others = [&](const view_member& m) { return m.peer != settings_.self && is(m, linked(m.peer)); };
     return in(state_.view) && decided_here(state_.view) && !state_.view.quorum(others);
@@ -137,14 +146,7 @@ inline void participant::maybe_end(timestamp now) {
         return end(run_end::stopped, "the run was stopped");
     }
     if (leaving_) {
-        // Others must be able to go on: a sequencer waits until it is out of the view.
-        bool others = false;
-        for (const view_member& m : state_.view.members)
-            others = others || (m.votes && m.peer != settings_.self && linked(m.peer) != nullptr);
-        const bool can =
-            tentative_ || storing_ || change_since_ || roster_changed_;  // a record without it comes, or may
-        if (leading() && others && in(state_.view) && now < leave_by_ && can) return;
-        if (others && !leading() && now < leave_by_ && needed_to_go()) return;
+        if (now < leave_by_ && awaits_removal()) return;  // others must be able to go on
         return depart(now);
     }
     const auto seconds = [](timestamp t) {

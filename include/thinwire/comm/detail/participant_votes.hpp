@@ -154,6 +154,7 @@ inline void participant::voted(timestamp now) {
 }
 
 inline void participant::on(link_id link, campaign_message& m, timestamp now) {
+    if (!possible(m.term)) return broken(link, "a campaign for a term that cannot be", now);
     const link_state& l = links_.at(link);
     const peer_id peer = l.peer;
     // All that this peer holds is final there, whatever the terms in which they accepted it.
@@ -175,6 +176,7 @@ inline void participant::on(link_id link, campaign_message& m, timestamp now) {
 }
 
 inline void participant::on(link_id link, vote_message& m, timestamp now) {
+    if (!possible(m.term)) return broken(link, "a vote of a term that cannot be", now);
     const link_state& l = links_.at(link);
     if (!m.granted) {
         if (role_ == role::trial || role_ == role::candidate) borrow(link, now);
@@ -228,6 +230,7 @@ inline void participant::lead(timestamp now) {
 
 /// No longer the sequencer, nor a candidate. `campaign_from`: when this peer would try at the earliest.
 inline void participant::step_down(std::uint64_t term, timestamp campaign_from) {
+    if (term > term_) hearsay_.reset();
     term_ = std::max(term_, term);
     role_ = role::follower;
     if (sequencer_ == settings_.self || term > 0) sequencer_ = 0;
@@ -248,9 +251,13 @@ inline void participant::follow(link_id link, std::uint64_t term, timestamp now)
         step_down(term, now + settings_.takeover);
         sequencer_ = peer;
         offer_own(link, now);  // a member has it already, unless it was behind when it was offered
+        for (const auto& [key, held] : pool_)
+            if (held.relay && held.bytes && held.author != settings_.self && held.author != peer)
+                send(link, offer_of(key, held), now);
     }
     role_ = role::follower;
     electing_ = false;
+    hearsay_.reset();
     sequencer_heard_ = now;
     campaign_from_ = std::max(campaign_from_, now + settings_.takeover);
 }

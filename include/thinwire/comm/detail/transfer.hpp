@@ -83,6 +83,7 @@ class transfer {
         if (bytes_.empty()) bytes_.resize(size_);
         std::copy(bytes.begin(), bytes.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
         pieces_[i].here = true;
+        givers_.insert(link);
         ++have_;
         return outcome::taken;
     }
@@ -99,6 +100,9 @@ class transfer {
     /// By link, with when each last gave something.
     [[nodiscard]] const std::map<link_id, timestamp>& sources() const noexcept { return sources_; }
 
+    /// Whether nobody else gave any of what is here.
+    [[nodiscard]] bool only_from(link_id link) const { return givers_ == std::set{link}; }
+
     /// The content when its digest is right. Precondition: complete(). Spent afterwards, right or wrong.
     [[nodiscard]] shared_bytes finish() {
         shared_bytes bytes = share(std::move(bytes_));
@@ -106,6 +110,7 @@ class transfer {
         bytes_ = {};
         pieces_.assign(pieces_.size(), {});
         have_ = first_open_ = 0;
+        givers_.clear();
         return nullptr;
     }
 
@@ -125,6 +130,7 @@ class transfer {
     std::size_t first_open_ = 0;
     std::map<link_id, timestamp> sources_;
     std::set<link_id> without_;
+    std::set<link_id> givers_;  ///< of the pieces that are here
 };
 
 }  // namespace thinwire::detail::comm
