@@ -78,10 +78,13 @@ TEST_CASE("claims: rounds far ahead that one member claims are not sought, a quo
     const thinwire::participant_settings s = member_of_three::settings();
     for (const bool leads : {true, false}) {
         CAPTURE(leads);
-        member_of_three one;
+        thinwire::participant_settings quiet = s;
+        quiet.max_deadline = 2 * s.absence;  // no record is under way
+        member_of_three one(quiet);
         if (leads) elect(one);
         one.two = one.let_in(2, "two", "", 5'000'000, 5'000'010);
-        one.closed.clear();
+        one.sent();
+        one.closed.clear();  // of the link that it replaced
         const std::uint64_t term = one.machine.term();
         for (timestamp past = 0; past < s.absence + 2 * s.takeover && one.closed.empty(); past += second) {
             if (leads)
@@ -95,6 +98,26 @@ TEST_CASE("claims: rounds far ahead that one member claims are not sought, a quo
         CHECK(one.machine.leading() == leads);
         CHECK(one.machine.sequencer() == (leads ? 1 : 3));
     }
+}
+
+TEST_CASE("claims: rounds far ahead that one member claims keep no record from becoming final") {
+    const thinwire::participant_settings s = member_of_three::settings();
+    member_of_three one;
+    elect(one);
+    one.two = one.let_in(2, "two", "", 5'000'000, 5'000'010);
+    one.sent();
+    one.closed.clear();
+    const std::uint64_t term = one.machine.term();
+    one.status(one.three, term, 1, 5, 0);
+    one.machine.request({thinwire::control_change::kind::set, 0, "k", "1"}, ++one.now);
+    for (timestamp past = 0; past < 2 * s.max_deadline && one.machine.round() == 5; past += second) {
+        const auto all = only<thinwire::record_message>(pass(one, second, {one.two, one.three}), one.three);
+        if (!all.empty()) one.status(one.three, term, 1, 5, term);
+    }
+    CHECK(one.closed.empty());
+    CHECK(one.machine.leading());
+    CHECK(one.machine.round() == 6);
+    CHECK(one.machine.state().values.contains("k"));
 }
 
 TEST_CASE("claims: a stop ends the peer, though one member claims rounds behind it") {

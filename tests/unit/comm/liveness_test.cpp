@@ -137,6 +137,45 @@ TEST_CASE("leave: a member that reaches no quorum goes at once") {
     CHECK(one.ended == "left the run");
 }
 
+TEST_CASE("leave: the request is sent to each sequencer that comes meanwhile") {
+    member_of_three one;
+    one.machine.leave(++one.now);
+    one.sent();
+    CHECK_FALSE(one.machine.over());
+    one.status(one.three, 2, 3, 5, 0);
+    CHECK(asks_to_go(one.sent(), one.three));
+    one.status(one.two, 3, 2, 5, 0);
+    CHECK(asks_to_go(one.sent(), one.two));
+    one.status(one.three, 4, 3, 5, 0);
+    CHECK(asks_to_go(one.sent(), one.three));
+}
+
+TEST_CASE("leave: all that go at the same time are gone when their time is over") {
+    for (const bool led : {true, false}) {
+        three_machines run;
+        run.pass(led ? 2 * second : second / 5);
+        for (const auto& [peer, machine] : run.all) machine->leave(run.now);
+        run.pass(member_of_three::settings().leave_timeout + second);
+        for (const auto& [peer, machine] : run.all) CHECK(machine->over());
+    }
+}
+
+TEST_CASE("leave: a sequencer and a member that go at the same time leave a run that goes on") {
+    three_machines run;
+    run.pass(2 * second);
+    const thinwire::peer_id first = run.of(1).sequencer();
+    REQUIRE(first != 0);
+    const thinwire::peer_id last = first == 3 ? 2 : 3;
+    for (const auto& [peer, machine] : run.all)
+        if (peer != last) machine->leave(run.now);
+    run.pass(member_of_three::settings().leave_timeout + 4 * member_of_three::settings().takeover);
+    for (const auto& [peer, machine] : run.all) CHECK(machine->over() == (peer != last));
+    CHECK(run.of(last).leading());
+    run.of(last).request({kind::set, 0, "k", "1"}, run.now);
+    run.pass(3 * member_of_three::settings().takeover);
+    CHECK(run.of(last).state().values.contains("k"));
+}
+
 TEST_CASE("leave: two that go at the same time leave a run that goes on") {
     three_machines run;
     run.pass(2 * second);
@@ -361,6 +400,26 @@ TEST_CASE("offers: what another asked to pass on goes to a sequencer that comes 
     REQUIRE(told.size() == 1);
     CHECK(told[0].author == 2);
     CHECK(told[0].content == offer.content);
+}
+
+TEST_CASE("offers: what another asked to pass on goes to a sequencer that was out of reach, once it is back") {
+    member_of_three one;
+    one.status(one.three, 2, 3, 5, 0);
+    one.machine.link_closed(one.three, "cut", ++one.now);
+    thinwire::offer_message offer = offer_of_two(bytes("a payload"));
+    offer.relay = true;
+    one.machine.received(one.two, offer, ++one.now);
+    one.sent();
+    one.three = one.machine.link_opened(++one.now);
+    thinwire::hello_message hello;
+    hello.run = lone_peer::settings(0).run;
+    hello.peer = hello.session = hello.incarnation = 3;
+    hello.next_round = 5;
+    one.machine.received(one.three, hello, ++one.now);
+    one.status(one.three, 2, 3, 5, 0);
+    const auto told = only<thinwire::offer_message>(one.sent(), one.three);
+    REQUIRE(told.size() == 1);
+    CHECK(told[0].author == 2);
 }
 
 TEST_CASE("offers: the own one is made again, to be passed on, when a new sequencer is out of reach") {
