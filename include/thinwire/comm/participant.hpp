@@ -318,6 +318,7 @@ class participant {
     [[nodiscard]] offer_message own_offer() const;
     [[nodiscard]] bool proven(const offer_message& m, const link_state& l) const;
     void offer_own(link_id link, timestamp now);
+    void pass_on(link_id link, timestamp now);
     held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
                        std::size_t size);
     held_payload* hold_as(const committed_payload& c, std::uint64_t round);

@@ -208,6 +208,7 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     l.told = status(now);
     if (!settings_.fresh) send(link, l.told, now);
     offer_own(link, now);
+    if (hello.peer == sequencer_) pass_on(link, now);
     if (leading()) propose_to(link, now);
 }
 

@@ -222,13 +222,15 @@ inline bool participant::newest() const {
 }
 
 /// Whether those who decide in the view, this peer with them, are here, no further, and have not accepted the next
-/// record: then that one cannot be final, whoever says so, but for what they did since they last told.
+/// record but in this peer's own term: then it cannot be final elsewhere, whoever says so, but for what they did since
+/// they last told.
 inline bool participant::none_further() const {
     return state_.view.quorum([&](const view_member& m) {
-        if (m.peer == settings_.self) return is(m, nullptr) && !tentative_ && !storing_;
+        if (m.peer == settings_.self) return is(m, nullptr) && (leading() || (!tentative_ && !storing_));
         const link_state* l = linked(m.peer);
         if (!is(m, l) || !l->has_said) return false;
-        const bool behind = l->says.final < final_ || (l->says.final == final_ && l->says.accepted == 0);
+        const bool accepted = l->says.accepted != 0 && !(leading() && l->says.accepted == term_);
+        const bool behind = l->says.final < final_ || (l->says.final == final_ && !accepted);
         return behind && settled_ < peers_.at(m.peer).heard + settings_.takeover;
     });
 }

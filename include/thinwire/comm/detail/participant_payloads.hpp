@@ -64,6 +64,14 @@ inline void participant::offer_own(link_id link, timestamp now) {
     if (entered() || links_.at(link).peer == sequencer_) send(link, own_offer(), now);
 }
 
+/// Tells the sequencer of the payloads that their authors asked to pass on.
+inline void participant::pass_on(link_id link, timestamp now) {
+    const peer_id to = links_.at(link).peer;
+    for (const auto& [key, held] : pool_)
+        if (held.relay && held.bytes && held.author != settings_.self && held.author != to)
+            send(link, offer_of(key, held), now);
+}
+
 /// The entry of a payload, made when it is new. Within the bounds of on(offer_message) and of a record.
 inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
                                                     std::uint64_t session, std::size_t size) {

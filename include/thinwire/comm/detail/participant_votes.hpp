@@ -251,9 +251,7 @@ inline void participant::follow(link_id link, std::uint64_t term, timestamp now)
         step_down(term, now + settings_.takeover);
         sequencer_ = peer;
         offer_own(link, now);  // a member has it already, unless it was behind when it was offered
-        for (const auto& [key, held] : pool_)
-            if (held.relay && held.bytes && held.author != settings_.self && held.author != peer)
-                send(link, offer_of(key, held), now);
+        pass_on(link, now);
     }
     role_ = role::follower;
     electing_ = false;
