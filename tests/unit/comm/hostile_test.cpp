@@ -146,7 +146,8 @@ bool serves(member_of_three& one, const thinwire::shared_bytes& payload, std::ui
     bool stored = false;
     for (const timestamp end = one.now + length; one.now < end && !stored && known(one, 3).present;) {
         sent_messages all = one.sent();
-        if (std::ranges::none_of(all, [](const auto& m) { return m.second.index() == 4; })) {
+        if (std::ranges::none_of(
+                all, [](const auto& m) { return std::holds_alternative<thinwire::fetch_message>(m.second); })) {
             one.status(one.three, term, 3, 5, term);
             all = pass(one, second / 10, {one.two, one.three});
         }
