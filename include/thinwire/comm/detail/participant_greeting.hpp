@@ -231,7 +231,9 @@ inline void participant::meet_members(timestamp now) {
 inline bool participant::shown_out(peer_id by) {
     if (by != 0) refused_by_.insert(by);
     const auto refused = [&](const view_member& m) { return refused_by_.contains(m.peer); };
-    if (by == 0) return links_.empty() || !admitted_once_;  // where its owner sent it
+    const bool alone =
+        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
+    if (by == 0) return links_.empty() || (alone && !admitted_once_);  // where its owner sent it
     return settings_.fresh || links_.empty() || by == sequencer_ || state_.view.quorum(refused);
 }
 

@@ -151,7 +151,10 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
         held->signature = m.signature;
         held->session = m.session;
     }
-    if (held->bytes) return completed(key, now);
+    if (held->bytes) {
+        if (leading()) collect(key, now);
+        return;
+    }
     add_source(key, link, now);
     bool asked = false;
     const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
