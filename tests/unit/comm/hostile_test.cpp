@@ -16,9 +16,8 @@ using thinwire::timestamp;
 
 namespace {
 
-constexpr timestamp second = 1'000'000;
-constexpr std::uint64_t highest = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t leap = std::uint64_t{1} << 32U;  ///< by more no term rises at once
+constexpr std::uint64_t highest = ~std::uint64_t{0};
 
 bool votes_for_good(member_of_three& one) {
     const auto effects = one.machine.take_effects();
@@ -86,12 +85,12 @@ TEST_CASE("claims: rounds far ahead that one member claims are not sought, a quo
         one.sent();
         one.closed.clear();  // of the link that it replaced
         const std::uint64_t term = one.machine.term();
-        for (timestamp past = 0; past < s.absence + 2 * s.takeover && one.closed.empty(); past += second) {
+        for (timestamp past = 0; past < s.absence + 2 * s.takeover && one.closed.empty(); past += one_second) {
             if (leads)
                 one.status(one.three, term, 1, 5, 0);
             else
                 one.status(one.three, 2, 3, 5, 0);
-            pass(one, second, {one.two, one.three});
+            pass(one, one_second, {one.two, one.three});
         }
         CHECK(one.closed.empty());
         CHECK(known(one, 3).present);
@@ -110,8 +109,8 @@ TEST_CASE("claims: rounds far ahead that one member claims keep no record from b
     const std::uint64_t term = one.machine.term();
     one.status(one.three, term, 1, 5, 0);
     one.machine.request({thinwire::control_change::kind::set, 0, "k", "1"}, ++one.now);
-    for (timestamp past = 0; past < 2 * s.max_deadline && one.machine.round() == 5; past += second) {
-        const auto all = only<thinwire::record_message>(pass(one, second, {one.two, one.three}), one.three);
+    for (timestamp past = 0; past < 2 * s.max_deadline && one.machine.round() == 5; past += one_second) {
+        const auto all = only<thinwire::record_message>(pass(one, one_second, {one.two, one.three}), one.three);
         if (!all.empty()) one.status(one.three, term, 1, 5, term);
     }
     CHECK(one.closed.empty());
@@ -128,12 +127,12 @@ TEST_CASE("claims: a stop ends the peer, though one member claims rounds behind 
     thinwire::run_state next = member_of_three::settings().state;
     next.stopped = true;
     one.machine.received(one.three, proposal(2, {}, thinwire::encode_state(next)), ++one.now);
-    pass(one, second, {one.two, one.three});
+    pass(one, one_second, {one.two, one.three});
     one.status(one.three, 2, 3, 6, 0);
     one.sent();
     REQUIRE(one.machine.round() == 6);
     one.machine.taken(6, ++one.now);
-    pass(one, second, {one.two, one.three});
+    pass(one, one_second, {one.two, one.three});
     CHECK(one.ended == "the run was stopped");
 }
 
@@ -149,7 +148,7 @@ bool serves(member_of_three& one, const thinwire::shared_bytes& payload, std::ui
         if (std::ranges::none_of(
                 all, [](const auto& m) { return std::holds_alternative<thinwire::fetch_message>(m.second); })) {
             one.status(one.three, term, 3, 5, term);
-            all = pass(one, second / 10, {one.two, one.three});
+            all = pass(one, one_second / 10, {one.two, one.three});
         }
         for (const auto& f : only<thinwire::fetch_message>(all, one.three)) {
             std::vector<std::byte> part;
@@ -179,7 +178,7 @@ TEST_CASE("sizes: a payload whose author named a wrong one is fetched with that 
         one.machine.received(one.two, offer, ++one.now);
         one.sent();
         one.machine.received(one.three, proposal(2, {{2, offer.content, nullptr, 1000}}), ++one.now);
-        CHECK(serves(one, payload, 2, 30 * second));
+        CHECK(serves(one, payload, 2, 30 * one_second));
         CHECK(known(one, 3).present);
         CHECK(known(one, 3).strikes == 0);
     }
@@ -195,7 +194,7 @@ TEST_CASE("pieces: a wrong one of a link that is gone is not laid to who gave th
     one.sent();
     one.machine.link_closed(one.two, "cut", ++one.now);
     one.machine.received(one.three, proposal(2, {{2, offer.content, nullptr, offer.size}}), ++one.now);
-    CHECK(serves(one, payload, 2, 30 * second));
+    CHECK(serves(one, payload, 2, 30 * one_second));
     CHECK(known(one, 3).present);
     CHECK(known(one, 3).strikes == 0);
 }
@@ -240,7 +239,7 @@ TEST_CASE("refusals: one of a member alone ends the link with it and nothing els
             CHECK_FALSE(known(one, 2).present);
             CHECK(known(one, 3).present);
             CHECK(one.machine.sequencer() == (ordered ? 3 : 0));
-            pass(one, second, {one.three});
+            pass(one, one_second, {one.three});
             CHECK_FALSE(one.machine.over());
         }
 }
@@ -327,12 +326,12 @@ TEST_CASE("votes: a sequencer that one member hears and nobody else delays the e
     while (!campaign && one.now < first + 10 * takeover) {
         one.status(one.two, 2, 9, 5, 0);
         one.status(one.three, 2, 0, 5, 0);
-        if (!only<thinwire::campaign_message>(pass(one, second, {one.two, one.three}), one.two).empty())
+        if (!only<thinwire::campaign_message>(pass(one, one_second, {one.two, one.three}), one.two).empty())
             campaign = one.now;
     }
     REQUIRE(campaign);
     CHECK(*campaign >= first + takeover);
-    CHECK(*campaign <= first + 3 * takeover + second);
+    CHECK(*campaign <= first + 3 * takeover + one_second);
 }
 
 TEST_CASE("log: who says for an absence that it has nothing keeps no rounds here, nobody else's are given away") {
@@ -346,12 +345,12 @@ TEST_CASE("log: who says for an absence that it has nothing keeps no rounds here
         for (const timestamp end = one.now + length; one.now < end;) {
             one.status(one.three, 2, 3, 5, 0);
             one.status(nothing, 1, 0, 0, 0);
-            pass(one, second, {one.two, one.three, nothing});
+            pass(one, one_second, {one.two, one.three, nothing});
         }
     };
     says(s.absence / 2);
     CHECK(one.machine.log_needed_from(5) == 4);
-    says(s.absence / 2 + 2 * second);
+    says(s.absence / 2 + 2 * one_second);
     CHECK(known(one, 9).present);
     CHECK(one.machine.log_needed_from(5) == 5);
     const thinwire::link_id behind = stranger(one, 8, 4);

@@ -15,11 +15,8 @@
 
 using namespace machine;
 using thinwire::timestamp;
-using kind = thinwire::control_change::kind;
 
 namespace {
-
-constexpr timestamp second = 1'000'000;
 
 /// Three machines of one run that reach one another; what they send arrives at once.
 struct three_machines {
@@ -59,7 +56,7 @@ struct three_machines {
         }
     }
     void pass(timestamp length) {
-        for (const timestamp until = now + length; now < until; now += second / 10) {
+        for (const timestamp until = now + length; now < until; now += one_second / 10) {
             for (bool quiet = false; !quiet;) {
                 quiet = true;
                 for (const auto& [peer, machine] : all)
@@ -76,13 +73,14 @@ struct three_machines {
 /// The view of three without this peer.
 thinwire::shared_bytes without_one() {
     thinwire::run_state s = member_of_three::settings().state;
-    s.apply({kind::remove, 1, "", ""});
+    s.apply({thinwire::control_change::kind::remove, 1, "", ""});
     return thinwire::encode_state(s);
 }
 
 bool asks_to_go(const sent_messages& all, thinwire::link_id link) {
-    return std::ranges::any_of(only<thinwire::request_message>(all, link),
-                               [](const auto& m) { return m.change.what == kind::remove && m.change.peer == 1; });
+    return std::ranges::any_of(only<thinwire::request_message>(all, link), [](const auto& m) {
+        return m.change.what == thinwire::control_change::kind::remove && m.change.peer == 1;
+    });
 }
 
 }  // namespace
@@ -117,13 +115,13 @@ TEST_CASE("leave: a member that is not taken out goes when its time is over") {
     const auto waits = [&](timestamp until) {
         while (one.now < until && !one.machine.over()) {
             one.status(one.three, 2, 3, 5, 0);
-            pass(one, second / 2, {one.two, one.three});
+            pass(one, one_second / 2, {one.two, one.three});
         }
     };
     const timestamp began = one.now;
-    waits(began + most - second);
+    waits(began + most - one_second);
     CHECK_FALSE(one.machine.over());
-    waits(began + most + second);
+    waits(began + most + one_second);
     CHECK(one.ended == "left the run");
 }
 
@@ -153,16 +151,16 @@ TEST_CASE("leave: the request is sent to each sequencer that comes meanwhile") {
 TEST_CASE("leave: all that go at the same time are gone when their time is over") {
     for (const bool led : {true, false}) {
         three_machines run;
-        run.pass(led ? 2 * second : second / 5);
+        run.pass(led ? 2 * one_second : one_second / 5);
         for (const auto& [peer, machine] : run.all) machine->leave(run.now);
-        run.pass(member_of_three::settings().leave_timeout + second);
+        run.pass(member_of_three::settings().leave_timeout + one_second);
         for (const auto& [peer, machine] : run.all) CHECK(machine->over());
     }
 }
 
 TEST_CASE("leave: a sequencer and a member that go at the same time leave a run that goes on") {
     three_machines run;
-    run.pass(2 * second);
+    run.pass(2 * one_second);
     const thinwire::peer_id first = run.of(1).sequencer();
     REQUIRE(first != 0);
     const thinwire::peer_id last = first == 3 ? 2 : 3;
@@ -171,22 +169,22 @@ TEST_CASE("leave: a sequencer and a member that go at the same time leave a run 
     run.pass(member_of_three::settings().leave_timeout + 4 * member_of_three::settings().takeover);
     for (const auto& [peer, machine] : run.all) CHECK(machine->over() == (peer != last));
     CHECK(run.of(last).leading());
-    run.of(last).request({kind::set, 0, "k", "1"}, run.now);
+    run.of(last).request({thinwire::control_change::kind::set, 0, "k", "1"}, run.now);
     run.pass(3 * member_of_three::settings().takeover);
     CHECK(run.of(last).state().values.contains("k"));
 }
 
 TEST_CASE("leave: two that go at the same time leave a run that goes on") {
     three_machines run;
-    run.pass(2 * second);
+    run.pass(2 * one_second);
     const thinwire::peer_id first = run.of(1).sequencer();
     REQUIRE(first != 0);
     for (const auto& [peer, machine] : run.all)
         if (peer != first) machine->leave(run.now);
-    run.pass(member_of_three::settings().leave_timeout + 2 * second);
+    run.pass(member_of_three::settings().leave_timeout + 2 * one_second);
     for (const auto& [peer, machine] : run.all) CHECK(machine->over() == (peer != first));
     CHECK(run.of(first).state().view.members.size() == 1);
-    run.of(first).request({kind::set, 0, "k", "1"}, run.now);
+    run.of(first).request({thinwire::control_change::kind::set, 0, "k", "1"}, run.now);
     run.pass(3 * member_of_three::settings().takeover);
     CHECK(run.of(first).leading());
     CHECK(run.of(first).state().values.contains("k"));
@@ -198,7 +196,7 @@ TEST_CASE("leave: the request is sent, whatever was asked for in this term befor
         member_of_three one;
         one.machine.link_closed(one.three, "cut", ++one.now);  // two decides with this peer alone
         one.status(one.two, 2, 2, 5, 0);
-        if (before) one.machine.request({kind::ban, 9, "", ""}, ++one.now);
+        if (before) one.machine.request({thinwire::control_change::kind::ban, 9, "", ""}, ++one.now);
         one.sent();
         one.machine.leave(++one.now);
         CHECK(asks_to_go(one.sent(), one.two));
@@ -212,7 +210,7 @@ TEST_CASE("leave: a sequencer waits for members that it did not hear lately, unt
         thinwire::participant_settings s = lone_peer::settings(2);
         s.address = "one";
         returned_peer one(s);
-        one.run(second);
+        one.run(one_second);
         const thinwire::link_id link = one.machine.link_opened(++one.now);
         thinwire::hello_message hello;
         hello.run = s.run;
@@ -225,8 +223,8 @@ TEST_CASE("leave: a sequencer waits for members that it did not hear lately, unt
         one.machine.leave(one.now += s.takeover + 1);
         const timestamp began = one.now;
         CHECK_FALSE(one.machine.over());
-        while (one.now < began + s.leave_timeout - second && !one.machine.over()) {
-            one.machine.tick(one.now += second / 10);
+        while (one.now < began + s.leave_timeout - one_second && !one.machine.over()) {
+            one.machine.tick(one.now += one_second / 10);
             one.run(0);
             if (back) one.says(link, 0, one.machine.term());
         }
@@ -258,9 +256,9 @@ TEST_CASE("stop: a goodbye does not take a replica's last commits from it") {
                 if (const auto* d = std::get_if<thinwire::deliver_effect>(&e)) delivered.push_back(d->record->round);
             CHECK(delivered == std::vector<std::uint64_t>{3, 4});
         } else {
-            pass(one, s.leave_timeout - second, {one.two});
+            pass(one, s.leave_timeout - one_second, {one.two});
             CHECK_FALSE(one.machine.over());
-            pass(one, 2 * second, {one.two});
+            pass(one, 2 * one_second, {one.two});
             CHECK(one.now >= began + s.leave_timeout);
         }
         CHECK(one.machine.over());
@@ -269,11 +267,11 @@ TEST_CASE("stop: a goodbye does not take a replica's last commits from it") {
 
 TEST_CASE("stop: a sequencer that waits for a member which lags never wakes in the past") {
     thinwire::participant_settings s = lone_peer::settings(2);
-    s.max_deadline = second;
-    s.min_deadline = second / 10;
+    s.max_deadline = one_second;
+    s.min_deadline = one_second / 10;
     s.address = "one";
     returned_peer one(s);
-    one.run(second);
+    one.run(one_second);
     const thinwire::link_id link = one.machine.link_opened(++one.now);
     thinwire::hello_message hello;
     hello.run = s.run;
@@ -282,13 +280,13 @@ TEST_CASE("stop: a sequencer that waits for a member which lags never wakes in t
     one.machine.received(link, hello, ++one.now);
     one.says(link, 0, 0);
     one.run(1'000);
-    one.machine.request({kind::stop, 0, "", ""}, ++one.now);
+    one.machine.request({thinwire::control_change::kind::stop, 0, "", ""}, ++one.now);
     one.run(1'000);
     REQUIRE(one.machine.state().stopped);
     REQUIRE_FALSE(one.machine.over());
     one.machine.payload_ready(one.machine.round(), bytes("a payload"), ++one.now);
     std::size_t late = 0;
-    for (int ticks = 0; ticks < 1000 && one.now < 4 * second && !one.machine.over(); ++ticks) {
+    for (int ticks = 0; ticks < 1000 && one.now < 4 * one_second && !one.machine.over(); ++ticks) {
         for (const auto& e : one.machine.take_effects())
             if (const auto* d = std::get_if<thinwire::deliver_effect>(&e))
                 one.machine.taken(d->record->round + 1, one.now);
@@ -309,7 +307,7 @@ TEST_CASE("addresses: a sequencer that listens everywhere keeps the one that the
     s.state.view.members[0].address = "203.0.113.5:41234";
     member_of_three one(s);
     elect(one);
-    one.machine.request({kind::set, 0, "k", "1"}, ++one.now);
+    one.machine.request({thinwire::control_change::kind::set, 0, "k", "1"}, ++one.now);
     const thinwire::commit_ptr record = proposed(one, 2 * s.max_deadline, {one.two, one.three});
     REQUIRE(record);
     REQUIRE(record->control);
@@ -324,11 +322,11 @@ TEST_CASE("addresses: one without a host is not dialled, but where that member s
     s.state.view.members[0].address = ":41234";
     s.state.view.members[0].incarnation = 2;
     returned_peer one(s);
-    CHECK(one.run(3 * second).empty());
+    CHECK(one.run(3 * one_second).empty());
     const thinwire::link_id link = one.let_in(2, "198.51.100.2:41234");
     one.run(0);
     one.machine.link_closed(link, "cut", ++one.now);
-    const std::vector<std::string> dialled = one.run(3 * second);
+    const std::vector<std::string> dialled = one.run(3 * one_second);
     CHECK(std::ranges::find(dialled, ":41234") == dialled.end());
     CHECK(std::ranges::find(dialled, "198.51.100.2:41234") != dialled.end());
 }
@@ -338,8 +336,9 @@ TEST_CASE("addresses: one without a host is not dialled, but where that member s
 TEST_CASE("first round: requests are answered while peers are missing, payloads wait") {
     thinwire::participant_settings s = member_of_three::settings();
     s.min_peers = 4;
-    const std::array<thinwire::control_change, 3> changes{
-        {{kind::allow, 0, "key", ""}, {kind::set, 0, "k", "1"}, {kind::ban, 9, "", ""}}};
+    const std::array<thinwire::control_change, 3> changes{{{thinwire::control_change::kind::allow, 0, "key", ""},
+                                                           {thinwire::control_change::kind::set, 0, "k", "1"},
+                                                           {thinwire::control_change::kind::ban, 9, "", ""}}};
     for (const thinwire::control_change& c : changes) {
         CAPTURE(static_cast<int>(c.what));
         member_of_three one(s);
@@ -352,9 +351,9 @@ TEST_CASE("first round: requests are answered while peers are missing, payloads 
         REQUIRE(record->control);
         const auto state = thinwire::decode_state(*record->control);
         REQUIRE(state);
-        CHECK(state->keys.contains("key") == (c.what == kind::allow));
-        CHECK(state->values.contains("k") == (c.what == kind::set));
-        CHECK(state->banned.contains(9) == (c.what == kind::ban));
+        CHECK(state->keys.contains("key") == (c.what == thinwire::control_change::kind::allow));
+        CHECK(state->values.contains("k") == (c.what == thinwire::control_change::kind::set));
+        CHECK(state->banned.contains(9) == (c.what == thinwire::control_change::kind::ban));
     }
 }
 
@@ -468,7 +467,7 @@ TEST_CASE("views: who lacks rounds that the log here has no more is not let in y
         member_of_three one;
         elect(one);
         const thinwire::link_id link = stranger(one, 9, final);
-        one.machine.request({kind::set, 0, "k", "1"}, ++one.now);
+        one.machine.request({thinwire::control_change::kind::set, 0, "k", "1"}, ++one.now);
         const thinwire::commit_ptr record = proposed(one, 2 * s.max_deadline, {one.two, one.three, link});
         REQUIRE(record);
         REQUIRE(record->control);
@@ -482,12 +481,12 @@ TEST_CASE("alone: a process that stood still for long looks for the others befor
     const thinwire::participant_settings s = member_of_three::settings();
     member_of_three one;
     for (const thinwire::link_id link : {one.two, one.three}) one.machine.link_closed(link, "cut", ++one.now);
-    pass(one, second, {});
+    pass(one, one_second, {});
     one.machine.tick(one.now += 3 * s.reconnect_timeout);
     one.sent();
     CHECK_FALSE(one.machine.over());
-    pass(one, s.reconnect_timeout - second, {});
+    pass(one, s.reconnect_timeout - one_second, {});
     CHECK_FALSE(one.machine.over());
-    pass(one, 2 * second, {});
+    pass(one, 2 * one_second, {});
     CHECK(one.machine.over());
 }

@@ -21,6 +21,8 @@
 
 namespace machine {
 
+inline constexpr thinwire::timestamp one_second = 1'000'000;
+
 /// A peer alone: the founder of a run, which leads at once.
 struct lone_peer {
     thinwire::participant machine;
