@@ -37,7 +37,7 @@ struct http_address {
 class http_listener {
  public:
     /// On an IP address, with port 0 on any port; `key` names the setting in errors. Throws launcher_error(network).
-    explicit http_listener(http_address where, const std::string& key = "peer.status");
+    http_listener(http_address where, const std::string& key = "peer.status");
 
     [[nodiscard]] const http_address& address() const noexcept { return where_; }
     [[nodiscard]] int socket() const noexcept { return socket_.get(); }
