@@ -119,6 +119,26 @@ TEST_CASE("claims: rounds far ahead that one member claims keep no record from b
     CHECK(one.machine.state().values.contains("k"));
 }
 
+TEST_CASE("claims: the record under way here may be final where the log begins behind it, and is sought there") {
+    const thinwire::participant_settings s = member_of_three::settings();
+    member_of_three one;
+    elect(one);
+    const std::uint64_t term = one.machine.term();
+    one.machine.request({thinwire::control_change::kind::set, 0, "k", "1"}, ++one.now);
+    for (timestamp past = 0; past < 2 * s.max_deadline; past += one_second) {
+        one.status(one.two, term, 1, 5, 0);
+        pass(one, one_second, {one.two, one.three});
+    }
+    one.three = one.let_in(3, "three", "", 6, 6);
+    one.sent();
+    const auto sought = [&] { return std::ranges::find(one.closed, "a snapshot is sought") != one.closed.end(); };
+    for (timestamp past = 0; past < s.absence + 2 * s.takeover && !sought(); past += one_second) {
+        one.status(one.two, term, 1, 5, 0);
+        pass(one, one_second, {one.two, one.three});
+    }
+    CHECK(sought());
+}
+
 TEST_CASE("claims: a stop ends the peer, though one member claims rounds behind it") {
     member_of_three one;
     one.status(one.three, 2, 3, 5, 0);

@@ -221,18 +221,26 @@ inline bool participant::newest() const {
     return most <= final_ || (none_further() && (leading() || most > final_ + 1));
 }
 
-/// Whether those who decide in the view, this peer with them, are here, no further, and have not accepted the next
-/// record but in this peer's own term: then it cannot be final elsewhere, whoever says so, but for what they did since
-/// they last told.
+/// Whether those who decide, this peer with them, are here and no further: then no more is final, whoever says so, but
+/// for what they did since they last told. The record under way here may be final elsewhere; the one after it is not,
+/// unless those whom it lets decide have it.
 inline bool participant::none_further() const {
-    return state_.view.quorum([&](const view_member& m) {
-        if (m.peer == settings_.self) return is(m, nullptr) && (leading() || (!tentative_ && !storing_));
+    std::uint64_t most = 0;
+    for (const auto& [link, l] : links_)
+        if (l.has_said) most = std::max(most, l.says.final);
+    const commit_record* open = storing_ ? &storing_->record : tentative_.get();
+    if (open != nullptr && most <= final_ + 1) return false;
+    if (storing_ && tentative_ && record_digest(*tentative_) != record_digest(*open)) return false;
+    const auto no_further = [&](const view_member& m) {
+        if (m.peer == settings_.self) return is(m, nullptr);
         const link_state* l = linked(m.peer);
         if (!is(m, l) || !l->has_said) return false;
-        const bool accepted = l->says.accepted != 0 && !(leading() && l->says.accepted == term_);
-        const bool behind = l->says.final < final_ || (l->says.final == final_ && !accepted);
+        const bool same = l->says.accepted == 0 || (open != nullptr && l->says.accepted == open->term);
+        const bool behind = l->says.final < final_ || (l->says.final == final_ && same);
         return behind && settled_ < peers_.at(m.peer).heard + settings_.takeover;
-    });
+    };
+    if (!state_.view.quorum(no_further)) return false;
+    return open == nullptr || !open->control || decode_state(*open->control).value().view.quorum(no_further);
 }
 
 /// Goes when the run has shown this peer out, by its log and by the newest state: what was taken back since is only
