@@ -345,6 +345,7 @@ class participant {
     void store(commit_ptr record, bool final);
     void finalize(timestamp now);
     void apply_control(const commit_record& record, run_state next, timestamp now);
+    [[nodiscard]] std::uint64_t furthest_said() const;
     [[nodiscard]] bool newest() const;
     [[nodiscard]] bool none_further() const;
     void heed(timestamp now);

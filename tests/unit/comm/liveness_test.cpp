@@ -204,21 +204,31 @@ TEST_CASE("leave: the request is sent, whatever was asked for in this term befor
     }
 }
 
+namespace {
+
+/// A founder, of lone_peer::settings(2), leads, and peer 2 comes: its link.
+thinwire::link_id meet_second(returned_peer& one) {
+    one.run(one_second);
+    const thinwire::link_id link = one.machine.link_opened(++one.now);
+    thinwire::hello_message hello;
+    hello.run = lone_peer::settings(2).run;
+    hello.peer = hello.session = 2;
+    hello.incarnation = 5;
+    one.machine.received(link, hello, ++one.now);
+    one.says(link, 0, 0);
+    one.run(1'000);
+    return link;
+}
+
+}  // namespace
+
 TEST_CASE("leave: a sequencer waits for members that it did not hear lately, until its time is over") {
     for (const bool back : {true, false}) {
         CAPTURE(back);
         thinwire::participant_settings s = lone_peer::settings(2);
         s.address = "one";
         returned_peer one(s);
-        one.run(one_second);
-        const thinwire::link_id link = one.machine.link_opened(++one.now);
-        thinwire::hello_message hello;
-        hello.run = s.run;
-        hello.peer = hello.session = 2;
-        hello.incarnation = 5;
-        one.machine.received(link, hello, ++one.now);
-        one.says(link, 0, 0);
-        one.run(1'000);
+        const thinwire::link_id link = meet_second(one);
         REQUIRE(one.machine.leading());
         one.machine.leave(one.now += s.takeover + 1);
         const timestamp began = one.now;
@@ -271,15 +281,7 @@ TEST_CASE("stop: a sequencer that waits for a member which lags never wakes in t
     s.min_deadline = one_second / 10;
     s.address = "one";
     returned_peer one(s);
-    one.run(one_second);
-    const thinwire::link_id link = one.machine.link_opened(++one.now);
-    thinwire::hello_message hello;
-    hello.run = s.run;
-    hello.peer = hello.session = 2;
-    hello.incarnation = 5;
-    one.machine.received(link, hello, ++one.now);
-    one.says(link, 0, 0);
-    one.run(1'000);
+    const thinwire::link_id link = meet_second(one);
     one.machine.request({thinwire::control_change::kind::stop, 0, "", ""}, ++one.now);
     one.run(1'000);
     REQUIRE(one.machine.state().stopped);

@@ -212,12 +212,18 @@ inline void participant::finalize(timestamp now) {
     for (const pool_key& key : next) collect(key, now);
 }
 
+/// The most rounds that somebody who is linked says to be final.
+inline std::uint64_t participant::furthest_said() const {
+    std::uint64_t most = 0;
+    for (const auto& [link, l] : links_)
+        if (l.at == phase::linked) most = std::max(most, l.says.final);
+    return most;
+}
+
 /// Nobody who is linked and can be believed says that more is final, and nothing more is here.
 inline bool participant::newest() const {
     if (pulled_.lower_bound(final_) != pulled_.end()) return false;
-    std::uint64_t most = final_;
-    for (const auto& [link, l] : links_)
-        if (l.has_said) most = std::max(most, l.says.final);
+    const std::uint64_t most = furthest_said();
     return most <= final_ || (none_further() && (leading() || most > final_ + 1));
 }
 
@@ -225,11 +231,8 @@ inline bool participant::newest() const {
 /// for what they did since they last told. The record under way here may be final elsewhere; the one after it is not,
 /// unless those whom it lets decide have it.
 inline bool participant::none_further() const {
-    std::uint64_t most = 0;
-    for (const auto& [link, l] : links_)
-        if (l.has_said) most = std::max(most, l.says.final);
     const commit_record* open = storing_ ? &storing_->record : tentative_.get();
-    if (open != nullptr && most <= final_ + 1) return false;
+    if (open != nullptr && furthest_said() <= final_ + 1) return false;
     if (storing_ && tentative_ && record_digest(*tentative_) != record_digest(*open)) return false;
     const auto no_further = [&](const view_member& m) {
         if (m.peer == settings_.self) return is(m, nullptr);
@@ -309,9 +312,7 @@ inline void participant::pull(timestamp now) {
     const auto current = [&](const auto& a) { return a && a->record.term == term_; };
     const bool under_way = (tentative_ && tentative_->term == term_) || current(assembly_) || current(storing_);
     if (under_way && !leading() && hears_sequencer(now)) return;
-    std::uint64_t most = 0;
-    for (const auto& [link, l] : links_)
-        if (l.at == phase::linked) most = std::max(most, l.says.final);
+    const std::uint64_t most = furthest_said();
     bool served = true;
     for (std::uint64_t r = final_; r < std::min(most, final_ + pulls_ahead); ++r) {
         if (pulls_.contains(r) || pulled_.contains(r)) continue;
