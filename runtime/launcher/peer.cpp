@@ -277,7 +277,12 @@ void peer::begin_log() {
     const stop_watch watch(clock::duration::zero(), [this] { node_->stop(); });
     keeper_.begin(node_->status().log_begin, replica_->optimizer().round(),
                   [this] { return replica_->make_snapshot(); });
-    replay();
+    try {
+        replay();
+    } catch (const runtime::node_error& problem) {
+        // A run that is stopped meanwhile ends this peer in order: train() meets it again.
+        if (problem.code() != runtime::node_errc::run_stopped || stop_requested()) throw;
+    }
     log_round(replica_->optimizer().round());
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string& listening = founder_ ? settings_.peer.address : listening_of(settings_);
@@ -404,7 +409,6 @@ void peer::finish_logged() {
 }
 
 void peer::train() {
-    gather();
     try {
         const stop_watch watch(
             stop_grace, [this] { node_->stop(); },
@@ -412,6 +416,7 @@ void peer::train() {
                 const runtime::node_status status = node_->status();
                 return status.paused || !status.ordered;
             });
+        gather();
         finish_logged();
         train_rounds();
     } catch (const std::exception& problem) {

@@ -75,6 +75,7 @@ void peer::contribute() {
     const gradient made = compute();
     pace();
     finish_round();
+    if (optimizer.round() >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
     replay();
     if (ended_ || optimizer.round() >= static_cast<std::uint64_t>(settings_.run.rounds)) return;
     if (optimizer.round() > made.round + static_cast<std::uint64_t>(settings_.run.max_staleness)) {

@@ -226,6 +226,14 @@ class Control(common.Case):
         common.interrupt(founder)
         self.assertEqual(self.finish(founder)[0], OK)
 
+    def test_a_founder_that_waits_for_others_is_stopped(self):
+        founder, _ = self.found("run", *LONG, "--run.min_peers", "2")
+        self.wait_for(lambda: (self.folder / "run/control").exists(), "it is in its run")
+        self.ctl("run", "stop")
+        code, stderr = self.finish(founder, limit=30)
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("stopped in round 0, saved", stderr)
+
 
 if __name__ == "__main__":
     common.main()

@@ -142,6 +142,21 @@ class Resume(common.Case):
         self.refuses(common.STORAGE, "start", self.write_config(), "--dir", "one", "--run.rounds", self.ROUNDS, *TINY,
                      naming=("private.state", "of run"))
 
+    def test_a_founder_whom_nobody_comes_back_to_says_so_and_ends(self):
+        run = ["--run.rounds", "100000", "--run.min_round_ms", "20", "--peer.takeover_ms", "1000"]
+        founder, where = self.found("gone/0", *run, "--run.min_peers", "3")
+        joiners = [self.join(where, f"gone/{i}") for i in (1, 2)]
+        for i in range(3):
+            self.wait_for(lambda: any(line["contributors"] == 3 for line in self.events(f"gone/{i}", "round")),
+                          "all three take part")
+        for process in (*joiners, founder):
+            process.kill()
+            self.finish(process)
+        for least in ("3", "1"):  # it gathers, or waits for what its log says is under way, or for a round
+            with self.subTest(min_peers=least):
+                self.refuses(common.RUN_LOST, "start", self.write_config(), "--dir", "gone/0", *TINY, *run, "--run.min_peers",
+                             least, "--peer.reconnect_timeout_ms", "1000", limit=30)
+
 
 if __name__ == "__main__":
     common.main()
