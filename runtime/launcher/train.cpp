@@ -39,6 +39,7 @@ struct child {
     bool killed = false, returned = false;
     bool too_late = false;          ///< it came back when the others had ended
     bool began = false;             ///< its process takes part
+    bool trained = false;           ///< it has had a round in this part of the run
     std::uint64_t sent_before = 0;  ///< rounds, in an earlier part of the run
     int code = 0;
 };
@@ -80,6 +81,8 @@ class crew {
     [[nodiscard]] std::vector<std::string> common_arguments(std::size_t index) const;
     void collect();
     void reap(std::size_t index);
+    [[nodiscard]] bool pointless_without(std::size_t index) const;
+    void interrupt_all();
     void kill_or_return();
     void end_who_is_too_late();
 
@@ -189,10 +192,19 @@ void crew::reap(std::size_t index) {
         outcome_ = ours ? static_cast<exit_code>(*code) : exit_code::failed;
         failure_ = line;
     }
-    // Without the founder the others would only look for it.
-    if (index == 0)
-        for (child& other : children_)
-            if (other.running) other.running->interrupt();
+    if (pointless_without(index)) interrupt_all();
+}
+
+/// Without the founder the others would only look for it; before its first round it waits for each of them.
+bool crew::pointless_without(std::size_t index) const {
+    return index == 0 || (children_.front().running && !children_.front().trained);
+}
+
+/// Once: a second signal would end them at once.
+void crew::interrupt_all() {
+    if (std::exchange(interrupted_, true)) return;
+    for (child& one : children_)
+        if (one.running) one.running->interrupt();
 }
 
 void crew::collect() {
@@ -201,6 +213,7 @@ void crew::collect() {
         for (const auto& event : children_[i].metrics->poll()) {
             progress_[i].take(event);
             children_[i].began = true;
+            children_[i].trained = children_[i].trained || event.value("event", "") == "round";
             if (!children_[i].running) progress_[i].state = children_[i].code == 0 ? "ended" : "failed";
         }
     }
@@ -250,10 +263,8 @@ void crew::follow(bool kill_and_return) {
         wait_for_signal(poll_ms);
         collect();
         if (stop_requested() && !interrupted_) {
-            interrupted_ = true;
             display_.announce("stopping after this round; Ctrl-C again stops at once");
-            for (child& one : children_)
-                if (one.running) one.running->interrupt();
+            interrupt_all();
         }
         if (kill_and_return && !interrupted_) kill_or_return();
         end_who_is_too_late();
@@ -373,6 +384,7 @@ std::pair<exit_code, std::string> train_alone(configuration settings, nlohmann::
     settings.peer.directory = directory{settings.peer.directory}.solo().string();
     settings.peer.dashboard.clear();
     settings.peer.tensorboard.clear();
+    settings.run.id.clear();  // a run of its own, which draws it or goes on with what it drew
     settings.run.min_peers = 1;
     settings.peer.threads = 0;  // all processors, which the peers of the run shared; results do not depend on it
     write_settings(settings);
@@ -400,6 +412,10 @@ void add_sample(const configuration& settings, const std::string& prompt, nlohma
 /// Fills in what the number of peers, the machine, the text and a run that is already in DIR decide.
 void complete_settings(configuration& settings, const train_options& options) {
     const auto processors = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+    if (!settings.peer.contributes)
+        throw launcher_error(exit_code::usage,
+                             "train: peer.contributes = false: expected true, as a round here needs every peer's "
+                             "gradient; `thinwire witness` follows a run");
     if (!settings.stated.contains("run.max_peers")) settings.run.max_peers = options.peers;
     if (settings.peer.threads == 0) settings.peer.threads = std::max<std::int64_t>(1, processors / options.peers);
     settings.peer.name.clear();

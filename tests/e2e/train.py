@@ -161,6 +161,35 @@ class Train(common.Case):
                 code, stderr = self.finish(process, limit=60)
                 self.assertEqual(code, OK, stderr)
 
+    def test_the_same_command_again_after_the_comparison(self):
+        for name, key in (("drawn", []), ("stated", ["--run.id", "mine"])):
+            with self.subTest(run_id=name):
+                command = ["train", "--data", self.text, "--out", name, "--peers", "1", *TINY, "--rounds", "2", *key]
+                losses = []
+                for _ in range(2):
+                    code, output, stderr = self.run_program(*command)
+                    self.assertEqual(code, OK, output + stderr)
+                    report = json.loads((self.folder / name / "report.json").read_text())
+                    losses.append(report["validation_loss"]["solo"])
+                self.assertIsNotNone(losses[0])
+                self.assertEqual(losses[1], losses[0])
+
+    def test_a_peer_that_fails_before_all_are_there_ends_the_command(self):
+        arguments = self.train("run", "--rounds", "100000", "--no-solo", "--run.min_round_ms", "20")
+        process = self.spawn(*arguments)
+        self.wait_for(lambda: self.events("run/peers/2", "round"), "a round")
+        common.interrupt(process)
+        code, stderr = self.finish(process)
+        self.assertEqual(code, OK, stderr)
+        state = self.folder / "run/peers/2/private.state"
+        state.write_bytes(state.read_bytes()[:-3])
+        self.refuses(common.STORAGE, *arguments, naming=("peer2", "exit code 6", "private.state", "damaged"), limit=60)
+
+    def test_a_peer_that_computes_nothing_is_refused(self):
+        self.refuses(USAGE, *self.train("run", "--rounds", "2", "--peer.contributes", "false"),
+                     naming=("peer.contributes = false", "thinwire witness"))
+        self.assertFalse((self.folder / "run").exists())
+
 
 def alive(pid):
     try:
