@@ -15,7 +15,9 @@
 #include <array>
 #include <charconv>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -27,7 +29,7 @@ namespace {
 using kind = control_change::kind;
 using clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds longest_wait{10};
+constexpr std::chrono::seconds longest_disorder{10};  ///< without a majority
 
 enum class object : std::uint8_t { none, key, peer };
 struct command {
@@ -56,7 +58,27 @@ peer_id peer_number(const std::string& text) {
     return problem == std::errc{} && end == text.data() + text.size() ? id : 0;
 }
 
-nlohmann::json status_of(const runtime::node& node) {
+/// A number as every status writes it, "007" too; a name as it is.
+std::string as_peer(const std::string& text) {
+    const peer_id number = peer_number(text);
+    return number != 0 ? std::to_string(number) : text;
+}
+
+/// How long a change may take while somebody orders the rounds: one waits for a payload for so long and then for the
+/// others', as far as this peer's deadlines are those of who orders them.
+std::chrono::milliseconds longest_change(const configuration& settings, const runtime::node_status& s) {
+    configuration now = settings;
+    try {
+        now = tuned(settings, s.settings);
+    } catch (const launcher_error&) {  // which this peer did not take over either
+    }
+    constexpr std::int64_t longest_planned = 3'600'000;
+    const std::int64_t by_time = now.run.round_tokens > 0 ? longest_planned : now.run.round_ms;
+    const std::int64_t round = std::max({now.peer.max_deadline_ms, by_time, now.run.min_round_ms});
+    return std::chrono::milliseconds(2 * round) + longest_disorder;
+}
+
+nlohmann::json status_of(const runtime::node& node, const configuration& settings) {
     const runtime::node_status s = node.status();
     nlohmann::json out = {
         {"self", std::to_string(node.self())},
@@ -64,6 +86,9 @@ nlohmann::json status_of(const runtime::node& node) {
         {"term", s.term},
         {"sequencer", s.sequencer == 0 ? nlohmann::json() : nlohmann::json(std::to_string(s.sequencer))},
         {"members", s.members},
+        {"ordered", s.ordered},
+        {"ended", s.ended},
+        {"longest_change_ms", longest_change(settings, s).count()},
         {"paused", s.paused},
         {"settings", s.settings},
         {"banned", nlohmann::json::array()},
@@ -94,8 +119,9 @@ bool is_banned(const nlohmann::json& status, const std::string& peer) {
 }
 
 /// The number of the peer that is meant, where it can be what the command asks for.
-std::string resolve(const nlohmann::json& status, const command& what, const std::string& peer) {
-    const std::vector<const nlohmann::json*> meant = peers_meant(status, peer);
+std::string resolve(const nlohmann::json& status, const command& what, const std::string& given) {
+    const std::vector<const nlohmann::json*> meant = peers_meant(status, given);
+    const std::string peer = as_peer(given);
     const bool by_number = meant.empty() && peer_number(peer) != 0;
     if (by_number && (what.what == kind::ban || what.what == kind::pardon)) {
         if (!is_banned(status, peer))
@@ -117,17 +143,8 @@ std::string resolve(const nlohmann::json& status, const command& what, const std
     return one["id"].get<std::string>();
 }
 
-/// Whether the run, as a peer of it sees it, is as was asked for. `ends`: that peer ends with it.
-bool done(const directory& where, const command& what, const std::string& of, const std::string& value, bool ends) {
-    if (ends) {
-        try {
-            static_cast<void>(status_in(where));
-            return false;
-        } catch (const launcher_error& gone) {
-            return gone.code() == exit_code::network;
-        }
-    }
-    const nlohmann::json status = status_in(where);
+/// Whether the run, as a peer of it shows it, is as was asked for.
+bool done(const nlohmann::json& status, const command& what, const std::string& of, const std::string& value) {
     if (what.what == kind::pause) return status["paused"].get<bool>();
     if (what.what == kind::resume) return !status["paused"].get<bool>();
     if (what.what == kind::pardon) return !is_banned(status, of);
@@ -137,6 +154,42 @@ bool done(const directory& where, const command& what, const std::string& of, co
     for (const auto& p : status["peers"])
         if (p["id"] == of) return !p["member"].get<bool>();
     return true;
+}
+
+/// What a peer says of itself; null: it does not answer now. With `ends`, nothing: it is gone.
+std::optional<nlohmann::json> look(const directory& where, bool ends) {
+    try {
+        return status_in(where);
+    } catch (const launcher_error& problem) {
+        if (ends && problem.code() == exit_code::network) return std::nullopt;
+        if (problem.code() != exit_code::failed) throw;
+        return nlohmann::json();
+    }
+}
+
+/// Waits until the peer in a folder shows what was asked for; with `ends`, until it is gone.
+void await(const directory& where, const command& what, const std::string& of, const std::string& value, bool ends) {
+    const auto give_up = [&](const std::string& why) {
+        throw launcher_error(exit_code::failed, fmt::format("ctl: {} was asked for and is not done{}", what.name, why));
+    };
+    const auto begin = clock::now();
+    auto orderly = begin;  // when somebody ordered the rounds, or the peer was seen to end
+    while (const auto status = look(where, ends)) {
+        if (!status->is_null()) {
+            const bool ended = (*status)["ended"].get<bool>();
+            if (!ends && done(*status, what, of, value)) return;
+            if (!ends && ended) give_up(": the peer in '" + where.root.string() + "' has ended");
+            if (ended || (*status)["ordered"].get<bool>()) orderly = clock::now();
+            const std::chrono::milliseconds longest((*status)["longest_change_ms"].get<std::int64_t>());
+            if (clock::now() > begin + longest)
+                give_up(fmt::format(" after {} s: another change may have taken its place", longest.count() / 1000));
+        }
+        if (clock::now() > orderly + longest_disorder)
+            give_up(fmt::format(": nobody has ordered the rounds for {} s; it may still be, with the next round that a "
+                                "majority of the members closes",
+                                longest_disorder.count()));
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
 }
 
 std::string shown_name(const nlohmann::json& peer) {
@@ -203,10 +256,11 @@ configuration tuned(const configuration& settings, const std::map<std::string, s
 }
 
 std::vector<const nlohmann::json*> peers_meant(const nlohmann::json& status, const std::string& peer) {
+    const std::string wanted = as_peer(peer);
     for (const char* by : {"id", "name"}) {
         std::vector<const nlohmann::json*> meant;
         for (const auto& p : status["peers"])
-            if (p[by] == peer) meant.push_back(&p);
+            if (p[by] == wanted) meant.push_back(&p);
         if (!meant.empty() || peer_number(peer) != 0) return meant;
     }
     return {};
@@ -214,7 +268,7 @@ std::vector<const nlohmann::json*> peers_meant(const nlohmann::json& status, con
 
 nlohmann::json control(runtime::node& node, const configuration& settings, const nlohmann::json& request) {
     const std::string name = request.value("command", "");
-    if (name == "status") return {{"status", status_of(node)}};
+    if (name == "status") return {{"status", status_of(node, settings)}};
     const command* what = command_named(name);
     if (what == nullptr) throw value_error("command '" + printable(name) + "' is not known");
     control_change change{what->what, 0, "", ""};
@@ -245,6 +299,8 @@ nlohmann::json control(runtime::node& node, const configuration& settings, const
 exit_code ctl(const ctl_options& options) {
     const directory where{options.folder};
     if (options.command == "status") {
+        if (!options.object.empty() || !options.value.empty())
+            throw launcher_error(exit_code::usage, "ctl: status takes nothing more");
         const nlohmann::json status = status_in(where);
         if (options.json)
             fmt::print("{}\n", status.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -257,6 +313,8 @@ exit_code ctl(const ctl_options& options) {
         throw launcher_error(exit_code::usage, "ctl: '" + options.command +
                                                    "': expected status, pause, resume, stop, set, promote, remove (a "
                                                    "peer, which may come back), ban (for good) or pardon");
+    if (options.json)
+        throw launcher_error(exit_code::usage, "ctl: " + options.command + " prints nothing: --json is for status");
     const bool of_peer = what->of == object::peer;
     if ((what->of == object::none) != options.object.empty())
         throw launcher_error(exit_code::usage,
@@ -275,14 +333,7 @@ exit_code ctl(const ctl_options& options) {
     }
     static_cast<void>(
         ask(where, {{"command", options.command}, {of_peer ? "peer" : "key", of}, {"value", options.value}}));
-    for (const auto end = clock::now() + longest_wait; !done(where, *what, of, options.value, ends);) {
-        if (clock::now() > end)
-            throw launcher_error(exit_code::failed,
-                                 "ctl: " + options.command + " was asked for and is not done after " +
-                                     std::to_string(longest_wait.count()) +
-                                     " s: it may still be, with the next round that a majority of the members closes");
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
+    await(where, *what, of, options.value, ends);
     if (ends && of_peer)
         log_event(log_level::info, "ctl",
                   "the peer in '" + where.root.string() + "' was meant: it has ended, and the others go on");

@@ -3,7 +3,7 @@
 import json
 
 import common
-from common import MISMATCH, NETWORK, OK, USAGE
+from common import FAILED, MISMATCH, NETWORK, OK, USAGE
 
 LONG = ["--run.rounds", "1000000", "--run.snapshot_every", "50"]
 
@@ -233,6 +233,39 @@ class Control(common.Case):
         code, stderr = self.finish(founder, limit=30)
         self.assertEqual(code, OK, stderr)
         self.assertIn("stopped in round 0, saved", stderr)
+
+    def test_a_change_waits_for_a_round_that_lasts(self):
+        founder, _ = self.found("run", *LONG, "--run.min_round_ms", "13000")
+        self.wait_for(lambda: (self.folder / "run/control").exists(), "it is in its run")
+        self.ctl("run", "set", "optimizer.k", "4")
+        self.assertEqual(self.status("run")["settings"], {"optimizer.k": "4"})
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
+
+    def test_without_a_majority_a_change_is_not_waited_for(self):
+        pace = ["--run.min_round_ms", "20", "--peer.takeover_ms", "1000"]
+        founder, address = self.found("run", *LONG, *pace, "--run.min_peers", "2")
+        second = self.join(address, "second")
+        self.wait_for(lambda: (self.folder / "second/control").exists(), "it is in the run")
+        self.contributes("second")
+        founder.kill()
+        founder.communicate()
+        self.refuses(FAILED, "ctl", "second", "pause", naming=("pause", "nobody has ordered the rounds for 10 s"), limit=60)
+        common.interrupt(second)
+        self.assertEqual(self.finish(second)[0], OK)
+
+    def test_words_too_many_and_numbers_with_zeros(self):
+        founder, _ = self.found("run", *LONG)
+        self.wait_for(lambda: (self.folder / "run/control").exists(), "it is in its run")
+        self.refuses(USAGE, "ctl", "run", "status", "lab2", naming=("status", "takes nothing more"))
+        self.refuses(USAGE, "ctl", "run", "pause", "--json", naming=("pause", "--json"))
+        self.assertFalse(self.status("run")["paused"])
+        self.ctl("run", "ban", "007")
+        self.assertEqual(self.status("run")["banned"], ["7"])
+        self.ctl("run", "pardon", "07")
+        self.assertEqual(self.status("run")["banned"], [])
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ TEST_CASE("ctl: a peer is meant by its number, whatever others are called, or by
     };
     CHECK(numbers("12") == std::vector<std::string>{"12"});
     CHECK(numbers("34") == std::vector<std::string>{"34"});
+    CHECK(numbers("0012") == std::vector<std::string>{"12"});
     CHECK(numbers("lab") == std::vector<std::string>{"56", "78"});
     CHECK(numbers("99").empty());
     CHECK(numbers("nobody").empty());
