@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <new>
 #include <string>
@@ -566,6 +567,9 @@ exit_code guarded(const std::function<exit_code()>& body) {
         return complain(problem.what(), code_of(problem));
     } catch (const io_error& problem) {
         return complain(problem.what(), exit_code::storage);
+    } catch (const std::filesystem::filesystem_error& problem) {
+        const std::string line = "cannot look at '" + problem.path1().string() + "': " + problem.code().message();
+        return complain(line.c_str(), exit_code::storage);
     } catch (const std::system_error& problem) {
         // What fmt::print throws does not say which file.
         if (std::ferror(stdout) == 0) return complain(problem.what(), exit_code::failed);

@@ -216,6 +216,12 @@ class Files(common.Case):
     def test_folder_that_cannot_be(self):
         self.refuses(STORAGE, "start", self.write_config(), "--dir", self.text / "run", *TINY, naming=("text.txt/run",))
 
+    def test_a_path_that_cannot_be_looked_at(self):
+        (self.folder / "loop").symlink_to("loop")
+        for arguments in (("generate", "loop", "--prompt", "a"), ("eval", "loop", "--data", self.text), ("inspect", "loop"),
+                          ("log", "show", "loop"), ("invite", "loop")):
+            self.refuses(STORAGE, *arguments, naming=("cannot look at 'loop", "symbolic links"))
+
 
 class Numbers(common.Case):
     def test_not_finite(self):
