@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 
 namespace thinwire::launcher {
 namespace {
@@ -68,6 +69,7 @@ struct state {
     spdlog::level::level_enum least = spdlog::level::info;
     bool json_on_stderr = false;
     std::shared_ptr<spdlog::logger> json;  ///< none: nobody wants JSON lines
+    std::set<std::filesystem::path> files;  ///< that they go to
 
     std::string line(double time, log_level level, std::string_view event, const std::string& message,
                      const nlohmann::json& fields) {
@@ -146,9 +148,11 @@ void configure_log(std::string_view least, bool json) {
 }
 
 void log_to_file(const std::filesystem::path& file) {
+    if (log().files.contains(file)) return;
     try {
         add_json_sink(std::make_shared<spdlog::sinks::rotating_file_sink_mt>(file.string(), file_bytes, old_files),
                       std::min(log().least, spdlog::level::info));
+        log().files.insert(file);
     } catch (const spdlog::spdlog_ex& problem) {
         throw io_error("peer.log_file = '" + file.string() + "': " + problem.what() + ": expected a file to append to");
     }

@@ -24,7 +24,7 @@ void set_up_log();
 void configure_log(std::string_view least, bool json);
 
 /// JSON lines also go to this file, from "info" on, or from "debug" on where that was asked for. It is appended to; at
-/// 16 MB it is renamed, with four older ones kept. Throws io_error.
+/// 16 MB it is renamed, with four older ones kept. A file that they go to already gets them once. Throws io_error.
 void log_to_file(const std::filesystem::path& file);
 
 /// Seconds since 1970.

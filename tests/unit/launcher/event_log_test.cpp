@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 using thinwire::launcher::log_level;
@@ -32,4 +35,17 @@ TEST_CASE("an invite in a line is not told") {
           "join 'thinwire1_...': no, nor thinwire1_...");
     CHECK(without_invites("begins with 'thinwire1_', not thinwire2") == "begins with 'thinwire1_', not thinwire2");
     CHECK(without_invites("").empty());
+}
+
+TEST_CASE("a file that is asked for again, as by a peer that starts anew, gets each event once") {
+    std::string folder = (std::filesystem::temp_directory_path() / "thinwire-events-XXXXXX").string();
+    REQUIRE(::mkdtemp(folder.data()) != nullptr);
+    const std::filesystem::path file = std::filesystem::path(folder) / "events.jsonl";
+    for (int i = 0; i < 2; ++i) thinwire::launcher::log_to_file(file);
+    thinwire::launcher::log_note(log_level::info, "behind", nlohmann::json::object());
+    int lines = 0;
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) ++lines;
+    CHECK(lines == 1);
+    std::filesystem::remove_all(folder);
 }
