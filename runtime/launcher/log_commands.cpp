@@ -197,8 +197,9 @@ class state_reader {
 nlohmann::json json_of(const log_record& record, state_reader& states, bool tentative) {
     nlohmann::json parts = nlohmann::json::array();
     for (const logged_payload& part : record.contributions)
-        parts.push_back(
-            {{"peer", part.peer}, {"bytes", part.payload.size()}, {"payload_digest", to_string(part.payload_digest)}});
+        parts.push_back({{"peer", std::to_string(part.peer)},  // JSON readers keep 53 bits of a number
+                         {"bytes", part.payload.size()},
+                         {"payload_digest", to_string(part.payload_digest)}});
     nlohmann::json changed = nlohmann::json::array();
     for (const run_change& change : states.next(record)) {
         changed.push_back(fields_of(change));

@@ -165,6 +165,12 @@ class Log(common.Case):
         self.assertIn("equal", self.log("verify", run))
         self.log("rebuild", run, "--round", str(snapshots[0] + 1), "--out", "early")
 
+    def test_a_peer_is_a_number_in_text_as_everywhere(self):
+        run = self.trained("run", 2)
+        number = re.search(r"^peer +(\d+)$", self.run_program("key", run)[1], re.MULTILINE)[1]
+        first = json.loads(self.log("show", run, "--json").splitlines()[0])
+        self.assertEqual([part["peer"] for part in first["contributions"]], [number])
+
 
 if __name__ == "__main__":
     common.main()
