@@ -287,7 +287,9 @@ void peer::begin_log() {
     node_->publish_snapshot(replica_->optimizer().round(), replica_->make_snapshot().encode());
     const std::string& listening = founder_ ? settings_.peer.address : listening_of(settings_);
     if (node_->port() != 0)
-        write_text(where_.address(), host_of(listening) + ":" + std::to_string(node_->port()) + "\n");
+        return write_text(where_.address(), host_of(listening) + ":" + std::to_string(node_->port()) + "\n");
+    std::error_code ignored;
+    std::filesystem::remove(where_.address(), ignored);  // of an earlier start, which listened
 }
 
 /// Has this peer entered on the list of the one that invited, and that one on its own.

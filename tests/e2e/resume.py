@@ -157,6 +157,17 @@ class Resume(common.Case):
                 self.refuses(common.RUN_LOST, "start", self.write_config(), "--dir", "gone/0", *TINY, *run, "--run.min_peers",
                              least, "--peer.reconnect_timeout_ms", "1000", limit=30)
 
+    def test_who_only_dials_has_no_address_of_an_earlier_start(self):
+        _, where = self.found("run", "--run.rounds", "100000", "--run.min_round_ms", "20")
+        for listens, options in ((True, []), (False, ["--peer.listen", "none"])):
+            peer = self.join(where, "peer", *options)
+            seen = len(self.events("peer", "round"))
+            self.wait_for(lambda: len(self.events("peer", "round")) > seen, "it takes part")
+            self.assertEqual((self.folder / "peer/address").exists(), listens)
+            common.interrupt(peer)
+            code, stderr = self.finish(peer)
+            self.assertEqual(code, OK, stderr)
+
 
 if __name__ == "__main__":
     common.main()
