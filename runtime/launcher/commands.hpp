@@ -89,10 +89,12 @@ struct generate_options {
 struct evaluate_options {
     std::filesystem::path model;
     std::string data;
-    std::int64_t sequence_length = 0;  ///< 0: what the run was trained with, or the model's longest
+    std::int64_t sequence_length = 0;  ///< 0: the model's longest, at most longest_unasked
     std::int64_t windows = 0;          ///< 0: the whole text
     int threads = 0;
     bool json = false;
+
+    static constexpr std::int64_t longest_unasked = 1024;  ///< bytes a row, for the memory that one takes
 };
 [[nodiscard]] exit_code evaluate(const evaluate_options& options);
 

@@ -384,7 +384,7 @@ void add_evaluate(CLI::App& app, arguments& a, action& chosen) {
     evaluate_options& e = a.evaluate;
     command->add_option("dir", e.model, "folder with config.json and model.safetensors")->required();
     command->add_option("--data", e.data, "text, a file")->required();
-    command->add_option("--sequence-length", e.sequence_length, "bytes a row; 0: the model's longest")
+    command->add_option("--sequence-length", e.sequence_length, "bytes a row; 0: the model's longest, at most 1024")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 20));
     command->add_option("--windows", e.windows, "rows, spread over the text; 0: all of it")

@@ -78,7 +78,7 @@ exit_code evaluate(const evaluate_options& options) {
     model_folder folder(options.model, options.threads);
     const std::int64_t longest = folder.model().config().max_position_embeddings;
     const std::int64_t length =
-        options.sequence_length > 0 ? options.sequence_length : std::min<std::int64_t>(longest, 1024);
+        options.sequence_length > 0 ? options.sequence_length : std::min(longest, evaluate_options::longest_unasked);
     if (length > longest)
         throw launcher_error(exit_code::usage, "eval: --sequence-length is " + std::to_string(length) +
                                                    ": expected at most " + std::to_string(longest) +

@@ -139,6 +139,15 @@ class Model(common.Case):
         self.refuses(USAGE, naming=("subcommand",))
         self.refuses(USAGE, "trian", naming=("trian",))
 
+    def test_rows_of_an_evaluation_are_as_long_as_help_says(self):
+        self.assertRegex(self.run_program("eval", "--help")[1], r"0: the model's\s+longest, at most\s+1024")
+        for longest, expected in (("64", 64), ("1100", 1024)):
+            run = self.trained("run" + longest, 1, "--data.sequence_length", longest, "--run.batch_size", "1",
+                               "--run.eval_windows", "1", "--run.sample_tokens", "0")
+            code, output, stderr = self.run_program("eval", run, "--data", self.text, "--windows", "1", "--json")
+            self.assertEqual(code, OK, stderr)
+            self.assertEqual(json.loads(output)["sequence_length"], expected)
+
 
 if __name__ == "__main__":
     common.main()
