@@ -432,7 +432,7 @@ void peer::train() {
     save();
     const bool last = evaluates();
     node_->leave(whole);
-    if (last) evaluate();
+    if (last && !stop_requested()) evaluate();
     announce_end();
     if (whole)
         return log_event(

@@ -168,6 +168,13 @@ class Resume(common.Case):
             code, stderr = self.finish(peer)
             self.assertEqual(code, OK, stderr)
 
+    def test_a_stop_signal_waits_for_no_evaluation(self):
+        founder, _ = self.found("run", "--run.rounds", "100000", "--run.min_round_ms", "20", "--run.eval_every", "0")
+        self.wait_for(lambda: len(self.events("run", "round")) >= 2, "two rounds")
+        common.interrupt(founder)
+        self.assertEqual(self.finish(founder)[0], OK)
+        self.assertEqual([line["round"] for line in self.events("run", "evaluation")], [0])
+
 
 if __name__ == "__main__":
     common.main()
