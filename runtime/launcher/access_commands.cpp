@@ -94,7 +94,7 @@ void require_addresses(const std::vector<std::string>& all) {
         throw launcher_error(exit_code::usage,
                              "invite: " + std::to_string(all.size()) + " addresses, expected at most 8");
     for (const std::string& one : all)
-        if (!is_host_and_port(one) || one.ends_with(":0") || one.size() > runtime::invite::max_address)
+        if (!can_be_dialled(one) || one.size() > runtime::invite::max_address)
             throw launcher_error(exit_code::usage, "invite: --address " + one +
                                                        ": expected host:port or [ipv6]:port, with a port in 1..65535");
 }
@@ -161,7 +161,13 @@ exit_code allow(const std::filesystem::path& folder, const std::string& key, con
     const directory where = known_folder(folder, "allow");
     const result<runtime::public_key> parsed = runtime::parse_public_key(key);
     if (!parsed) throw launcher_error(exit_code::usage, "allow: " + parsed.error().message);
-    runtime::access_list(where.access()).allow(*parsed, name);
+    if (name.size() > runtime::access_rules::max_name)
+        throw launcher_error(exit_code::usage,
+                             "allow: --name of " + std::to_string(name.size()) + " bytes: expected at most 64");
+    runtime::access_list list(where.access());
+    const runtime::allowed_key* known = list.rules().find(*parsed);
+    const std::string kept = known != nullptr ? known->name : std::string();
+    list.allow(*parsed, name.empty() ? kept : name);
     return exit_code::ok;
 }
 

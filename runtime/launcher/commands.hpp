@@ -32,7 +32,8 @@ struct train_options {
 
 /// `thinwire key`: the key of a peer's folder, made where there is none, and who may connect to it.
 [[nodiscard]] exit_code show_key(const std::filesystem::path& folder);
-/// `thinwire allow`, `thinwire revoke`: changes that list, also while the peer runs.
+/// `thinwire allow`, `thinwire revoke`: changes that list, also while the peer runs. An empty name keeps the one that
+/// the key has there.
 [[nodiscard]] exit_code allow(const std::filesystem::path& folder, const std::string& key, const std::string& name);
 [[nodiscard]] exit_code revoke(const std::filesystem::path& folder, const std::string& key_or_name);
 

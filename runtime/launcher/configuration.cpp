@@ -338,15 +338,15 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-bool is_host_and_port(std::string_view text) {
-    const std::size_t colon = text.rfind(':');
-    if (colon == std::string_view::npos || colon == 0) return false;
-    const std::string_view host = text.substr(0, colon);
+std::optional<std::uint16_t> port_of(std::string_view address) {
+    const std::size_t colon = address.rfind(':');
+    if (colon == std::string_view::npos || colon == 0) return std::nullopt;
+    const std::string_view host = address.substr(0, colon);
     const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-    if ((host.find(':') != std::string_view::npos && !bracketed) || host.find_first_of(" \t\n,") != host.npos)
-        return false;
-    const auto port = parse<std::uint16_t>(text.substr(colon + 1));
-    return port.has_value();
+    const auto visible = [](char c) { return c > ' ' && c <= '~' && c != ','; };
+    if (host.find_first_of(":[]") != host.npos && !bracketed) return std::nullopt;
+    if (!std::all_of(host.begin(), host.end(), visible)) return std::nullopt;
+    return parse<std::uint16_t>(address.substr(colon + 1));
 }
 
 std::span<const configuration_key> configuration_keys() {
@@ -416,8 +416,10 @@ void read_toml(configuration& settings, std::string_view text, const std::string
     for (const auto& [section, members] : document) {
         const toml::table* table = members.as_table();
         if (table == nullptr) {
-            find_or_refuse(section.str(), source);
-            continue;
+            const std::string_view name = find_or_refuse(section.str(), source).name;
+            const std::size_t dot = name.find('.');
+            refuse("configuration: " + source + ": '" + std::string(name) + "' in quotation marks, expected '" +
+                   std::string(name.substr(dot + 1)) + "' in section [" + std::string(name.substr(0, dot)) + "]");
         }
         const std::string prefix = std::string(section.str()) + ".";
         const bool known =
@@ -473,12 +475,11 @@ void check(const configuration& settings) {
                  "at most run.max_peers = " + std::to_string(settings.run.max_peers));
     std::stringstream addresses(settings.peer.address + (settings.peer.address.empty() ? "," : ""));
     for (std::string one; std::getline(addresses, one, ',');)
-        if (!is_host_and_port(one))
+        if (!port_of(one))
             complain("peer.address", toml_string(settings.peer.address), "host:port or [ipv6]:port");
-    for (const auto& [key, value] :
-         {std::pair{"peer.listen", &settings.peer.listen}, {"peer.advertise", &settings.peer.advertise}})
-        if (!value->empty() && *value != "auto" && *value != "none" && !is_host_and_port(*value))
-            complain(key, toml_string(*value), "host:port or [ipv6]:port");
+    const std::string& listen = settings.peer.listen;
+    if (!listen.empty() && listen != "auto" && listen != "none" && !port_of(listen))
+        complain("peer.listen", toml_string(listen), "host:port or [ipv6]:port");
     const std::string& name = settings.peer.name;
     if (!name.empty() && name.find_first_not_of("0123456789") == std::string::npos)
         complain("peer.name", toml_string(name), "a name that is no number, which would look like a peer's");
@@ -489,8 +490,9 @@ void check(const configuration& settings) {
         complain("peer.min_deadline_ms", std::to_string(settings.peer.min_deadline_ms),
                  "at most peer.max_deadline_ms = " + std::to_string(settings.peer.max_deadline_ms));
     const std::string& advertise = settings.peer.advertise;
-    if (advertise.size() > wire_limits::max_address || advertise == "auto" || advertise == "none")
-        complain("peer.advertise", toml_string(advertise), "host:port or [ipv6]:port of at most 256 bytes");
+    if (advertise.size() > wire_limits::max_address || (!advertise.empty() && !can_be_dialled(advertise)))
+        complain("peer.advertise", toml_string(advertise),
+                 "host:port or [ipv6]:port of at most 256 bytes, with a port in 1..65535");
     if (settings.peer.name.size() > wire_limits::max_name)
         complain("peer.name", toml_string(settings.peer.name), "at most 64 bytes");
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -153,8 +154,13 @@ void read_toml(configuration& settings, std::string_view text, const std::string
 /// Reads a TOML file; launcher_error(usage) when it cannot be read.
 void read_toml_file(configuration& settings, const std::filesystem::path& file);
 
-/// "trainer.example.org:4400", "127.0.0.1:0", "[::1]:4400": its form, not whether there is one.
-[[nodiscard]] bool is_host_and_port(std::string_view text);
+/// The port of "trainer.example.org:4400", "127.0.0.1:0", "[::1]:4400"; nothing for another form, which a host of other
+/// than visible ASCII has. Not whether there is one.
+[[nodiscard]] std::optional<std::uint16_t> port_of(std::string_view address);
+/// Such an address with a port other than 0.
+[[nodiscard]] inline bool can_be_dialled(std::string_view address) {
+    return port_of(address).value_or(0) != 0;
+}
 
 /// Relations between keys: k against chunk, heads against hidden size, ...
 void check(const configuration& settings);

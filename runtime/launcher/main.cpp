@@ -334,7 +334,7 @@ void add_keys_of_peers(CLI::App& app, arguments& a, action& chosen) {
     CLI::App* let_in = app.add_subcommand("allow", "Let a key in, without an invite");
     let_in->add_option("dir", a.folder, "the peer's folder")->required();
     let_in->add_option("key", a.key, "what `thinwire key` shows on the other machine")->required();
-    let_in->add_option("--name", a.name, "what lists call it");
+    let_in->add_option("--name", a.name, "what lists call it, at most 64 bytes; default: as before");
     let_in->footer(std::string(R"(
 Both sides need it: a peer of the run the joiner's key, the joiner that peer's. A running peer has the run let it in.
 

@@ -111,7 +111,7 @@ exit_code join(configuration settings, const std::string& where) {
             throw launcher_error(exit_code::usage,
                                  "join: an invite with something before it: expected the line that `thinwire invite` "
                                  "prints, alone");
-        if (where.find(',') == std::string::npos && !is_host_and_port(where))
+        if (where.find(',') == std::string::npos && !can_be_dialled(where))
             throw launcher_error(
                 exit_code::usage,
                 "join: '" + printable(where) + "': expected the line that `thinwire invite` prints, or host:port");

@@ -69,6 +69,8 @@ TEST_CASE("an unknown key is told the nearest known one") {
     CHECK(names(refusal([&] { read_toml(c, "[optimizer]\nlearning_rte = 1.0\n", "a.toml"); }),
                 {"a.toml", "optimizer.learning_rte", "optimizer.learning_rate"}));
     CHECK(names(refusal([&] { read_toml(c, "rounds = 3\n", "a.toml"); }), {"'rounds'", "run.rounds"}));
+    CHECK(names(refusal([&] { read_toml(c, "\"run.rounds\" = 5\n", "a.toml"); }),
+                {"a.toml", "'run.rounds'", "'rounds'", "[run]"}));
     CHECK(
         names(refusal([&] { read_toml(c, "[nothing]\nat_all_like_a_key_here = 3\n", "a.toml"); }), {"thinwire keys"}));
     CHECK(names(refusal([&] { read_toml(c, "[modl]\n", "a.toml"); }), {"[modl]", "model"}));
@@ -96,6 +98,21 @@ TEST_CASE("relations between keys are checked") {
     CHECK(with({{"peer.name", std::string(64, 'n')}}).empty());
     CHECK(names(with({{"peer.advertise", "none"}}), {"peer.advertise", "none", "host:port"}));
     CHECK(names(with({{"peer.advertise", std::string(255, 'a') + ":1"}}), {"peer.advertise", "256 bytes"}));
+    CHECK(names(with({{"peer.advertise", "example.org:0"}}), {"peer.advertise", "example.org:0", "1..65535"}));
+    CHECK(with({{"peer.advertise", "example.org:1"}}).empty());
+    CHECK(names(with({{"peer.listen", "h\xc3\xb6st:1"}}), {"peer.listen", "host:port"}));
+}
+
+TEST_CASE("an address: visible ASCII, a port, brackets around colons; port 0 cannot be dialled") {
+    for (const char* address : {"example.org:4400", "127.0.0.1:1", "[::1]:65535", "a:00080"})
+        CHECK(can_be_dialled(address));
+    for (const char* address : {"a:0", "a:00", "a:000", "[::1]:0"}) {
+        CHECK(port_of(address) == 0);
+        CHECK_FALSE(can_be_dialled(address));
+    }
+    for (const char* address : {"", "a", ":1", "a:", "a:65536", "a:-1", "a:+1", "a:1 ", "::1:1", "[]:1", "a b:1", "a,b:1",
+                                "a\x1b[2J:1", "a\x7f:1", "h\xc3\xb6st:1"})
+        CHECK_FALSE(port_of(address).has_value());
 }
 
 TEST_CASE("the manifest holds what is shared and nothing local") {
