@@ -475,8 +475,7 @@ void check(const configuration& settings) {
                  "at most run.max_peers = " + std::to_string(settings.run.max_peers));
     std::stringstream addresses(settings.peer.address + (settings.peer.address.empty() ? "," : ""));
     for (std::string one; std::getline(addresses, one, ',');)
-        if (!port_of(one))
-            complain("peer.address", toml_string(settings.peer.address), "host:port or [ipv6]:port");
+        if (!port_of(one)) complain("peer.address", toml_string(settings.peer.address), "host:port or [ipv6]:port");
     const std::string& listen = settings.peer.listen;
     if (!listen.empty() && listen != "auto" && listen != "none" && !port_of(listen))
         complain("peer.listen", toml_string(listen), "host:port or [ipv6]:port");

@@ -185,9 +185,10 @@ void await(const directory& where, const command& what, const std::string& of, c
                 give_up(fmt::format(" after {} s: another change may have taken its place", longest.count() / 1000));
         }
         if (clock::now() > orderly + longest_disorder)
-            give_up(fmt::format(": nobody has ordered the rounds for {} s; it may still be, with the next round that a "
-                                "majority of the members closes",
-                                longest_disorder.count()));
+            give_up(
+                fmt::format(": nobody has ordered the rounds for {} s; it may still be, with the next round that a "
+                            "majority of the members closes",
+                            longest_disorder.count()));
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
 }

@@ -68,7 +68,7 @@ struct state {
     std::optional<std::uint64_t> round;
     spdlog::level::level_enum least = spdlog::level::info;
     bool json_on_stderr = false;
-    std::shared_ptr<spdlog::logger> json;  ///< none: nobody wants JSON lines
+    std::shared_ptr<spdlog::logger> json;   ///< none: nobody wants JSON lines
     std::set<std::filesystem::path> files;  ///< that they go to
 
     std::string line(double time, log_level level, std::string_view event, const std::string& message,

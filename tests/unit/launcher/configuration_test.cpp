@@ -110,8 +110,8 @@ TEST_CASE("an address: visible ASCII, a port, brackets around colons; port 0 can
         CHECK(port_of(address) == 0);
         CHECK_FALSE(can_be_dialled(address));
     }
-    for (const char* address : {"", "a", ":1", "a:", "a:65536", "a:-1", "a:+1", "a:1 ", "::1:1", "[]:1", "a b:1", "a,b:1",
-                                "a\x1b[2J:1", "a\x7f:1", "h\xc3\xb6st:1"})
+    for (const char* address : {"", "a", ":1", "a:", "a:65536", "a:-1", "a:+1", "a:1 ", "::1:1", "[]:1", "a b:1",
+                                "a,b:1", "a\x1b[2J:1", "a\x7f:1", "h\xc3\xb6st:1"})
         CHECK_FALSE(port_of(address).has_value());
 }
 
