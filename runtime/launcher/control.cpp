@@ -21,6 +21,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace thinwire::launcher {
@@ -156,14 +157,14 @@ bool done(const nlohmann::json& status, const command& what, const std::string& 
     return true;
 }
 
-/// What a peer says of itself; null: it does not answer now. With `ends`, nothing: it is gone.
+/// What a peer says of itself. With `ends`, null: it does not answer now, and nothing: it is gone.
 std::optional<nlohmann::json> look(const directory& where, bool ends) {
     try {
-        return status_in(where);
+        return std::optional<nlohmann::json>(std::in_place, status_in(where));
     } catch (const launcher_error& problem) {
-        if (ends && problem.code() == exit_code::network) return std::nullopt;
-        if (problem.code() != exit_code::failed) throw;
-        return nlohmann::json();
+        if (!ends) throw;
+        if (problem.code() == exit_code::network) return std::nullopt;
+        return std::optional<nlohmann::json>(std::in_place);
     }
 }
 
@@ -185,10 +186,8 @@ void await(const directory& where, const command& what, const std::string& of, c
                 give_up(fmt::format(" after {} s: another change may have taken its place", longest.count() / 1000));
         }
         if (clock::now() > orderly + longest_disorder)
-            give_up(
-                fmt::format(": nobody has ordered the rounds for {} s; it may still be, with the next round that a "
-                            "majority of the members closes",
-                            longest_disorder.count()));
+            give_up(": nobody has ordered the rounds for " + std::to_string(longest_disorder.count()) +
+                    " s; it may still be, with the next round that a majority of the members closes");
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
 }
