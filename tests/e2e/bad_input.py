@@ -359,10 +359,11 @@ class Network(common.Case):
     def test_founder_that_is_something_else(self):
         """A server that answers garbage, and one that says nothing."""
         self.know_somebody("peer")
-        for answer, options in ((b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, common.PLAINTEXT), (b"", common.PLAINTEXT),
-                                (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20, []), (b"", [])):
-            codes = (MISMATCH, NETWORK)
-            with self.subTest(answer[:8]), socket.create_server(("127.0.0.1", 0)) as server:
+        http = b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20
+        # Only what answers a TLS hello with something else is surely no peer; the rest may come to answer yet.
+        for answer, options, expected in ((http, common.PLAINTEXT, NETWORK), (b"", common.PLAINTEXT, NETWORK),
+                                          (http, [], MISMATCH), (b"", [], NETWORK)):
+            with self.subTest(answer[:8], options=options), socket.create_server(("127.0.0.1", 0)) as server:
                 ended = threading.Event()
                 thread = threading.Thread(target=answer_all, args=(server, answer, ended))
                 thread.start()
@@ -371,8 +372,7 @@ class Network(common.Case):
                                                    limit=30)
                 ended.set()
                 thread.join()
-                self.assertIn(code, codes, stderr)
-                self.refusal(code, code, stderr)
+                self.refusal(expected, code, stderr)
 
     def test_founder_with_another_version(self):
         """A founder of a later version reads the stable beginning of a hello and refuses the rest."""

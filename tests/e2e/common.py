@@ -3,6 +3,7 @@
 Every test file is called as `python3 NAME.py PROGRAM [unittest arguments]` and works in folders that it makes itself.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -61,7 +62,23 @@ class Case(unittest.TestCase):
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        end = time.monotonic() + 10
+        while (left := self.left_behind()) and time.monotonic() < end:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def left_behind(self):
+        """The processes that those which this test started have started themselves, stopped ones among them: whatever
+        runs the program in this test's folder."""
+        folder, pids = str(self.folder.resolve()), []
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if os.readlink(process / "cwd") == folder and os.readlink(process / "exe") == PROGRAM:
+                    pids.append(int(process.name))
+        return pids
 
     def run_program(self, *arguments, limit=LIMIT, preexec_fn=None):
         """Runs to the end; (exit code, stdout, stderr). Running longer than `limit` is a failure."""

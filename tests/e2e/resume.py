@@ -1,5 +1,7 @@
 """A run that stops and goes on ends in the same bits as one that never stopped."""
 
+import signal
+import socket
 import time
 
 import common
@@ -93,7 +95,9 @@ class Resume(common.Case):
 
     def test_who_is_left_without_a_majority_says_so_and_ends(self):
         pace = ["--run.min_round_ms", "20", "--peer.takeover_ms", "1000"]
-        founder, where = self.found("few/0", "--run.rounds", "100000", "--run.min_peers", "3", *pace)
+        port = common.free_port()
+        founder, where = self.found("few/0", "--run.rounds", "100000", "--run.min_peers", "3", *pace,
+                                    "--peer.address", f"127.0.0.1:{port}")
         joiners = [self.join(where, f"few/{i}", *pace, "--peer.reconnect_timeout_ms", "3000") for i in (1, 2)]
         for i in (1, 2):
             self.wait_for(lambda: any(line["contributors"] == 3 for line in self.events(f"few/{i}", "round")),
@@ -104,12 +108,32 @@ class Resume(common.Case):
         code, stderr = self.finish(joiners[1])
         self.assertEqual(code, common.RUN_LOST, stderr)
         self.assertIn("nobody orders the rounds: 1 of the 3 members are here, away: ", stderr)
-        one = self.join(where, "few/1", *pace)  # a member without the others
-        self.wait_for(lambda: (self.folder / "few/1/control").exists() or one.poll() is not None, "it waits for them")
-        began = time.monotonic()
-        common.interrupt(one)
-        self.finish(one)
+        with socket.create_server(("127.0.0.1", port)) as there:
+            there.settimeout(common.LIMIT)
+            one = self.join(where, "few/1", *pace)  # a member without the others
+            with there.accept()[0]:  # it looks for the founder
+                began = time.monotonic()
+                common.interrupt(one)
+                code, stderr = self.finish(one)
+        self.assertEqual(code, OK, stderr)
+        self.assertIn("before it entered", stderr)
         self.assertLess(time.monotonic() - began, 8, "Ctrl-C waits for no majority")
+
+    def test_each_stop_signal_saves_and_the_folder_goes_on(self):
+        saved = 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(number.name):
+                # Under nohup, as these tests may be, a hang-up is ignored.
+                process, _ = self.found("stopped", "--run.rounds", "1000000", "--run.min_round_ms", "20",
+                                        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+                self.wait_for(lambda: any(line["round"] >= saved + 3 for line in self.events("stopped", "round")),
+                              "it trains")
+                process.send_signal(number)
+                code, stderr = self.finish(process)
+                self.assertEqual(code, OK, stderr)
+                self.assertEqual(self.events("stopped", "start")[-1]["round"], saved)
+                saved = self.events("stopped", "end")[-1]["round"]
+        self.assertEqual([line["round"] for line in self.events("stopped", "round")], list(range(saved)))
 
     def test_each_founding_is_a_run_of_its_own(self):
         """From one configuration: no peer takes part in the other, whoever is further."""

@@ -68,21 +68,21 @@ class Invites(Peers):
     def test_a_peer_returns_by_line_and_by_address_and_with_another_founder_process(self):
         founder, address = self.found("run", *LONG)
         line = self.line("run")
-        stop = 0
 
-        def until():
-            nonlocal stop
-            rounds = self.events("run", "round")
-            stop = (rounds[-1]["round"] if rounds else 0) + 10
-            return ["--peer.stop_at", stop]
+        def takes_part(where):
+            before = len(self.events("peer", "round"))
+            peer = self.spawn("join", where, "--dir", "peer", "--data", self.text, "--peer.threads", "1")
+            took = lambda: any(event["own_included"] for event in self.events("peer", "round")[before:])
+            self.wait_for(lambda: took() or peer.poll() is not None, "it takes part")
+            self.end(peer)
+            self.assertTrue(took())
 
-        self.joins(line, "peer", *until())
-        self.joins(line, "peer", *until())
-        self.joins(address, "peer", *until())
+        takes_part(line)
+        takes_part(line)
+        takes_part(address)
         self.end(founder)
         founder, address = self.found("run", *LONG)
-        self.joins(address, "peer", *until())
-        self.assertEqual(self.events("peer", "end")[-1]["round"], stop)
+        takes_part(address)
         self.end(founder)
 
     def test_an_invite_outlives_the_founder_and_its_death(self):

@@ -1,5 +1,6 @@
 """thinwire train: four peers over TCP, one of which is killed and returns."""
 
+import errno
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ class Train(common.Case):
         return ["train", "--data", self.text, "--out", out, "--peers", "4", *TINY, *PATIENT, *arguments]
 
     def test_four_peers_one_killed_and_back(self):
-        code, output, stderr = self.run_program(*self.train("run", "--rounds", "40", "--kill-and-return",
+        code, output, stderr = self.run_program(*self.train("run", "--rounds", "80", "--kill-and-return",
                                                             "--run.min_round_ms", "150"))
         self.assertEqual(code, OK, output + stderr)
         report = json.loads((self.folder / "run" / "report.json").read_text())
@@ -27,7 +28,7 @@ class Train(common.Case):
 
         self.assertTrue(report["digests_equal"])
         self.assertEqual(len({peer["replica_digest"] for peer in report["peers"]}), 1)
-        self.assertEqual([peer["round"] for peer in report["peers"]], [40] * 4)
+        self.assertEqual([peer["round"] for peer in report["peers"]], [80] * 4)
         self.assertEqual(report["disagreeing"], 0)
         self.assertGreater(report["bytes"]["ratio"], 20)
         self.assertTrue(report["sample"]["text"])
@@ -38,7 +39,7 @@ class Train(common.Case):
         self.assertTrue(event["returned"])
         self.assertLess(event["killed_in_round"], event["returned_in_round"])
         contributors = [line["contributors"] for line in self.events("run", "round")]
-        self.assertEqual(len(contributors), 40)
+        self.assertEqual(len(contributors), 80)
         self.assertIn(3, contributors)
         back = [line for line in self.events("run/peers/3", "round") if line["round"] >= event["returned_in_round"]]
         self.assertTrue(any(line["own_included"] for line in back), "the peer that returned contributes again")
@@ -81,11 +82,11 @@ class Train(common.Case):
     def test_a_peer_that_comes_back_when_the_others_have_ended(self):
         """What it reads first, it gets when they are gone."""
         process = self.spawn("train", "--data", self.text, "--out", "run", "--peers", "3", *TINY, "--rounds", "60",
-                             "--run.min_round_ms", "20", "--no-solo", "--kill-and-return")
+                             "--run.min_round_ms", "100", "--no-solo", "--kill-and-return")
+        folders = ("run", "run/peers/1", "run/peers/2")
+        self.wait_for(lambda: all(self.events(folder, "start") for folder in folders), "all peers are there")
+        # All have read their settings; the one that comes back in round 30 is to wait for them.
         settings = self.folder / "run/run.toml"
-        for line in process.stdout:
-            if b"SIGKILL" in line:
-                break
         text = settings.read_bytes()
         settings.unlink()
         os.mkfifo(settings)
@@ -94,7 +95,7 @@ class Train(common.Case):
                 break
         children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
         self.wait_for(lambda: len(children.read_text().split()) == 1, "the others end")
-        settings.write_bytes(text)
+        self.wait_for(lambda: hand_over(settings, text), "it reads its settings")
         output, stderr = process.communicate(timeout=common.LIMIT)
         self.refusal(FAILED, process.returncode, stderr.decode(), naming=("did not come back before",))
         self.assertIn(b"when the others had ended", output)
@@ -189,6 +190,19 @@ class Train(common.Case):
         self.refuses(USAGE, *self.train("run", "--rounds", "2", "--peer.contributes", "false"),
                      naming=("peer.contributes = false", "thinwire witness"))
         self.assertFalse((self.folder / "run").exists())
+
+
+def hand_over(fifo, text):
+    """Gives the text, which a FIFO has room for, to whoever reads there; False: nobody does."""
+    try:
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as problem:
+        if problem.errno != errno.ENXIO:
+            raise
+        return False
+    with open(descriptor, "wb") as file:
+        file.write(text)
+    return True
 
 
 def alive(pid):

@@ -221,8 +221,6 @@ class Runs(Watching):
                 stack.enter_context(socket.create_connection(where))
             before = self.status("run")["round"]
             self.wait_for(lambda: self.status("run")["round"] >= before + 10, "rounds go on", limit=30)
-            with contextlib.suppress(ConnectionResetError):
-                self.assertEqual(slow.recv(1), b"", "it had to make room")
 
     def check_log(self):
         lines = [json.loads(line) for line in (self.folder / "run/events.jsonl").read_text().splitlines()]

@@ -167,6 +167,14 @@ TEST_CASE("clients that are slow, silent or do not read are let go of") {
     CHECK(deaf.send("GET /large HTTP/1.1\r\n\r\n"));
     CHECK(client(server.address()).rest().empty());  // another 200 ms
     CHECK(deaf.rest().size() < std::size_t{8} << 20U);
+}
+
+TEST_CASE("nobody waits for clients that are silent or do not read") {
+    const http_server server(any, pages, {.patience = std::chrono::minutes(10)});
+    const client silent(server.address());
+    const client deaf(server.address());
+    CHECK(deaf.send("GET /large HTTP/1.1\r\n\r\n"));
+    CHECK_FALSE(deaf.next(1).empty());  // its answer is under way, and stays so
     CHECK(holds(ask(server, "GET /a HTTP/1.1\r\n\r\n"), "page a"));
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -57,6 +58,7 @@ class folder {
     o.manifest = "model = tiny";
     o.log = dir.path() / "log";
     o.min_peers = min_peers;
+    o.min_deadline = std::chrono::minutes(1);  // who is here is waited for, however busy the machine and its disk are
     return o;
 }
 
@@ -67,6 +69,7 @@ class folder {
     o.name = "joiner " + std::to_string(self);
     o.address = "127.0.0.1:" + std::to_string(founder.port());
     o.log = dir.path() / ("log of " + std::to_string(self));
+    o.min_deadline = std::chrono::minutes(1);
     return o;
 }
 

@@ -254,9 +254,7 @@ TEST_CASE("security: four nodes under TLS see equal commits, known by their keys
         first.lets_in(m);
         m.lets_in(first);
     }
-    node_options patient = founder_of(first, 4);
-    patient.min_deadline = std::chrono::minutes(1);
-    const auto founder = node::found(patient);
+    const auto founder = node::found(founder_of(first, 4));
     CHECK(founder->self() == first.self->peer());
     founder->publish_snapshot(0, std::vector<std::byte>(1000000, std::byte{9}));
     std::vector<std::unique_ptr<node>> nodes;
@@ -469,6 +467,7 @@ TEST_CASE("security: strangers are shown out and the run goes on") {
     const auto founder = node::found(options);
     founder->publish_snapshot(0, bytes_of("weights"));
     const auto joined = node::join(joiner_of(second, *founder));
+    const std::uint64_t before = founder->status().refused;  // it may have been too slow at first
     random_stream random(5);
     std::string noise(6000, '\0');
     for (char& c : noise) c = static_cast<char>(random.below(256));
@@ -484,7 +483,7 @@ TEST_CASE("security: strangers are shown out and the run goes on") {
         visit.say(bytes_of(words));
         CHECK(visit.hear_all() < 100);
     }
-    CHECK(eventually([&] { return founder->status().refused == visits.size(); }));
+    CHECK(eventually([&] { return founder->status().refused == before + visits.size(); }));
     CHECK(lines.hold("no TLS handshake within 300 ms"));
     CHECK(lines.hold("http request"));
     CHECK(lines.hold("more than 16384 bytes before it is let in"));
@@ -616,7 +615,8 @@ TEST_CASE("security: an invite's other addresses are tried after one that is sil
     invite line = invite_of(first, *founder, tomorrow);
     const std::string good = line.addresses.front();
     line.addresses = {silent.where(), rude.where(), good};
-    CHECK(enrol(line, *second.self, {.timeout = milliseconds(3000)}) == good);
+    // A third of it goes by at the silent one; the good one has as much for a handshake and what it writes.
+    CHECK(enrol(line, *second.self, {.timeout = milliseconds(9000)}) == good);
 }
 
 TEST_CASE("security: of two that use one invite at once, one enters") {
