@@ -91,7 +91,8 @@ class run_log {
 
     /// Forgets all rounds and begins anew with `round`, whose predecessor was of `term`; the newest vote stays. On the
     /// device when it returns: afterwards, and after a crash, the log is either the old or the new one. Throws
-    /// value_error unless round > next_round(), and for a term below last_term(); io_error as append().
+    /// value_error unless round > next_round(), or next_round() after a tentative record, and for a term below
+    /// last_term(); io_error as append().
     void begin_anew(std::uint64_t round, std::uint64_t term);
 
     /// Removes the oldest segments as far as all their rounds lie before `round`; the newest rounds always stay. Says

@@ -136,10 +136,11 @@ inline void run_log::begin_segment(const detail::log_header& header) {
 
 inline void run_log::begin_anew(std::uint64_t round, std::uint64_t term) {
     require_writable();
-    if (round <= state_.next_round || term < state_.term)
+    const std::uint64_t least = tentative() ? state_.next_round : state_.next_round + 1;
+    if (round < least || term < state_.term)
         throw value_error("log '" + path().string() + "': to begin anew with round " + std::to_string(round) +
-                          " after term " + std::to_string(term) + ", expected a round after " +
-                          std::to_string(state_.next_round) + " and a term of at least " + std::to_string(state_.term));
+                          " after term " + std::to_string(term) + ", expected a round of at least " +
+                          std::to_string(least) + " and a term of at least " + std::to_string(state_.term));
     begin_segment({.run = run(), .first_round = round, .previous_term = term, .vote = state_.vote});
     while (segments_.size() > 1) segments_.drop_oldest();
     segments_.sync_names();
