@@ -39,10 +39,7 @@ class shared_training {
         options.fresh = fresh;
         options.next_round = demo_.round();
         options.plaintext = true;
-        options.validate = [reader = thinwire::payload_decoder(demo_.layout())](
-                               std::uint64_t round, thinwire::peer_id peer, auto payload) mutable {
-            return reader.validate(payload, {.run = run, .round = round, .peer = peer});
-        };
+        options.validate = thinwire::payload_validator(demo_.layout(), run);
         node_ = address.empty() ? thinwire::runtime::node::found(options) : thinwire::runtime::node::join(options);
         if (fresh && !address.empty()) restore(thinwire::snapshot::decode(node_->take_snapshot()));
         for (auto missed = node_->catch_up(round()); !missed.empty(); missed = node_->catch_up(round()))
@@ -66,17 +63,13 @@ class shared_training {
 
     void restore(const thinwire::result<thinwire::snapshot>& from) {
         if (!from || !from->copy_to(model_)) throw thinwire::io_error("no weights to go on from");
-        if (fs::exists(folder_ / "momentum"))
-            if (!demo_.restore_private(thinwire::read_file(folder_ / "momentum")))
-                throw thinwire::io_error("'momentum' is damaged");
+        if (fs::exists(folder_ / "momentum") && !demo_.restore_private(thinwire::read_file(folder_ / "momentum")))
+            throw thinwire::io_error("'momentum' is damaged");
         demo_.set_round(from->round);
     }
     void save() {  // momentum first: it may be newer than the weights, not older
         thinwire::write_file_atomically(folder_ / "momentum", demo_.save_private());
-        thinwire::snapshot now;
-        now.run = run;
-        now.round = round();
-        now.tensors = thinwire::tensors_of(model_);
+        const thinwire::snapshot now{run, round(), "", thinwire::tensors_of(model_), {}};
         now.save(folder_ / "weights");
         node_->publish_snapshot(round(), now.encode());
     }

@@ -117,10 +117,7 @@ std::size_t replica::parameter_count() {
 }
 
 std::function<result<ok>(std::uint64_t, peer_id, std::span<const std::byte>)> replica::payload_check() const {
-    return [decoder = payload_decoder(optimizer_->layout()), run = run_](std::uint64_t round, peer_id peer,
-                                                                         std::span<const std::byte> payload) mutable {
-        return decoder.validate(payload, {.run = run, .round = round, .peer = peer});
-    };
+    return payload_validator(optimizer_->layout(), run_);
 }
 
 float replica::loss_and_gradient(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
