@@ -166,6 +166,8 @@ class participant {
     [[nodiscard]] const run_state& state() const noexcept { return state_; }
     /// The furthest that a linked peer claims to be, or this one is.
     [[nodiscard]] std::uint64_t newest_round() const noexcept;
+    /// Whether those who decide, this peer with them, are here and no further: then no more is final, whoever says so.
+    [[nodiscard]] bool none_further() const;
     /// The newest state heard of, which a peer that is behind has not reached yet.
     [[nodiscard]] const run_state& newest_state() const noexcept {
         return contacts_round_ > final_ ? contacts_ : state_;
@@ -347,7 +349,6 @@ class participant {
     void apply_control(const commit_record& record, run_state next, timestamp now);
     [[nodiscard]] std::uint64_t furthest_said() const;
     [[nodiscard]] bool newest() const;
-    [[nodiscard]] bool none_further() const;
     void heed(timestamp now);
     void learn_final(timestamp now);
     void advance(timestamp now);

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -460,6 +461,122 @@ TEST_CASE("snapshots: one that was offered to a peer that is behind can be fetch
     one.machine.snapshot_published(5, thinwire::share(std::vector<std::byte>(300U << 10U, std::byte{2})), ++one.now);
     one.status(link, 1, 0, 3, 0);
     CHECK(piece(256U << 10U, 44U << 10U) == 44U << 10U);
+}
+
+TEST_CASE("snapshots: a donor that gives nothing of what it offered is left after an absence") {
+    thinwire::participant_settings s = lone_peer::settings(0);
+    s.fresh = true;
+    s.seeds = {"donor"};
+    thinwire::welcome_message offer;
+    offer.run = s.run;
+    offer.self.run = s.run;
+    offer.self.peer = offer.self.session = offer.self.incarnation = 2;
+    offer.self.next_round = offer.round = 5;
+    thinwire::run_state state;
+    state.view.members = {{2, 2, true, true, "donor", ""}};
+    offer.state = offer.state_at = thinwire::encode_state(state);
+    offer.has_snapshot = true;
+    offer.snapshot_round = 5;
+    offer.snapshot_size = 300U << 10U;
+    offer.snapshot_digest = thinwire::digest_of(std::vector<std::byte>(300U << 10U));
+    s.state = {};
+    thinwire::participant machine(s, 0);
+    std::set<thinwire::link_id> open;
+    int dials = 0, asked = 0;
+    std::optional<thinwire::timestamp> left;
+    for (thinwire::timestamp now = 0; now < 3 * s.absence; now = std::max(now + 1, machine.wake_at().value())) {
+        for (const thinwire::link_id link : open) machine.heard(link, now);
+        machine.tick(now);
+        for (auto effects = machine.take_effects(); !effects.empty(); effects = machine.take_effects())
+            for (auto& e : effects) {
+                if (const auto* d = std::get_if<thinwire::dial_effect>(&e)) {
+                    ++dials;
+                    open.insert(d->link);
+                    machine.dialled(d->link, now);
+                    machine.received(d->link, offer, now);
+                }
+                if (const auto* m = std::get_if<thinwire::send_effect>(&e))
+                    asked += std::holds_alternative<thinwire::fetch_message>(m->what) ? 1 : 0;
+                if (const auto* c = std::get_if<thinwire::close_effect>(&e)) {
+                    open.erase(c->link);
+                    if (!left && c->reason == "another snapshot is sought") left = now;
+                }
+            }
+    }
+    REQUIRE(left);
+    CHECK(*left > s.absence);
+    CHECK(*left < s.absence + 3 * s.keepalive_interval);
+    CHECK(dials >= 2);
+    CHECK(asked >= 4);
+}
+
+TEST_CASE("snapshots: of two donors slow ones are waited for, and one that gives nothing is left soon") {
+    constexpr std::size_t size = 3U << 20U;
+    const thinwire::shared_bytes content = thinwire::share(std::vector<std::byte>(size));
+    thinwire::participant_settings s = lone_peer::settings(0);
+    s.fresh = true;
+    s.seeds = {"a", "b"};
+    thinwire::run_state state;
+    state.view.members = {{2, 2, true, true, "a", ""}, {3, 3, true, true, "b", ""}};
+    s.state = {};
+    thinwire::welcome_message offer;
+    offer.run = offer.self.run = s.run;
+    offer.self.next_round = offer.round = offer.snapshot_round = 5;
+    offer.state = offer.state_at = thinwire::encode_state(state);
+    offer.has_snapshot = true;
+    offer.snapshot_size = size;
+    offer.snapshot_digest = thinwire::digest_of(*content);
+    // Seconds between two pieces of each; 0: none ever.
+    timestamp of_a = 15, of_b = 15, most = 12 * 15 * one_second;
+    SUBCASE("both slower than two times takeover") {}
+    SUBCASE("one silent") {
+        of_a = 0;
+        of_b = 1;
+        most = 3 * s.takeover + 12 * one_second;
+    }
+    thinwire::participant machine(s, 0);
+    struct donor {
+        timestamp every = 0, next = 0;
+        std::vector<thinwire::fetch_message> asked;
+    };
+    std::map<thinwire::link_id, donor> donors;
+    std::optional<timestamp> entered;
+    timestamp now = 0;
+    const auto perform = [&] {
+        for (auto effects = machine.take_effects(); !effects.empty(); effects = machine.take_effects())
+            for (auto& e : effects) {
+                if (const auto* d = std::get_if<thinwire::dial_effect>(&e)) {
+                    const bool a = d->address == "a";
+                    const timestamp every = (a ? of_a : of_b) * one_second;
+                    donors[d->link] = {every, a ? every : every + every / 2, {}};
+                    offer.self.peer = offer.self.session = offer.self.incarnation = a ? 2U : 3U;
+                    machine.dialled(d->link, now);
+                    machine.received(d->link, offer, now);
+                }
+                if (auto* m = std::get_if<thinwire::send_effect>(&e))
+                    if (const auto* f = std::get_if<thinwire::fetch_message>(&m->what))
+                        donors[m->link].asked.push_back(*f);
+                CHECK_FALSE(std::holds_alternative<thinwire::close_effect>(e));
+                if (std::holds_alternative<thinwire::snapshot_effect>(e)) entered = now;
+            }
+    };
+    for (; !entered && now < 2 * most; now += one_second / 2) {
+        machine.tick(now);
+        perform();
+        for (auto& [link, d] : donors) {
+            machine.heard(link, now);
+            if (d.every == 0 || now < d.next || d.asked.empty()) continue;
+            d.next = now + d.every;
+            const thinwire::fetch_message f = d.asked.front();
+            d.asked.erase(d.asked.begin());
+            const auto begin = content->begin() + static_cast<std::ptrdiff_t>(f.offset);
+            const thinwire::shared_bytes piece = thinwire::share(std::vector<std::byte>(begin, begin + f.count));
+            machine.received(link, thinwire::piece_message{f.content, f.offset, piece}, now);
+            perform();
+        }
+    }
+    REQUIRE(entered);
+    CHECK(*entered <= most);
 }
 
 TEST_CASE("views: who lacks rounds that the log here has no more is not let in yet") {

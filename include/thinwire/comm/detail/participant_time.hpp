@@ -59,6 +59,12 @@ inline void participant::tick(timestamp now) {
                 for (const link_id link : held.moving.stalled(stall))
                     if (held.moving.remove_source(link) > 0) reopen(key, held);
         std::erase_if(pulls_, [&](const auto& p) { return p.second.second < stall; });
+        if (fetch_) {
+            // All that give share what this peer can take.
+            const auto donors = static_cast<timestamp>(fetch_->moving.sources().size());
+            for (const link_id link : fetch_->moving.idle(stall, now - donors * settings_.absence))
+                if (fetch_->moving.remove_source(link) > 0) reopen_snapshot();
+        }
         if (fetch_ && !fetch_->moving.has_source() && !settings_.fresh) fetch_.reset();
         if (fetch_ && !fetch_->moving.has_source())
             while (!links_.empty()) close(links_.begin()->first, "another snapshot is sought", false, now);

@@ -97,6 +97,13 @@ class transfer {
                 out.push_back(link);
         return out;
     }
+    /// Those that were asked and gave nothing since `soon` while another source did, or nothing since `late`.
+    [[nodiscard]] std::vector<link_id> idle(timestamp soon, timestamp late) const {
+        const bool moves = std::any_of(sources_.begin(), sources_.end(), [&](const auto& source) {
+            return source.second >= soon && givers_.contains(source.first);
+        });
+        return stalled(moves ? soon : late);
+    }
     /// By link, with when each last gave something.
     [[nodiscard]] const std::map<link_id, timestamp>& sources() const noexcept { return sources_; }
 
