@@ -63,6 +63,9 @@ void access_list::read() {
     // that could not be opened is tried again; one that is damaged stays so until it changes.
     const stamp found = stamp::of(file_);
     const std::optional<std::string> text = read_private_file(file_, largest_file);
+    // What an editor does for a moment, or somebody by mistake, shuts nobody out.
+    if (seen_->size > 0 && (!text || text->empty()))
+        throw io_error("'" + file_.string() + "' is gone or empty: expected the list of keys that was there");
     *seen_ = found;
     result<access_rules> rules = parse_access(text ? std::string_view(*text) : std::string_view());
     if (!rules) throw io_error("'" + file_.string() + "': " + rules.error().message);

@@ -1,6 +1,7 @@
 #include "connection.hpp"
 
 #include <asio/buffer.hpp>
+#include <asio/post.hpp>
 #include <asio/write.hpp>
 #ifdef __linux__
 #include <netinet/in.h>
@@ -36,14 +37,20 @@ connection::connection(channel open, link_id link, wire_limits limits, std::size
       link_(link),
       owner_(owner),
       max_queue_(max_queue),
-      decoder_(limits) {}
+      decoder_(limits),
+      plain_(std::move(open.early)) {}
 
 void connection::start(std::initializer_list<message_type> allowed) {
     asio::error_code ignored;
     socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
     decoder_.allow(allowed);
     buffer_.resize(stranger_bite);
-    read();
+    if (plain_.empty()) return read();
+    asio::post(socket_.get_executor(), [self = shared_from_this()] {
+        if (self->closed_) return;
+        self->understand(self->plain_);
+        if (!self->closed_) self->read();
+    });
 }
 
 void connection::admit(std::initializer_list<message_type> allowed) {
@@ -77,6 +84,10 @@ void connection::take(std::size_t count) {
     } else if (!std::exchange(begun_, true) && std::ranges::equal(bytes, std::as_bytes(std::span(speaks_tls)))) {
         return owner_.on_other_security(link_);
     }
+    understand(bytes);
+}
+
+void connection::understand(std::span<const std::byte> bytes) {
     decoder_.feed(bytes);
     while (!closed_ && !finishing_) {
         result<std::optional<message>> next = decoder_.next();
@@ -112,7 +123,10 @@ std::string connection::remote_host() const {
     asio::error_code error;
     const auto point = socket_.remote_endpoint(error);
     if (error) return {};
-    const asio::ip::address host = point.address();
+    asio::ip::address host = point.address();
+    if (host.is_v6() && host.to_v6().is_v4_mapped())
+        host = asio::ip::make_address_v4(asio::ip::v4_mapped, host.to_v6());
+    if (host.is_v6() && host.to_v6().scope_id() != 0) return {};  // of one link of this machine
     return host.is_v6() ? "[" + host.to_string() + "]" : host.to_string();
 }
 

@@ -55,14 +55,14 @@ class connection : public std::enable_shared_from_this<connection> {
 
     /// Queues a frame; false when the other side reads too slowly for that.
     [[nodiscard]] bool send(std::vector<std::byte> frame);
-    /// Sends what is queued, says that nothing follows, waits a moment for the other side to read it, closes. The
-    /// owner hears nothing more but on_finished().
+    /// Sends what is queued and says that nothing follows, as far as two seconds allow, waits within them for the other
+    /// side to read it, closes. The owner hears nothing more but on_finished().
     void finish();
     /// Closes at once, without a word to the owner.
     void abort();
 
     [[nodiscard]] link_id link() const noexcept { return link_; }
-    /// Of the other side, as it stands before a port.
+    /// Of the other side, as it stands before a port; empty where that says nothing to others.
     [[nodiscard]] std::string remote_host() const;
     /// As the kernel smooths it; nothing where it does not tell.
     [[nodiscard]] std::optional<double> round_trip_seconds();
@@ -76,6 +76,7 @@ class connection : public std::enable_shared_from_this<connection> {
  private:
     void read();
     void take(std::size_t count);
+    void understand(std::span<const std::byte> bytes);
     [[nodiscard]] std::string objection(const message& m) const;
     void write();
     void written(std::size_t count);
@@ -91,7 +92,7 @@ class connection : public std::enable_shared_from_this<connection> {
     std::size_t max_queue_;
     frame_decoder decoder_;
     std::vector<std::byte> buffer_;
-    std::vector<std::byte> plain_;   ///< what TLS made of it
+    std::vector<std::byte> plain_;   ///< what TLS made of it; at first, what came with the handshake
     std::vector<std::byte> output_;  ///< what TLS made of a part of the queue's front
     std::size_t said_ = 0;           ///< bytes of the front that TLS has taken
     std::deque<std::vector<std::byte>> queue_;

@@ -42,6 +42,13 @@ std::string raw(const public_key& key) {
     return {reinterpret_cast<const char*>(key.bytes.data()), key.bytes.size()};
 }
 
+/// What others say in it cannot make two lines of one.
+std::string one_line(std::string text) {
+    std::replace_if(
+        text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+    return text;
+}
+
 std::vector<peer_id> revoked_peers(const run_state& state) {
     std::vector<peer_id> all;
     for (const auto& [key, in] : state.keys)
@@ -61,6 +68,7 @@ driver::driver(node_options options, bool founder)
       leave_timer_(io_),
       acceptor_(io_),
       port_(listen()),
+      names_(io_),
       gate_(io_, options_, [this](bool refused, const std::string& line) { report(refused, line); }),
       store_(options_, founder),
       stored_(store_.next_round()),
@@ -142,6 +150,11 @@ void driver::thread_main() noexcept {
         io_.run();
     } catch (const std::exception& problem) {
         box_.end(node_errc::protocol, std::string("the node's thread failed: ") + problem.what());
+        // The others need not wait for their timeouts.
+        asio::error_code ignored;
+        acceptor_.close(ignored);
+        for (const auto* all : {&connections_, &lingering_})
+            for (const auto& [link, c] : *all) c->abort();
         box_.quiet();
     }
 }
@@ -279,11 +292,16 @@ void driver::settle() {
         }
         if (effects.empty()) break;
     }
-    box_.announce(machine_.round());
+    announce();
     refresh();
     tell_of_order();
     arm();
     check_quiet();
+}
+
+void driver::announce() {
+    if (claimed_ <= machine_.round() || machine_.none_further()) claimed_ = 0;
+    box_.announce(std::max(claimed_, machine_.round()));
 }
 
 void driver::arm() {
@@ -319,7 +337,8 @@ void driver::perform(admit_effect& e) {
              message_type::request});
     roster_changed_ = true;
     if (!std::exchange(entered_, true)) {
-        box_.announce(machine_.newest_round());
+        claimed_ = machine_.newest_round();
+        announce();
         box_.enter();
     }
     const std::lock_guard lock(status_mutex_);
@@ -340,6 +359,12 @@ void driver::perform(close_effect& e) {
     }
     const std::shared_ptr<connection> c = it->second;
     connections_.erase(it);
+    // A peer that connects again and again leaves one queue behind, not many.
+    std::erase_if(lingering_, [&](const auto& older) {
+        const bool same = c->peer != 0 && older.second->peer == c->peer;
+        if (same) older.second->abort();
+        return same;
+    });
     if (lingering_.size() >= options_.max_connections) return c->abort();
     lingering_.emplace(e.link, c);
     c->finish();
@@ -388,6 +413,8 @@ void driver::perform(deliver_effect& e) {
 
 void driver::perform(welcomed_effect& e) {
     gate_.of_run(e.welcome.run);
+    claimed_ = std::max(claimed_, e.welcome.round);
+    announce();
     box_.admit(e.welcome);
 }
 
@@ -397,6 +424,7 @@ void driver::perform(snapshot_effect& e) {
     const digest run = options_.run != digest{} ? options_.run : box_.welcome().value_or(welcome_message{}).run;
     if (!with_log([&] { store_.begin_anew(e, run); })) return;
     note_log();
+    drop_revoked();
     if (std::exchange(wants_snapshot_, false)) return box_.put_snapshot(e.bytes, e.round);
     box_.end(node_errc::behind, "this replica is behind all logs of the run: it goes on with the snapshot of round " +
                                     std::to_string(e.round) + " in '" + options_.log.string() + "'");
@@ -431,19 +459,24 @@ void driver::perform(end_effect& e) {
     } catch (const io_error& problem) {
         box_.end(node_errc::storage, problem.what());
     }
-    box_.end(to_node_errc(e.code), e.text);
+    box_.end(to_node_errc(e.code), one_line(e.text));
 }
 
 // --------------------------------------------------------------------------------------------- who is let in
 
-/// What the run itself says of a key: members are in, revoked ones out.
+/// What the run itself says of a key: members are in, revoked ones out. A state that was only heard of is one peer's
+/// word: it lets in whom nothing else shows out, as a joiner has no other, and shows nobody out.
 std::optional<bool> driver::agreed(const public_key& key) const {
     const std::string bytes = raw(key);
-    const run_state& state = machine_.newest_state();
-    if (const auto it = state.keys.find(bytes); it != state.keys.end()) return it->second;
-    for (const view_member& m : state.view.members)
-        if (m.key == bytes) return true;
-    return std::nullopt;
+    const auto says = [&](const run_state& state) -> std::optional<bool> {
+        if (const auto it = state.keys.find(bytes); it != state.keys.end()) return it->second;
+        for (const view_member& m : state.view.members)
+            if (m.key == bytes) return true;
+        return std::nullopt;
+    };
+    const std::optional<bool> own = says(machine_.state());
+    if (!says(machine_.newest_state()).value_or(false)) return own;
+    return own.value_or(true) ? std::optional(true) : std::nullopt;
 }
 
 /// What this peer's list says and the run does not, the run is told.
@@ -502,7 +535,7 @@ bool driver::notice_budget::take() {
 /// Lines that strangers can cause are bounded, and take no room from others.
 void driver::report(bool refused, const std::string& line) {
     if (refused) return report_refused(stranger_notices_, line);
-    if (options_.notice) options_.notice(line);
+    if (options_.notice) options_.notice(one_line(line));
 }
 
 void driver::report_refused(notice_budget& budget, const std::string& line) {
@@ -510,7 +543,7 @@ void driver::report_refused(notice_budget& budget, const std::string& line) {
         const std::lock_guard lock(status_mutex_);
         ++status_.refused;
     }
-    if (options_.notice && budget.take()) options_.notice(line);
+    if (options_.notice && budget.take()) options_.notice(one_line(line));
 }
 
 // ------------------------------------------------------------------------------------------------------- status
@@ -548,7 +581,7 @@ void driver::tell_of_order() {
     if (!unordered_told_) {
         const peer_id by = machine_.leading() ? options_.self : machine_.sequencer();
         const auto who = std::find_if(all.begin(), all.end(), [&](const member_status& m) { return m.peer == by; });
-        return options_.notice("the rounds are ordered again" + (who == all.end() ? "" : ", by " + named(*who)));
+        return report(false, "the rounds are ordered again" + (who == all.end() ? "" : ", by " + named(*who)));
     }
     std::string away;
     std::size_t here = 0;
@@ -559,9 +592,9 @@ void driver::tell_of_order() {
         else
             away += (away.empty() ? "" : ", ") + named(m);
     }
-    options_.notice("nobody orders the rounds: " + std::to_string(here) + " of the " +
-                    std::to_string(machine_.state().view.members.size()) + " members are here" +
-                    (away.empty() ? "" : ", away: " + away) + "; waiting for a majority");
+    report(false, "nobody orders the rounds: " + std::to_string(here) + " of the " +
+                      std::to_string(machine_.state().view.members.size()) + " members are here" +
+                      (away.empty() ? "" : ", away: " + away) + "; waiting for a majority");
 }
 
 /// Who is there, after links came or went or a record became final.

@@ -9,6 +9,7 @@
 #include "gate.hpp"
 #include "log_store.hpp"
 #include "mailbox.hpp"
+#include "name_lookup.hpp"
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
@@ -79,6 +80,8 @@ class driver final : private connection_owner {
     }
     /// Performs what the machine asks for until it asks for nothing, then sets the timer.
     void settle();
+    /// Tells the caller up to where commits exist.
+    void announce();
     void arm();
     void check_quiet();
     void perform(send_effect& e);
@@ -103,9 +106,9 @@ class driver final : private connection_owner {
     [[nodiscard]] std::uint16_t listen();
     void accept();
     void enter(channel open);
+    void keep_strangers_few(const public_key& key);
     void adopt(link_id link, channel open, std::initializer_list<message_type> allowed);
-    void resolve(link_id link, const address& where);
-    void connect(link_id link, std::vector<asio::ip::tcp::endpoint> points);
+    void connect(link_id link, name_lookup::endpoints points);
     void connected(link_id link, channel open);
     void refused(link_id link, tls_end end, const std::string& why);
     void dial_failed(link_id link, const std::string& why);
@@ -113,7 +116,7 @@ class driver final : private connection_owner {
     [[nodiscard]] bool knows_one_address() const;
     [[nodiscard]] bool refused_everywhere() const;
     void give_up(node_errc code, const std::string& line);
-    void complete_address(link_id link, std::string& address) const;
+    [[nodiscard]] std::string complete_address(link_id link, std::string& address) const;
     void on_message(link_id link, message m) override;
     void on_broken(link_id link, const std::string& why) override;
     void on_other_security(link_id link) override;
@@ -147,6 +150,7 @@ class driver final : private connection_owner {
     asio::steady_timer leave_timer_;
     asio::ip::tcp::acceptor acceptor_;
     std::uint16_t port_ = 0;
+    name_lookup names_;
     gate gate_;
     log_store store_;
     std::uint64_t stored_;  ///< where the log ended when this node began
@@ -159,6 +163,7 @@ class driver final : private connection_owner {
     std::set<std::string> refused_at_;  ///< addresses where the newest try was refused for this node's key
     bool wants_snapshot_;               ///< the caller waits for its first
     bool entered_ = false;              ///< somebody of the run was met
+    std::uint64_t claimed_ = 0;         ///< how far those who were met first said to be, until it is reached or refuted
     bool roster_changed_ = true;
     timestamp paused_at_ = 0;  ///< since when the run is paused, where it is; guarded by status_mutex_
     bool over_ = false;

@@ -1,7 +1,5 @@
 #include "driver.hpp"
 #include "listening.hpp"
-#include <asio/connect.hpp>
-#include <asio/ip/v6_only.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -17,12 +15,10 @@ std::string plaintext_refusal(const std::string& where) {
 }  // namespace
 
 /// A connection on its way.
-struct driver::dial {
-    explicit dial(asio::io_context& io, std::string to) : address(std::move(to)), resolver(io), socket(io) {}
+struct driver::dial : connection_try {
+    explicit dial(asio::io_context& io, std::string to) : connection_try(io), address(std::move(to)) {}
 
     std::string address;
-    asio::ip::tcp::resolver resolver;
-    asio::ip::tcp::socket socket;
     std::weak_ptr<handshake> shaking;
 };
 
@@ -51,9 +47,22 @@ void driver::accept() {
 
 void driver::enter(channel open) {
     if (over_ || lingering_.size() >= options_.max_connections) return;
+    if (open.tls) keep_strangers_few(open.tls->peer());
     const link_id link = machine_.link_opened(now());
     adopt(link, std::move(open), {message_type::hello, message_type::ping, message_type::goodbye});
     settle();
+}
+
+/// A key has two connections at most on which nobody has said hello: the oldest goes.
+void driver::keep_strangers_few(const public_key& key) {
+    std::vector<link_id> same;
+    for (const auto& [link, c] : connections_)
+        if (c->peer == 0 && c->tls() != nullptr && c->tls()->peer() == key) same.push_back(link);
+    if (same.size() < 2) return;
+    const auto oldest = connections_.find(same.front());
+    oldest->second->abort();
+    connections_.erase(oldest);
+    machine_.link_closed(same.front(), "its peer connects again and again", now());
 }
 
 void driver::adopt(link_id link, channel open, std::initializer_list<message_type> allowed) {
@@ -76,32 +85,21 @@ void driver::perform(dial_effect& e) {
     if (over_) return;
     dials_.emplace(e.link, std::make_shared<dial>(io_, e.address));
     const result<address> where = parse_address(e.address);
-    if (where) return resolve(e.link, *where);
-    post([this, link = e.link, why = where.error().message] { dial_failed(link, why); });
+    if (!where) return post([this, link = e.link, why = where.error().message] { dial_failed(link, why); });
+    names_.look_up(*where, [this, link = e.link](const std::string& why, const name_lookup::endpoints& points) {
+        if (!dials_.contains(link)) return;
+        if (!why.empty()) return dial_failed(link, "host not known: " + why);
+        connect(link, points);
+    });
 }
 
-void driver::resolve(link_id link, const address& where) {
-    asio::error_code error;
-    const asio::ip::address literal = asio::ip::make_address(where.host, error);
-    if (!error) return connect(link, {asio::ip::tcp::endpoint(literal, where.port)});
-    dials_.at(link)->resolver.async_resolve(where.host, std::to_string(where.port),
-                                            [this, link](asio::error_code problem, const auto& found) {
-                                                if (!dials_.contains(link)) return;
-                                                if (problem)
-                                                    return dial_failed(link, "host not known: " + problem.message());
-                                                std::vector<asio::ip::tcp::endpoint> points;
-                                                for (const auto& entry : found) points.push_back(entry.endpoint());
-                                                connect(link, std::move(points));
-                                            });
-}
-
-void driver::connect(link_id link, std::vector<asio::ip::tcp::endpoint> points) {
+void driver::connect(link_id link, name_lookup::endpoints points) {
     const std::shared_ptr<dial> d = dials_.at(link);
     if (options_.plaintext) std::erase_if(points, [](const auto& point) { return !is_loopback(point.address()); });
     if (points.empty()) return post([this, link, d] { dial_failed(link, plaintext_refusal(d->address)); });
-    asio::async_connect(d->socket, points, [this, link, d](asio::error_code problem, const asio::ip::tcp::endpoint&) {
+    runtime::connect(d, points, options_.handshake_timeout, [this, link, d](const std::string& trouble) {
         if (!dials_.contains(link)) return;
-        if (problem) return dial_failed(link, problem.message());
+        if (!trouble.empty()) return dial_failed(link, trouble);
         d->shaking = gate_.dial(
             std::move(d->socket), [this, link](channel open) { connected(link, std::move(open)); },
             [this, link](tls_end end, const std::string& why) { refused(link, end, why); });
@@ -142,13 +140,19 @@ bool driver::knows_one_address() const {
     });
 }
 
-/// Whether nobody of the run that this node knows takes its key.
+/// Whether nobody of the run that this node knows takes its key. What it was only told of the run's members can name
+/// more of them, not fewer, and is not all that it knows.
 bool driver::refused_everywhere() const {
     if (!connections_.empty()) return false;
     const auto refused = [&](const std::string& address) { return refused_at_.contains(address); };
-    for (const view_member& m : machine_.newest_state().view.members)
-        if (m.peer != options_.self && !m.address.empty() && !refused(m.address)) return false;
-    return std::all_of(seeds_.begin(), seeds_.end(), refused);
+    bool known = !seeds_.empty();
+    for (const run_state* state : {&machine_.state(), &machine_.newest_state()})
+        for (const view_member& m : state->view.members) {
+            if (m.peer == options_.self || m.address.empty()) continue;
+            if (!refused(m.address)) return false;
+            known = known || state == &machine_.state();
+        }
+    return known && std::all_of(seeds_.begin(), seeds_.end(), refused);
 }
 
 void driver::give_up(node_errc code, const std::string& line) {
@@ -170,23 +174,28 @@ void driver::abandon(link_id link) {
     const std::shared_ptr<dial> d = it->second;
     dials_.erase(it);
     gate_.abandon(d->shaking);
-    d->resolver.cancel();
-    asio::error_code ignored;
-    d->socket.close(ignored);
+    d->close();
 }
 
 // ------------------------------------------------------------------------------------------------------ connections
 
-/// A peer that listens on all its addresses states a port alone; the host is where it was met.
-void driver::complete_address(link_id link, std::string& address) const {
+/// A peer that listens on all its addresses states a port alone; the host is where it was met. What is wrong with the
+/// address that it states, as it will stand in the run's state; nothing.
+std::string driver::complete_address(link_id link, std::string& address) const {
     const auto it = connections_.find(link);
-    if (!address.starts_with(':') || it == connections_.end()) return;
-    address = it->second->remote_host() + address;
+    if (address.starts_with(':') && it != connections_.end()) address = it->second->remote_host() + address;
+    if (address.empty()) return {};
+    if (address.size() > wire_limits::max_address)
+        return "an address of " + std::to_string(address.size()) + " bytes, expected at most " +
+               std::to_string(wire_limits::max_address);
+    const result<runtime::address> where = parse_address(address.starts_with(':') ? "host" + address : address);
+    return where ? std::string() : where.error().message;
 }
 
 void driver::on_message(link_id link, message m) {
-    if (auto* hello = std::get_if<hello_message>(&m)) complete_address(link, hello->address);
-    if (auto* welcome = std::get_if<welcome_message>(&m)) complete_address(link, welcome->self.address);
+    auto* const welcome = std::get_if<welcome_message>(&m);
+    if (auto* const said = welcome != nullptr ? &welcome->self : std::get_if<hello_message>(&m); said != nullptr)
+        if (const std::string no = complete_address(link, said->address); !no.empty()) return on_broken(link, no);
     machine_.received(link, std::move(m), now());
     settle();
 }

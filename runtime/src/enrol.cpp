@@ -4,13 +4,14 @@
 #include "address.hpp"
 #include "enrol_message.hpp"
 #include "handshake.hpp"
-#include <asio/connect.hpp>
+#include "name_lookup.hpp"
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -23,7 +24,7 @@ namespace {
 class enroller {
  public:
     enroller(const invite& line, const identity& self, const enrol_options& options)
-        : line_(line), self_(self), options_(options), context_(self), resolver_(io_), pause_(io_), limit_(io_) {}
+        : line_(line), self_(self), options_(options), context_(self), names_(io_), pause_(io_), limit_(io_) {}
 
     std::string run() {
         const std::stop_callback stopped(options_.stop, [this] {
@@ -65,11 +66,18 @@ class enroller {
         }
         const result<address> where = parse_address(line_.addresses[tried_++]);
         if (!where) return next(where.error().message);
-        resolver_.async_resolve(where->host, std::to_string(where->port),
-                                [this](asio::error_code problem, const auto& found) {
-                                    if (problem) return next("host not known: " + problem.message());
-                                    connect(found);
-                                });
+        const std::uint64_t turn = ++turn_;
+        pause_.expires_after(share());
+        pause_.async_wait([this, turn](asio::error_code cancelled) {
+            if (cancelled || turn != turn_) return;
+            if (try_) try_->close();
+            next("no connection within " + std::to_string(share().count()) + " ms");
+        });
+        names_.look_up(*where, [this, turn](const std::string& why, const name_lookup::endpoints& points) {
+            if (turn != turn_) return;
+            if (!why.empty()) return next("host not known: " + why);
+            connect(points, turn);
+        });
     }
 
     /// Of several addresses one may swallow what is sent to it, or be silent: each gets its share of the time.
@@ -78,22 +86,19 @@ class enroller {
     }
 
     void next(const std::string& trouble) {
+        ++turn_;
         trouble_ = trouble;
         attempt();
     }
 
-    template <class Endpoints>
-    void connect(const Endpoints& points) {
-        const auto socket = std::make_shared<asio::ip::tcp::socket>(io_);
-        pause_.expires_after(share());
-        pause_.async_wait([socket](asio::error_code cancelled) {
-            asio::error_code ignored;
-            if (!cancelled) socket->close(ignored);
-        });
-        asio::async_connect(*socket, points, [this, socket](asio::error_code problem, const asio::ip::tcp::endpoint&) {
+    void connect(const name_lookup::endpoints& points, std::uint64_t turn) {
+        try_ = std::make_shared<connection_try>(io_);
+        runtime::connect(try_, points, share(), [this, turn, one = try_](const std::string& why) {
+            if (turn != turn_) return;
+            if (!why.empty()) return next(why);
+            ++turn_;
             pause_.cancel();
-            if (problem) return next(problem.message());
-            speak(std::move(*socket));
+            speak(std::move(one->socket));
         });
     }
 
@@ -137,10 +142,12 @@ class enroller {
     const enrol_options& options_;
     tls_context context_;
     asio::io_context io_{1};
-    asio::ip::tcp::resolver resolver_;
+    name_lookup names_;
+    std::shared_ptr<connection_try> try_;
     asio::steady_timer pause_;
     asio::steady_timer limit_;
-    std::size_t tried_ = 0;  ///< addresses of this run through them
+    std::size_t tried_ = 0;   ///< addresses of this run through them
+    std::uint64_t turn_ = 0;  ///< what was begun in an earlier one comes too late
     std::string trouble_;
     std::optional<node_error> failure_;
 };

@@ -110,9 +110,15 @@ std::weak_ptr<handshake> gate::dial(asio::ip::tcp::socket socket, opened done, r
         done({std::move(socket), nullptr, 0, 0});
         return {};
     }
-    auto session = tls_session::client(*context_, tls_purpose::run, [this](const public_key& key, tls_purpose purpose) {
-        return objection(key, purpose, true);
-    });
+    std::unique_ptr<tls_session> session;
+    try {
+        session = tls_session::client(*context_, tls_purpose::run, [this](const public_key& key, tls_purpose purpose) {
+            return objection(key, purpose, true);
+        });
+    } catch (const std::exception& problem) {
+        failed(tls_end::closed, problem.what());
+        return {};
+    }
     auto one = std::make_shared<handshake>(std::move(socket), std::move(session), [](const tls_session&) {
         return conversation{{}, 1, {}};
     });

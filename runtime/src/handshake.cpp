@@ -57,7 +57,7 @@ void handshake::step() {
     if (closed_) return;
     // Whoever has said all that is awaited may already have said, too, that nothing follows.
     const bool complete =
-        talk_ && !talk_->answer && heard_.size() == talk_->awaited && session_->end() == tls_end::closed;
+        talk_ && !talk_->answer && heard_.size() >= talk_->awaited && session_->end() == tls_end::closed;
     if (!reported_ && session_->end() != tls_end::none && !complete) fail(session_->end(), session_->why());
     if (session_->has_output()) return write();
     if (!reported_) converse();
@@ -79,7 +79,8 @@ void handshake::converse() {
         if (session_->has_output()) return;  // comes back when it is on its way
     }
     if (heard_.size() < talk_->awaited) return;
-    if (heard_.size() > talk_->awaited) return fail(tls_end::broken, "it speaks before it is let in");
+    const bool stays = !talk_->answer && talk_->awaited > 0;
+    if (heard_.size() > talk_->awaited && !stays) return fail(tls_end::broken, "it speaks before it is let in");
     if (talk_->answer) {
         session_->write(talk_->answer(heard_));
         session_->close();
@@ -88,7 +89,12 @@ void handshake::converse() {
     closed_ = true;
     deadline_.cancel();
     gone_();  // first: what is done with the channel may abort every handshake that its owner still knows
-    report({tls_end::none, {}, channel{std::move(socket_), std::move(session_), sent_, received_}, heard_});
+    std::vector<std::byte> early(heard_.begin() + static_cast<std::ptrdiff_t>(talk_->awaited), heard_.end());
+    heard_.resize(talk_->awaited);
+    report({tls_end::none,
+            {},
+            channel{std::move(socket_), std::move(session_), sent_, received_, std::move(early)},
+            heard_});
 }
 
 void handshake::read() {

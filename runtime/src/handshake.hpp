@@ -23,13 +23,14 @@ struct channel {
     std::unique_ptr<tls_session> tls;  ///< null: plaintext
     std::size_t sent = 0;              ///< bytes on the wire so far
     std::size_t received = 0;
+    std::vector<std::byte> early{};  ///< what was said already to whom the channel goes
 };
 
 /// What is said under TLS before a connection carries messages.
 struct conversation {
     std::vector<std::byte> opening{};  ///< said once both keys are known
     std::size_t awaited = 0;           ///< bytes that the other side then says
-    /// Said to those bytes before the connection is closed. None: it stays open.
+    /// Said to those bytes before the connection is closed. None: it stays open, and what follows them is for it.
     std::function<std::vector<std::byte>(std::span<const std::byte> heard)> answer{};
 };
 

@@ -83,6 +83,10 @@ std::optional<log_owner> log_owner::load(const std::filesystem::path& folder) {
     return found;
 }
 
+bool log_owner::begins_anew(const run_log& log) const {
+    return round > log.next_round() || (!begun && round == log.next_round() && log.tentative());
+}
+
 void log_owner::save(const std::filesystem::path& folder) const {
     byte_writer body;
     body.put(std::span<const std::byte>(run.bytes));
@@ -102,7 +106,7 @@ std::optional<std::pair<std::uint64_t, std::uint64_t>> rounds_that_fit(const std
     const result<run_log> found = run_log::open_read_only(log);
     if (!found) return std::nullopt;
     const std::optional<log_owner> owner = log_owner::load(log);
-    if (owner && owner->round > found->next_round()) return std::pair(owner->round, owner->round);
+    if (owner && owner->begins_anew(*found)) return std::pair(owner->round, owner->round);
     return std::pair(found->first_round(), found->next_round());
 }
 
@@ -112,6 +116,7 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
     if (failed)
         throw node_error(node_errc::storage,
                          "cannot create the folder '" + options_.log.string() + "': " + failed.message());
+    lock_.emplace(options_.log / "lock", false);
     const bool fresh = !founder && options_.fresh;
     const bool there = !files_of(options_.log, true).empty();
     std::optional<log_owner> owner = fresh ? std::nullopt : log_owner::load(options_.log);
@@ -141,8 +146,7 @@ log_store::log_store(const node_options& options, bool founder) : options_(optio
     if (begins) owner_.state.view.members = {{options_.self, owner_.incarnation, true, true, "", ""}};
     owner_.save(options_.log);
     log_.emplace(open(owner_.round, owner_.term));
-    // A start that was cut off between owner and log.
-    if (owner_.round > log_->next_round()) log_->begin_anew(owner_.round, std::max(owner_.term, log_->last_term()));
+    if (owner_.begins_anew(*log_)) log_->begin_anew(owner_.round, std::max(owner_.term, log_->last_term()));
     note_begun();
     require_replica_in_log(founder);
 }
@@ -294,12 +298,16 @@ void log_store::begin_anew(const snapshot_effect& with, const digest& run) {
     write_file_atomically(snapshot_path(options_.log, with.round), *with.bytes, true);
     result<run_state> state = decode_state(*with.state);
     if (!state) throw io_error("the snapshot's state of the run cannot be read: " + state.error().message);
+    owner_.begun = false;
     save_owner(with.round, with.term, std::move(*state));
     control_.reset();
-    if (log_) return log_->begin_anew(with.round, std::max(with.term, log_->last_term()));
-    log_.emplace(open(with.round, with.term));
+    const bool goes_on = log_.has_value();
+    if (goes_on)
+        log_->begin_anew(with.round, std::max(with.term, log_->last_term()));
+    else
+        log_.emplace(open(with.round, with.term));
     note_begun();
-    if (vote_.term > 0) vote(vote_.term, vote_.peer);
+    if (!goes_on && vote_.term > 0) vote(vote_.term, vote_.peer);
 }
 
 void log_store::drop_before(std::uint64_t round) {

@@ -5,6 +5,8 @@
 #include <thinwire/io/run_log.hpp>
 #include <thinwire/runtime/node.hpp>
 
+#include "private_file.hpp"
+
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -18,17 +20,20 @@ struct log_owner {
     std::uint64_t session = 0;      ///< of the process that wrote it
     std::uint64_t round = 0;
     std::uint64_t term = 0;  ///< of the record before `round`, where the log is to begin with it
-    bool begun = false;      ///< there are segments
+    bool begun = false;      ///< there are segments, and none from before a snapshot at `round`
     run_state state;         ///< before `round`
 
     [[nodiscard]] static std::filesystem::path path_in(const std::filesystem::path& folder) { return folder / "owner"; }
     /// Throws node_error(storage) for one that is damaged; io_error.
     [[nodiscard]] static std::optional<log_owner> load(const std::filesystem::path& folder);
     void save(const std::filesystem::path& folder) const;
+    /// Whether the power went between this file and the log, which is to begin with `round`.
+    [[nodiscard]] bool begins_anew(const run_log& log) const;
 };
 
 /// What a node keeps on the disk: the run log, whose it is, and the snapshot that a log which was not begun here begins
-/// with (FOLDER/<round in 20 digits>.snapshot). Every call throws io_error or value_error when it cannot be done.
+/// with (FOLDER/<round in 20 digits>.snapshot). One at a time may use a folder (FOLDER/lock). Every call throws
+/// io_error or value_error when it cannot be done.
 class log_store {
  public:
     /// Opens what is there, or for a founder begins it. Throws node_error: storage, run_mismatch, replica_diverged.
@@ -65,6 +70,7 @@ class log_store {
     void save_owner(std::uint64_t round, std::uint64_t term, run_state state);
 
     const node_options& options_;
+    std::optional<file_lock> lock_;
     log_owner owner_;
     std::optional<run_log> log_;                                     ///< none: this peer is to get a snapshot first
     log_vote vote_{};                                                ///< while there is no log

@@ -24,15 +24,12 @@ class mailbox {
     void deliver(commit_ptr record) {
         change([&] { ready_.push_back(std::move(record)); });
     }
-    /// Commits below `round` exist.
+    /// Commits below `round` exist, as far as can be told now.
     void announce(std::uint64_t round) {
-        change([&] { known_ = std::max(known_, round); });
+        change([&] { known_ = round; });
     }
     void admit(const welcome_message& welcome) {
-        change([&] {
-            welcome_ = welcome;
-            known_ = std::max(known_, welcome.round);
-        });
+        change([&] { welcome_ = welcome; });
     }
     /// Somebody of the run was met.
     void enter() {
@@ -65,8 +62,8 @@ class mailbox {
     void wait_admitted(bool snapshot) {
         wait([&] { return snapshot ? welcome_.has_value() && snapshot_ != nullptr : entered_; });
     }
-    /// Commits in order, about `limit` bytes; waits for one as long as commits below the newest announced are due,
-    /// and with `always` for the next one. Throws the end, and then also when the payload for `round` is refused.
+    /// Commits in order, about `limit` bytes; waits for one as long as commits below the announced round are due, and
+    /// with `always` for the next one. Throws the end, and with `always` also when the payload for `round` is refused.
     [[nodiscard]] std::vector<commit_ptr> take(std::uint64_t round, bool always, std::size_t limit) {
         std::vector<commit_ptr> out;
         const auto lock = wait([&] {
@@ -78,6 +75,7 @@ class mailbox {
             out.push_back(std::move(ready_.front()));
             ready_.pop_front();
         }
+        if (out.empty() && end_) throw *end_;
         if (out.empty() && always)
             throw node_error(node_errc::refused, "the payload for round " + std::to_string(round) +
                                                      " was refused: " + std::exchange(rejected_, {})->second);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@ namespace thinwire::runtime {
 namespace {
 
 constexpr std::size_t hand_out_limit = std::size_t{64} << 20U;
+constexpr std::chrono::hours longest_time{24 * 365};
 
 void check_seeds(const node_options& o) {
     const result<std::vector<address>> where = parse_addresses(o.address);
@@ -55,6 +57,13 @@ void check_options(node_options& o, bool founder) {
     if (o.keepalive_interval.count() < 1 || o.keepalive_timeout <= o.keepalive_interval)
         refuse("keepalive_interval", std::to_string(o.keepalive_interval.count()) + " ms",
                "1 ms to less than keepalive_timeout");
+    for (const auto& [key, time] :
+         {std::pair("connect_timeout", o.connect_timeout), std::pair("reconnect_timeout", o.reconnect_timeout),
+          std::pair("takeover", o.takeover), std::pair("absence", o.absence), std::pair("max_deadline", o.max_deadline),
+          std::pair("handshake_timeout", o.handshake_timeout), std::pair("keepalive_timeout", o.keepalive_timeout),
+          std::pair("leave_timeout", o.leave_timeout)})
+        if (time.count() < 1 || time > longest_time)
+            refuse(key, std::to_string(time.count()) + " ms", "1 ms to a year");
     if (o.takeover < 2 * o.keepalive_interval)
         refuse("takeover", std::to_string(o.takeover.count()) + " ms", "at least twice keepalive_interval");
     if (founder && !o.votes) refuse("votes", "false", "true for the founder");
@@ -150,6 +159,9 @@ std::unique_ptr<node> node::open(node_options options, bool founder) {
         return std::unique_ptr<node>(new node(std::make_unique<implementation>(std::move(with), founder)));
     } catch (const io_error& problem) {
         throw node_error(node_errc::storage, problem.what());
+    } catch (const std::filesystem::filesystem_error& problem) {
+        throw node_error(node_errc::storage,
+                         "'" + problem.path1().string() + "' cannot be used: " + problem.code().message());
     }
 }
 
@@ -243,15 +255,15 @@ void node::set_max_contributors(std::size_t most) {
 }
 
 void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
-    if (least.count() < 1 || most < least)
+    if (least.count() < 1 || most < least || most > longest_time)
         throw value_error("set_deadlines: " + std::to_string(least.count()) + " ms to " + std::to_string(most.count()) +
-                          " ms, expected 1 ms <= least <= most");
+                          " ms, expected 1 ms <= least <= most <= a year");
     impl_->get().set_deadlines(least, most, waits_for_slow);
 }
 
 void node::set_takeover(std::chrono::milliseconds takeover) {
-    if (takeover.count() < 4)
-        throw value_error("set_takeover: " + std::to_string(takeover.count()) + " ms, expected at least 4 ms");
+    if (takeover.count() < 4 || takeover > longest_time)
+        throw value_error("set_takeover: " + std::to_string(takeover.count()) + " ms, expected 4 ms to a year");
     impl_->get().set_takeover(takeover);
 }
 

@@ -128,13 +128,14 @@ void replace_private_file(const std::filesystem::path& path, std::string_view co
     sync_folder_of(path);
 }
 
-file_lock::file_lock(const std::filesystem::path& path)
+file_lock::file_lock(const std::filesystem::path& path, bool waits)
     : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
     if (file_ < 0) fail("open", path, errno);
-    while (::flock(file_, LOCK_EX) != 0) {
+    while (::flock(file_, waits ? LOCK_EX : LOCK_EX | LOCK_NB) != 0) {
         if (errno == EINTR) continue;
         const int reason = errno;
         (void)::close(file_);
+        if (reason == EWOULDBLOCK) throw io_error("'" + path.string() + "' is locked: it is used already");
         fail("lock", path, reason);
     }
 }

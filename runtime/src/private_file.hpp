@@ -22,10 +22,11 @@ namespace thinwire::runtime {
 /// Replaces a file whole or not at all, on the device when this returns. One writer a path.
 void replace_private_file(const std::filesystem::path& path, std::string_view content);
 
-/// Keeps other processes, and other objects of this one, waiting while it lives. The file stays.
+/// Keeps other processes, and other objects of this one, out while it lives. The file stays.
 class file_lock {
  public:
-    explicit file_lock(const std::filesystem::path& path);
+    /// `waits` for whoever holds it; otherwise that is an io_error.
+    explicit file_lock(const std::filesystem::path& path, bool waits = true);
     file_lock(const file_lock&) = delete;
     file_lock& operator=(const file_lock&) = delete;
     ~file_lock();

@@ -4711,6 +4711,15 @@ class payload_decoder {
     sparse_content content_;  ///< of validate()
 };
 
+/// What a sequencer asks before a payload may be committed, as node_options::validate wants it:
+/// payload_decoder::validate() for the run, and the round and peer that it came for. Not for two threads at once.
+[[nodiscard]] inline auto payload_validator(const payload_layout& layout, const digest& run) {
+    return [decoder = payload_decoder(layout), run](std::uint64_t round, std::uint64_t peer,
+                                                    std::span<const std::byte> payload) mutable {
+        return decoder.validate(payload, {.run = run, .round = round, .peer = peer});
+    };
+}
+
 }  // namespace thinwire
 
 #endif  // THINWIRE_CODEC_PAYLOAD_HPP

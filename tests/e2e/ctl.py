@@ -232,7 +232,7 @@ class Control(common.Case):
         self.ctl("run", "stop")
         code, stderr = self.finish(founder, limit=30)
         self.assertEqual(code, OK, stderr)
-        self.assertIn("stopped in round 1, saved", stderr)  # the record that stops it
+        self.assertIn("stopped in round 1, saved", stderr)  # behind the commit that stopped it
 
     def test_a_change_waits_for_a_round_that_lasts(self):
         founder, _ = self.found("run", *LONG, "--run.min_round_ms", "13000")

@@ -145,6 +145,25 @@ TEST_CASE("access: a list that cannot be opened for a while loses no change") {
     CHECK(list.rules().find(key_number(1)) != nullptr);
 }
 
+TEST_CASE("access: a list that is gone or empty for a while stays as it was") {
+    const folder dir;
+    const auto file = dir.path() / "access";
+    access_list list(file);
+    list.allow(key_number(1), "a");
+    std::filesystem::remove(file);
+    for (int twice = 0; twice < 2; ++twice) CHECK_THROWS_AS(list.refresh(), io_error);
+    CHECK_THROWS_AS(list.allow(key_number(2), "b"), io_error);
+    CHECK_FALSE(std::filesystem::exists(file));
+    place(file, "");
+    CHECK_THROWS_AS(list.refresh(), io_error);
+    CHECK_THROWS_AS(list.revoke(key_number(1)), io_error);
+    CHECK(text_of(file).empty());
+    CHECK(list.rules().find(key_number(1)) != nullptr);
+    place(file, "# nobody\n");
+    CHECK(list.refresh());
+    CHECK(list.rules().keys.empty());
+}
+
 TEST_CASE("access: an invite lets one key in, once, until it expires, and only who proves it") {
     const folder dir;
     const auto file = dir.path() / "access";

@@ -2,7 +2,7 @@
 #include <thinwire/io/file.hpp>
 #include <thinwire/runtime/node.hpp>
 
-#include "unit/runtime/fixture.hpp"
+#include "unit/runtime/strangers.hpp"
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -229,6 +229,9 @@ TEST_CASE("node: what cannot start says why") {
         o = joiner_options(dir, *founder, 2);
         node::check(o, false);
         o.name = std::string(65, 'n');
+        CHECK_THROWS_AS(node::check(o, false), thinwire::value_error);
+        o = joiner_options(dir, *founder, 2);
+        o.reconnect_timeout = std::chrono::milliseconds::max();
         CHECK_THROWS_AS(node::check(o, false), thinwire::value_error);
     }
     SUBCASE("a founder without a vote, alone in the view") {
@@ -655,4 +658,14 @@ TEST_CASE("node: a founder that comes back from before all logs goes on with a s
         if (file.path().extension() == ".log") std::filesystem::remove(file.path());
     founder.reset();
     CHECK(code_of([&] { (void)node::found(options); }) == node_errc::storage);  // a voter does not forget by accident
+}
+
+TEST_CASE("node: a call that finds nothing new tells of the end") {
+    folder dir;
+    const auto founder = node::found(founder_options(dir, 2));
+    CHECK(founder->catch_up(0).empty());
+    founder->request({control_change::kind::stop, 0, "", ""});
+    CHECK(eventually([&] { return founder->status().ended; }));
+    CHECK(founder->catch_up(0).size() == 1);
+    CHECK(code_of([&] { (void)founder->catch_up(1); }) == node_errc::run_stopped);
 }

@@ -27,7 +27,7 @@ struct allowed_key {
     [[nodiscard]] bool operator==(const allowed_key&) const = default;
 };
 
-/// An invite as the inviting side keeps it: no secret, only what verifies one.
+/// An invite as the inviting side keeps it. Who knows the verifier can enrol with it, so the file is its owner's alone.
 struct invite_record {
     digest verifier{};
     unix_time expires = 0;
@@ -67,8 +67,8 @@ enum class enrolment : std::uint8_t { done, unknown, used, expired };
 
 /// The file that access_rules are kept in, readable by its owner only, changed whole or not at all and on the device
 /// before a call returns. Several processes may use one file: a change takes a lock (FILE.lock) and begins with what
-/// the others wrote. Not thread-safe. Every call but rules() throws io_error: unreadable, damaged, readable or writable
-/// by others, not writable.
+/// the others wrote. Not thread-safe. Every call but rules() throws io_error: unreadable, damaged, gone meanwhile,
+/// readable or writable by others, not writable.
 class access_list {
  public:
     /// A file that does not exist is an empty list.
@@ -77,7 +77,8 @@ class access_list {
     ~access_list();
 
     /// Reads the file again if it is another than before; true when it was. After an io_error the rules are as before;
-    /// a file that could not be read is tried again by the next call, a damaged one when it has changed.
+    /// a file that could not be read, or that is gone or empty and was not, is tried again by the next call, a damaged
+    /// one when it has changed.
     bool refresh();
     [[nodiscard]] const access_rules& rules() const noexcept { return rules_; }
     [[nodiscard]] const std::filesystem::path& file() const noexcept { return file_; }

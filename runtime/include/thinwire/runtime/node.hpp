@@ -110,8 +110,8 @@ struct node_options {
     std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
     bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
     /// Folder of the run log, which each node keeps: created, or continued if it exists. What was promised to others
-    /// lies there, so a copy must never run beside the original. A snapshot with which the log began, not made here,
-    /// lies there as <round in 20 digits>.snapshot.
+    /// lies there, so a copy must never run beside the original; the folder itself is locked while a node uses it. A
+    /// snapshot with which the log began, not made here, lies there as <round in 20 digits>.snapshot.
     std::filesystem::path log{};
     bool log_durable = true;  ///< a round is on the device before anybody is told of it
     /// How far a segment of the log grows, in bytes and rounds: what drop_log_before() drops at once.
@@ -121,8 +121,10 @@ struct node_options {
     bool contributes = true;  ///< false: a witness, which votes and calls follow() instead of exchange()
     std::size_t max_contributors = 65536;  ///< who would contribute is let in while the view has fewer that do
     int min_peers = 1;  ///< contributors present before the first round that this node closes, itself included
-    std::chrono::milliseconds connect_timeout{15000};     ///< joiner: until it meets somebody
-    std::chrono::milliseconds reconnect_timeout{600000};  ///< how long the others are looked for when all are lost
+    // Times are at most a year.
+    std::chrono::milliseconds connect_timeout{15000};  ///< joiner whose log names nobody: until it meets somebody
+    /// How long the others are looked for when all are lost, or when none is met whom the log names.
+    std::chrono::milliseconds reconnect_timeout{600000};
     std::chrono::milliseconds takeover{5000};      ///< who orders the rounds and is not heard for so long is replaced
     std::chrono::milliseconds absence{60000};      ///< who is gone for so long does not count any more until it returns
     std::chrono::milliseconds min_deadline{2000};  ///< bounds of the adaptive wait for a peer's payload
@@ -141,13 +143,16 @@ struct node_options {
     std::size_t max_connections = 256;
     /// Who this node is. Traffic is then TLS 1.3, both sides show their keys, and only those on the list may enter.
     std::shared_ptr<const runtime::identity> identity{};
-    /// The file of that list (`access_list`), read again when it changes: connections of keys that are no longer on it
-    /// are closed within two seconds.
+    /// The file of that list (`access_list`), read again within two seconds when it changes. Connections of a key that
+    /// it calls revoked are closed then. One that was taken off it, or is revoked, is revoked for the whole run by the
+    /// next record, and where the run had let it in, its connections are closed by that record. A file that is gone or
+    /// cannot be read changes nothing.
     std::filesystem::path access{};
     /// Instead of an identity: no encryption, nobody's name is proven, loopback addresses only.
     bool plaintext = false;
-    /// Called on the node's thread with one line about a connection that was refused; at most 20 at once and 20 a
-    /// minute.
+    /// Called on the node's thread with one line for the operator: a connection that was refused, of strangers and of
+    /// revoked keys at most 20 a minute each; trouble with the list of keys or a snapshot; nobody orders the rounds,
+    /// and somebody does again.
     std::function<void(const std::string& line)> notice{};
     /// Called on the node's thread with a key that an invite let in, what its peer calls itself, and where it came
     /// from.
@@ -174,13 +179,13 @@ class node {
 
     /// Begins a run, whose only member this node is at first, or goes on with its log as the member that it is.
     /// Throws value_error for options outside their range, node_error (port_in_use, unreachable for an address that
-    /// cannot be used, run_mismatch for a log of another run, storage).
+    /// cannot be used, run_mismatch for a log of another run, replica_diverged for one of another replica, storage).
     [[nodiscard]] static std::unique_ptr<node> found(node_options options);
 
     /// Connects to a peer of the run and from there to the others; a fresh joiner also receives the newest snapshot, in
     /// pieces from all that have it, and waits for the first one to be published. Throws value_error, node_error
-    /// (unreachable, version_mismatch, run_mismatch, refused, untrusted, run_stopped, replica_diverged, storage,
-    /// protocol).
+    /// (unreachable, peers_lost where its log names members, version_mismatch, run_mismatch, refused, untrusted,
+    /// run_stopped, replica_diverged, storage, protocol).
     [[nodiscard]] static std::unique_ptr<node> join(node_options options);
 
     node(const node&) = delete;
@@ -199,9 +204,10 @@ class node {
     /// The round that snapshot is at: the first to ask catch_up for.
     [[nodiscard]] std::uint64_t snapshot_round() const;
 
-    /// Commits from `next_round` on, in order; empty when there are no more. Hands out at most about 64 MiB at a
-    /// time, so that a long absence fits in memory: call it until it returns none. A caller that is still behind
-    /// when it calls exchange() gets the rest there. The bytes stay valid until the next catch_up or exchange.
+    /// Commits from `next_round` on, in order; empty when there are no more, or an error when the node has ended, as
+    /// exchange() throws it. Hands out at most about 64 MiB at a time, so that a long absence fits in memory: call it
+    /// until it returns none. A caller that is still behind when it calls exchange() gets the rest there. The bytes
+    /// stay valid until the next catch_up or exchange.
     [[nodiscard]] std::span<const commit> catch_up(std::uint64_t next_round);
 
     /// See `transport`. Throws value_error when `round` is not the next after the last commit handed out or the
@@ -245,9 +251,10 @@ class node {
     /// value above 512 bytes.
     void request(const control_change& change);
 
-    /// Says goodbye, at most leave_timeout long: the others go on without this node, which first lets another order the
-    /// rounds if it does so itself. With `stop_run` the run ends for all, by a commit after which they get run_stopped;
-    /// without a majority only this node ends. Nothing else may be called afterwards but status().
+    /// Says goodbye, in leave_timeout and three seconds at most: the others go on without this node, which first lets
+    /// another order the rounds if it does so itself. With `stop_run` the run ends for all, by a commit after which
+    /// they get run_stopped; without a majority only this node ends. Nothing else may be called afterwards but
+    /// status().
     void leave(bool stop_run);
 
     /// Makes a waiting call of another thread, and every later one, throw run_stopped.
