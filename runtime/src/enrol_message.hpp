@@ -1,17 +1,18 @@
 #ifndef THINWIRE_RUNTIME_SRC_ENROL_MESSAGE_HPP
 #define THINWIRE_RUNTIME_SRC_ENROL_MESSAGE_HPP
 
-#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/detail/fields.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/result.hpp>
 
 #include <algorithm>
+#include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <cstring>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace thinwire::runtime {
@@ -39,65 +40,55 @@ struct enrol_reply {
 
 namespace enrol_detail {
 
-inline void put_padded(byte_writer& out, std::string_view text, std::size_t size) {
-    text = text.substr(0, size);
-    out.put(std::as_bytes(std::span(text.data(), text.size())));
-    for (std::size_t i = text.size(); i < size; ++i) out.put(std::uint8_t{0});
-}
-
-/// Up to the first zero; nothing when something follows it.
-[[nodiscard]] inline std::optional<std::string> get_padded(byte_reader& in, std::size_t size) {
-    const auto raw = in.get_bytes(size);
+/// Text up to the first zero; it is cut where it is longer.
+template <std::size_t Size, class Archive>
+void padded(Archive& a, thinwire::detail::is_a<std::string> auto& text) {
+    std::array<std::byte, Size> raw{};
+    if constexpr (!Archive::reading) std::memcpy(raw.data(), text.data(), std::min(text.size(), Size));
+    a(raw);
     const auto end = std::find(raw.begin(), raw.end(), std::byte{0});
-    if (std::any_of(end, raw.end(), [](std::byte b) { return b != std::byte{0}; })) return std::nullopt;
-    return std::string(reinterpret_cast<const char*>(raw.data()), static_cast<std::size_t>(end - raw.begin()));
+    a.require(std::count(end, raw.end(), std::byte{0}) == raw.end() - end, "something follows a text");
+    if constexpr (Archive::reading)
+        text.assign(reinterpret_cast<const char*>(raw.data()), static_cast<std::size_t>(end - raw.begin()));
 }
 
-[[nodiscard]] inline digest get_digest(byte_reader& in) {
-    digest out;
-    const auto raw = in.get_bytes(out.bytes.size());
-    std::copy(raw.begin(), raw.end(), out.bytes.begin());
-    return out;
+void fields(auto& a, thinwire::detail::is_a<enrol_request> auto& r) {
+    a(r.run, r.proof);
+    padded<enrol_request::name_size>(a, r.name);
+}
+void fields(auto& a, thinwire::detail::is_a<enrol_reply> auto& r) {
+    a(r.verdict);
+    a.require(r.verdict <= enrol_verdict::unable, "a verdict that is not known");
+    padded<enrol_reply::text_size>(a, r.text);
+}
+
+template <class Message>
+[[nodiscard]] result<Message> decode(std::span<const std::byte> bytes, const char* why) {
+    thinwire::detail::field_reader in(bytes);
+    Message m;
+    fields(in, m);
+    if (!in.whole()) return failure{errc::malformed, why};
+    return m;
 }
 
 }  // namespace enrol_detail
 
-[[nodiscard]] inline std::vector<std::byte> encode(const enrol_request& r) {
-    byte_writer out;
-    out.put(r.run.bytes);
-    out.put(r.proof.bytes);
-    enrol_detail::put_padded(out, r.name, enrol_request::name_size);
+template <class Message>
+requires std::same_as<Message, enrol_request> || std::same_as<Message, enrol_reply>
+[[nodiscard]] std::vector<std::byte> encode(const Message& message) {
+    thinwire::detail::field_writer out;
+    enrol_detail::fields(out, message);
     return out.take();
 }
 
 /// Total.
 [[nodiscard]] inline result<enrol_request> decode_enrol_request(std::span<const std::byte> bytes) {
-    byte_reader in(bytes);
-    enrol_request r;
-    r.run = enrol_detail::get_digest(in);
-    r.proof = enrol_detail::get_digest(in);
-    const auto name = enrol_detail::get_padded(in, enrol_request::name_size);
-    if (bytes.size() != enrol_request::size || !name)
-        return failure{errc::malformed, "a request to enrol that is none"};
-    r.name = *name;
-    return r;
-}
-
-[[nodiscard]] inline std::vector<std::byte> encode(const enrol_reply& r) {
-    byte_writer out;
-    out.put(static_cast<std::uint8_t>(r.verdict));
-    enrol_detail::put_padded(out, r.text, enrol_reply::text_size);
-    return out.take();
+    return enrol_detail::decode<enrol_request>(bytes, "a request to enrol that is none");
 }
 
 /// Total.
 [[nodiscard]] inline result<enrol_reply> decode_enrol_reply(std::span<const std::byte> bytes) {
-    byte_reader in(bytes);
-    const auto code = in.get<std::uint8_t>();
-    const auto text = enrol_detail::get_padded(in, enrol_reply::text_size);
-    if (bytes.size() != enrol_reply::size || code > static_cast<std::uint8_t>(enrol_verdict::unable) || !text)
-        return failure{errc::malformed, "an answer to a request to enrol that is none"};
-    return enrol_reply{static_cast<enrol_verdict>(code), *text};
+    return enrol_detail::decode<enrol_reply>(bytes, "an answer to a request to enrol that is none");
 }
 
 }  // namespace thinwire::runtime

@@ -1,6 +1,6 @@
 #include "log_store.hpp"
 
-#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/detail/fields.hpp>
 #include <thinwire/io/file.hpp>
 
 #include <algorithm>
@@ -53,6 +53,22 @@ std::vector<std::filesystem::path> files_of(const std::filesystem::path& folder,
     return found;
 }
 
+/// What the file says before the state of the run.
+void fields(auto& a, thinwire::detail::is_a<log_owner> auto& owner) {
+    a(owner.run, owner.incarnation, owner.session, owner.round, owner.term, owner.begun);
+}
+
+commit_ptr to_record(const log_record& r) {
+    auto record = std::make_shared<commit_record>();
+    record->term = r.term;
+    record->round = r.round;
+    if (!r.control.empty()) record->control = share({r.control.begin(), r.control.end()});
+    for (const logged_payload& p : r.contributions)
+        record->contributions.push_back({p.peer, p.payload_digest, share({p.payload.begin(), p.payload.end()}),
+                                         static_cast<std::uint32_t>(p.payload.size())});
+    return record;
+}
+
 }  // namespace
 
 std::optional<log_owner> log_owner::load(const std::filesystem::path& folder) {
@@ -62,23 +78,17 @@ std::optional<log_owner> log_owner::load(const std::filesystem::path& folder) {
     const auto refuse = [&](const std::string& why) -> node_error {
         return {node_errc::storage, "'" + path.string() + "': " + why};
     };
-    byte_reader in(bytes);
-    if (in.get<std::uint64_t>() != owner_magic) throw refuse("this does not say whose a log is");
+    thinwire::detail::field_reader in(bytes);
+    std::uint64_t magic = 0;
     digest sum;
-    const auto get_digest = [&](digest& to) {
-        const auto raw = in.get_bytes(to.bytes.size());
-        std::copy(raw.begin(), raw.end(), to.bytes.begin());
-    };
-    get_digest(sum);
+    in(magic, sum);
+    if (magic != owner_magic) throw refuse("this does not say whose a log is");
     const auto rest = std::span<const std::byte>(bytes).last(in.remaining());
     if (in.failed() || digest_of(rest) != sum) throw refuse("damaged: its digest differs");
     log_owner found;
-    get_digest(found.run);
-    for (std::uint64_t* number : {&found.incarnation, &found.session, &found.round, &found.term})
-        *number = in.get<std::uint64_t>();
-    found.begun = in.get<std::uint8_t>() != 0;
+    fields(in, found);
     result<run_state> state = decode_state(in.get_bytes(in.remaining()));
-    if (in.failed() || !state) throw refuse("damaged: its state of the run cannot be read");
+    if (in.refused() || !state) throw refuse("damaged: its state of the run cannot be read");
     found.state = std::move(*state);
     return found;
 }
@@ -88,15 +98,11 @@ bool log_owner::begins_anew(const run_log& log) const {
 }
 
 void log_owner::save(const std::filesystem::path& folder) const {
-    byte_writer body;
-    body.put(std::span<const std::byte>(run.bytes));
-    for (const std::uint64_t number : {incarnation, session, round, term}) body.put(number);
-    body.put(static_cast<std::uint8_t>(begun ? 1 : 0));
-    const shared_bytes encoded = encode_state(state);
-    body.put(std::span<const std::byte>(*encoded));
-    byte_writer out;
-    out.put(owner_magic);
-    out.put(std::span<const std::byte>(digest_of(body.bytes()).bytes));
+    thinwire::detail::field_writer body;
+    fields(body, *this);
+    body.put(*encode_state(state));
+    thinwire::detail::field_writer out;
+    out(owner_magic, digest_of(body.bytes()));
     out.put(body.bytes());
     write_file_atomically(path_in(folder), out.bytes(), true);
 }
@@ -185,7 +191,7 @@ bool log_store::last_is_final() const {
 
 /// Takes `state` on from owner_.round through the records that are final. Gives the last record.
 commit_ptr log_store::read_state(run_state& state) const {
-    auto last = std::make_shared<commit_record>();
+    commit_ptr last = std::make_shared<commit_record>();
     const std::uint64_t next = log_->next_round();
     const bool final = last_is_final();
     const std::uint64_t from = std::max(log_->first_round(), std::min(owner_.round, next - 1));
@@ -197,14 +203,7 @@ commit_ptr log_store::read_state(run_state& state) const {
             sound = sound && changed.has_value();
             if (changed) state = std::move(*changed);
         }
-        if (newest) {
-            last->term = r.term;
-            last->round = r.round;
-            if (!r.control.empty()) last->control = share({r.control.begin(), r.control.end()});
-            for (const logged_payload& p : r.contributions)
-                last->contributions.push_back({p.peer, p.payload_digest, share({p.payload.begin(), p.payload.end()}),
-                                               static_cast<std::uint32_t>(p.payload.size())});
-        }
+        if (newest) last = to_record(r);
     });
     if (!read) throw node_error(node_errc::storage, read.error().message);
     if (!sound)
@@ -255,15 +254,8 @@ void log_store::vote(std::uint64_t term, peer_id peer) {
 }
 
 commit_ptr log_store::load(std::uint64_t round) const {
-    auto record = std::make_shared<commit_record>();
-    const result<ok> read = log_->read_records(round, round + 1, [&](const log_record& r) {
-        record->term = r.term;
-        record->round = r.round;
-        if (!r.control.empty()) record->control = share({r.control.begin(), r.control.end()});
-        for (const logged_payload& p : r.contributions)
-            record->contributions.push_back({p.peer, p.payload_digest, share({p.payload.begin(), p.payload.end()}),
-                                             static_cast<std::uint32_t>(p.payload.size())});
-    });
+    commit_ptr record = std::make_shared<commit_record>();
+    const result<ok> read = log_->read_records(round, round + 1, [&](const log_record& r) { record = to_record(r); });
     if (!read) throw io_error(read.error().message);
     return record;
 }

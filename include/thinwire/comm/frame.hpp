@@ -43,8 +43,8 @@ namespace detail::comm {
     std::vector<std::byte> room;
     room.reserve(128);  // most are shorter
     room.resize(frame_header_size);
-    byte_writer out(std::move(room));
-    std::visit([&](const auto& body) { detail::comm::encode_body(out, body); }, m);
+    detail::comm::limited<detail::field_writer> out{detail::field_writer(std::move(room))};
+    std::visit([&](const auto& body) { detail::comm::fields(out, body); }, m);
     const auto length = static_cast<std::uint32_t>(out.size() - frame_header_size);
     out.patch(0, length);
     out.patch(4, detail::comm::typed_check(length, static_cast<std::uint32_t>(m.index())));

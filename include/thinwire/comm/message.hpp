@@ -2,7 +2,7 @@
 #define THINWIRE_COMM_MESSAGE_HPP
 
 #include <thinwire/comm/transport.hpp>
-#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/detail/fields.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/version.hpp>
 
@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,14 +47,9 @@ using commit_ptr = std::shared_ptr<const commit_record>;
 
 /// What a record says, whatever the term it was accepted in: two logs agree about a round when these are equal.
 [[nodiscard]] inline digest record_digest(const commit_record& record) {
-    byte_writer out;
-    out.put(record.round);
-    out.put(static_cast<std::uint32_t>(record.control ? record.control->size() : 0));
-    if (record.control) out.put(std::span<const std::byte>(*record.control));
-    for (const committed_payload& c : record.contributions) {
-        out.put(c.peer);
-        out.put(std::span<const std::byte>(c.payload_digest.bytes));
-    }
+    detail::field_writer out;
+    out(record.round, detail::bounded{record.control, SIZE_MAX});
+    for (const committed_payload& c : record.contributions) out(c.peer, c.payload_digest);
     return digest_of(out.bytes());
 }
 
@@ -184,14 +178,9 @@ struct offer_message {
 };
 /// What an author says with an offer, whoever passes it on: this payload is mine, for this round of this run.
 [[nodiscard]] inline std::vector<std::byte> statement(const digest& run, const offer_message& m) {
-    byte_writer out;
+    detail::field_writer out;
     out.put(std::string_view("thinwire payload"));
-    out.put(std::span<const std::byte>(run.bytes));
-    out.put(m.author);
-    out.put(m.session);
-    out.put(m.round);
-    out.put(std::span<const std::byte>(m.content.bytes));
-    out.put(m.size);
+    out(run, m.author, m.session, m.round, m.content, m.size);
     return out.take();
 }
 

@@ -2,7 +2,7 @@
 #define THINWIRE_COMM_VIEW_HPP
 
 #include <thinwire/comm/message.hpp>
-#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/detail/fields.hpp>
 #include <thinwire/core/result.hpp>
 
 #include <algorithm>
@@ -120,74 +120,54 @@ struct run_state {
     }
 };
 
+namespace detail {
+
+/// Two flags in one byte.
+template <class Archive>
+void two_flags(Archive& a, is_a<bool> auto& low, is_a<bool> auto& high, const char* why) {
+    auto bits = static_cast<std::uint8_t>((low ? 1 : 0) | (high ? 2 : 0));
+    a(bits);
+    a.require(bits <= 3, why);
+    if constexpr (Archive::reading) {
+        low = (bits & 1U) != 0;
+        high = (bits & 2U) != 0;
+    }
+}
+
+void fields(auto& a, is_a<run_state> auto& s) {
+    two_flags(a, s.paused, s.stopped, "flags that are not known");
+    a.each(s.view.members, wire_limits::max_members, "more than 1024 members", [&](auto& m) {
+        a(m.peer, m.incarnation);
+        two_flags(a, m.votes, m.contributes, "a member that cannot be");
+        a(bounded{m.address, wire_limits::max_address}, bounded{m.key, wire_limits::max_key});
+    });
+    a.each(s.values, run_state::max_values, "more than 64 settings", [&](auto& v) {
+        a(bounded{v.first, wire_limits::max_text}, bounded{v.second, wire_limits::max_text});
+    });
+    a.each(s.banned, run_state::max_banned, "more than 4096 bans", [&](auto& peer) { a(peer); });
+    a.each(s.keys, run_state::max_keys, "more than 4096 keys", [&](auto& k) {
+        a(bounded{k.first, wire_limits::max_key}, k.second);
+    });
+}
+
+}  // namespace detail
+
 [[nodiscard]] inline shared_bytes encode_state(const run_state& s) {
-    byte_writer out;
-    out.put(static_cast<std::uint8_t>((s.paused ? 1 : 0) | (s.stopped ? 2 : 0)));
-    out.put(static_cast<std::uint32_t>(s.view.members.size()));
-    for (const view_member& m : s.view.members) {
-        out.put(m.peer);
-        out.put(m.incarnation);
-        out.put(static_cast<std::uint8_t>((m.votes ? 1 : 0) | (m.contributes ? 2 : 0)));
-        out.put(std::string_view(m.address));
-        out.put(std::string_view(m.key));
-    }
-    out.put(static_cast<std::uint32_t>(s.values.size()));
-    for (const auto& [key, value] : s.values) {
-        out.put(std::string_view(key));
-        out.put(std::string_view(value));
-    }
-    out.put(static_cast<std::uint32_t>(s.banned.size()));
-    for (const peer_id peer : s.banned) out.put(peer);
-    out.put(static_cast<std::uint32_t>(s.keys.size()));
-    for (const auto& [key, in] : s.keys) {
-        out.put(std::string_view(key));
-        out.put(static_cast<std::uint8_t>(in ? 1 : 0));
-    }
+    detail::field_writer out;
+    detail::fields(out, s);
     return share(out.take());
 }
 
 /// The state in a record's control bytes. Total.
 [[nodiscard]] inline result<run_state> decode_state(std::span<const std::byte> bytes) {
-    byte_reader in(bytes);
+    detail::field_reader in(bytes);
     run_state s;
-    const auto no = [](const char* why) { return failure{errc::out_of_range, std::string("run state: ") + why}; };
-    const auto flags = in.get<std::uint8_t>();
-    if (flags > 3) return no("flags that are not known");
-    s.paused = (flags & 1U) != 0;
-    s.stopped = (flags & 2U) != 0;
-    const auto members = in.get<std::uint32_t>();
-    if (members > wire_limits::max_members) return no("more than 1024 members");
+    detail::fields(in, s);
     std::set<peer_id> seen;
-    for (std::uint32_t i = 0; i < members && !in.failed(); ++i) {
-        view_member m;
-        m.peer = in.get<peer_id>();
-        m.incarnation = in.get<std::uint64_t>();
-        const auto part = in.get<std::uint8_t>();
-        m.votes = (part & 1U) != 0;
-        m.contributes = (part & 2U) != 0;
-        m.address = in.get_string(wire_limits::max_address);
-        m.key = in.get_string(wire_limits::max_key);
-        if (part > 3 || m.peer == 0 || !seen.insert(m.peer).second) return no("a member that cannot be");
-        s.view.members.push_back(std::move(m));
-    }
-    const auto values = in.get<std::uint32_t>();
-    if (values > run_state::max_values) return no("more than 64 settings");
-    for (std::uint32_t i = 0; i < values && !in.failed(); ++i) {
-        std::string key = in.get_string(wire_limits::max_text);
-        s.values[std::move(key)] = in.get_string(wire_limits::max_text);
-    }
-    const auto banned = in.get<std::uint32_t>();
-    if (banned > run_state::max_banned) return no("more than 4096 bans");
-    for (std::uint32_t i = 0; i < banned && !in.failed(); ++i) s.banned.insert(in.get<peer_id>());
-    const auto keys = in.get<std::uint32_t>();
-    if (keys > run_state::max_keys) return no("more than 4096 keys");
-    for (std::uint32_t i = 0; i < keys && !in.failed(); ++i) {
-        std::string key = in.get_string(wire_limits::max_key);
-        s.keys[std::move(key)] = in.get<std::uint8_t>() != 0;
-    }
-    if (in.failed()) return failure{errc::truncated, "run state: ends before what it announces"};
-    if (in.remaining() != 0) return failure{errc::trailing, "run state: bytes follow its end"};
-    if (*encode_state(s) != std::vector<std::byte>(bytes.begin(), bytes.end())) return no("not in its one form");
+    for (const view_member& m : s.view.members)
+        in.require(m.peer != 0 && seen.insert(m.peer).second, "a member that cannot be");
+    in.require(!in.whole() || std::ranges::equal(*encode_state(s), bytes), "not in its one form");
+    if (!in.whole()) return in.refusal("run state");
     return s;
 }
 

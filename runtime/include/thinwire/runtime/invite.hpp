@@ -1,7 +1,7 @@
 #ifndef THINWIRE_RUNTIME_INVITE_HPP
 #define THINWIRE_RUNTIME_INVITE_HPP
 
-#include <thinwire/core/bytes.hpp>
+#include <thinwire/core/detail/fields.hpp>
 #include <thinwire/core/digest.hpp>
 #include <thinwire/core/result.hpp>
 #include <thinwire/runtime/detail/base64.hpp>
@@ -55,15 +55,13 @@ struct invite {
 /// The prefix, then in base 64: number of addresses (8 bits), each with its length (8), run, key, secret, and the first
 /// four bytes of the SHA-256 of all that.
 [[nodiscard]] inline std::string to_string(const invite& line) {
-    byte_writer out;
+    detail::field_writer out;
     out.put(static_cast<std::uint8_t>(line.addresses.size()));
     for (const std::string& address : line.addresses) {
         out.put(static_cast<std::uint8_t>(address.size()));
         out.put(std::as_bytes(std::span(address.data(), address.size())));
     }
-    out.put(line.run.bytes);
-    out.put(line.key.bytes);
-    out.put(line.secret.bytes);
+    out(line.run, line.key.bytes, line.secret.bytes);
     const digest check = digest_of(out.bytes());
     out.put(std::span(check.bytes).first(4));
     return std::string(invite::prefix) + detail::to_base64(out.bytes());
@@ -89,7 +87,7 @@ struct invite {
     if (!std::equal(check.bytes.begin(), check.bytes.begin() + 4, bytes->end() - 4))
         return failure{errc::bad_checksum,
                        "invite: the line is damaged or not whole, expected all of it as it was printed"};
-    byte_reader in(body);
+    detail::field_reader in(body);
     invite out;
     const auto count = in.get<std::uint8_t>();
     for (std::size_t i = 0; i < count && !in.failed(); ++i) {
@@ -99,14 +97,8 @@ struct invite {
                                        [](char c) { return c > ' ' && c < 0x7f; });
         if (!plain || raw.empty()) return failure{errc::malformed, "invite: an address that is none"};
     }
-    const auto fill = [&](auto& to) {
-        const auto raw = in.get_bytes(to.size());
-        std::copy(raw.begin(), raw.end(), to.begin());
-    };
-    fill(out.run.bytes);
-    fill(out.key.bytes);
-    fill(out.secret.bytes);
-    if (in.failed() || in.remaining() > 0 || count == 0 || count > invite::max_addresses)
+    in(out.run, out.key.bytes, out.secret.bytes);
+    if (!in.whole() || count == 0 || count > invite::max_addresses)
         return failure{errc::malformed, "invite: not of the form that this version reads"};
     return out;
 }
