@@ -77,11 +77,10 @@ struct deliver_effect {
     commit_ptr record;
 };
 
-/// Try to connect as `link`, then call dialled() or dial_failed(). The old machines know one address, and state none.
+/// Try to connect as `link`, then call dialled() or dial_failed().
 struct dial_effect {
     link_id link = 0;
     std::string address;
-    std::string key;  ///< who must answer; empty: not known yet
 };
 
 /// This peer is admitted (again).

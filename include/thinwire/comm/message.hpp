@@ -78,17 +78,16 @@ struct wire_limits {
     std::size_t max_commit = std::size_t{512} << 20U;  ///< payload bytes of one round; at most 2^31
 };
 
-/// Why a connection is refused. Values are on the wire.
+/// Why a connection is refused. Values are on the wire; 5 stood for what nobody says any more.
 enum class refusal : std::uint8_t {
     version_mismatch = 1,
     run_mismatch = 2,
-    replaced = 3,     ///< another process took part under the same identity
-    banned = 4,       ///< too many strikes
-    unavailable = 5,  ///< the log no longer reaches back to the round asked for: join fresh
-    ahead = 6,        ///< the replica is ahead of the run
-    malformed = 7,    ///< the hello states what cannot be
-    full = 8,         ///< no room for another connection
-    removed = 9,      ///< taken out of the run on request
+    replaced = 3,   ///< another process took part under the same identity
+    banned = 4,     ///< too many strikes
+    ahead = 6,      ///< the replica is ahead of the run
+    malformed = 7,  ///< the hello states what cannot be
+    full = 8,       ///< no room for another connection
+    removed = 9,    ///< taken out of the run on request
 };
 
 /// A peer's first message. The fields up to `library` keep their layout in every protocol version.
@@ -111,7 +110,7 @@ struct hello_message {
     std::string about;  ///< what it tells people of itself; opaque to the protocol
 };
 
-/// The sequencer's answer to a hello that it accepts.
+/// The answer to a hello that is accepted.
 struct welcome_message {
     digest run;
     std::uint64_t term = 0;
@@ -128,8 +127,7 @@ struct welcome_message {
     shared_bytes state_at;  ///< and before `snapshot_round`, where there is a snapshot
 };
 
-/// The sequencer's answer to a hello that it does not accept; also ends a connection later. Layout as stable as
-/// hello's.
+/// The answer to a hello that is not accepted; also ends a connection later. Layout as stable as hello's.
 struct refuse_message {
     refusal code{};
     std::string text;

@@ -35,7 +35,6 @@ struct member_status {
     std::string about;  ///< as it said when it was linked last; empty: nothing
     bool present = false;
     int strikes = 0;
-    std::optional<std::uint64_t> last_round;  ///< the newest commit it is in
 };
 
 struct participant_settings {
@@ -214,7 +213,6 @@ class participant {
         std::optional<timestamp> missed;  ///< when the round that it missed began
         std::uint64_t pause = 0;          ///< for so many rounds it is not waited for after a miss
         std::uint64_t waited_from = 0;    ///< the round from which it is
-        std::optional<std::uint64_t> last_round;
         timestamp heard = 0;
         timestamp gone = 0;  ///< since when there is no link
         bool left = false;   ///< it said goodbye
@@ -282,7 +280,7 @@ class participant {
 
     // Links: detail/participant_links.hpp.
     void dial_wanted(timestamp now);
-    void dial(const std::string& address, peer_id peer, const std::string& key, timestamp now);
+    void dial(const std::string& address, peer_id peer, timestamp now);
     [[nodiscard]] std::vector<const view_member*> wanted_links() const;
     [[nodiscard]] std::string where(const view_member& m) const;
     [[nodiscard]] std::size_t own_position() const;

@@ -193,7 +193,7 @@ inline void participant::dial_wanted(timestamp now) {
         if (address.empty() || linked(m->peer) != nullptr) continue;
         const bool theirs = member && !seeking_ && !settings_.address.empty() && m->peer > settings_.self;
         if (theirs && now < peers_[m->peer].gone + settings_.attempt_timeout) continue;
-        dial(address, m->peer, m->key, now);
+        dial(address, m->peer, now);
         wanted.insert(address);
     }
     // Those whom a record brings in decide about it too, when nobody else brings it to its end.
@@ -202,12 +202,12 @@ inline void participant::dial_wanted(timestamp now) {
             const std::string address = where(m);
             if (m.peer == settings_.self || address.empty() || linked(m.peer) != nullptr) continue;
             if (contacts_.view.find(m.peer) != nullptr || wanted.size() >= settings_.mesh) continue;
-            dial(address, m.peer, m.key, now);
+            dial(address, m.peer, now);
             wanted.insert(address);
         }
     if (hint_.first != 0 ? linked(hint_.first) != nullptr : reaches(hint_.second)) hint_ = {};
     if (!hint_.second.empty()) {
-        dial(hint_.second, hint_.first, "", now);
+        dial(hint_.second, hint_.first, now);
         wanted.insert(hint_.second);
     }
     // Those whom it is linked with may have been left behind like this peer.
@@ -215,13 +215,13 @@ inline void participant::dial_wanted(timestamp now) {
         for (const std::string& seed : settings_.seeds) {
             const auto found = found_at_.find(seed);
             if (reaches(seed) || (found != found_at_.end() && linked(found->second) != nullptr)) continue;
-            dial(seed, 0, "", now);
+            dial(seed, 0, now);
             wanted.insert(seed);
         }
     std::erase_if(dials_, [&](const auto& d) { return d.second.link == 0 && !wanted.contains(d.first); });
 }
 
-inline void participant::dial(const std::string& address, peer_id peer, const std::string& key, timestamp now) {
+inline void participant::dial(const std::string& address, peer_id peer, timestamp now) {
     if (address == settings_.address) return;
     dial_state& d = dials_[address];
     if (d.link != 0 || now < d.next) return;
@@ -232,7 +232,7 @@ inline void participant::dial(const std::string& address, peer_id peer, const st
     l.address = address;
     l.opened = l.heard = l.sent = now;
     links_due_ = std::min(links_due_, due(l));
-    effects_.push_back(dial_effect{d.link, address, key});
+    effects_.push_back(dial_effect{d.link, address});
 }
 
 // -------------------------------------------------------------------------------------------------- sending, closing

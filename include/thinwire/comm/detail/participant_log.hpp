@@ -196,7 +196,8 @@ inline void participant::finalize(timestamp now) {
         if (held.round < final_) past.push_back(key);
     for (const pool_key& key : past) drop(key);
     for (auto& [peer, p] : peers_) p.excluded = false;
-    for (const committed_payload& c : record->contributions) peers_[c.peer].last_round = record->round;
+    // Whom it brings in with a payload counts as gone for long: it is dialled at once.
+    for (const committed_payload& c : record->contributions) peers_.try_emplace(c.peer);
     if (contacts_round_ > final_ && newest()) {  // nobody can have such a state
         contacts_ = state_;
         contacts_round_ = 0;

@@ -156,10 +156,9 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
         return;
     }
     add_source(key, link, now);
-    bool asked = false;
     const std::size_t first = std::min<std::size_t>(m.size, wire_limits::max_piece);
     if (!m.bytes->empty() && m.bytes->size() != first) return broken(link, "an offer with half a piece", now);
-    if (!m.bytes->empty()) held->moving.put(link, 0, *m.bytes, asked, now);
+    if (!m.bytes->empty()) held->moving.put(link, 0, *m.bytes, now);
     if (!held->moving.complete()) return;
     const bool single = held->moving.only_from(link);
     held->bytes = held->moving.finish();
@@ -260,8 +259,7 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
         if (!it->second.bytes && (held == pool_.end() || it->second.moving.expects(link, m.offset))) held = it;
     if (!snapshot && held == pool_.end()) return;
     detail::comm::transfer& t = snapshot ? fetch_->moving : held->second.moving;
-    bool asked = false;
-    switch (t.put(link, m.offset, *m.bytes, asked, now)) {
+    switch (t.put(link, m.offset, *m.bytes, now)) {
         case detail::comm::transfer::outcome::wrong: return broken(link, "a piece of another length", now);
         case detail::comm::transfer::outcome::missing:
             return snapshot ? reopen_snapshot() : reopen(held->first, held->second);

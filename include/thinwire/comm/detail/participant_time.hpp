@@ -205,7 +205,7 @@ inline std::size_t participant::place() const noexcept {
 inline std::vector<member_status> participant::members() const {
     std::vector<member_status> list;
     for (const auto& [peer, p] : peers_)
-        list.push_back({peer, p.name, p.about, peer == settings_.self || p.link != 0, p.strikes, p.last_round});
+        list.push_back({peer, p.name, p.about, peer == settings_.self || p.link != 0, p.strikes});
     return list;
 }
 

@@ -65,14 +65,12 @@ class transfer {
     }
 
     enum class outcome : std::uint8_t { wrong, taken, missing };
-    /// A piece from a source; `asked` is set when it was expected. Without bytes, the source does not have it.
-    outcome put(link_id link, std::uint64_t offset, std::span<const std::byte> bytes, bool& asked, timestamp now) {
+    /// A piece from a source. Without bytes, the source does not have it.
+    outcome put(link_id link, std::uint64_t offset, std::span<const std::byte> bytes, timestamp now) {
         const std::size_t i = offset / piece;
-        asked = false;
         if (offset % piece != 0 || i >= pieces_.size() || (!bytes.empty() && bytes.size() != length(i)))
             return outcome::wrong;
-        asked = !pieces_[i].here && pieces_[i].asked == link;
-        if (asked) pieces_[i].asked = 0;
+        if (expects(link, offset)) pieces_[i].asked = 0;
         if (bytes.empty()) {
             remove_source(link);
             without_.insert(link);
