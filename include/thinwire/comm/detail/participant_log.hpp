@@ -191,10 +191,10 @@ inline void participant::finalize(timestamp now) {
     // One from before this process, or without a payload, says nothing about who computes now.
     if (!record->contributions.empty() && (!settings_.last || record->round > settings_.last->round))
         first_round_ = false;
-    std::vector<pool_key> past;
-    for (const auto& [key, held] : pool_)
-        if (held.round < final_) past.push_back(key);
-    for (const pool_key& key : past) drop(key);
+    for (auto it = pool_.begin(); it != pool_.end();) {
+        const pool_key key = it++->first;
+        if (key.round < final_) drop(key);
+    }
     for (auto& [peer, p] : peers_) p.excluded = false;
     // Whom it brings in with a payload counts as gone for long: it is dialled at once.
     for (const committed_payload& c : record->contributions) peers_.try_emplace(c.peer);
@@ -207,10 +207,8 @@ inline void participant::finalize(timestamp now) {
     else
         heed(now);
     if (!leading() || over_) return;
-    std::vector<pool_key> next;
     for (const auto& [key, held] : pool_)
-        if (held.bytes) next.push_back(key);
-    for (const pool_key& key : next) collect(key, now);
+        if (held.bytes) collect(key, now);
 }
 
 /// The most rounds that somebody who is linked says to be final.

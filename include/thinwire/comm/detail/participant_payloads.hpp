@@ -271,10 +271,8 @@ inline void participant::on(link_id link, piece_message& m, timestamp now) {
     if (!bytes) {
         // Somebody lied; with one source it is known who. Otherwise it is fetched again from one.
         if (single) return broken(link, "content that does not match its digest", now);
-        std::vector<link_id> others;
         for (const auto& [other, l] : links_)
-            if (other != link) others.push_back(other);
-        for (const link_id other : others) t.remove_source(other);
+            if (other != link) t.remove_source(other);
         return snapshot ? reopen_snapshot() : reopen(held->first, held->second);
     }
     if (snapshot) {
@@ -305,9 +303,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     loading_.reset();
     questions_.clear();
     for (auto& [link, l] : links_) l.waiting = 0;
-    std::vector<pool_key> past;
-    for (const auto& [key, held] : pool_) past.push_back(key);
-    for (const pool_key& key : past) drop(key);
+    while (!pool_.empty()) drop(pool_key(pool_.begin()->first));
     own_.reset();
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();

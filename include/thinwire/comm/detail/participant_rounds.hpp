@@ -285,10 +285,7 @@ inline void participant::close_round(bool contributions, timestamp now) {
 
 /// The record under way goes to everyone who has a say in it or follows it.
 inline void participant::propose(timestamp now) {
-    std::vector<link_id> all;
-    for (const auto& [link, l] : links_)
-        if (l.at == phase::linked) all.push_back(link);
-    for (const link_id link : all) propose_to(link, now);
+    for (const auto& [link, l] : links_) propose_to(link, now);
 }
 
 inline void participant::propose_to(link_id link, timestamp now) {

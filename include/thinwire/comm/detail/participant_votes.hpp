@@ -221,10 +221,8 @@ inline void participant::lead(timestamp now) {
         store(std::move(again), false);
         propose(now);
     } else {
-        std::vector<pool_key> complete;
         for (const auto& [key, held] : pool_)
-            if (held.bytes) complete.push_back(key);
-        for (const pool_key& key : complete) collect(key, now);
+            if (held.bytes) collect(key, now);
     }
 }
 
