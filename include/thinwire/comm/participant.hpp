@@ -486,7 +486,6 @@ class participant {
     mutable std::optional<bool> voter_;      ///< in state_.view
 
     std::map<peer_id, committed_payload> collected_;
-    std::size_t collected_bytes_ = 0;
     std::optional<timestamp> first_payload_;
     detail::comm::adaptive_deadline patience_;
     bool first_round_ = true;  ///< no record of this process's time with a payload is final

@@ -186,7 +186,6 @@ inline void participant::finalize(timestamp now) {
     }
     if (own_ && own_->first < final_) own_.reset();
     collected_.clear();
-    collected_bytes_ = 0;
     first_payload_.reset();
     // One from before this process, or without a payload, says nothing about who computes now.
     if (!record->contributions.empty() && (!settings_.last || record->round > settings_.last->round))

@@ -98,7 +98,6 @@ inline void participant::drop(const pool_key& key) {
     if (it == pool_.end()) return;
     if (const auto c = collected_.find(it->second.author);
         c != collected_.end() && c->second.payload_digest == key.content) {
-        collected_bytes_ -= c->second.payload->size();
         collected_.erase(c);
         if (collected_.empty()) first_payload_.reset();
     }

@@ -40,10 +40,10 @@ inline void participant::collect(const pool_key& key, timestamp now) {
             strike(held.author);
             return rejected(verdict.error().message);
         }
-    if (collected_bytes_ + held.bytes->size() > settings_.max_commit ||
-        collected_.size() == wire_limits::max_contributors)
+    std::size_t total = held.bytes->size();
+    for (const auto& [peer, c] : collected_) total += c.size;
+    if (total > settings_.max_commit || collected_.size() == wire_limits::max_contributors)
         return rejected("the round's payloads together exceed the limit");
-    collected_bytes_ += held.bytes->size();
     collected_[held.author] = {held.author, key.content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
     if (!first_payload_) first_payload_ = now;
 }
@@ -263,7 +263,6 @@ inline void participant::close_round(bool contributions, timestamp now) {
     if (next != state_) record->control = encode_state(next);
     if (!record->control && record->contributions.empty()) {  // of peers alone that are not in the view
         collected_.clear();
-        collected_bytes_ = 0;
         change_since_.reset();
         return first_payload_.reset();
     }

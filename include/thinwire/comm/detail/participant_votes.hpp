@@ -197,7 +197,6 @@ inline void participant::lead(timestamp now) {
     pulls_.clear();
     pulled_.clear();
     collected_.clear();
-    collected_bytes_ = 0;
     first_payload_.reset();
     change_since_.reset();
     roster_changed_ = true;
@@ -234,7 +233,6 @@ inline void participant::step_down(std::uint64_t term, timestamp campaign_from) 
     if (sequencer_ == settings_.self || term > 0) sequencer_ = 0;
     campaign_from_ = campaign_from;
     collected_.clear();
-    collected_bytes_ = 0;
     first_payload_.reset();
     // What was promised to a later term is not accepted from an earlier one.
     if (assembly_ && !assembly_->final && !assembly_->borrowed && assembly_->record.term < term_) assembly_.reset();
