@@ -13,30 +13,21 @@ namespace thinwire::detail::comm {
 /// last rounds' payloads were apart, within bounds. Until it has seen a few rounds, the upper bound.
 class adaptive_deadline {
  public:
-    adaptive_deadline(timestamp lower, timestamp upper) noexcept : lower_(lower), upper_(upper) {}
-
-    void within(timestamp lower, timestamp upper) noexcept {
-        lower_ = lower;
-        upper_ = upper;
-    }
-
-    void add(timestamp spread) noexcept {
-        samples_[next_] = std::clamp<timestamp>(spread, 0, upper_);
+    void add(timestamp spread, timestamp upper) noexcept {
+        samples_[next_] = std::clamp<timestamp>(spread, 0, upper);
         next_ = (next_ + 1) % samples_.size();
         count_ = std::min(count_ + 1, samples_.size());
     }
 
-    [[nodiscard]] timestamp wait() const noexcept {
-        if (count_ < 3) return upper_;
+    [[nodiscard]] timestamp wait(timestamp lower, timestamp upper) const noexcept {
+        if (count_ < 3) return upper;
         auto sorted = samples_;
         const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(count_);
         std::sort(sorted.begin(), end);
-        return std::clamp(3 * sorted[(count_ * 95 + 99) / 100 - 1], lower_, upper_);
+        return std::clamp(3 * sorted[(count_ * 95 + 99) / 100 - 1], lower, upper);
     }
 
  private:
-    timestamp lower_;
-    timestamp upper_;
     std::array<timestamp, 32> samples_{};
     std::size_t next_ = 0;
     std::size_t count_ = 0;

@@ -7,8 +7,7 @@
 
 namespace thinwire {
 
-inline participant::participant(participant_settings settings, timestamp now)
-    : settings_(std::move(settings)), patience_(settings_.min_deadline, settings_.max_deadline) {
+inline participant::participant(participant_settings settings, timestamp now) : settings_(std::move(settings)) {
     peers_[settings_.self].name = settings_.name;
     peers_[settings_.self].about = settings_.about;
     peers_[settings_.self].waited = settings_.contributes;

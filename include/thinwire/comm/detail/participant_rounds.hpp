@@ -16,7 +16,7 @@ inline void participant::strike(peer_id peer) {
 /// The peer shows that it computes: rounds stay open for it again, and how late it was is a measurement.
 inline void participant::awake(peer_state& p, timestamp now) {
     p.waited = true;
-    if (p.missed) patience_.add(now - *p.missed);
+    if (p.missed) patience_.add(now - *p.missed, settings_.max_deadline);
     p.missed.reset();
 }
 
@@ -55,7 +55,6 @@ inline void participant::set_deadlines(timestamp least, timestamp most, bool wai
     settings_.waits_for_slow = waits_for_slow;
     if (waits_for_slow)
         for (auto& [peer, p] : peers_) p.pause = p.waited_from = 0;
-    patience_.within(least, most);
     settle(now);
 }
 
@@ -78,7 +77,7 @@ inline bool participant::expected(peer_id peer, const peer_state& p, timestamp n
 inline std::optional<timestamp> participant::deadline() const {
     if (storing_ || tentative_ || stopping_ || !assembled() || state_.paused) return std::nullopt;
     if (promoted_ != 0) return promoted_by_;
-    if (!collected_.empty()) return *first_payload_ + patience_.wait();
+    if (!collected_.empty()) return *first_payload_ + patience_.wait(settings_.min_deadline, settings_.max_deadline);
     if (change_since_) return *change_since_ + settings_.max_deadline;
     return std::nullopt;
 }
@@ -235,10 +234,10 @@ inline void participant::consider(timestamp now) {
         return;
     }
     if (!waits) {
-        patience_.add(now - *first_payload_);
+        patience_.add(now - *first_payload_, settings_.max_deadline);
         return close_round(true, now);
     }
-    if (now < *first_payload_ + patience_.wait()) return;
+    if (now < *first_payload_ + patience_.wait(settings_.min_deadline, settings_.max_deadline)) return;
     for (auto& [peer, p] : peers_) {
         if (!expected(peer, p, now)) continue;
         p.waited = false;
