@@ -19,7 +19,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -223,8 +222,6 @@ class participant {
         timestamp pause = 0;
     };
     struct held_payload {
-        std::uint64_t round = 0;
-        peer_id author = 0;
         std::uint64_t session = 0;
         bool relay = false;
         shared_bytes bytes;           ///< once it is complete
@@ -319,11 +316,12 @@ class participant {
     [[nodiscard]] bool proven(const offer_message& m, const link_state& l) const;
     void offer_own(link_id link, timestamp now);
     void pass_on(link_id link, timestamp now);
-    held_payload* hold(const digest& content, std::uint64_t round, peer_id author, std::uint64_t session,
-                       std::size_t size);
+    held_payload* hold(const pool_key& key, std::uint64_t session, std::size_t size);
     held_payload* hold_as(const committed_payload& c, std::uint64_t round);
     void completed(const pool_key& key, timestamp now);
     void drop(const pool_key& key);
+    template <class Goes>
+    void drop_if(Goes&& goes);
     void add_source(const pool_key& key, link_id link, timestamp now);
     void ask_pieces(timestamp now);
     void reopen(const pool_key& key, const held_payload& held);
@@ -460,10 +458,9 @@ class participant {
     std::deque<question> questions_;
 
     std::map<pool_key, held_payload> pool_;
-    std::set<std::tuple<peer_id, std::uint64_t, digest>> authored_;  ///< its keys, by author and round
-    std::set<link_id> asking_;                                       ///< links of which more may be asked
+    std::set<link_id> asking_;  ///< links of which more may be asked
     std::size_t pool_bytes_ = 0;
-    std::optional<std::pair<std::uint64_t, digest>> own_;  ///< round and digest of the local payload
+    std::optional<pool_key> own_;  ///< of the local payload
     std::optional<snapshot_state> snapshot_;
     std::optional<fetching> fetch_;
     bool local_active_ = false;

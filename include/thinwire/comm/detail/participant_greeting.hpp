@@ -166,14 +166,9 @@ inline void participant::connect(link_id link, const hello_message& hello, times
     peer_state& p = peers_[hello.peer];
     if (!hello.address.empty()) p.address = hello.address;
     if (p.session != hello.session) {
-        std::vector<pool_key> stale;
-        for (auto at = authored_.lower_bound({hello.peer, 0, digest{}});
-             at != authored_.end() && std::get<0>(*at) == hello.peer; ++at) {
-            const pool_key key{std::get<2>(*at), hello.peer, std::get<1>(*at)};
-            if (pool_.at(key).session != hello.session) stale.push_back(key);
-        }
-        for (const pool_key& key : stale)
-            if (!assembly_ && !storing_ && !tentative_) drop(key);
+        drop_if([&](const pool_key& key, const held_payload& held) {
+            return key.author == hello.peer && held.session != hello.session && !assembly_ && !storing_ && !tentative_;
+        });
         p.excluded = false;
         p.waited = false;
     }

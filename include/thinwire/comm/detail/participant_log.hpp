@@ -184,16 +184,13 @@ inline void participant::finalize(timestamp now) {
         recent_bytes_ -= detail::comm::weight(*recent_.front());
         recent_.pop_front();
     }
-    if (own_ && own_->first < final_) own_.reset();
+    if (own_ && own_->round < final_) own_.reset();
     collected_.clear();
     first_payload_.reset();
     // One from before this process, or without a payload, says nothing about who computes now.
     if (!record->contributions.empty() && (!settings_.last || record->round > settings_.last->round))
         first_round_ = false;
-    for (auto it = pool_.begin(); it != pool_.end();) {
-        const pool_key key = it++->first;
-        if (key.round < final_) drop(key);
-    }
+    drop_if([&](const pool_key& key, const held_payload&) { return key.round < final_; });
     for (auto& [peer, p] : peers_) p.excluded = false;
     // Whom it brings in with a payload counts as gone for long: it is dialled at once.
     for (const committed_payload& c : record->contributions) peers_.try_emplace(c.peer);

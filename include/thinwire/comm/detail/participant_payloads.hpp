@@ -12,19 +12,18 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     local_active_ = true;
     awake(peers_[settings_.self], now);
     if (round != final_ || !settings_.contributes) return settle(now);
-    const digest content = digest_of(*payload);
-    if (own_ && own_->second != content) drop({own_->second, settings_.self, own_->first});
-    own_ = {round, content};
-    held_payload* held = hold(content, round, settings_.self, settings_.session, payload->size());
+    const pool_key key{digest_of(*payload), settings_.self, round};
+    if (own_ && own_->content != key.content) drop(*own_);
+    own_ = key;
+    held_payload* held = hold(key, settings_.session, payload->size());
     held->bytes = std::move(payload);
     held->session = settings_.session;  // a record may have named it already: sent by this peer before it was killed
-    if (settings_.sign)
-        held->signature = settings_.sign(statement(settings_.run, offer_of({content, settings_.self, round}, *held)));
+    if (settings_.sign) held->signature = settings_.sign(statement(settings_.run, offer_of(key, *held)));
     const bool member = entered();
     const offer_message offer = own_offer();
     for (const auto& [link, l] : links_)
         if (l.at == phase::linked && (member || l.peer == sequencer_)) send(link, offer, now);
-    completed({content, settings_.self, round}, now);
+    completed(key, now);
     settle(now);
 }
 
@@ -36,8 +35,8 @@ inline void participant::check_payloads_with(payload_check check, timestamp now)
 /// Of a payload that is here, without its bytes.
 inline offer_message participant::offer_of(const pool_key& key, const held_payload& held) {
     offer_message m;
-    m.round = held.round;
-    m.author = held.author;
+    m.round = key.round;
+    m.author = key.author;
     m.session = held.session;
     m.content = key.content;
     m.size = static_cast<std::uint32_t>(held.bytes->size());
@@ -48,9 +47,8 @@ inline offer_message participant::offer_of(const pool_key& key, const held_paylo
 
 /// The local payload with its beginning. Precondition: there is one.
 inline offer_message participant::own_offer() const {
-    const pool_key key{own_->second, settings_.self, own_->first};
-    const held_payload& held = pool_.at(key);
-    offer_message m = offer_of(key, held);
+    const held_payload& held = pool_.at(*own_);
+    offer_message m = offer_of(*own_, held);
     m.relay = sequencer_ != settings_.self && linked(sequencer_) == nullptr;
     const auto begin = held.bytes->begin();
     const std::size_t count = std::min(held.bytes->size(), wire_limits::max_piece);
@@ -68,43 +66,43 @@ inline void participant::offer_own(link_id link, timestamp now) {
 inline void participant::pass_on(link_id link, timestamp now) {
     const peer_id to = links_.at(link).peer;
     for (const auto& [key, held] : pool_)
-        if (held.relay && held.bytes && held.author != settings_.self && held.author != to)
+        if (held.relay && held.bytes && key.author != settings_.self && key.author != to)
             send(link, offer_of(key, held), now);
 }
 
 /// The entry of a payload, made when it is new. Within the bounds of on(offer_message) and of a record.
-inline participant::held_payload* participant::hold(const digest& content, std::uint64_t round, peer_id author,
-                                                    std::uint64_t session, std::size_t size) {
+inline participant::held_payload* participant::hold(const pool_key& key, std::uint64_t session, std::size_t size) {
     const auto [it, fresh] = pool_.try_emplace(
-        {content, author, round},
-        held_payload{round, author, session, false, nullptr, {}, detail::comm::transfer(content, round, size)});
-    if (fresh) {
-        pool_bytes_ += size;
-        authored_.emplace(author, round, content);
-    }
+        key, held_payload{session, false, nullptr, {}, detail::comm::transfer(key.content, key.round, size)});
+    if (fresh) pool_bytes_ += size;
     return &it->second;
 }
 
 /// The same for a record's contribution, whose size is the record's: what its author told this peer may be another one.
 inline participant::held_payload* participant::hold_as(const committed_payload& c, std::uint64_t round) {
-    held_payload* held = hold(c.payload_digest, round, c.peer, 0, c.size);
+    const pool_key key{c.payload_digest, c.peer, round};
+    held_payload* held = hold(key, 0, c.size);
     if (held->bytes || held->moving.size() == c.size) return held;
-    drop({c.payload_digest, c.peer, round});
-    return hold(c.payload_digest, round, c.peer, 0, c.size);
+    drop(key);
+    return hold(key, 0, c.size);
 }
 
 inline void participant::drop(const pool_key& key) {
     const auto it = pool_.find(key);
     if (it == pool_.end()) return;
-    if (const auto c = collected_.find(it->second.author);
-        c != collected_.end() && c->second.payload_digest == key.content) {
+    if (const auto c = collected_.find(key.author); c != collected_.end() && c->second.payload_digest == key.content) {
         collected_.erase(c);
         if (collected_.empty()) first_payload_.reset();
     }
     pool_bytes_ -= it->second.moving.size();
-    pool_.erase(it);
-    authored_.erase({key.author, key.round, key.content});
+    pool_.erase(it);  // and what `key` may be
     if (assembly_) assembly_->searched = false;
+}
+
+template <class Goes>
+void participant::drop_if(Goes&& goes) {
+    for (auto it = pool_.begin(); it != pool_.end();)
+        if (const auto& [key, held] = *it++; goes(key, held)) drop(key);
 }
 
 /// Whether it is the author who says so. That of a link is proven, unless others are to be told. Precondition: that or
@@ -126,11 +124,8 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
     const pool_key key{m.content, m.author, m.round};
     if (!pool_.contains(key)) {
         std::vector<pool_key> older;
-        for (auto at = authored_.lower_bound({m.author, m.round, digest{}});
-             at != authored_.end() && std::get<0>(*at) == m.author && std::get<1>(*at) == m.round; ++at) {
-            const pool_key other{std::get<2>(*at), m.author, m.round};
-            const held_payload& held = pool_.at(other);
-            if (held.session == 0) continue;
+        for (const auto& [other, held] : pool_) {
+            if (other.author != m.author || other.round != m.round || held.session == 0) continue;
             if (direct && held.session == m.session)
                 return strike(m.author);  // two for one round; its vote still counts
             older.push_back(other);
@@ -139,12 +134,12 @@ inline void participant::on(link_id link, offer_message& m, timestamp now) {
         for (const pool_key& other : older) drop(other);
         if (pool_bytes_ + m.size > 2 * settings_.max_commit || pool_.size() >= 2 * max_relayed) return;
     }
-    held_payload* held = hold(m.content, m.round, m.author, m.session, m.size);
+    held_payload* held = hold(key, m.session, m.size);
     if (held->moving.size() != m.size) {
         if (direct) broken(link, "an offer of another size", now);
         return;  // who passes it on may have been told the truth
     }
-    if (held->author == m.author && held->session == 0) held->session = m.session;
+    if (held->session == 0) held->session = m.session;
     if (m.relay) {  // what is passed on is what was checked
         held->relay = true;
         held->signature = m.signature;
@@ -174,7 +169,7 @@ inline void participant::completed(const pool_key& key, timestamp now) {
     const held_payload& held = pool_.at(key);
     if (leading()) {
         collect(key, now);
-    } else if (held.relay && held.author != settings_.self && linked(sequencer_) != nullptr) {
+    } else if (held.relay && key.author != settings_.self && linked(sequencer_) != nullptr) {
         send(peers_[sequencer_].link, offer_of(key, held), now);
     }
     if (assembly_ && assembly_->record.round == key.round && assembly_->lacking.contains(key.author)) {
@@ -302,7 +297,7 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     loading_.reset();
     questions_.clear();
     for (auto& [link, l] : links_) l.waiting = 0;
-    while (!pool_.empty()) drop(pool_key(pool_.begin()->first));
+    drop_if([](const auto&, const auto&) { return true; });
     own_.reset();
     log_begin_ = final_ = f.offer.snapshot_round;
     state_ = decode_state(*f.offer.state_at).value();
@@ -402,7 +397,7 @@ inline void participant::on(link_id link, fetch_message& m, timestamp now) {
 }
 
 inline void participant::on(link_id link, reject_message& m, timestamp) {
-    if (links_.at(link).peer == sequencer_ && own_ && own_->first == m.round)
+    if (links_.at(link).peer == sequencer_ && own_ && own_->round == m.round)
         effects_.push_back(rejected_effect{m.round, m.text});
 }
 

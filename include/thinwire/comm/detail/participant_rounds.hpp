@@ -23,28 +23,28 @@ inline void participant::awake(peer_state& p, timestamp now) {
 /// Takes a payload into the open round; one that may not be in it is refused, and its author told.
 inline void participant::collect(const pool_key& key, timestamp now) {
     const held_payload& held = pool_.at(key);
-    if (!leading() || held.round != final_ || storing_ || tentative_ || held.session == 0) return;
-    peer_state& p = peers_[held.author];
+    if (!leading() || key.round != final_ || storing_ || tentative_ || held.session == 0) return;
+    peer_state& p = peers_[key.author];
     awake(p, now);
-    if (p.excluded || collected_.contains(held.author)) return;
+    if (p.excluded || collected_.contains(key.author)) return;
     if (p.waited && final_ >= p.waited_from) p.pause /= 2;
     const auto rejected = [&](const std::string& why) {
         p.excluded = true;
-        if (held.author == settings_.self)
-            effects_.push_back(rejected_effect{held.round, why});
+        if (key.author == settings_.self)
+            effects_.push_back(rejected_effect{key.round, why});
         else if (p.link != 0)
-            send(p.link, reject_message{held.round, why}, now);
+            send(p.link, reject_message{key.round, why}, now);
     };
     if (settings_.validate)
-        if (const result<ok> verdict = settings_.validate(held.round, held.author, *held.bytes); !verdict) {
-            strike(held.author);
+        if (const result<ok> verdict = settings_.validate(key.round, key.author, *held.bytes); !verdict) {
+            strike(key.author);
             return rejected(verdict.error().message);
         }
     std::size_t total = held.bytes->size();
     for (const auto& [peer, c] : collected_) total += c.size;
     if (total > settings_.max_commit || collected_.size() == wire_limits::max_contributors)
         return rejected("the round's payloads together exceed the limit");
-    collected_[held.author] = {held.author, key.content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
+    collected_[key.author] = {key.author, key.content, held.bytes, static_cast<std::uint32_t>(held.bytes->size())};
     if (!first_payload_) first_payload_ = now;
 }
 
