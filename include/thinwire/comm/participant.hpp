@@ -14,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -184,6 +185,12 @@ class participant {
         std::uint64_t round = 0;
         [[nodiscard]] auto operator<=>(const pool_key&) const = default;
     };
+    struct snapshot_state {
+        std::uint64_t round = 0;
+        digest content;
+        shared_bytes bytes;
+        shared_bytes state;
+    };
     struct link_state {
         phase at = phase::stranger;
         peer_id peer = 0;  ///< whom we dial or who it is; 0: not known
@@ -198,9 +205,7 @@ class participant {
         std::set<pool_key> open;                                ///< what it has of which pieces may be asked for
         std::multiset<std::pair<digest, std::uint64_t>> asked;  ///< pieces on their way from it
         std::size_t waiting = 0;                                ///< its requests that wait for the log
-        shared_bytes snapshot;                                  ///< that it was offered, until it has it
-        digest snapshot_digest;
-        std::uint64_t snapshot_round = 0;
+        std::shared_ptr<const snapshot_state> snapshot;         ///< that it was offered, until it has it
     };
     struct peer_state {
         std::string name, about, address;  ///< as it said when it was linked last
@@ -240,12 +245,6 @@ class participant {
         link_id link = 0;
         std::uint64_t round = 0;
         std::optional<fetch_message> fetch;  ///< none: the record itself
-    };
-    struct snapshot_state {
-        std::uint64_t round = 0;
-        digest content;
-        shared_bytes bytes;
-        shared_bytes state;
     };
     struct fetching {
         welcome_message offer;
@@ -292,6 +291,7 @@ class participant {
     [[nodiscard]] link_state* linked(peer_id peer);
     [[nodiscard]] const link_state* linked(peer_id peer) const { return const_cast<participant*>(this)->linked(peer); }
     [[nodiscard]] bool is_linked(link_id link) const;
+    [[nodiscard]] bool alone() const noexcept;
     [[nodiscard]] bool in(const run_view& view) const noexcept;
     [[nodiscard]] bool is(const view_member& m, const link_state* l) const noexcept;
 
@@ -365,6 +365,7 @@ class participant {
     void make_way(peer_id peer, const run_state& state, timestamp now);
     void close_round(bool contributions, timestamp now);
     void propose(timestamp now);
+    void propose_again(const commit_record& open, timestamp now);
     void propose_to(link_id link, timestamp now);
     void count_stored(timestamp now);
     struct next_step {
@@ -460,8 +461,8 @@ class participant {
     std::map<pool_key, held_payload> pool_;
     std::set<link_id> asking_;  ///< links of which more may be asked
     std::size_t pool_bytes_ = 0;
-    std::optional<pool_key> own_;  ///< of the local payload
-    std::optional<snapshot_state> snapshot_;
+    std::optional<pool_key> own_;                     ///< of the local payload
+    std::shared_ptr<const snapshot_state> snapshot_;  ///< the newest published; null: none
     std::optional<fetching> fetch_;
     bool local_active_ = false;
 

@@ -42,7 +42,7 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
     if (hello.peer == settings_.self) return no(refusal::replaced, peer + " is this peer, in another process");
     // Who was shown out is let in again by the run, or by this peer's owner, who may know that the run did so since.
     const auto asks = [&](const control_change& what) {
-        return std::any_of(requests_.begin(), requests_.end(), [&](const control_change& c) {
+        return std::ranges::any_of(requests_, [&](const control_change& c) {
             return c.what == what.what && c.peer == what.peer && c.key == what.key;
         });
     };
@@ -63,9 +63,7 @@ inline std::optional<refuse_message> participant::objection(const hello_message&
 }
 
 inline std::size_t participant::contributors() const noexcept {
-    const auto& members = state_.view.members;
-    return static_cast<std::size_t>(
-        std::count_if(members.begin(), members.end(), [](const view_member& m) { return m.contributes; }));
+    return static_cast<std::size_t>(std::ranges::count(state_.view.members, true, &view_member::contributes));
 }
 inline std::string participant::no_place() const {
     return std::to_string(contributors()) + " peers contribute, all that the run has places for";
@@ -114,9 +112,7 @@ inline welcome_message participant::welcome(link_id link, const hello_message& t
         answer.snapshot_size = snapshot_->bytes->size();
         answer.snapshot_digest = snapshot_->content;
         answer.state_at = snapshot_->state;
-        links_.at(link).snapshot = snapshot_->bytes;
-        links_.at(link).snapshot_digest = snapshot_->content;
-        links_.at(link).snapshot_round = snapshot_->round;
+        links_.at(link).snapshot = snapshot_;
     }
     return answer;
 }
@@ -226,9 +222,7 @@ inline void participant::meet_members(timestamp now) {
 inline bool participant::shown_out(peer_id by) {
     if (by != 0) refused_by_.insert(by);
     const auto refused = [&](const view_member& m) { return refused_by_.contains(m.peer); };
-    const bool alone =
-        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
-    if (by == 0) return links_.empty() || (alone && !admitted_once_);  // where its owner sent it
+    if (by == 0) return links_.empty() || (alone() && !admitted_once_);  // where its owner sent it
     return settings_.fresh || links_.empty() || by == sequencer_ || state_.view.quorum(refused);
 }
 
@@ -286,7 +280,7 @@ inline void participant::on(link_id link, status_message& m, timestamp now) {
     // A term that begins while this peer looks on: somebody collects votes, and gets the time to lead.
     const bool contested = l.has_said && m.term > term_ && m.sequencer == 0;
     l.has_said = true;
-    if (m.final >= l.snapshot_round) l.snapshot = nullptr;
+    if (l.snapshot && m.final >= l.snapshot->round) l.snapshot = nullptr;
     if (m.final > before.final) l.moved = now;
     const peer_id peer = l.peer;
     if (m.sequencer != 0 && m.term >= term_) ordered_ = now;

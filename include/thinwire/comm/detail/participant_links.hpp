@@ -62,6 +62,9 @@ inline bool participant::is_linked(link_id link) const {
     const auto it = links_.find(link);
     return it != links_.end() && it->second.at == phase::linked;
 }
+inline bool participant::alone() const noexcept {
+    return std::ranges::none_of(links_, [](const auto& l) { return l.second.at == phase::linked; });
+}
 
 // ----------------------------------------------------------------------------------------------------- events
 
@@ -175,17 +178,13 @@ inline std::string participant::where(const view_member& m) const {
 /// Where this peer is in contacts_; behind the last: nowhere.
 inline std::size_t participant::own_position() const {
     const auto& members = contacts_.view.members;
-    const auto self =
-        std::find_if(members.begin(), members.end(), [&](const view_member& m) { return m.peer == settings_.self; });
-    return static_cast<std::size_t>(self - members.begin());
+    return static_cast<std::size_t>(std::ranges::find(members, settings_.self, &view_member::peer) - members.begin());
 }
 
 inline void participant::dial_wanted(timestamp now) {
     if (leaving_) return;
     dial_due_ = false;
-    bool any = false;
     std::set<std::string> wanted;
-    for (const auto& [link, l] : links_) any = any || l.at == phase::linked;
     const bool member = own_position() < contacts_.view.members.size();
     for (const view_member* m : wanted_links()) {
         const std::string address = where(*m);
@@ -210,7 +209,7 @@ inline void participant::dial_wanted(timestamp now) {
         wanted.insert(hint_.second);
     }
     // Those whom it is linked with may have been left behind like this peer.
-    if (!any || now >= ordered_ + 2 * settings_.takeover)
+    if (alone() || now >= ordered_ + 2 * settings_.takeover)
         for (const std::string& seed : settings_.seeds) {
             const auto found = found_at_.find(seed);
             if (reaches(seed) || (found != found_at_.end() && linked(found->second) != nullptr)) continue;
@@ -262,17 +261,17 @@ inline std::string participant::neighbour(timestamp now) const {
 /// Whether a member is not linked, and there is room: links to those that are no members do not count for it.
 inline bool participant::lacks_links() const {
     const auto count = static_cast<std::size_t>(
-        std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; }));
+        std::ranges::count_if(links_, [](const auto& l) { return l.second.at == phase::linked; }));
     const auto lacks = [&](const run_view& view) {
-        return std::any_of(view.members.begin(), view.members.end(),
-                           [&](const view_member& m) { return m.peer != settings_.self && linked(m.peer) == nullptr; });
+        return std::ranges::any_of(
+            view.members, [&](const view_member& m) { return m.peer != settings_.self && linked(m.peer) == nullptr; });
     };
     const run_state* next = next_in_force();
     const bool room = count < settings_.mesh || settled_ >= ordered_ + 2 * settings_.takeover;
     return room && (lacks(contacts_.view) || (next != nullptr && lacks(next->view)));
 }
 inline bool participant::reaches(const std::string& address) const {
-    return address == settings_.address || std::any_of(links_.begin(), links_.end(), [&](const auto& l) {
+    return address == settings_.address || std::ranges::any_of(links_, [&](const auto& l) {
                return l.second.at == phase::linked &&
                       (l.second.address == address || l.second.hello.address == address);
            });
@@ -334,8 +333,7 @@ inline void participant::forget(link_id link, timestamp now) {
     rank_.reset();
     roster_changed_ = true;
     if (peer == sequencer_) campaign_from_ = std::min(campaign_from_, now + settings_.takeover / 4);
-    if (std::none_of(links_.begin(), links_.end(), [](const auto& e) { return e.second.at == phase::linked; }))
-        alone_since_ = now;
+    if (alone()) alone_since_ = now;
 }
 
 }  // namespace thinwire

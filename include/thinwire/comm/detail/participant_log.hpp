@@ -144,12 +144,7 @@ inline void participant::stored(timestamp now) {
         learn_final(now);
     }
     // Elected while it was being stored: it is finished in the new term.
-    if (leading() && tentative_ && tentative_->term < term_) {
-        auto again = std::make_shared<commit_record>(*tentative_);
-        again->term = term_;
-        store(std::move(again), false);
-        propose(now);
-    }
+    if (leading() && tentative_ && tentative_->term < term_) propose_again(*tentative_, now);
     if (leading()) count_stored(now);
     settle(now);
 }
@@ -412,7 +407,8 @@ inline shared_bytes participant::state_at(std::uint64_t round) const {
 
 inline void participant::snapshot_published(std::uint64_t round, shared_bytes bytes, timestamp now) {
     if (over_) return;
-    snapshot_ = snapshot_state{round, digest_of(*bytes), std::move(bytes), state_at(round)};
+    snapshot_ = std::make_shared<const snapshot_state>(
+        snapshot_state{round, digest_of(*bytes), std::move(bytes), state_at(round)});
     while (states_.size() > 1 && states_[1].first <= round) states_.erase(states_.begin());
     settle(now);
 }
@@ -425,7 +421,7 @@ inline std::uint64_t participant::log_needed_from(std::uint64_t wanted) const no
     if (loading_) from = std::min(from, std::max(*loading_, log_begin_));
     for (const auto& [link, l] : links_) {
         if (l.at != phase::linked || settled_ >= l.moved + settings_.absence) continue;  // it comes no further
-        if (l.snapshot) from = std::min(from, std::max(l.snapshot_round, log_begin_));   // on its way there
+        if (l.snapshot) from = std::min(from, std::max(l.snapshot->round, log_begin_));  // on its way there
         if (l.has_said) from = std::min(from, std::max(l.says.final, log_begin_));
     }
     return std::max(from, log_begin_);

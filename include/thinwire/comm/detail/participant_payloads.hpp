@@ -371,7 +371,7 @@ inline bool participant::try_answer(const question& q, timestamp now) {
 /// Content by its digest; `wait` is set when the log is asked for it.
 inline shared_bytes participant::find_payload(link_id link, const digest& content, std::uint64_t round, bool& wait) {
     const link_state& l = links_.at(link);
-    if (l.snapshot && l.snapshot_digest == content) return l.snapshot;
+    if (l.snapshot && l.snapshot->content == content) return l.snapshot->bytes;
     if (snapshot_ && snapshot_->content == content) return snapshot_->bytes;
     for (auto it = pool_.lower_bound({content, 0, 0}); it != pool_.end() && it->first.content == content; ++it)
         if (it->second.bytes) return it->second.bytes;

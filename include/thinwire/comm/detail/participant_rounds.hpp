@@ -61,9 +61,8 @@ inline void participant::set_deadlines(timestamp least, timestamp most, bool wai
 /// Enough peers for the first round.
 inline bool participant::assembled() const {
     if (!first_round_) return true;
-    const auto present = std::count_if(links_.begin(), links_.end(), [](const auto& l) {
-        return l.second.at == phase::linked && l.second.hello.contributes;
-    });
+    const auto present = std::ranges::count_if(
+        links_, [](const auto& l) { return l.second.at == phase::linked && l.second.hello.contributes; });
     return present + (settings_.contributes ? 1 : 0) >= settings_.min_peers;
 }
 
@@ -197,7 +196,7 @@ inline bool participant::stand_aside(timestamp now) {
     }
     if (!settings_.address.empty() || (assembled() && !collected_.empty())) return false;
     if (stood_aside_ && now < *stood_aside_ + settings_.absence) return false;
-    const bool better = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+    const bool better = std::ranges::any_of(state_.view.members, [&](const view_member& m) {
         const link_state* l = linked(m.peer);
         return m.votes && !m.address.empty() && m.peer != settings_.self && is(m, l) && l->says.final == final_;
     });
@@ -214,7 +213,7 @@ inline void participant::consider(timestamp now) {
     if (stand_aside(now)) return;
     const bool change = change_due(now);
     const bool urgent =
-        change && (leaving_ || std::any_of(changes_.begin(), changes_.end(), [](const auto& c) {
+        change && (leaving_ || std::ranges::any_of(changes_, [](const auto& c) {
                        return c.what == control_change::kind::stop || c.what == control_change::kind::remove;
                    }));
     if (urgent) return close_round(!state_.paused, now);
@@ -226,8 +225,7 @@ inline void participant::consider(timestamp now) {
         if (asked || (change && settings_.address.empty() && final_ > 0)) close_round(false, now);
         return;
     }
-    const bool waits =
-        std::any_of(peers_.begin(), peers_.end(), [&](const auto& p) { return expected(p.first, p.second, now); });
+    const bool waits = std::ranges::any_of(peers_, [&](const auto& p) { return expected(p.first, p.second, now); });
     if (state_.paused || collected_.empty()) {
         if (change && (state_.paused || !waits || now >= *change_since_ + settings_.max_deadline))
             close_round(false, now);
@@ -284,6 +282,14 @@ inline void participant::close_round(bool contributions, timestamp now) {
 /// The record under way goes to everyone who has a say in it or follows it.
 inline void participant::propose(timestamp now) {
     for (const auto& [link, l] : links_) propose_to(link, now);
+}
+
+/// A record that may have to be finished, in the term of this sequencer.
+inline void participant::propose_again(const commit_record& open, timestamp now) {
+    auto again = std::make_shared<commit_record>(open);
+    again->term = term_;
+    store(std::move(again), false);
+    propose(now);
 }
 
 inline void participant::propose_to(link_id link, timestamp now) {
@@ -350,8 +356,7 @@ inline bool participant::satisfied(const run_state& state, const control_change&
 inline void participant::request(const control_change& change, timestamp now) {
     if (over_ || change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text) return;
     // Also where it takes back one that is on its way.
-    const bool takes_back =
-        std::any_of(requests_.begin(), requests_.end(), [&](const auto& c) { return same_object(c, change); });
+    const bool takes_back = std::ranges::any_of(requests_, [&](const auto& c) { return same_object(c, change); });
     if (change.what == control_change::kind::promote && leading()) make_way(change.peer, state_, now);
     if (!takes_back && satisfied(state_, change) && change.what != control_change::kind::stop &&
         (change.what != control_change::kind::promote || leading()))

@@ -112,7 +112,7 @@ inline void participant::leave(timestamp now) {
 /// decide without it: another one may be leaving at the same time.
 inline bool participant::awaits_removal() const {
     const auto here = [&](const view_member& m) { return is(m, linked(m.peer)); };
-    const bool others = std::any_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+    const bool others = std::ranges::any_of(state_.view.members, [&](const view_member& m) {
         return m.votes && m.peer != settings_.self && linked(m.peer) != nullptr;
     });
     return others && in(state_.view) && state_.view.quorum(here);
@@ -158,14 +158,14 @@ inline void participant::maybe_end(timestamp now) {
     const auto seconds = [](timestamp t) {
         return t % 1'000'000 == 0 ? std::to_string(t / 1'000'000) + " s" : std::to_string(t / 1000) + " ms";
     };
-    const bool alone =
-        std::none_of(links_.begin(), links_.end(), [](const auto& l) { return l.second.at == phase::linked; });
     if (leading()) return;
-    if (!alone && admitted_once_ && !settings_.fresh && now >= ordered_ + settings_.reconnect_timeout)
-        return end(run_end::lost, "nobody ordered the rounds for " + seconds(settings_.reconnect_timeout) +
-                                      ": a majority of the " + std::to_string(state_.view.members.size()) +
-                                      " members was not reached");
-    if (!alone) return;
+    if (!alone()) {
+        if (admitted_once_ && !settings_.fresh && now >= ordered_ + settings_.reconnect_timeout)
+            end(run_end::lost, "nobody ordered the rounds for " + seconds(settings_.reconnect_timeout) +
+                                   ": a majority of the " + std::to_string(state_.view.members.size()) +
+                                   " members was not reached");
+        return;
+    }
     const std::string why = trouble_.empty() ? "" : ": " + trouble_;
     if (!admitted_once_ && contacts_.view.members.empty() && now >= alone_since_ + settings_.connect_timeout)
         return end(run_end::unreachable, "cannot reach the run within " + seconds(settings_.connect_timeout) + why);

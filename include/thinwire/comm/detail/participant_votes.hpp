@@ -90,7 +90,7 @@ inline timestamp participant::rank() const {
 
 /// Whether every other voter of the view is linked and says that it hears no sequencer.
 inline bool participant::none_hears() const {
-    return std::all_of(state_.view.members.begin(), state_.view.members.end(), [&](const view_member& m) {
+    return std::ranges::all_of(state_.view.members, [&](const view_member& m) {
         if (m.peer == settings_.self || !m.votes) return true;
         const link_state* l = linked(m.peer);
         return is(m, l) && l->has_said && l->says.sequencer == 0;
@@ -214,15 +214,9 @@ inline void participant::lead(timestamp now) {
     }
     for (const control_change& c : requests_) changes_.push_back(c);
     if (storing_) return;
-    if (const commit_ptr& open = borrowed_ ? borrowed_ : tentative_) {
-        auto again = std::make_shared<commit_record>(*open);
-        again->term = term_;
-        store(std::move(again), false);
-        propose(now);
-    } else {
-        for (const auto& [key, held] : pool_)
-            if (held.bytes) collect(key, now);
-    }
+    if (const commit_ptr& open = borrowed_ ? borrowed_ : tentative_) return propose_again(*open, now);
+    for (const auto& [key, held] : pool_)
+        if (held.bytes) collect(key, now);
 }
 
 /// No longer the sequencer, nor a candidate. `campaign_from`: when this peer would try at the earliest.
