@@ -71,7 +71,7 @@ class mailbox {
             return always && rejected_ && rejected_->first == round;
         });
         for (std::size_t total = 0; !ready_.empty() && (out.empty() || total < limit);) {
-            total += payload_bytes(*ready_.front());
+            total += queue_weight(*ready_.front());
             out.push_back(std::move(ready_.front()));
             ready_.pop_front();
         }

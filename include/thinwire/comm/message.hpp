@@ -53,9 +53,9 @@ using commit_ptr = std::shared_ptr<const commit_record>;
     return digest_of(out.bytes());
 }
 
-/// Payload bytes in a record: what it weighs in a queue.
-[[nodiscard]] inline std::size_t payload_bytes(const commit_record& record) noexcept {
-    std::size_t total = 0;
+/// What a record weighs in a queue: bytes of its payloads, and a little for the rest.
+[[nodiscard]] inline std::size_t queue_weight(const commit_record& record) noexcept {
+    std::size_t total = 64 * (record.contributions.size() + 1);
     for (const committed_payload& c : record.contributions) total += c.payload ? c.payload->size() : 0;
     return total;
 }

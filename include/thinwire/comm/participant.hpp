@@ -2,7 +2,6 @@
 #define THINWIRE_COMM_PARTICIPANT_HPP
 
 #include <thinwire/comm/detail/adaptive_deadline.hpp>
-#include <thinwire/comm/detail/outflow.hpp>
 #include <thinwire/comm/detail/transfer.hpp>
 #include <thinwire/comm/effect.hpp>
 #include <thinwire/comm/message.hpp>
@@ -351,6 +350,7 @@ class participant {
     void pull(timestamp now);
     void borrow(link_id link, timestamp now);
     void pump_local();
+    [[nodiscard]] std::uint64_t local_taken() const noexcept { return local_next_ - untaken_.size(); }
     [[nodiscard]] commit_ptr find(std::uint64_t round);
     [[nodiscard]] shared_bytes state_at(std::uint64_t round) const;
 
@@ -453,7 +453,9 @@ class participant {
     std::deque<commit_ptr> recent_;      ///< final, up to final_ - 1
     std::size_t recent_bytes_ = 0;
     std::vector<std::pair<std::uint64_t, shared_bytes>> states_;  ///< from which round on
-    detail::comm::outflow local_;
+    std::uint64_t local_next_ = 0;                                ///< the round to deliver next
+    std::deque<std::size_t> untaken_;  ///< what those weigh that were delivered and not taken yet
+    std::size_t untaken_weight_ = 0;
     std::optional<std::uint64_t> loading_;
     std::deque<commit_ptr> loaded_;
     std::deque<question> questions_;

@@ -24,7 +24,7 @@ inline participant::participant(participant_settings settings, timestamp now) : 
         if (settings_.last_final || settings_.local_round > last->round) {
             ++final_;
             recent_.push_back(last);
-            recent_bytes_ = detail::comm::weight(*last);
+            recent_bytes_ = queue_weight(*last);
         } else {
             tentative_ = last;
             if (last->control)
@@ -33,7 +33,7 @@ inline participant::participant(participant_settings settings, timestamp now) : 
     }
     states_.emplace_back(final_, encode_state(state_));
     term_ = std::max(voted_term_, last_term_);
-    local_ = detail::comm::outflow(settings_.fresh ? 0 : settings_.local_round);
+    local_next_ = settings_.fresh ? 0 : settings_.local_round;
     contacts_ = state_;
     contacts_round_ = final_;
     const auto self_only = [&](const view_member& m) { return is(m, nullptr) && m.peer == settings_.self; };
@@ -241,7 +241,7 @@ inline status_message participant::status(timestamp now) const {
     s.sequencer = hears_sequencer(now) ? sequencer_ : 0;
     s.final = final_;
     s.accepted = tentative_ ? tentative_->term : 0;
-    s.taken = std::min(local_.taken(), final_);
+    s.taken = std::min(local_taken(), final_);
     s.active = local_active_;
     if (s.sequencer == 0) {
         s.address = neighbour(now);

@@ -174,9 +174,9 @@ inline void participant::finalize(timestamp now) {
     effects_.push_back(final_effect{final_});
     if (assembly_ && assembly_->record.round < final_) assembly_.reset();
     recent_.push_back(record);
-    recent_bytes_ += detail::comm::weight(*record);
+    recent_bytes_ += queue_weight(*record);
     while (recent_.size() > 1 && recent_bytes_ > settings_.recent) {
-        recent_bytes_ -= detail::comm::weight(*recent_.front());
+        recent_bytes_ -= queue_weight(*recent_.front());
         recent_.pop_front();
     }
     if (own_ && own_->round < final_) own_.reset();
@@ -375,26 +375,30 @@ inline void participant::loaded(commit_ptr record, timestamp now) {
     loading_.reset();
     loaded_.push_back(std::move(record));
     std::size_t bytes = 0;
-    for (const commit_ptr& r : loaded_) bytes += detail::comm::weight(*r);
+    for (const commit_ptr& r : loaded_) bytes += queue_weight(*r);
     while (loaded_.size() > 1 && (loaded_.size() > pulls_ahead || bytes > settings_.recent)) {
-        bytes -= detail::comm::weight(*loaded_.front());
+        bytes -= queue_weight(*loaded_.front());
         loaded_.pop_front();
     }
     settle(now);
 }
 
 inline void participant::pump_local() {
-    while (!settings_.fresh && local_.next() < final_ && local_.room(0, settings_.window)) {
-        const commit_ptr record = find(local_.next());
-        if (!record || !local_.room(detail::comm::weight(*record), settings_.window)) return;
-        local_.sent(detail::comm::weight(*record));
+    // One record always may lie untaken.
+    const auto room = [&](std::size_t more) { return untaken_.empty() || untaken_weight_ + more <= settings_.window; };
+    while (!settings_.fresh && local_next_ < final_ && room(0)) {
+        const commit_ptr record = find(local_next_);
+        if (!record || !room(queue_weight(*record))) return;
+        untaken_.push_back(queue_weight(*record));
+        untaken_weight_ += untaken_.back();
+        ++local_next_;
         effects_.push_back(deliver_effect{record});
     }
 }
 
 inline void participant::taken(std::uint64_t round, timestamp now) {
-    if (over_ || round <= local_.taken()) return;
-    local_.take(round);
+    if (over_ || round <= local_taken()) return;
+    for (; local_taken() < round; untaken_.pop_front()) untaken_weight_ -= untaken_.front();
     settle(now);
 }
 
@@ -416,7 +420,7 @@ inline void participant::snapshot_published(std::uint64_t round, shared_bytes by
 inline std::uint64_t participant::log_needed_from(std::uint64_t wanted) const noexcept {
     // A snapshot without the rounds after it lets nobody in.
     std::uint64_t from = std::min(wanted, snapshot_ ? snapshot_->round : log_begin_);
-    from = std::min({from, final_, local_.next()});
+    from = std::min({from, final_, local_next_});
     for (const question& q : questions_) from = std::min(from, std::max(q.round, log_begin_));
     if (loading_) from = std::min(from, std::max(*loading_, log_begin_));
     for (const auto& [link, l] : links_) {

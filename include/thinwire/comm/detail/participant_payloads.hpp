@@ -305,7 +305,9 @@ inline void participant::begin_log(shared_bytes bytes, timestamp now) {
     rank_.reset();
     voter_.reset();
     meet_members(now);
-    local_ = detail::comm::outflow(final_);
+    local_next_ = final_;
+    untaken_.clear();
+    untaken_weight_ = 0;
     effects_.push_back(snapshot_effect{final_, std::move(bytes), f.offer.state_at, last_term_});
     dial_due_ = true;
     for (auto& [link, l] : links_)

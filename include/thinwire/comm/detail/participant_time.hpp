@@ -144,7 +144,7 @@ inline void participant::depart(timestamp now) {
 inline void participant::maybe_end(timestamp now) {
     if (over_) return;
     if (stopping_) {
-        if (local_.next() < final_ && now < leave_by_) return;
+        if (local_next_ < final_ && now < leave_by_) return;
         if (now < leave_by_ && leading())
             for (const view_member& m : state_.view.members)
                 if (const link_state* l = linked(m.peer); l != nullptr && l->says.final < final_) return;
