@@ -399,26 +399,13 @@ inline void participant::forget_satisfied() {
 
 /// Whether two changes are about the same, so that the later one counts.
 inline bool participant::same_object(const control_change& a, const control_change& b) {
-    using kind = control_change::kind;
-    const auto group = [](kind k) {
-        switch (k) {
-            case kind::pause:
-            case kind::resume: return 0;
-            case kind::stop: return 1;
-            case kind::set: return 2;
-            case kind::remove:
-            case kind::ban:
-            case kind::pardon: return 3;
-            case kind::allow:
-            case kind::revoke: return 4;
-            case kind::promote: return 5;
-        }
-        return 6;
-    };
-    const bool one_object = a.what == kind::promote;  // there is one front
-    if (group(a.what) != group(b.what)) return false;
-    if (one_object || group(a.what) <= 1) return true;
-    return group(a.what) == 3 ? a.peer == b.peer : a.key == b.key;
+    enum object : std::uint8_t { none, pausing, stopping, setting, member, key, front };
+    constexpr object by_kind[] = {none, pausing, pausing, stopping, setting, member, member, member, key, key, front};
+    static_assert(std::size(by_kind) == 1 + static_cast<std::size_t>(control_change::last_kind));
+    const object about = by_kind[static_cast<std::size_t>(a.what)];
+    if (about != by_kind[static_cast<std::size_t>(b.what)]) return false;
+    if (about == member) return a.peer == b.peer;
+    return (about != setting && about != key) || a.key == b.key;
 }
 
 inline void participant::on(link_id, request_message& m, timestamp now) {
