@@ -174,13 +174,6 @@ void driver::payload_ready(std::uint64_t round, shared_bytes payload) {
     });
 }
 
-void driver::taken(std::uint64_t round) {
-    post([this, round] {
-        machine_.taken(round, now());
-        settle();
-    });
-}
-
 void driver::publish_snapshot(std::uint64_t round, shared_bytes bytes) {
     const auto objection = [round](std::uint64_t log_begin) {
         return round >= log_begin ? std::string()
@@ -206,39 +199,6 @@ void driver::drop_log_before(std::uint64_t round) {
         });
         machine_.log_begins(store_.first_round());
         note_log();
-        settle();
-    });
-}
-
-void driver::check_payloads_with(payload_check check) {
-    post([this, check = std::move(check)]() mutable {
-        machine_.check_payloads_with(std::move(check), now());
-        settle();
-    });
-}
-
-void driver::set_max_contributors(std::size_t most) {
-    post([this, most] { machine_.set_max_contributors(most); });
-}
-
-void driver::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
-    post([this, least, most, waits_for_slow] {
-        machine_.set_deadlines(to_timestamp(least), to_timestamp(most), waits_for_slow, now());
-        settle();
-    });
-}
-
-void driver::set_takeover(std::chrono::milliseconds takeover) {
-    post([this, takeover] {
-        machine_.set_takeover(to_timestamp(takeover),
-                              to_timestamp(std::min(options_.keepalive_interval, takeover / 4)));
-        settle();
-    });
-}
-
-void driver::request(control_change change) {
-    post([this, change = std::move(change)] {
-        machine_.request(change, now());
         settle();
     });
 }

@@ -18,6 +18,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,14 +50,19 @@ class driver final : private connection_owner {
     /// peer than the one that is sent now.
     std::uint64_t stored() const noexcept { return stored_; }
     void payload_ready(std::uint64_t round, shared_bytes payload);
-    void taken(std::uint64_t round);
     void publish_snapshot(std::uint64_t round, shared_bytes bytes);
     void drop_log_before(std::uint64_t round);
-    void check_payloads_with(payload_check check);
-    void set_max_contributors(std::size_t most);
-    void set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow);
-    void set_takeover(std::chrono::milliseconds takeover);
-    void request(control_change change);
+    /// Has `say(machine, now)` called, on the node's thread.
+    template <class Say>
+    void tell(Say say) {
+        post([this, say = std::move(say)] {
+            say(machine_, now());
+            settle();
+        });
+    }
+    void tune(std::function<void(participant_settings&)> change) {
+        tell([change = std::move(change)](participant& m, timestamp at) { m.tune(change, at); });
+    }
     /// Begins to leave; box().wait_quiet() says when that is done.
     void leave(bool stop_run);
     void add_wait(std::chrono::duration<double> time);

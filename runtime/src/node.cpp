@@ -125,7 +125,7 @@ class node::implementation {
         for (std::size_t i = 0; i < records_.size(); ++i) commits_.push_back({records_[i]->round, parts_[i]});
         if (!records_.empty()) {
             next_ = records_.back()->round + 1;
-            driver_->taken(next_);
+            driver_->tell([next = next_](participant& m, timestamp now) { m.taken(next, now); });
         }
         return commits_;
     }
@@ -247,24 +247,32 @@ void node::drop_log_before(std::uint64_t round) {
 
 void node::check_payloads_with(
     std::function<result<ok>(std::uint64_t round, peer_id peer, std::span<const std::byte> payload)> check) {
-    impl_->get().check_payloads_with(std::move(check));
+    impl_->get().tune([check = std::move(check)](participant_settings& s) { s.validate = check; });
 }
 
 void node::set_max_contributors(std::size_t most) {
-    impl_->get().set_max_contributors(most);
+    impl_->get().tune([most](participant_settings& s) { s.max_contributors = most; });
 }
 
 void node::set_deadlines(std::chrono::milliseconds least, std::chrono::milliseconds most, bool waits_for_slow) {
     if (least.count() < 1 || most < least || most > longest_time)
         throw value_error("set_deadlines: " + std::to_string(least.count()) + " ms to " + std::to_string(most.count()) +
                           " ms, expected 1 ms <= least <= most <= a year");
-    impl_->get().set_deadlines(least, most, waits_for_slow);
+    impl_->get().tune([least, most, waits_for_slow](participant_settings& s) {
+        s.min_deadline = to_timestamp(least);
+        s.max_deadline = to_timestamp(most);
+        s.waits_for_slow = waits_for_slow;
+    });
 }
 
 void node::set_takeover(std::chrono::milliseconds takeover) {
     if (takeover.count() < 4 || takeover > longest_time)
         throw value_error("set_takeover: " + std::to_string(takeover.count()) + " ms, expected 4 ms to a year");
-    impl_->get().set_takeover(takeover);
+    const std::chrono::milliseconds alive = std::min(impl_->get().options().keepalive_interval, takeover / 4);
+    impl_->get().tune([takeover, alive](participant_settings& s) {
+        s.takeover = to_timestamp(takeover);
+        s.keepalive_interval = to_timestamp(alive);
+    });
 }
 
 void node::request(const control_change& change) {
@@ -272,7 +280,7 @@ void node::request(const control_change& change) {
         throw value_error("request: key or value of " +
                           std::to_string(std::max(change.key.size(), change.value.size())) +
                           " bytes, expected at most " + std::to_string(wire_limits::max_text));
-    impl_->get().request(change);
+    impl_->get().tell([change](participant& m, timestamp now) { m.request(change, now); });
 }
 
 void node::leave(bool stop_run) {

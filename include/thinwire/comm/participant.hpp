@@ -69,7 +69,7 @@ struct participant_settings {
     std::size_t max_contributors = wire_limits::max_members;
     int min_peers = 1;       ///< present before the first round that this process closes, this peer included
     payload_check validate;  ///< none: everything passes
-    bool checks = false;     ///< does not sequence before check_payloads_with() when there is no `validate`
+    bool checks = false;     ///< does not sequence while there is no `validate`
 
     timestamp min_deadline = 2'000'000;
     timestamp max_deadline = 120'000'000;
@@ -131,17 +131,9 @@ class participant {
     [[nodiscard]] std::uint64_t log_needed_from(std::uint64_t wanted) const noexcept;
     /// The log has lost the rounds below `round`. Precondition: round <= log_needed_from(round).
     void log_begins(std::uint64_t round) noexcept { log_begin_ = round; }
-    /// What this peer asks of a payload once it sequences.
-    void check_payloads_with(payload_check check, timestamp now);
-    /// What settings.max_contributors is from now on.
-    void set_max_contributors(std::size_t most) noexcept { settings_.max_contributors = most; }
-    /// What settings.min_deadline, max_deadline and waits_for_slow are from now on.
-    void set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now);
-    /// What settings.takeover and keepalive_interval are from now on.
-    void set_takeover(timestamp takeover, timestamp keepalive_interval) noexcept {
-        settings_.takeover = takeover;
-        settings_.keepalive_interval = keepalive_interval;
-    }
+    /// Changes for what follows: validate, max_contributors, the deadlines, waits_for_slow, takeover,
+    /// keepalive_interval.
+    void tune(const std::function<void(participant_settings&)>& change, timestamp now);
     /// Has the run changed, here and everywhere, by one of the next records.
     void request(const control_change& change, timestamp now);
     /// Says goodbye; a sequencer first has itself taken out of the view and another take over.

@@ -27,11 +27,6 @@ inline void participant::payload_ready(std::uint64_t round, shared_bytes payload
     settle(now);
 }
 
-inline void participant::check_payloads_with(payload_check check, timestamp now) {
-    settings_.validate = std::move(check);
-    settle(now);
-}
-
 /// Of a payload that is here, without its bytes.
 inline offer_message participant::offer_of(const pool_key& key, const held_payload& held) {
     offer_message m;

@@ -48,12 +48,10 @@ inline void participant::collect(const pool_key& key, timestamp now) {
     if (!first_payload_) first_payload_ = now;
 }
 
-inline void participant::set_deadlines(timestamp least, timestamp most, bool waits_for_slow, timestamp now) {
+inline void participant::tune(const std::function<void(participant_settings&)>& change, timestamp now) {
     if (over_) return;
-    settings_.min_deadline = least;
-    settings_.max_deadline = most;
-    settings_.waits_for_slow = waits_for_slow;
-    if (waits_for_slow)
+    change(settings_);
+    if (settings_.waits_for_slow)
         for (auto& [peer, p] : peers_) p.pause = p.waited_from = 0;
     settle(now);
 }
