@@ -296,10 +296,11 @@ void driver::perform(admit_effect& e) {
              message_type::status, message_type::pull, message_type::campaign, message_type::vote,
              message_type::request});
     roster_changed_ = true;
+    claimed_ = std::max(claimed_, machine_.newest_round());
+    announce();
     if (!std::exchange(entered_, true)) {
-        claimed_ = machine_.newest_round();
-        announce();
-        box_.enter();
+        gate_.of_run(machine_.run());
+        box_.enter(machine_.run(), machine_.manifest());
     }
     const std::lock_guard lock(status_mutex_);
     peer_status& p = peers_[e.peer];
@@ -371,18 +372,10 @@ void driver::perform(deliver_effect& e) {
     box_.deliver(e.record);
 }
 
-void driver::perform(welcomed_effect& e) {
-    gate_.of_run(e.welcome.run);
-    claimed_ = std::max(claimed_, e.welcome.round);
-    announce();
-    box_.admit(e.welcome);
-}
-
 /// The caller of a fresh node gets the snapshot. Any other holds a replica that no log in the run reaches back to: it
 /// begins again, with what lies in the log's folder now.
 void driver::perform(snapshot_effect& e) {
-    const digest run = options_.run != digest{} ? options_.run : box_.welcome().value_or(welcome_message{}).run;
-    if (!with_log([&] { store_.begin_anew(e, run); })) return;
+    if (!with_log([&] { store_.begin_anew(e, machine_.run()); })) return;
     note_log();
     drop_revoked();
     if (std::exchange(wants_snapshot_, false)) return box_.put_snapshot(e.bytes, e.round);

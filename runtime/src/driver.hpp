@@ -99,7 +99,6 @@ class driver final : private connection_owner {
     void perform(load_effect& e);
     void perform(deliver_effect& e);
     void perform(dial_effect& e);
-    void perform(welcomed_effect& e);
     void perform(snapshot_effect& e);
     void perform(rejected_effect& e);
     void perform(end_effect& e);
@@ -169,7 +168,7 @@ class driver final : private connection_owner {
     std::set<std::string> refused_at_;  ///< addresses where the newest try was refused for this node's key
     bool wants_snapshot_;               ///< the caller waits for its first
     bool entered_ = false;              ///< somebody of the run was met
-    std::uint64_t claimed_ = 0;         ///< how far those who were met first said to be, until it is reached or refuted
+    std::uint64_t claimed_ = 0;         ///< how far those who were met said to be then, until it is reached or refuted
     bool roster_changed_ = true;
     timestamp paused_at_ = 0;  ///< since when the run is paused, where it is; guarded by status_mutex_
     bool over_ = false;

@@ -28,12 +28,9 @@ class mailbox {
     void announce(std::uint64_t round) {
         change([&] { known_ = round; });
     }
-    void admit(const welcome_message& welcome) {
-        change([&] { welcome_ = welcome; });
-    }
-    /// Somebody of the run was met.
-    void enter() {
-        change([&] { entered_ = true; });
+    /// Somebody of the run was met: which it is, and its manifest.
+    void enter(const digest& run, const std::string& manifest) {
+        change([&] { met_.emplace(run, manifest); });
     }
     void put_snapshot(shared_bytes bytes, std::uint64_t round) {
         change([&] {
@@ -60,7 +57,7 @@ class mailbox {
 
     /// Waits until somebody of the run was met and, where one is wanted, the snapshot is there; throws the end.
     void wait_admitted(bool snapshot) {
-        wait([&] { return snapshot ? welcome_.has_value() && snapshot_ != nullptr : entered_; });
+        wait([&] { return snapshot ? snapshot_ != nullptr : met_.has_value(); });
     }
     /// Commits in order, about `limit` bytes; waits for one as long as commits below the announced round are due, and
     /// with `always` for the next one. Throws the end, and with `always` also when the payload for `round` is refused.
@@ -99,9 +96,10 @@ class mailbox {
         const std::lock_guard lock(mutex_);
         return stopped_ || end_.has_value();
     }
-    [[nodiscard]] std::optional<welcome_message> welcome() {
+    /// The run that was met, and its manifest.
+    [[nodiscard]] std::optional<std::pair<digest, std::string>> met() {
         const std::lock_guard lock(mutex_);
-        return welcome_;
+        return met_;
     }
 
  private:
@@ -127,8 +125,7 @@ class mailbox {
     std::condition_variable changed_;
     std::deque<commit_ptr> ready_;
     std::uint64_t known_ = 0;
-    bool entered_ = false;
-    std::optional<welcome_message> welcome_;
+    std::optional<std::pair<digest, std::string>> met_;
     shared_bytes snapshot_;
     std::uint64_t snapshot_round_ = 0;
     std::optional<std::pair<std::uint64_t, std::string>> rejected_;

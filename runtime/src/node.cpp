@@ -186,13 +186,13 @@ peer_id node::self() const noexcept {
 }
 
 digest node::run() const {
-    if (const auto welcome = impl_->get().box().welcome()) return welcome->run;
-    return impl_->get().options().run;
+    const auto met = impl_->get().box().met();
+    return met ? met->first : impl_->get().options().run;
 }
 
 std::string node::manifest() const {
-    if (const auto welcome = impl_->get().box().welcome()) return welcome->manifest;
-    return impl_->get().options().manifest;
+    const auto met = impl_->get().box().met();
+    return met ? met->second : impl_->get().options().manifest;
 }
 
 std::uint16_t node::port() const {

@@ -83,11 +83,6 @@ struct dial_effect {
     std::string address;
 };
 
-/// This peer is admitted (again).
-struct welcomed_effect {
-    welcome_message welcome;
-};
-
 /// The snapshot that a fresh peer asked for, or one whose log no other log joins on to, is complete and its digest is
 /// right. The log begins anew with it, at once and durably; the newest vote stays.
 struct snapshot_effect {
@@ -109,9 +104,8 @@ struct end_effect {
     std::string text;
 };
 
-using effect =
-    std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect, final_effect, load_effect,
-                 deliver_effect, dial_effect, welcomed_effect, snapshot_effect, rejected_effect, end_effect>;
+using effect = std::variant<send_effect, admit_effect, close_effect, store_effect, vote_effect, final_effect,
+                            load_effect, deliver_effect, dial_effect, snapshot_effect, rejected_effect, end_effect>;
 
 }  // namespace thinwire
 

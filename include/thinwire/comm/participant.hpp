@@ -144,6 +144,9 @@ class participant {
     [[nodiscard]] std::vector<effect> take_effects() noexcept { return std::exchange(effects_, {}); }
 
     [[nodiscard]] bool over() const noexcept { return over_; }
+    /// The run, zero while it is not known, and what those who enter are told of it.
+    [[nodiscard]] const digest& run() const noexcept { return settings_.run; }
+    [[nodiscard]] const std::string& manifest() const noexcept { return settings_.manifest; }
     /// When somebody last ordered the rounds, as far as this peer knows.
     [[nodiscard]] timestamp ordered() const noexcept { return ordered_; }
     /// Among those of the view that contribute, in its order: those before this peer; all, where it is not in the view.

@@ -201,7 +201,6 @@ class world {
     void perform(const process_ptr& p, load_effect& e);
     void perform(const process_ptr& p, deliver_effect& e) { p->queue.push_back(e.record); }
     void perform(const process_ptr& p, dial_effect& e);
-    void perform(const process_ptr&, welcomed_effect&) {}
     void perform(const process_ptr& p, snapshot_effect& e);
     void perform(const process_ptr& p, rejected_effect& e);
     void perform(const process_ptr& p, end_effect& e);

@@ -148,7 +148,7 @@ inline void participant::on(link_id link, welcome_message& m, timestamp now) {
     if (settings_.manifest.empty()) settings_.manifest = m.manifest;
     learn_view(m.state, m.round);
     effects_.push_back(admit_effect{link, m.self.peer});
-    if (!std::exchange(admitted_once_, true)) effects_.push_back(welcomed_effect{m});
+    admitted_once_ = true;
     connect(link, m.self, now);
     if (m.self.wants_snapshot && snapshot_ && is_linked(link)) send(link, welcome(link, m.self), now);
     if (settings_.fresh || (seeking_ && m.snapshot_round > final_))
