@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -9,28 +10,17 @@ namespace thinwire::runtime {
 namespace {
 
 node_errc to_node_errc(run_end end) noexcept {
-    switch (end) {
-        case run_end::left:
-        case run_end::stopped: return node_errc::run_stopped;
-        case run_end::unreachable: return node_errc::unreachable;
-        case run_end::lost: return node_errc::peers_lost;
-        case run_end::version_mismatch: return node_errc::version_mismatch;
-        case run_end::run_mismatch: return node_errc::run_mismatch;
-        case run_end::refused: return node_errc::refused;
-        case run_end::diverged: return node_errc::replica_diverged;
-        case run_end::storage: return node_errc::storage;
-        case run_end::protocol: return node_errc::protocol;
-    }
-    return node_errc::protocol;
+    using enum node_errc;
+    constexpr node_errc codes[] = {run_stopped,  run_stopped, unreachable,      peers_lost, version_mismatch,
+                                   run_mismatch, refused,     replica_diverged, storage,    protocol};
+    static_assert(std::size(codes) == 1 + static_cast<std::size_t>(run_end::protocol));
+    return codes[static_cast<std::size_t>(end)];
 }
 
 std::vector<std::string> split(const std::string& addresses) {
     std::vector<std::string> all;
-    for (std::size_t at = 0; at <= addresses.size();) {
-        const std::size_t end = std::min(addresses.find(',', at), addresses.size());
-        all.push_back(addresses.substr(at, end - at));
-        at = end + 1;
-    }
+    const std::vector<address> parts = parse_addresses(addresses).value();
+    for (const address& one : parts) all.push_back(to_string(one));
     return all;
 }
 

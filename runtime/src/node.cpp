@@ -8,8 +8,11 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <iterator>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace thinwire::runtime {
@@ -83,28 +86,19 @@ void check_options(node_options& o, bool founder) {
 }  // namespace
 
 std::string_view to_string(node_errc code) noexcept {
-    switch (code) {
-        case node_errc::port_in_use: return "port_in_use";
-        case node_errc::unreachable: return "unreachable";
-        case node_errc::version_mismatch: return "version_mismatch";
-        case node_errc::run_mismatch: return "run_mismatch";
-        case node_errc::refused: return "refused";
-        case node_errc::untrusted: return "untrusted";
-        case node_errc::peers_lost: return "peers_lost";
-        case node_errc::run_stopped: return "run_stopped";
-        case node_errc::replica_diverged: return "replica_diverged";
-        case node_errc::behind: return "behind";
-        case node_errc::storage: return "storage";
-        case node_errc::protocol: return "protocol";
-    }
-    return "unknown";
+    constexpr std::string_view names[] = {"port_in_use",      "unreachable", "version_mismatch", "run_mismatch",
+                                          "refused",          "untrusted",   "peers_lost",       "run_stopped",
+                                          "replica_diverged", "behind",      "storage",          "protocol"};
+    static_assert(std::size(names) == 1 + static_cast<std::size_t>(node_errc::protocol));
+    const auto i = static_cast<std::size_t>(code);
+    return i < std::size(names) ? names[i] : "unknown";
 }
 
 /// The caller's side: what was handed out, and where the replica stands.
 class node::implementation {
  public:
     implementation(std::unique_ptr<driver> with, bool founder)
-        : driver_(std::move(with)), stopped_(driver_->options().stop, stopper{driver_->box()}) {
+        : driver_(std::move(with)), stopped_(driver_->options().stop, [&box = driver_->box()] { box.stop(); }) {
         next_ = driver_->options().next_round;
         if (founder) return;
         driver_->box().wait_admitted(driver_->options().fresh);
@@ -136,13 +130,8 @@ class node::implementation {
     }
 
  private:
-    struct stopper {
-        mailbox& box;
-        void operator()() const { box.stop(); }
-    };
-
     std::unique_ptr<driver> driver_;
-    std::stop_callback<stopper> stopped_;
+    std::stop_callback<std::function<void()>> stopped_;
     std::uint64_t next_ = 0;
     std::vector<commit_ptr> records_;
     std::vector<std::vector<contribution>> parts_;
