@@ -74,28 +74,11 @@ std::string gate::objection(const public_key& key, tls_purpose purpose, bool dia
 }
 
 void gate::receive(asio::ip::tcp::socket socket, opened done) {
-    if (!context_) return done({std::move(socket), nullptr, 0, 0});
     if (strangers_.size() >= max_strangers) shed();
     const std::string where = text_of(socket);
-    std::unique_ptr<tls_session> session;
-    try {
-        session = tls_session::server(
-            *context_, [this](const public_key& key, tls_purpose purpose) { return objection(key, purpose, false); });
-    } catch (const std::exception& problem) {  // a stranger's connection may cost no more than itself
-        return report_(true, "refused " + where + ": " + problem.what());
-    }
-    auto one = std::make_shared<handshake>(std::move(socket), std::move(session),
-                                           [this, where](const tls_session& s) { return plan(s, where); });
-    const auto at = strangers_.insert(strangers_.end(), one);
-    one->start(
-        timeout_,
-        [this, where, done = std::move(done)](handshake::outcome result) {
-            if (result.end != tls_end::none) return report_(true, "refused " + where + ": " + result.why);
-            if (!result.open) return;
-            if (still_allows(result.open->tls.get())) return done(std::move(*result.open));
-            report_(true, "refused " + where + ": its " + described(result.open->tls->peer()) + revoked_meanwhile);
-        },
-        [this, at] { strangers_.erase(at); });
+    shake(
+        false, std::move(socket), [this, where](const tls_session& s) { return plan(s, where); }, std::move(done),
+        [this, where](tls_end, const std::string& why) { report_(true, "refused " + where + ": " + why); });
 }
 
 void gate::shed() {
@@ -106,32 +89,42 @@ void gate::shed() {
 }
 
 std::weak_ptr<handshake> gate::dial(asio::ip::tcp::socket socket, opened done, refused failed) {
+    const auto talk = [](const tls_session&) { return conversation{{}, 1, {}}; };
+    return shake(true, std::move(socket), talk, std::move(done), std::move(failed));
+}
+
+/// A stranger's connection may cost no more than itself, whatever goes wrong.
+std::weak_ptr<handshake> gate::shake(bool dialled, asio::ip::tcp::socket socket, handshake::plan talk, opened done,
+                                     refused failed) {
     if (!context_) {
         done({std::move(socket), nullptr, 0, 0});
         return {};
     }
     std::unique_ptr<tls_session> session;
     try {
-        session = tls_session::client(*context_, tls_purpose::run, [this](const public_key& key, tls_purpose purpose) {
-            return objection(key, purpose, true);
-        });
+        const auto judge = [this, dialled](const public_key& key, tls_purpose purpose) {
+            return objection(key, purpose, dialled);
+        };
+        session =
+            dialled ? tls_session::client(*context_, tls_purpose::run, judge) : tls_session::server(*context_, judge);
     } catch (const std::exception& problem) {
         failed(tls_end::closed, problem.what());
         return {};
     }
-    auto one = std::make_shared<handshake>(std::move(socket), std::move(session), [](const tls_session&) {
-        return conversation{{}, 1, {}};
-    });
-    const auto at = dialled_.insert(dialled_.end(), one);
+    auto& among = dialled ? dialled_ : strangers_;
+    auto one = std::make_shared<handshake>(std::move(socket), std::move(session), std::move(talk));
+    const auto at = among.insert(among.end(), one);
     one->start(
         timeout_,
         [this, done = std::move(done), failed = std::move(failed)](handshake::outcome result) {
-            if (!result.open) return failed(result.end, result.why);
-            if (result.heard.front() != let_in) return failed(tls_end::broken, "it does not answer as thinwire does");
+            if (result.end != tls_end::none) return failed(result.end, result.why);
+            if (!result.open) return;  // it was answered, and is closed
+            if (!result.heard.empty() && result.heard.front() != let_in)
+                return failed(tls_end::broken, "it does not answer as thinwire does");
             if (still_allows(result.open->tls.get())) return done(std::move(*result.open));
             failed(tls_end::refused_here, "its " + described(result.open->tls->peer()) + revoked_meanwhile);
         },
-        [this, at] { dialled_.erase(at); });
+        [&among, at] { among.erase(at); });
     return one;
 }
 

@@ -63,6 +63,8 @@ class gate {
     void close();
 
  private:
+    std::weak_ptr<handshake> shake(bool dialled, asio::ip::tcp::socket socket, handshake::plan talk, opened done,
+                                   refused failed);
     [[nodiscard]] std::string objection(const public_key& key, tls_purpose purpose, bool dialled);
     [[nodiscard]] bool lets_in(const public_key& key) const;
     [[nodiscard]] bool refresh();
