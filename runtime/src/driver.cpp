@@ -232,14 +232,7 @@ void driver::settle() {
     for (;;) {
         std::vector<effect> effects = machine_.take_effects();
         for (effect& e : effects) std::visit([this](auto& what) { perform(what); }, e);
-        for (const link_id link : std::exchange(too_slow_, {})) {
-            const auto it = connections_.find(link);
-            if (it == connections_.end()) continue;
-            it->second->abort();
-            connections_.erase(it);
-            roster_changed_ = true;
-            machine_.link_closed(link, "it reads too slowly", now());
-        }
+        for (const link_id link : std::exchange(too_slow_, {})) lose(link, "it reads too slowly");
         if (effects.empty()) break;
     }
     announce();
@@ -450,19 +443,13 @@ void driver::list_changed() {
 }
 
 void driver::drop_revoked() {
-    std::vector<link_id> revoked;
-    for (const auto& [link, c] : connections_)
-        if (!gate_.allows(c->tls())) revoked.push_back(link);
-    for (const link_id link : revoked) {
-        const auto it = connections_.find(link);
-        if (it == connections_.end()) continue;
-        report_refused(revoked_notices_, "closed the connection of peer " +
-                                             std::to_string(peer_id_of(it->second->tls()->peer())) +
-                                             ": its key is no longer on the list");
-        it->second->abort();
-        connections_.erase(it);
-        roster_changed_ = true;
-        machine_.link_closed(link, "its key is no longer on the list", now());
+    const auto all = connections_;
+    for (const auto& [link, c] : all) {
+        if (gate_.allows(c->tls())) continue;
+        const std::string peer = std::to_string(peer_id_of(c->tls()->peer()));
+        report_refused(revoked_notices_,
+                       "closed the connection of peer " + peer + ": its key is no longer on the list");
+        lose(link, "its key is no longer on the list");
     }
 }
 

@@ -112,6 +112,8 @@ class driver final : private connection_owner {
     void accept();
     void enter(channel open);
     void keep_strangers_few(const public_key& key);
+    /// Ends a connection at once.
+    void lose(link_id link, const std::string& why);
     void adopt(link_id link, channel open, std::initializer_list<message_type> allowed);
     void connect(link_id link, name_lookup::endpoints points);
     void connected(link_id link, channel open);

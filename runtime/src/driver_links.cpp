@@ -58,11 +58,16 @@ void driver::keep_strangers_few(const public_key& key) {
     std::vector<link_id> same;
     for (const auto& [link, c] : connections_)
         if (c->peer == 0 && c->tls() != nullptr && c->tls()->peer() == key) same.push_back(link);
-    if (same.size() < 2) return;
-    const auto oldest = connections_.find(same.front());
-    oldest->second->abort();
-    connections_.erase(oldest);
-    machine_.link_closed(same.front(), "its peer connects again and again", now());
+    if (same.size() >= 2) lose(same.front(), "its peer connects again and again");
+}
+
+void driver::lose(link_id link, const std::string& why) {
+    const auto it = connections_.find(link);
+    if (it == connections_.end()) return;
+    it->second->abort();
+    connections_.erase(it);
+    roster_changed_ = true;
+    machine_.link_closed(link, why, now());
 }
 
 void driver::adopt(link_id link, channel open, std::initializer_list<message_type> allowed) {
@@ -235,9 +240,7 @@ void driver::on_finished(link_id link) {
 }
 
 void driver::on_closed(link_id link, const std::string& why) {
-    connections_.erase(link);
-    roster_changed_ = true;
-    machine_.link_closed(link, why, now());
+    lose(link, why);
     settle();
 }
 
