@@ -35,8 +35,7 @@ inline void participant::tick(timestamp now) {
     std::vector<std::pair<link_id, std::string>> dead;
     for (auto& [link, l] : links_) {
         const bool linked = l.at == phase::linked;
-        if (!linked &&
-            now >= l.opened + (l.at == phase::stranger ? settings_.handshake_timeout : settings_.attempt_timeout))
+        if (!linked && now >= due(l))
             dead.emplace_back(link, "no answer");
         else if (linked && now >= l.heard + settings_.keepalive_timeout)
             dead.emplace_back(link, "silent");
