@@ -4903,8 +4903,10 @@ concept transport = requires(T& t, std::uint64_t round, std::span<const std::byt
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thinwire {
@@ -4960,7 +4962,7 @@ class loopback_group {
     /// made.
     void skip(peer_id peer, std::uint64_t round) {
         const std::lock_guard lock(mutex_);
-        skipped_.push_back({.round = round, .peer = peer});
+        skipped_.emplace(round, peer);
     }
     /// The others go on without this peer, from the round that is open now.
     void leave(peer_id peer) {
@@ -4973,11 +4975,6 @@ class loopback_group {
     }
 
  private:
-    struct lost {
-        std::uint64_t round;
-        peer_id peer;
-    };
-
     std::span<const commit> exchange(member& m, std::uint64_t round, std::span<const std::byte> payload) {
         std::unique_lock lock(mutex_);
         if (round < first_ || round > first_ + rounds_.size())
@@ -5005,18 +5002,13 @@ class loopback_group {
         const auto closed = std::make_shared<closed_round>();
         closed->payloads.resize(members_.size());
         for (member& m : members_) {
-            if (m.arrived_ && !loses(m.self_, first_ + rounds_.size())) {
+            if (m.arrived_ && !skipped_.contains({first_ + rounds_.size(), m.self_})) {
                 closed->payloads[m.self_].swap(m.payload_);
                 closed->contributions.push_back({.peer = m.self_, .payload = closed->payloads[m.self_]});
             }
             m.arrived_ = false;
         }
         rounds_.push_back(closed);
-    }
-    [[nodiscard]] bool loses(peer_id peer, std::uint64_t round) const noexcept {
-        for (const lost& l : skipped_)
-            if (l.round == round && l.peer == peer) return true;
-        return false;
     }
 
     void take(member& m, std::uint64_t round) {
@@ -5035,7 +5027,7 @@ class loopback_group {
     std::vector<member> members_;
     std::vector<std::shared_ptr<const closed_round>> rounds_;  // from first_ on
     std::uint64_t first_ = 0;
-    std::vector<lost> skipped_;
+    std::set<std::pair<std::uint64_t, peer_id>> skipped_;  // payloads that are lost
 };
 
 static_assert(transport<loopback_group::member>);
