@@ -279,9 +279,9 @@ void driver::perform(admit_effect& e) {
              message_type::status, message_type::pull, message_type::campaign, message_type::vote,
              message_type::request});
     roster_changed_ = true;
-    claimed_ = std::max(claimed_, machine_.newest_round());
-    announce();
     if (!std::exchange(entered_, true)) {
+        claimed_ = machine_.newest_round();
+        announce();
         gate_.of_run(machine_.run());
         box_.enter(machine_.run(), machine_.manifest());
     }

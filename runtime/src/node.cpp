@@ -51,6 +51,8 @@ void check_options(node_options& o, bool founder) {
         refuse("about", "of " + std::to_string(o.about.size()) + " bytes", "at most 256");
     if (o.manifest.size() > wire_limits::max_manifest)
         refuse("manifest", "of " + std::to_string(o.manifest.size()) + " bytes", "at most 1 MiB");
+    if (!founder && o.fresh && !o.manifest.empty())
+        refuse("manifest", "of " + std::to_string(o.manifest.size()) + " bytes", "none, a fresh joiner gets the run's");
     if (o.min_peers < 1 || o.min_peers > 1024) refuse("min_peers", std::to_string(o.min_peers), "1..1024");
     if (o.max_payload < 1 || o.max_payload > (std::size_t{256} << 20U))
         refuse("max_payload", std::to_string(o.max_payload), "1 byte to 256 MiB");
@@ -265,6 +267,9 @@ void node::set_takeover(std::chrono::milliseconds takeover) {
 }
 
 void node::request(const control_change& change) {
+    if (change.what < control_change::kind::pause || change.what > control_change::last_kind)
+        throw value_error("request: kind " + std::to_string(static_cast<int>(change.what)) + ", expected 1 to " +
+                          std::to_string(static_cast<int>(control_change::last_kind)));
     if (change.key.size() > wire_limits::max_text || change.value.size() > wire_limits::max_text)
         throw value_error("request: key or value of " +
                           std::to_string(std::max(change.key.size(), change.value.size())) +

@@ -25,7 +25,7 @@ enum class run_end : std::uint8_t {
     lost,              ///< everyone else went away and did not come back in time
     version_mismatch,  ///< another protocol version
     run_mismatch,      ///< another run
-    refused,           ///< not wanted: identity in use, banned, no room, log too short
+    refused,           ///< not wanted: identity in use, banned, removed, its key revoked
     diverged,          ///< this replica is ahead of the run
     storage,           ///< the log could not be written
     protocol,          ///< the other side does not speak this protocol

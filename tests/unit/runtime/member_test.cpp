@@ -130,6 +130,7 @@ TEST_CASE("members: a word that comes with the one that lets in is heard") {
     const listener door;
     node_options options = founder_of(other, 1);
     options.address = door.where();
+    options.manifest.clear();
     options.connect_timeout = std::chrono::minutes(5);
     std::stop_source stop;
     options.stop = stop.get_token();

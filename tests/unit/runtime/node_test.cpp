@@ -233,6 +233,11 @@ TEST_CASE("node: what cannot start says why") {
         o = joiner_options(dir, *founder, 2);
         o.reconnect_timeout = std::chrono::milliseconds::max();
         CHECK_THROWS_AS(node::check(o, false), thinwire::value_error);
+        o = joiner_options(dir, *founder, 2);
+        o.manifest = "model = another";
+        CHECK_THROWS_AS(node::check(o, false), thinwire::value_error);
+        o.fresh = false;
+        node::check(o, false);
     }
     SUBCASE("a founder without a vote, alone in the view") {
         node_options o = founder_options(other_dir, 1);
@@ -600,6 +605,7 @@ TEST_CASE("node: what one asks for happens to all in one round") {
         std::jthread other([&] { take_part(*second, 0, 5, theirs); });
         take_part(*founder, 0, 5, mine);
     }
+    CHECK_THROWS_AS(second->request({static_cast<control_change::kind>(11), 7, "", ""}), value_error);
     second->request({control_change::kind::ban, 7, "", ""});
     second->request({control_change::kind::remove, 2, "", ""});
     std::jthread other([&] { CHECK(code_of([&] { take_part(*second, 5, 999, theirs); }) == node_errc::refused); });

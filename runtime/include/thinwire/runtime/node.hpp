@@ -106,7 +106,7 @@ struct node_options {
     std::string advertise{};       ///< what others dial instead, as behind a router; empty: what it listens on
     std::string address{};         ///< joiner: some peers of the run to begin with, separated by commas
     digest run{};                  ///< founder: the run. Joiner: zero takes the one that it meets
-    std::string manifest{};        ///< handed to those who enter, at most 1 MiB; a fresh joiner gets it itself
+    std::string manifest{};        ///< handed to those who enter, at most 1 MiB; empty for a fresh joiner, who gets it
     std::uint64_t next_round = 0;  ///< the round that this replica is to apply next
     bool fresh = true;             ///< joiner: true has no replica and wants a snapshot
     /// Folder of the run log, which each node keeps: created, or continued if it exists. What was promised to others
@@ -247,8 +247,8 @@ class node {
     void set_takeover(std::chrono::milliseconds takeover);
 
     /// Has the run changed, by one of the next commits, for all at once. What another node asks for at the same time
-    /// may come first; nothing is reported back, status() and later commits show it. Throws value_error for a key or
-    /// value above 512 bytes.
+    /// may come first; nothing is reported back, status() and later commits show it. Throws value_error for a kind that
+    /// is none, and for a key or value above 512 bytes.
     void request(const control_change& change);
 
     /// Says goodbye, in leave_timeout and three seconds at most: the others go on without this node, which first lets
