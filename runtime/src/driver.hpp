@@ -6,10 +6,10 @@
 
 #include "address.hpp"
 #include "connection.hpp"
+#include "dialling.hpp"
 #include "gate.hpp"
 #include "log_store.hpp"
 #include "mailbox.hpp"
-#include "name_lookup.hpp"
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>

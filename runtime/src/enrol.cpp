@@ -2,9 +2,9 @@
 #include <thinwire/runtime/node.hpp>
 
 #include "address.hpp"
+#include "dialling.hpp"
 #include "enrol_message.hpp"
 #include "handshake.hpp"
-#include "name_lookup.hpp"
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>

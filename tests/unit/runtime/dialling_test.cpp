@@ -1,4 +1,4 @@
-#include "name_lookup.hpp"
+#include "dialling.hpp"
 
 #include <doctest/doctest.h>
 #include <sys/socket.h>

@@ -1,5 +1,5 @@
-#ifndef THINWIRE_RUNTIME_SRC_NAME_LOOKUP_HPP
-#define THINWIRE_RUNTIME_SRC_NAME_LOOKUP_HPP
+#ifndef THINWIRE_RUNTIME_SRC_DIALLING_HPP
+#define THINWIRE_RUNTIME_SRC_DIALLING_HPP
 
 #include "address.hpp"
 #include <asio/connect.hpp>
@@ -147,4 +147,4 @@ void connect(const std::shared_ptr<Try>& one, const name_lookup::endpoints& poin
 
 }  // namespace thinwire::runtime
 
-#endif  // THINWIRE_RUNTIME_SRC_NAME_LOOKUP_HPP
+#endif  // THINWIRE_RUNTIME_SRC_DIALLING_HPP
